@@ -50,7 +50,9 @@ def _batches(workload: str, step: str, other: str = "peer") -> Callable[[Results
     def value(results: Results) -> float | None:
         rounds = results["batches"].get(workload, [])
         rounds = [each for each in rounds if other in each]
-        return ratio([each[other][step] for each in rounds], [each["transferq"][step] for each in rounds])
+        return ratio(
+            [each[other][step] for each in rounds], [each["transferq"][step] for each in rounds]
+        )
 
     return value
 
@@ -58,7 +60,9 @@ def _batches(workload: str, step: str, other: str = "peer") -> Callable[[Results
 def _hosts(step: str) -> Callable[[Results], float | None]:
     def value(results: Results) -> float | None:
         rounds = results["hosts"]["rounds"]
-        return ratio([each["raw"][step] for each in rounds], [each["transferq"][step] for each in rounds])
+        return ratio(
+            [each["raw"][step] for each in rounds], [each["transferq"][step] for each in rounds]
+        )
 
     return value
 

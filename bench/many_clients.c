@@ -1,8 +1,8 @@
 /*
  * many_clients.c - clients that put, claim, read and clear one sample each, all at once.
  *
- * many_clients COUNT ROUNDS, on the system of TQ_ADDRESS and TQ_TOKEN_FILE.  Says "open" when all are connected and does
- * nothing until a line comes in; then each client goes round on its own, driven by the ends of its calls.  Prints the
+ * many_clients COUNT ROUNDS, on the system of TQ_ADDRESS and TQ_TOKEN_FILE. Says "open" when all are connected and does
+ * nothing until a line comes in; then each client goes round on its own, driven by the ends of its calls. Prints the
  * seconds of every round, one per line, then "done", and leaves at the next line.
  */
 #include <errno.h>
@@ -61,13 +61,15 @@ static void one_start(one *client)
     const tq_put_args put = {.partition = "many", .n = 1, .columns = columns, .n_columns = FIELDS};
 
     for (int field = 0; field < FIELDS; field++) {
-        columns[field] = (tq_column){.name = names[field],
-                                     .dtype = {TQ_FLOAT, 32},
-                                     .rows = 1,
-                                     .ndim = 1,
-                                     .shape = shape,
-                                     .slices = &bytes,
-                                     .n_slices = 1};
+        columns[field] = (tq_column){
+            .name = names[field],
+            .dtype = {TQ_FLOAT, 32},
+            .rows = 1,
+            .ndim = 1,
+            .shape = shape,
+            .slices = &bytes,
+            .n_slices = 1,
+        };
     }
     client->started = now();
     check(client->put, tq_put(client->put, &put), "put");
@@ -77,7 +79,12 @@ static void one_put(tq_op *op, void *arg)
 {
     one *client = arg;
     const tq_claim_args claim = {
-        .partition = "many", .fields = names, .n_fields = FIELDS, .batch_size = 1, .task = "all"};
+        .partition = "many",
+        .fields = names,
+        .n_fields = FIELDS,
+        .batch_size = 1,
+        .task = "all",
+    };
     check(op, TQ_OK, "put");
     check(client->claim, tq_claim(client->claim, &claim), "claim");
 }

@@ -73,7 +73,11 @@ def _times(results: dict[str, Any]) -> Table:
             for side in rounds[0]:
                 add(f"{workload}: {step}", side, [found[side][step] for found in rounds])
     for name in results["texts"][0] if results["texts"] else ():
-        add(f"long texts: {name}", "transferq", [one for each in results["texts"] for one in each[name]])
+        add(
+            f"long texts: {name}",
+            "transferq",
+            [one for each in results["texts"] for one in each[name]],
+        )
     for workload, rounds in results["stalls"].items():
         for step in ("put", "get", "idle"):
             for side in rounds[0]:
@@ -255,7 +259,9 @@ def _draw_batches(results: dict[str, Any], path: Path) -> Path:
     figure, both = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
     # One sample moves hardly any data.
     batches = {
-        name: each for name, each in results["batches"].items() if each[0]["transferq"]["bytes"] > 1e6
+        name: each
+        for name, each in results["batches"].items()
+        if each[0]["transferq"]["bytes"] > 1e6
     }
     workloads = list(batches)
     for axes, step in zip(both, ("put", "get"), strict=True):

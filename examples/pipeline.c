@@ -34,13 +34,15 @@ static void *produce(void *client)
     static float rows[ROWS][WIDTH];
     const uint64_t shape[1] = {WIDTH};
     const tq_slice bytes = {rows, sizeof rows};
-    const tq_column column = {.name = field,
-                              .dtype = {TQ_FLOAT, 32},
-                              .rows = ROWS,
-                              .ndim = 1,
-                              .shape = shape,
-                              .slices = &bytes,
-                              .n_slices = 1};
+    const tq_column column = {
+        .name = field,
+        .dtype = {TQ_FLOAT, 32},
+        .rows = ROWS,
+        .ndim = 1,
+        .shape = shape,
+        .slices = &bytes,
+        .n_slices = 1,
+    };
     const tq_put_args put = {.partition = partition, .n = ROWS, .columns = &column, .n_columns = 1};
     tq_op *op = tq_op_alloc(client, NULL, NULL);
 
@@ -60,11 +62,13 @@ static void *produce(void *client)
 /* Claims, reads and clears one batch; returns the sum of the first numbers of all rows. */
 static double consume(tq_op *op)
 {
-    const tq_claim_args claim = {.partition = partition,
-                                 .fields = &field,
-                                 .n_fields = 1,
-                                 .batch_size = ROWS,
-                                 .task = "example"};
+    const tq_claim_args claim = {
+        .partition = partition,
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = ROWS,
+        .task = "example",
+    };
     double sum = 0;
 
     check(op, tq_claim(op, &claim), "claim"); /* waits for enough rows */

@@ -11,19 +11,17 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    Tq__ClaimReply *reply =
-        (Tq__ClaimReply *)tqi_message_decode(&tq__claim_reply__descriptor, data, size, NULL);
+    Tq__ClaimReply *reply = (Tq__ClaimReply *)tqi_message_decode(&tq__claim_reply__descriptor, data, size, NULL);
     tq_meta *meta = NULL;
 
-    if (reply && reply->batch &&
-        tqi_client_meta_decode(reply->batch, NULL, reply->claim, false, &meta, NULL) == TQ_OK) {
+    if (reply && reply->batch && tqi_client_meta_decode(reply->batch, NULL, reply->claim, false, &meta, NULL) == TQ_OK) {
         for (size_t f = 0; f < meta->n_fields; f++) {
             const tqi_client_cells *cells = &meta->fields[f];
             for (size_t i = 0; i < meta->n; i++) {
                 uint32_t block = cells->block[i];
                 if (block != TQI_CLIENT_CELL_NONE && block < TQI_CLIENT_CELL_MARKS &&
-                    (block > meta->blocks->n || cells->offset[i] + tqi_client_cells_size(cells, i) >
-                                                    meta->blocks->blocks[block - 1].size)) {
+                    (block > meta->blocks->n ||
+                     cells->offset[i] + tqi_client_cells_size(cells, i) > meta->blocks->blocks[block - 1].size)) {
                     abort(); /* a cell outside of its block */
                 }
             }

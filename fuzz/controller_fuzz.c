@@ -1,9 +1,10 @@
 /*
  * controller_fuzz.c - sequences of requests into a controller, through the real server over socket pairs.
  *
- * An input is a list of steps: an op byte, a length (16 bits, little-endian) and that many bytes.  Most ops send the bytes
- * as the body of a request; the others acknowledge, cancel, reconnect, close the session or switch to the other of two
- * clients.  The controller is restarted for every input, with epoch 1 and block ids from 1, so that inputs can name them.
+ * An input is a list of steps: an op byte, a length (16 bits, little-endian) and that many bytes. Most ops send the
+ * bytes as the body of a request; the others acknowledge, cancel, reconnect, close the session or switch to the other
+ * of two clients. The controller is restarted for every input, with epoch 1 and block ids from 1, so that inputs can
+ * name them.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -66,15 +67,17 @@ static bool fuzz_write(const fuzz_client *client, const void *data, size_t size)
 }
 
 /* Sends a frame; the server may have closed the connection. */
-static bool fuzz_frame(fuzz_client *client, uint16_t kind, uint64_t request, uint64_t ack,
-                       const uint8_t *body, size_t size)
+static bool fuzz_frame(fuzz_client *client, uint16_t kind, uint64_t request, uint64_t ack, const uint8_t *body,
+                       size_t size)
 {
     uint8_t header[TQI_FRAME_HEADER];
-    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
-                       .kind = kind,
-                       .request = request,
-                       .ack = ack,
-                       .body = (uint32_t)size};
+    tqi_frame frame = {
+        .version = TQI_PROTOCOL_VERSION,
+        .kind = kind,
+        .request = request,
+        .ack = ack,
+        .body = (uint32_t)size,
+    };
     tqi_frame_encode(&frame, header);
     return fuzz_write(client, header, sizeof(header)) && fuzz_write(client, body, size);
 }
@@ -128,11 +131,9 @@ static void fuzz_connect(fuzz *f, fuzz_client *client)
     fuzz_read(f, client, header, sizeof(header));
     fuzz_must(tqi_frame_decode(header, &frame, &err) == TQ_OK && frame.body <= sizeof(body));
     fuzz_read(f, client, body, frame.body);
-    Tq__Challenge *challenge =
-        (Tq__Challenge *)tqi_message_decode(&tq__challenge__descriptor, body, frame.body, &err);
+    Tq__Challenge *challenge = (Tq__Challenge *)tqi_message_decode(&tq__challenge__descriptor, body, frame.body, &err);
     fuzz_must(challenge != NULL);
-    fuzz_must(tqi_net_auth_proof(&f->token, "tq-client", challenge->nonce.data, nonce, client->session,
-                             proof) == TQ_OK);
+    fuzz_must(tqi_net_auth_proof(&f->token, "tq-client", challenge->nonce.data, nonce, client->session, proof) == TQ_OK);
     protobuf_c_message_free_unpacked(&challenge->base, NULL);
     tq__hello__init(&hello);
     hello.nonce = (ProtobufCBinaryData){sizeof(nonce), nonce};
@@ -157,8 +158,8 @@ static bool fuzz_too_large(uint16_t kind, const uint8_t *body, size_t size)
     if (method && (kind == TQI_PUBLISH || kind == TQI_RESERVE)) {
         ProtobufCMessage *message = protobuf_c_message_unpack(method->request, NULL, size, body);
         if (message) {
-            uint32_t samples = kind == TQI_PUBLISH ? ((Tq__Publish *)message)->samples
-                                                   : ((Tq__Reserve *)message)->samples;
+            uint32_t samples =
+                kind == TQI_PUBLISH ? ((Tq__Publish *)message)->samples : ((Tq__Reserve *)message)->samples;
             large = samples > FUZZ_SAMPLES_MAX && samples <= TQI_CTL_SAMPLES_MAX;
             protobuf_c_message_free_unpacked(message, NULL);
         }
@@ -166,8 +167,7 @@ static bool fuzz_too_large(uint16_t kind, const uint8_t *body, size_t size)
     return large;
 }
 
-static void fuzz_request(fuzz *f, fuzz_client *client, uint16_t kind, const uint8_t *body,
-                         size_t size)
+static void fuzz_request(fuzz *f, fuzz_client *client, uint16_t kind, const uint8_t *body, size_t size)
 {
     if (fuzz_too_large(kind, body, size)) {
         return;
@@ -188,7 +188,7 @@ static void fuzz_cancel(fuzz *f, fuzz_client *client, const uint8_t *data, size_
     }
 }
 
-/* Without data: acknowledges everything.  Otherwise everything before the last few, except some of it. */
+/* Without data: acknowledges everything. Otherwise everything before the last few, except some of it. */
 static void fuzz_ack(fuzz *f, fuzz_client *client, const uint8_t *data, size_t size)
 {
     Tq__Ack ack = TQ__ACK__INIT;
@@ -205,8 +205,7 @@ static void fuzz_ack(fuzz *f, fuzz_client *client, const uint8_t *data, size_t s
         }
         n = tq__ack__pack(&ack, body);
     }
-    if (!fuzz_frame(client, TQI_ACK, 0, size > 0 ? 1 : client->requests + 1, body, n) ||
-        !fuzz_turn(f, client)) {
+    if (!fuzz_frame(client, TQI_ACK, 0, size > 0 ? 1 : client->requests + 1, body, n) || !fuzz_turn(f, client)) {
         fuzz_reconnect(f, client);
     }
 }
@@ -248,7 +247,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     fuzz f = {.token = {.size = 4, .bytes = "fuzz"}};
     tqi_controller_options options = {
-        .token = &f.token, .grace_ms = 60000, .owner_timeout_ms = 60000, .events = 32, .epoch = 1};
+        .token = &f.token,
+        .grace_ms = 60000,
+        .owner_timeout_ms = 60000,
+        .events = 32,
+        .epoch = 1,
+    };
     bool closed = false;
     tqi_log_set_sink(fuzz_silent, NULL);
     fuzz_must(uv_loop_init(&f.loop) == 0);

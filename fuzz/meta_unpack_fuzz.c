@@ -1,5 +1,5 @@
 /*
- * meta_unpack_fuzz.c - bytes that claim to be packed metadata.  Accepted input must survive being used: selected from,
+ * meta_unpack_fuzz.c - bytes that claim to be packed metadata. Accepted input must survive being used: selected from,
  * concatenated, packed and unpacked again to the same samples.
  */
 #include <stdint.h>
@@ -17,8 +17,7 @@ static void fuzz_use(tq_meta *meta)
     uint8_t *bytes = NULL;
     size_t packed = 0;
 
-    if (tq_meta_pack(meta, &bytes, &packed, NULL) != TQ_OK ||
-        tq_meta_unpack(bytes, packed, &again, NULL) != TQ_OK ||
+    if (tq_meta_pack(meta, &bytes, &packed, NULL) != TQ_OK || tq_meta_unpack(bytes, packed, &again, NULL) != TQ_OK ||
         tq_meta_sample_count(again) != tq_meta_sample_count(meta) ||
         tq_meta_field_count(again) != tq_meta_field_count(meta)) {
         abort(); /* what was accepted must be accepted again */

@@ -2,7 +2,7 @@
  * net_server_fuzz.c - arbitrary bytes into a connection of a server.
  *
  * The first byte of an input: bit 0 logs in first, bit 1 says that it is a unix socket, the others are the size of the
- * pieces the rest is written in.  The service answers some requests at once, some when they are cancelled, refuses some,
+ * pieces the rest is written in. The service answers some requests at once, some when they are cancelled, refuses some,
  * and takes payloads up to a limit.
  */
 #include <stdint.h>
@@ -20,7 +20,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static tqi_net_token fuzz_token = {.bytes = {'t', 'o', 'k', 'e', 'n'}, .size = 5};
 
-/* ------------------------------------------------------------------------------------------------ the service */
+/* --- the service ---------------------------------------------------------- */
 
 static bool fuzz_serves(uint16_t kind, void *ctx)
 {
@@ -97,8 +97,8 @@ static void fuzz_handle(tqi_net_request *request, const ProtobufCMessage *messag
     }
 }
 
-static int fuzz_sink(tqi_net_request *request, const ProtobufCMessage *message, uint64_t size,
-                     struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
+static int fuzz_sink(tqi_net_request *request, const ProtobufCMessage *message, uint64_t size, struct iovec *iov,
+                     int max, int *count, void *ctx, tq_error *err)
 {
     (void)message;
     (void)max;
@@ -132,7 +132,7 @@ static const tqi_net_service fuzz_service = {
     .sink_failed = fuzz_sink_failed,
 };
 
-/* ------------------------------------------------------------------------------------------------- the client */
+/* --- the client ----------------------------------------------------------- */
 
 static void fuzz_drain(int fd, uint8_t *out, size_t size)
 {
@@ -166,8 +166,7 @@ static void fuzz_login(uv_loop_t *loop, int fd)
     uv_run(loop, UV_RUN_NOWAIT);
     fuzz_drain(fd, bytes, sizeof bytes);
     /* The nonce is the only field: 32 bytes behind a tag and a length. */
-    if (tqi_net_auth_proof(&fuzz_token, "tq-client", bytes + TQI_FRAME_HEADER + 2, nonce, session,
-                       proof) != TQ_OK) {
+    if (tqi_net_auth_proof(&fuzz_token, "tq-client", bytes + TQI_FRAME_HEADER + 2, nonce, session, proof) != TQ_OK) {
         abort();
     }
     Tq__Hello hello;
@@ -191,8 +190,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     tqi_log_set_level(TQI_ERROR);
-    if (uv_loop_init(&loop) != 0 ||
-        socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0 ||
+    if (uv_loop_init(&loop) != 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0 ||
         tqi_net_server_alloc(&loop, &fuzz_service, NULL, &options, &server, NULL) != TQ_OK) {
         abort();
     }

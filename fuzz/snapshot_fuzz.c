@@ -1,9 +1,10 @@
 /*
- * snapshot_fuzz.c - bytes that claim to be the parts of a snapshot, restored into a controller with samples of its own.
+ * snapshot_fuzz.c - bytes that claim to be the parts of a snapshot, restored into a controller with samples of its
+ * own.
  *
- * An input is what the state file of a checkpoint holds: parts with their length (32 bits, little-endian) in front.  The
- * first byte says how they are restored.  What is accepted must survive being taken again: a second snapshot of the restored
- * table, put back into it, changes nothing.
+ * An input is what the state file of a checkpoint holds: parts with their length (32 bits, little-endian) in front.
+ * The first byte says how they are restored. What is accepted must survive being taken again: a second snapshot of the
+ * restored table, put back into it, changes nothing.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -53,10 +54,12 @@ static void fuzz_again(tqi_table *meta)
     tqi_table_count(meta, &before);
     fuzz_must(tqi_ctl_parts_take(meta, "", &parts, &err) == TQ_OK);
     fuzz_must(tqi_ctl_parts_read(&parts, &reading, &err) == TQ_OK);
-    tqi_table_restore_state ask = {.partitions = reading.partitions,
-                       .n = reading.n_partitions,
-                       .relink = true,
-                       .session = FUZZ_SESSION};
+    tqi_table_restore_state ask = {
+        .partitions = reading.partitions,
+        .n = reading.n_partitions,
+        .relink = true,
+        .session = FUZZ_SESSION,
+    };
     fuzz_must(tqi_table_restore(meta, &ask, &done, &err) == TQ_OK);
     tqi_table_count(meta, &after);
     fuzz_must(memcmp(&before, &after, sizeof(before)) == 0);
@@ -80,11 +83,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     reading.strange = how & 4;
     if (tqi_ctl_parts_read(&parts, &reading, &err) == TQ_OK) {
-        tqi_table_restore_state ask = {.partitions = reading.partitions,
-                           .n = reading.n_partitions,
-                           .partial = how & 1,
-                           .relink = (how & 2) != 0,
-                           .session = FUZZ_SESSION};
+        tqi_table_restore_state ask = {
+            .partitions = reading.partitions,
+            .n = reading.n_partitions,
+            .partial = how & 1,
+            .relink = (how & 2) != 0,
+            .session = FUZZ_SESSION,
+        };
         if (tqi_table_restore(meta, &ask, &done, &err) == TQ_OK) {
             fuzz_again(meta);
         }

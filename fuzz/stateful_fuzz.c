@@ -1,6 +1,6 @@
 /*
  * stateful_fuzz.c - sequences of requests to a controller and a storage unit, most of which make sense: see
- * stateful/stateful.h.  libFuzzer prints at its end how often each request was answered.
+ * stateful/stateful.h. libFuzzer prints at its end how often each request was answered.
  */
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /*
- * wire_message_fuzz.c - bodies of every message: the first byte names the message, the rest is its body.  What is
- * decoded packs, and if that decodes again (protobuf-c keeps, but then refuses, unknown fields numbered 0) it packs to the
- * same bytes.
+ * wire_message_fuzz.c - bodies of every message: the first byte names the message, the rest is its body. What is
+ * decoded packs, and if that decodes again (protobuf-c keeps, but then refuses, unknown fields numbered 0) it packs to
+ * the same bytes.
  */
 #include <stdint.h>
 #include <stdlib.h>
@@ -9,13 +9,11 @@
 
 #include "wire/methods.h"
 
-#define PAIR(number, NAME, name, Message, reply, Reply, mode) \
-    &tq__##name##__descriptor, &tq__##reply##__descriptor,
+#define PAIR(number, NAME, name, Message, reply, Reply, mode) &tq__##name##__descriptor, &tq__##reply##__descriptor,
 
 static const ProtobufCMessageDescriptor *const types[] = {
-    &tq__challenge__descriptor, &tq__hello__descriptor,
-    &tq__welcome__descriptor,   &tq__error__descriptor,
-    &tq__cancel__descriptor,    TQI_CONTROLLER_METHODS(PAIR) TQI_UNIT_METHODS(PAIR)};
+    &tq__challenge__descriptor, &tq__hello__descriptor,  &tq__welcome__descriptor,
+    &tq__error__descriptor,     &tq__cancel__descriptor, TQI_CONTROLLER_METHODS(PAIR) TQI_UNIT_METHODS(PAIR)};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -22,7 +22,9 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "test"
 CACHE = ROOT / "build" / "lint-cache"
 # Given as to the compiler, relative to the build directory.
-OUR_HEADERS = rf"^{re.escape(str(ROOT))}/(build/test/\.\./\.\./)?(include|src|python/transferq|examples)/"
+OUR_HEADERS = (
+    rf"^{re.escape(str(ROOT))}/(build/test/\.\./\.\./)?(include|src|python/transferq|examples)/"
+)
 JOBS = min(4, os.cpu_count() or 2)
 
 # Limits how far the analyzer follows one function; the default takes ten times as long and finds little more.

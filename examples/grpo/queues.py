@@ -312,7 +312,9 @@ def _omega(config: dict[str, Any]) -> Any:
 
 def connection(settings: Settings) -> Queue:
     """The queue named by the settings, not yet connected."""
-    return {"transferq": TransferQQueue, "transfer_queue": TransferQueueQueue}[settings.queue](settings)
+    return {"transferq": TransferQQueue, "transfer_queue": TransferQueueQueue}[settings.queue](
+        settings
+    )
 
 
 def rows(column: Tensor) -> list[Tensor]:

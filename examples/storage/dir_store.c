@@ -8,8 +8,8 @@
  * A client loads it with tq_manager_load("dir_store.so") and chooses it by its type, "DirStore", with the config
  * {"path": "/some/directory"}.
  *
- * What a manager must do is little.  put: grant an id per block, write the bytes, answer with the blocks and with
- * extents that say where each column's rows lie.  get: copy byte ranges of blocks to their destinations.  This one has
+ * What a manager must do is little. put: grant an id per block, write the bytes, answer with the blocks and with
+ * extents that say where each column's rows lie. get: copy byte ranges of blocks to their destinations. This one has
  * no process of its own, so it also names a shared owner, and one client at a time removes the files of dead blocks.
  */
 #include <errno.h>
@@ -48,16 +48,14 @@ typedef struct dir_job {
 static int dir_error(tq_error *err, int code, const char *what, const char *name)
 {
     err->code = code;
-    snprintf(err->message, sizeof(err->message), "DirStore: %s %s: %s", what, name,
-             strerror(errno));
+    snprintf(err->message, sizeof(err->message), "DirStore: %s %s: %s", what, name, strerror(errno));
     return code;
 }
 
 /* No block is ever written twice: its file's name has the controller's epoch and its id. */
 static void dir_file(const dir_state *state, uint64_t epoch, uint64_t id, char *out, size_t size)
 {
-    snprintf(out, size, "%s/%016llx-%016llx", state->path, (unsigned long long)epoch,
-             (unsigned long long)id);
+    snprintf(out, size, "%s/%016llx-%016llx", state->path, (unsigned long long)epoch, (unsigned long long)id);
 }
 
 /* ---- put: grant on the loop, write on a thread of the pool, finish on the loop ---- */
@@ -74,8 +72,7 @@ static void dir_put_work(void *arg)
         const tq_put_column *column = &job->put->columns[c];
         for (size_t s = 0; s < column->n_slices; s++) {
             for (size_t done = 0; done < column->slices[s].size;) {
-                ssize_t n = pwrite(fd, (const char *)column->slices[s].data + done,
-                                   column->slices[s].size - done, at);
+                ssize_t n = pwrite(fd, (const char *)column->slices[s].data + done, column->slices[s].size - done, at);
                 if (n < 0 && errno == EINTR) {
                     continue;
                 }
@@ -105,8 +102,7 @@ static void dir_put_done(void *arg)
         job->err.code = TQ_ENOMEM;
     }
     if (job->err.code != TQ_OK) {
-        host->abandon(host, &job->block.id, 1,
-                      true); /* it will come back to us as dead, and be removed */
+        host->abandon(host, &job->block.id, 1, true); /* it will come back to us as dead, and be removed */
         host->put_finish(host, job->put, &job->err, NULL, 0, NULL, 0);
     } else {
         for (uint32_t c = 0; c < job->put->n_columns; c++) {
@@ -182,8 +178,7 @@ static void dir_get_work(void *arg)
             }
         }
         for (uint64_t done = 0; fd >= 0 && done < range->size;) {
-            ssize_t n = pread(fd, (char *)range->dest + done, range->size - done,
-                              (off_t)(range->offset + done));
+            ssize_t n = pread(fd, (char *)range->dest + done, range->size - done, (off_t)(range->offset + done));
             if (n < 0 && errno == EINTR) {
                 continue;
             }
@@ -204,8 +199,7 @@ static void dir_get_done(void *arg)
     dir_job *job = arg;
     tq_manager_host *host = job->state->host;
 
-    host->get_finish(host, job->get, job->err.code != TQ_OK ? &job->err : NULL, job->gone,
-                     job->n_gone);
+    host->get_finish(host, job->get, job->err.code != TQ_OK ? &job->err : NULL, job->gone, job->n_gone);
     free(job->gone);
     free(job);
 }
@@ -236,8 +230,8 @@ static const char *dir_owner(void *state, uint64_t *incarnation)
 {
     dir_state *dir = state;
 
-    /* Block ids start over with every epoch of the controller, so each epoch is treated as a separate store; the files of
-     * earlier epochs are left to the owner of the directory. */
+    /* Block ids start over with every epoch of the controller, so each epoch is treated as a separate store; the files
+     * of earlier epochs are left to the owner of the directory. */
     *incarnation = dir->host->epoch;
     return dir->owner;
 }
@@ -274,12 +268,7 @@ static void dir_remove(void *state, uint64_t incarnation, const uint64_t *ids, s
 
     if (job != NULL && copy != NULL) {
         memcpy(copy, ids, n * sizeof(*ids));
-        *job = (dir_job){.state = dir,
-                         .incarnation = incarnation,
-                         .ids = copy,
-                         .n_ids = n,
-                         .removed = done,
-                         .arg = arg};
+        *job = (dir_job){.state = dir, .incarnation = incarnation, .ids = copy, .n_ids = n, .removed = done, .arg = arg};
         if (dir->host->work(dir->host, dir_remove_work, dir_remove_done, job) == TQ_OK) {
             return;
         }
@@ -315,8 +304,7 @@ static void dir_open(void *state, tq_manager_host *host, const char *config,
     dir->host = host;
     if (dir_config(dir, config) != TQ_OK) {
         err.code = TQ_ECONFIG;
-        snprintf(err.message, sizeof(err.message), "DirStore: config has no \"path\": %.300s",
-                 config);
+        snprintf(err.message, sizeof(err.message), "DirStore: config has no \"path\": %.300s", config);
     } else if (mkdir(dir->path, 0700) != 0 && errno != EEXIST) {
         dir_error(&err, TQ_EIO, "making", dir->path);
     } else {

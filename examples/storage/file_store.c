@@ -22,8 +22,7 @@ typedef struct file_store {
 static int file_error(tq_error *err, const char *what, const char *name)
 {
     err->code = errno == ENOSPC || errno == EDQUOT ? TQ_EFULL : TQ_EIO;
-    snprintf(err->message, sizeof(err->message), "FileStore: %s %s: %s", what, name,
-             strerror(errno));
+    snprintf(err->message, sizeof(err->message), "FileStore: %s %s: %s", what, name, strerror(errno));
     return err->code;
 }
 
@@ -49,9 +48,7 @@ static int file_open(void *state, const tq_kv_client *client, const char *config
         strcpy(err->message, "FileStore.path: expected a directory");
         return TQ_ECONFIG;
     }
-    return mkdir(store->path, 0700) == 0 || errno == EEXIST
-               ? TQ_OK
-               : file_error(err, "making", store->path);
+    return mkdir(store->path, 0700) == 0 || errno == EEXIST ? TQ_OK : file_error(err, "making", store->path);
 }
 
 static void file_close(void *state)
@@ -64,8 +61,7 @@ static const char *file_store_name(void *state)
     return ((file_store *)state)->path;
 }
 
-static int file_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns,
-                    tq_error *err)
+static int file_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns, tq_error *err)
 {
     char name[300];
 
@@ -75,8 +71,7 @@ static int file_put(void *state, const tq_kv_value *values, size_t n, uint64_t d
         FILE *file = fopen(name, "we");
         bool ok = file != NULL;
         for (size_t s = 0; ok && s < values[i].n_slices; s++) {
-            ok = fwrite(values[i].slices[s].data, 1, values[i].slices[s].size, file) ==
-                 values[i].slices[s].size;
+            ok = fwrite(values[i].slices[s].data, 1, values[i].slices[s].size, file) == values[i].slices[s].size;
         }
         if ((file != NULL && fclose(file) != 0) || !ok) {
             return file_error(err, "writing", name);

@@ -34,10 +34,9 @@ static void check_that(const check *c, bool fine, const char *what, const char *
     }
 }
 
-/* ---------------------------------------------------------------------------------------- fields */
+/* --- fields --------------------------------------------------------------- */
 
-static void check_cell(const check *c, const tqi_table_field *field, uint32_t row, uint32_t *stored,
-                       uint64_t *bytes)
+static void check_cell(const check *c, const tqi_table_field *field, uint32_t row, uint32_t *stored, uint64_t *bytes)
 {
     const tqi_table_cell *cell = &field->cells[row];
     uint64_t size = tqi_t_cell_bytes(field, cell);
@@ -51,15 +50,14 @@ static void check_cell(const check *c, const tqi_table_field *field, uint32_t ro
     check_that(c, block->owner != NULL, "a cell's block", field->name);
     check_that(c, block->partition == field->partition, "the partition of a block", field->name);
     check_that(c, row >= block->row_first && row <= block->row_last, "a block's rows", field->name);
-    check_that(c, cell->offset <= block->size && size <= block->size - cell->offset,
-               "a cell's place", field->name);
+    check_that(c, cell->offset <= block->size && size <= block->size - cell->offset, "a cell's place", field->name);
     c->blocks[cell->block].cells++;
     c->blocks[cell->block].bytes += size;
 }
 
 /* Counts the cells of the members; other rows have none. */
-static void check_field(check *c, const tqi_table_partition *partition, const tqi_table_field *field,
-                        uint64_t *bytes, uint64_t *live)
+static void check_field(check *c, const tqi_table_partition *partition, const tqi_table_field *field, uint64_t *bytes,
+                        uint64_t *live)
 {
     uint32_t produced = 0, lost = 0, seen = 0;
     roaring_uint32_iterator_t at;
@@ -74,9 +72,8 @@ static void check_field(check *c, const tqi_table_partition *partition, const tq
             check_cell(c, field, sample->row, &produced, bytes);
         }
         lost += block == TQI_TABLE_CELL_LOST;
-        check_that(
-            c, block != TQI_TABLE_CELL_LOST || roaring_bitmap_contains(partition->lost, at.current_value),
-            "lost samples", partition->name);
+        check_that(c, block != TQI_TABLE_CELL_LOST || roaring_bitmap_contains(partition->lost, at.current_value),
+                   "lost samples", partition->name);
     }
     check_that(c, produced == field->produced, "produced rows", field->name);
     check_that(c, lost == field->lost, "lost rows", field->name);
@@ -84,7 +81,7 @@ static void check_field(check *c, const tqi_table_partition *partition, const tq
     *live += produced;
 }
 
-/* ---------------------------------------------------------------------------------------- views */
+/* --- views ---------------------------------------------------------------- */
 
 static void check_set(const check *c, const tqi_table_partition *partition, const tqi_table_set *set)
 {
@@ -98,21 +95,18 @@ static void check_set(const check *c, const tqi_table_partition *partition, cons
             missing += !tqi_t_produced(tqi_t_cell(set->fields[i], sample->row).block);
         }
         check_that(c, set->missing[sample->row] == missing, "missing fields", partition->name);
-        check_that(c, roaring_bitmap_contains(set->ready, at.current_value) == (missing == 0),
-                   "ready samples", partition->name);
+        check_that(c, roaring_bitmap_contains(set->ready, at.current_value) == (missing == 0), "ready samples",
+                   partition->name);
         ready += missing == 0;
     }
-    check_that(c, roaring_bitmap_get_cardinality(set->ready) == ready, "ready samples",
-               partition->name);
+    check_that(c, roaring_bitmap_get_cardinality(set->ready) == ready, "ready samples", partition->name);
 }
 
 static void check_view(const check *c, const tqi_table_partition *partition, const tqi_table_view *view)
 {
     roaring_bitmap_t *avail = roaring_bitmap_andnot(view->key.set->ready, view->key.task->consumed);
-    check_that(c, roaring_bitmap_equals(avail, view->avail), "samples that are to be had",
-               partition->name);
-    check_that(c, roaring_bitmap_get_cardinality(avail) == view->count, "their number",
-               partition->name);
+    check_that(c, roaring_bitmap_equals(avail, view->avail), "samples that are to be had", partition->name);
+    check_that(c, roaring_bitmap_get_cardinality(avail) == view->count, "their number", partition->name);
     roaring_bitmap_free(avail);
 }
 
@@ -122,17 +116,17 @@ static void check_views(const check *c, const tqi_table_partition *partition)
         check_set(c, partition, set);
     }
     for (const tqi_table_task *task = partition->tasks; task != NULL; task = task->hh.next) {
-        check_that(c, roaring_bitmap_get_cardinality(task->consumed) == task->n_consumed,
-                   "consumed samples", task->name);
-        check_that(c, roaring_bitmap_is_subset(task->consumed, partition->members),
-                   "members among the consumed", task->name);
+        check_that(c, roaring_bitmap_get_cardinality(task->consumed) == task->n_consumed, "consumed samples",
+                   task->name);
+        check_that(c, roaring_bitmap_is_subset(task->consumed, partition->members), "members among the consumed",
+                   task->name);
     }
     for (const tqi_table_view *view = partition->views; view != NULL; view = view->hh.next) {
         check_view(c, partition, view);
     }
 }
 
-/* ---------------------------------------------------------------------------------------- partitions */
+/* --- partitions ----------------------------------------------------------- */
 
 static void check_samples(check *c, const tqi_table_partition *partition)
 {
@@ -141,16 +135,12 @@ static void check_samples(check *c, const tqi_table_partition *partition)
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
         const tqi_table_sample *sample = tqi_t_sample(c->meta, at.current_value);
-        check_that(c, sample != NULL && sample->partition == partition, "a member",
-                   partition->name);
+        check_that(c, sample != NULL && sample->partition == partition, "a member", partition->name);
         check_that(c, sample->row < partition->rows, "a member's row", partition->name);
-        check_that(c,
-                   sample->ordinal - c->meta->first_ordinal <
-                       partition->next_ordinal - c->meta->first_ordinal,
+        check_that(c, sample->ordinal - c->meta->first_ordinal < partition->next_ordinal - c->meta->first_ordinal,
                    "a member's ordinal", partition->name);
         if (sample->extras != NULL) {
-            check_that(c, sample->extras->index == at.current_value, "a member's extras",
-                       partition->name);
+            check_that(c, sample->extras->index == at.current_value, "a member's extras", partition->name);
             keys += sample->extras->key_size > 0;
             grouped += sample->extras->group != NULL;
         }
@@ -178,7 +168,7 @@ static void check_partition(check *c, const tqi_table_partition *partition)
     c->cells += live;
 }
 
-/* ---------------------------------------------------------------------------------------- blocks */
+/* --- blocks --------------------------------------------------------------- */
 
 static void check_blocks(const check *c)
 {
@@ -189,12 +179,9 @@ static void check_blocks(const check *c)
             continue;
         }
         n++;
-        check_that(c, c->blocks[handle].cells == block->live, "cells of a block",
-                   block->owner->name);
-        check_that(c, c->blocks[handle].bytes == block->live_bytes, "live bytes of a block",
-                   block->owner->name);
-        check_that(c, tqi_t_block_find(c->meta, block->id) == handle, "a block's id",
-                   block->owner->name);
+        check_that(c, c->blocks[handle].cells == block->live, "cells of a block", block->owner->name);
+        check_that(c, c->blocks[handle].bytes == block->live_bytes, "live bytes of a block", block->owner->name);
+        check_that(c, tqi_t_block_find(c->meta, block->id) == handle, "a block's id", block->owner->name);
     }
     check_that(c, n == c->meta->n_blocks, "blocks", "all owners");
     for (const tqi_table_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
@@ -210,18 +197,15 @@ static void check_blocks(const check *c)
 }
 
 /* Ids of one queue: none of them is live, and every node follows those before it. */
-static uint64_t check_queue(const check *c, const tqi_table_owner *owner, const tqi_table_dead_node *node,
-                            bool late)
+static uint64_t check_queue(const check *c, const tqi_table_owner *owner, const tqi_table_dead_node *node, bool late)
 {
     uint64_t n = 0, before = 0;
     for (; node != NULL; node = node->next) {
         uint64_t order = late ? node->due : node->notice;
-        check_that(c, late ? order >= before : order > before, "the order of what is dead",
-                   owner->name);
+        check_that(c, late ? order >= before : order > before, "the order of what is dead", owner->name);
         check_that(c, late || order <= owner->last_notice, "a notice", owner->name);
         for (uint32_t i = 0; i < node->count; i++) {
-            check_that(c, tqi_t_block_find(c->meta, node->first + i) == 0, "a dead block",
-                       owner->name);
+            check_that(c, tqi_t_block_find(c->meta, node->first + i) == 0, "a dead block", owner->name);
         }
         before = order;
         n++;
@@ -241,23 +225,19 @@ static void check_dead(const check *c, uint64_t left)
     check_that(c, dead == meta->n_dead, "what is dead", "all owners");
     check_that(c, late == meta->n_late, "what is late", "all owners");
     check_that(c, meta->dead_reserved == meta->n_blocks + left, "room for what dies", "all owners");
-    check_that(c, meta->n_dead_free >= meta->dead_reserved, "free room for what dies",
+    check_that(c, meta->n_dead_free >= meta->dead_reserved, "free room for what dies", "all owners");
+    check_that(c, meta->n_dead_pages * TQI_T_DEAD_PAGE == meta->n_dead_free + dead + late, "all room for what dies",
                "all owners");
-    check_that(c, meta->n_dead_pages * TQI_T_DEAD_PAGE == meta->n_dead_free + dead + late,
-               "all room for what dies", "all owners");
 }
 
 /* Each index is a sample's, is free, or is held by a clear. */
 static void check_places(const check *c)
 {
-    uint64_t held =
-        TQ_NO_INDEX - c->meta->first_index < c->meta->places; /* no sample has that one */
-    for (const tqi_table_clearing *clearing = c->meta->clearings; clearing != NULL;
-         clearing = clearing->next) {
+    uint64_t held = TQ_NO_INDEX - c->meta->first_index < c->meta->places; /* no sample has that one */
+    for (const tqi_table_clearing *clearing = c->meta->clearings; clearing != NULL; clearing = clearing->next) {
         held += clearing->n;
     }
-    check_that(c, c->meta->places == c->meta->n_samples + c->meta->n_free + held, "indexes",
-               "all partitions");
+    check_that(c, c->meta->places == c->meta->n_samples + c->meta->n_free + held, "indexes", "all partitions");
 }
 
 static void check_ranges(const check *c)

@@ -1,8 +1,9 @@
 /*
  * driver.c - the stateful fuzzer without libFuzzer: runs of a seed, and the table of what was asked and answered.
  *
- * Run i of seed s is run 0 of seed s + i, so a fault can be reproduced with the seed that it names.  The input of such a run
- * is written to a file, too, which can be given to the target of libFuzzer or of replay.c, or back as an argument.
+ * Run i of seed s is run 0 of seed s + i, so a fault can be reproduced with the seed that it names. The input of such
+ * a run is written to a file, too, which can be given to the target of libFuzzer or of replay.c, or back as an
+ * argument.
  */
 #include "stateful.h"
 
@@ -25,9 +26,8 @@ static const char *keep = "."; /* directory of what broke something */
 
 static void usage(void)
 {
-    fprintf(stderr,
-            "usage: stateful [--seed N] [--runs N] [--requests N] [--seconds N] [--least N] "
-            "[--keep DIR] [--trace]\n");
+    fprintf(stderr, "usage: stateful [--seed N] [--runs N] [--requests N] [--seconds N] [--least N] "
+                    "[--keep DIR] [--trace]\n");
     exit(2);
 }
 
@@ -49,12 +49,9 @@ static void broken(int signal)
 {
     char text[256];
     int n = snprintf(text, sizeof(text), "%s/stateful-%" PRIu64, keep, seed);
-    int fd = n > 0 && (size_t)n < sizeof(text)
-                 ? open(text, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)
-                 : -1;
+    int fd = n > 0 && (size_t)n < sizeof(text) ? open(text, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : -1;
     bool kept = fd >= 0 && write(fd, input, sizeof(input)) == (ssize_t)sizeof(input);
-    n = snprintf(text, sizeof(text),
-                 "stateful: the fault is that of --seed %" PRIu64 " --runs 1%s\n", seed,
+    n = snprintf(text, sizeof(text), "stateful: the fault is that of --seed %" PRIu64 " --runs 1%s\n", seed,
                  kept ? ", its input is kept" : "");
     if (n > 0 && write(2, text, (size_t)n) < 0) {
         _exit(3);
@@ -125,8 +122,8 @@ int main(int argc, char **argv)
         }
     }
     double took = seconds() - begin;
-    printf("%" PRIu64 " requests in %.0f s, %.0f/s, seeds %" PRIu64 " to %" PRIu64 "\n",
-           sf_requests(), took, (double)sf_requests() / took, first, seed - 1);
+    printf("%" PRIu64 " requests in %.0f s, %.0f/s, seeds %" PRIu64 " to %" PRIu64 "\n", sf_requests(), took,
+           (double)sf_requests() / took, first, seed - 1);
     unsigned few = sf_report(least);
     if (few > 0) {
         printf("%u kinds of requests succeeded less than %" PRIu64 " times\n", few, least);

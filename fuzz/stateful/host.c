@@ -57,7 +57,7 @@ void sf_host_pass(uint64_t ms)
     host_now += ms * 1000000;
 }
 
-/* ---------------------------------------------------------------------------------------- clock, randomness */
+/* --- clock, randomness ---------------------------------------------------- */
 
 int clock_gettime(clockid_t id, struct timespec *out)
 {
@@ -84,7 +84,7 @@ ssize_t getrandom(void *out, size_t size, unsigned flags)
     return (ssize_t)size;
 }
 
-/* ---------------------------------------------------------------------------------------- polling, pool */
+/* --- polling, pool -------------------------------------------------------- */
 
 int epoll_pwait(int fd, struct epoll_event *events, int max, int timeout, const sigset_t *mask)
 {
@@ -127,23 +127,23 @@ bool sf_host_work(void)
     return n > 0;
 }
 
-/* ---------------------------------------------------------------------------------------- processes */
+/* --- processes ------------------------------------------------------------ */
 
-/* One that waits for the end of a pipe, which comes when this one ends.  (A fork would copy the page tables of a sanitized
+/* One that waits for the end of a pipe, which comes when this one ends. (A fork would copy the page tables of a
+ * sanitized
  * process.)  It no longer has this process's sockets when it reports in; before that, closed sockets would seem open. */
 static int process_spawn(void)
 {
     static int ends[2] = {-1, -1};
-    char *const argv[] = {(char *)(uintptr_t) "sh", (char *)(uintptr_t) "-c",
-                          (char *)(uintptr_t) "echo; exec cat >&2", NULL};
+    char *const argv[] = {(char *)(uintptr_t) "sh", (char *)(uintptr_t) "-c", (char *)(uintptr_t) "echo; exec cat >&2",
+                          NULL};
     posix_spawn_file_actions_t actions;
     pid_t pid = 0;
     int spoken[2];
     char byte;
     sf_must(ends[0] >= 0 || pipe2(ends, O_CLOEXEC) == 0, "a pipe");
     sf_must(pipe2(spoken, O_CLOEXEC) == 0, "a pipe");
-    sf_must(posix_spawn_file_actions_init(&actions) == 0 &&
-                posix_spawn_file_actions_adddup2(&actions, ends[0], 0) == 0 &&
+    sf_must(posix_spawn_file_actions_init(&actions) == 0 && posix_spawn_file_actions_adddup2(&actions, ends[0], 0) == 0 &&
                 posix_spawn_file_actions_adddup2(&actions, spoken[1], 1) == 0 &&
                 posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0) == 0,
             "memory");

@@ -19,7 +19,7 @@
 
 #define LINK_IN 65536u
 
-/* ---------------------------------------------------------------------------------------- bytes */
+/* --- bytes ---------------------------------------------------------------- */
 
 void sf_link_close(sf_link *link)
 {
@@ -82,8 +82,7 @@ static bool link_read(sf_link *link)
         sf_must(link->in != NULL, "memory");
     }
     struct iovec iov = {link->in + link->n_in, link->capacity - link->n_in};
-    struct msghdr msg = {
-        .msg_iov = &iov, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof(space)};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof(space)};
     ssize_t n = recvmsg(link->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
     for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); n > 0 && c; c = CMSG_NXTHDR(&msg, c)) {
         for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
@@ -100,10 +99,9 @@ static bool link_read(sf_link *link)
     return n > 0;
 }
 
-/* ---------------------------------------------------------------------------------------- replies */
+/* --- replies -------------------------------------------------------------- */
 
-static void reply_failed(sf *f, const sf_link *link, const sf_pending *pending, const uint8_t *body,
-                         size_t size)
+static void reply_failed(sf *f, const sf_link *link, const sf_pending *pending, const uint8_t *body, size_t size)
 {
     /* Of an odd link it may be the answer to another one with that number. */
     bool must = pending->must && !link->odd;
@@ -118,8 +116,8 @@ static void reply_failed(sf *f, const sf_link *link, const sf_pending *pending, 
     tq__error__free_unpacked(error, NULL);
 }
 
-static void reply_well(sf *f, sf_client *client, const sf_pending *pending, const uint8_t *body,
-                       size_t size, const uint8_t *payload, size_t payload_size)
+static void reply_well(sf *f, sf_client *client, const sf_pending *pending, const uint8_t *body, size_t size,
+                       const uint8_t *payload, size_t payload_size)
 {
     const tqi_method *method = tqi_method_find(pending->kind);
     tq_error err = {0};
@@ -136,8 +134,8 @@ static void reply_well(sf *f, sf_client *client, const sf_pending *pending, cons
     protobuf_c_message_free_unpacked(reply, NULL);
 }
 
-/* What a reply answers, or NULL.  Two requests may have one number: one that waited when its connection was lost and was not
- * sent again, and a spoiled one that took its number. */
+/* What a reply answers, or NULL. Two requests may have one number: one that waited when its connection was lost and
+ * was not sent again, and a spoiled one that took its number. */
 static sf_pending *link_answered(const sf_link *link, const tqi_frame *frame)
 {
     sf_pending *pending, *found = NULL;
@@ -150,19 +148,17 @@ static sf_pending *link_answered(const sf_link *link, const tqi_frame *frame)
     return found;
 }
 
-static void link_frame(sf *f, sf_client *client, sf_link *link, const tqi_frame *frame,
-                       const uint8_t *body)
+static void link_frame(sf *f, sf_client *client, sf_link *link, const tqi_frame *frame, const uint8_t *body)
 {
     if (!(frame->flags & TQI_FRAME_REPLY)) {
         return; /* a request to leave, or the reason why it is closed */
     }
-    sf_trace("    client %d hears of %llu, kind %u\n", (int)(client - f->client),
-             (unsigned long long)frame->request, frame->kind);
+    sf_trace("    client %d hears of %llu, kind %u\n", (int)(client - f->client), (unsigned long long)frame->request,
+             frame->kind);
     sf_pending *pending = link_answered(link, frame);
     if (!pending) {
         if (f->clean) {
-            sf_fault(f, "an answer to request %llu, which nobody made",
-                     (unsigned long long)frame->request);
+            sf_fault(f, "an answer to request %llu, which nobody made", (unsigned long long)frame->request);
         }
         return;
     }
@@ -214,15 +210,16 @@ uint64_t sf_link_ack(const sf_link *link)
     return ack;
 }
 
-void sf_link_control(sf *f, sf_client *client, sf_link *link, uint16_t kind,
-                     const ProtobufCMessage *message)
+void sf_link_control(sf *f, sf_client *client, sf_link *link, uint16_t kind, const ProtobufCMessage *message)
 {
     uint8_t bytes[TQI_FRAME_HEADER + 1024];
     size_t size = message ? protobuf_c_message_get_packed_size(message) : 0;
-    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
-                       .kind = kind,
-                       .ack = kind == TQI_HELLO ? 0 : sf_link_ack(link),
-                       .body = (uint32_t)size};
+    tqi_frame frame = {
+        .version = TQI_PROTOCOL_VERSION,
+        .kind = kind,
+        .ack = kind == TQI_HELLO ? 0 : sf_link_ack(link),
+        .body = (uint32_t)size,
+    };
     (void)client;
     sf_must(size <= 1024, "room for a control frame");
     tqi_frame_encode(&frame, bytes);
@@ -232,7 +229,7 @@ void sf_link_control(sf *f, sf_client *client, sf_link *link, uint16_t kind,
     sf_link_write(f, link, bytes, TQI_FRAME_HEADER + size);
 }
 
-/* ---------------------------------------------------------------------------------------- handshake */
+/* --- handshake ------------------------------------------------------------ */
 
 /* Turns the loop until a frame is there, and takes it from what was read. */
 static bool hello_frame(sf *f, sf_link *link, tqi_frame *frame, uint8_t *body, size_t room)
@@ -263,8 +260,7 @@ static void hello_send(sf *f, sf_client *client, sf_link *link, const uint8_t *n
     uint8_t mine[TQI_NET_NONCE] = {1}, proof[TQI_NET_PROOF];
     Tq__Hello hello;
     char name[32];
-    sf_must(tqi_net_auth_proof(&f->token, "tq-client", nonce, mine, client->session, proof) == TQ_OK,
-            "a proof");
+    sf_must(tqi_net_auth_proof(&f->token, "tq-client", nonce, mine, client->session, proof) == TQ_OK, "a proof");
     tq__hello__init(&hello);
     snprintf(name, sizeof(name), "client-%d", (int)(client - f->client));
     hello.nonce = (ProtobufCBinaryData){sizeof(mine), mine};
@@ -297,11 +293,13 @@ static void link_ask_again(sf *f, sf_link *link)
     uint8_t header[TQI_FRAME_HEADER];
     sf_pending *pending;
     DL_FOREACH (link->pending, pending) {
-        tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
-                           .kind = pending->kind,
-                           .request = pending->number,
-                           .ack = sf_link_ack(link),
-                           .body = (uint32_t)pending->size};
+        tqi_frame frame = {
+            .version = TQI_PROTOCOL_VERSION,
+            .kind = pending->kind,
+            .request = pending->number,
+            .ack = sf_link_ack(link),
+            .body = (uint32_t)pending->size,
+        };
         if (pending->lost && pending->waits && sf_pick(f, 4)) {
             tqi_frame_encode(&frame, header);
             sf_link_write(f, link, header, sizeof(header));
@@ -348,8 +346,8 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
         link->next = 1;
         link->odd = false;
     }
-    sf_trace("    client %d has %s session at the %s\n", (int)(client - f->client),
-             welcome->resumed ? "its" : "a new", link->unit ? "unit" : "controller");
+    sf_trace("    client %d has %s session at the %s\n", (int)(client - f->client), welcome->resumed ? "its" : "a new",
+             link->unit ? "unit" : "controller");
     link->instance = welcome->instance;
     tq__welcome__free_unpacked(welcome, NULL);
     link_ask_again(f, link);
@@ -380,8 +378,7 @@ void sf_client_leave(sf *f, sf_client *client, bool goodbye)
     }
     sf_turn(f);
     if (f->unit->pins != pins) {
-        sf_fault(f, "a client says goodbye, and %lld pins of its stay",
-                 (long long)(f->unit->pins - pins));
+        sf_fault(f, "a client says goodbye, and %lld pins of its stay", (long long)(f->unit->pins - pins));
     }
     for (int i = 0; i < 2; i++) {
         sf_link_forget(&client->link[i]);

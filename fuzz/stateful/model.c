@@ -1,6 +1,6 @@
 /*
- * model.c - what replies have revealed: ids, samples, blocks, parts of snapshots.  Later requests are built from it.  It may
- * be outdated if others have changed something since; requests built from that are refused, as in reality.
+ * model.c - what replies have revealed: ids, samples, blocks, parts of snapshots. Later requests are built from it. It
+ * may be outdated if others have changed something since; requests built from that are refused, as in reality.
  */
 #include "stateful.h"
 
@@ -89,7 +89,7 @@ void sf_learn_remover(sf *f, const char *name)
     sf_must(f->remover[f->n_remover++] != NULL, "memory");
 }
 
-/* ---------------------------------------------------------------------------------------- batches */
+/* --- batches -------------------------------------------------------------- */
 
 /* Samples, and blocks with their places, of a reply's batch. */
 static void learn_batch(sf *f, const Tq__Batch *batch)
@@ -99,14 +99,13 @@ static void learn_batch(sf *f, const Tq__Batch *batch)
         return;
     }
     for (size_t i = 0; i < batch->n_index && i < 8; i++) {
-        f->sample[f->n_sample++ % SF_SAMPLES] = (sf_sample){
-            partition, batch->index[i], i < batch->n_incarnation ? batch->incarnation[i] : 0};
+        f->sample[f->n_sample++ % SF_SAMPLES] =
+            (sf_sample){partition, batch->index[i], i < batch->n_incarnation ? batch->incarnation[i] : 0};
     }
     for (size_t i = 0; i < batch->n_block; i++) {
         const Tq__Block *block = batch->block[i];
         uint64_t offset;
-        int owner =
-            block->owner < batch->n_owner ? model_owner(batch->owner[block->owner]->name) : -1;
+        int owner = block->owner < batch->n_owner ? model_owner(batch->owner[block->owner]->name) : -1;
         if (owner < 0 || sf_placed_find(f, block->id)) {
             continue;
         }
@@ -120,8 +119,7 @@ static void learn_batch(sf *f, const Tq__Batch *batch)
 }
 
 /* Published data is where its writer put it. */
-static void learn_publish(sf *f, sf_client *client, const Tq__Publish *asked,
-                          const Tq__PublishReply *reply)
+static void learn_publish(sf *f, sf_client *client, const Tq__Publish *asked, const Tq__PublishReply *reply)
 {
     learn_batch(f, reply->batch);
     learn_batch(f, asked->batch);
@@ -139,21 +137,22 @@ static void learn_publish(sf *f, sf_client *client, const Tq__Publish *asked,
     }
 }
 
-/* ---------------------------------------------------------------------------------------- the controller's */
+/* --- the controller's ----------------------------------------------------- */
 
-static void learn_grant(sf *f, sf_client *client, const Tq__GrantBlocks *asked,
-                        const Tq__GrantBlocksReply *reply)
+static void learn_grant(sf *f, sf_client *client, const Tq__GrantBlocks *asked, const Tq__GrantBlocksReply *reply)
 {
     int owner = model_owner(asked->owner);
     if (owner < 0 || reply->count == 0) {
         return;
     }
     sf_grant *grant = &client->grant[client->n_grant++ % SF_GRANTS];
-    *grant = (sf_grant){.first = reply->first,
-                        .count = reply->count,
-                        .owner = owner,
-                        .incarnation = reply->incarnation,
-                        .granted = reply->grant.len == TQI_NET_GRANT};
+    *grant = (sf_grant){
+        .first = reply->first,
+        .count = reply->count,
+        .owner = owner,
+        .incarnation = reply->incarnation,
+        .granted = reply->grant.len == TQI_NET_GRANT,
+    };
     if (grant->granted) {
         memcpy(grant->grant, reply->grant.data, TQI_NET_GRANT);
     }
@@ -175,8 +174,7 @@ static void learn_begun(sf *f, sf_client *client, const Tq__BeginClearReply *rep
     }
 }
 
-static void learn_part(sf *f, sf_client *client, const Tq__SnapshotRead *asked,
-                       const Tq__SnapshotReadReply *reply)
+static void learn_part(sf *f, sf_client *client, const Tq__SnapshotRead *asked, const Tq__SnapshotReadReply *reply)
 {
     if (asked->keep || asked->id != client->snapshot) {
         return;
@@ -239,8 +237,8 @@ static void learn_collect(sf *f, const Tq__CollectDead *asked, const Tq__Collect
 {
     int owner = model_owner(asked->owner);
     if (reply->n_first != reply->n_count || reply->n_first != reply->writer_done.len) {
-        sf_fault(f, "a notice of dead blocks has %zu ids, %zu counts and %zu marks", reply->n_first,
-                 reply->n_count, reply->writer_done.len);
+        sf_fault(f, "a notice of dead blocks has %zu ids, %zu counts and %zu marks", reply->n_first, reply->n_count,
+                 reply->writer_done.len);
     }
     if (owner >= 0) {
         f->owner[owner].notice = reply->notice;
@@ -265,21 +263,20 @@ static void learn_registered(sf *f, sf_client *client, const Tq__RegisterOwner *
     }
 }
 
-/* ---------------------------------------------------------------------------------------- the unit's */
+/* --- the unit's ----------------------------------------------------------- */
 
-static void learn_reserved(sf *f, sf_client *client, const Tq__UnitReserve *asked,
-                           const Tq__UnitReserveReply *reply)
+static void learn_reserved(sf *f, sf_client *client, const Tq__UnitReserve *asked, const Tq__UnitReserveReply *reply)
 {
     if (reply->n_slot != asked->n_id || reply->n_offset != asked->n_id) {
-        sf_fault(f, "a reserve of %zu blocks is answered with %zu slots", asked->n_id,
-                 reply->n_slot);
+        sf_fault(f, "a reserve of %zu blocks is answered with %zu slots", asked->n_id, reply->n_slot);
     }
     for (size_t i = 0; i < asked->n_id; i++) {
-        client->block[client->n_block++ % SF_BLOCKS] =
-            (sf_block){.id = asked->id[i],
-                       .size = asked->size[i],
-                       .slot = reply->slot[i],
-                       .incarnation = f->owner[0].incarnation};
+        client->block[client->n_block++ % SF_BLOCKS] = (sf_block){
+            .id = asked->id[i],
+            .size = asked->size[i],
+            .slot = reply->slot[i],
+            .incarnation = f->owner[0].incarnation,
+        };
         sf_number(f, reply->slot[i]);
     }
 }
@@ -296,8 +293,8 @@ static void learn_written(sf_client *client, const Tq__UnitWrite *asked, bool mu
 }
 
 /* Blocks that were written have the bytes that were written. */
-static void learn_read(sf *f, const Tq__UnitRead *asked, const Tq__UnitReadReply *reply,
-                       const uint8_t *payload, size_t size, bool mutated)
+static void learn_read(sf *f, const Tq__UnitRead *asked, const Tq__UnitReadReply *reply, const uint8_t *payload,
+                       size_t size, bool mutated)
 {
     size_t gone = 0, at = 0;
     for (size_t i = 0; i < asked->n_id && !mutated; i++) {
@@ -308,8 +305,7 @@ static void learn_read(sf *f, const Tq__UnitRead *asked, const Tq__UnitReadReply
         }
         for (uint64_t b = 0; b < asked->size[i] && placed && placed->written; b++) {
             if (at + b >= size || payload[at + b] != sf_byte(placed->id, asked->offset[i] + b)) {
-                sf_fault(f, "block %llu does not have at %llu what was written",
-                         (unsigned long long)placed->id,
+                sf_fault(f, "block %llu does not have at %llu what was written", (unsigned long long)placed->id,
                          (unsigned long long)asked->offset[i] + (unsigned long long)b);
             }
         }
@@ -320,26 +316,23 @@ static void learn_read(sf *f, const Tq__UnitRead *asked, const Tq__UnitReadReply
     }
 }
 
-/* ---------------------------------------------------------------------------------------- all */
+/* --- all ------------------------------------------------------------------ */
 
-static void learn_unit(sf *f, sf_client *client, const sf_pending *pending,
-                       const ProtobufCMessage *asked, const ProtobufCMessage *reply,
-                       const uint8_t *payload, size_t size)
+static void learn_unit(sf *f, sf_client *client, const sf_pending *pending, const ProtobufCMessage *asked,
+                       const ProtobufCMessage *reply, const uint8_t *payload, size_t size)
 {
     switch (pending->kind) {
     case TQI_UNIT_MAP:
         client->mapped = true;
         break;
     case TQI_UNIT_RESERVE:
-        learn_reserved(f, client, (const Tq__UnitReserve *)asked,
-                       (const Tq__UnitReserveReply *)reply);
+        learn_reserved(f, client, (const Tq__UnitReserve *)asked, (const Tq__UnitReserveReply *)reply);
         break;
     case TQI_UNIT_WRITE:
         learn_written(client, (const Tq__UnitWrite *)asked, pending->mutated);
         break;
     case TQI_UNIT_READ:
-        learn_read(f, (const Tq__UnitRead *)asked, (const Tq__UnitReadReply *)reply, payload, size,
-                   pending->mutated);
+        learn_read(f, (const Tq__UnitRead *)asked, (const Tq__UnitReadReply *)reply, payload, size, pending->mutated);
         break;
     case TQI_UNIT_PIN:
         client->pin[client->n_pin++ % SF_MANY] = ((const Tq__UnitPin *)asked)->pin;
@@ -357,8 +350,7 @@ static void learn_checkpoint(sf *f, sf_client *client, uint16_t kind, const Prot
         learn_snapshot(f, client, (const Tq__SnapshotReply *)reply);
         break;
     case TQI_SNAPSHOT_READ:
-        learn_part(f, client, (const Tq__SnapshotRead *)asked,
-                   (const Tq__SnapshotReadReply *)reply);
+        learn_part(f, client, (const Tq__SnapshotRead *)asked, (const Tq__SnapshotReadReply *)reply);
         break;
     case TQI_SNAPSHOT_CLOSE:
         if (((const Tq__SnapshotClose *)asked)->id == client->snapshot) {
@@ -398,8 +390,7 @@ static void learn_controller(sf *f, sf_client *client, uint16_t kind, const Prot
         learn_grant(f, client, (const Tq__GrantBlocks *)asked, (const Tq__GrantBlocksReply *)reply);
         break;
     case TQI_REGISTER_OWNER:
-        learn_registered(f, client, (const Tq__RegisterOwner *)asked,
-                         (const Tq__RegisterOwnerReply *)reply);
+        learn_registered(f, client, (const Tq__RegisterOwner *)asked, (const Tq__RegisterOwnerReply *)reply);
         break;
     case TQI_COLLECT_DEAD:
         learn_collect(f, (const Tq__CollectDead *)asked, (const Tq__CollectDeadReply *)reply);
@@ -433,8 +424,7 @@ void sf_learn(sf *f, sf_client *client, const sf_pending *pending, const Protobu
     if (pending->again) {
         return;
     }
-    ProtobufCMessage *asked =
-        protobuf_c_message_unpack(method->request, NULL, pending->size, pending->body);
+    ProtobufCMessage *asked = protobuf_c_message_unpack(method->request, NULL, pending->size, pending->body);
     if (!asked) {
         sf_fault(f, "a malformed %s is answered", method->name);
     }

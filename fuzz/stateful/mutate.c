@@ -14,10 +14,9 @@
 
 static uint64_t mutate_number(sf *f, uint64_t was)
 {
-    static const uint64_t far[] = {UINT32_MAX,     UINT32_MAX - 1,     UINT64_C(1) << 31,
-                                   UINT64_MAX,     UINT64_MAX - 1,     UINT64_C(1) << 63,
-                                   INT64_MAX,      UINT64_C(1) << 32,  UINT64_C(1) << 62,
-                                   UINT64_MAX / 8, UINT64_MAX / 2 + 2, UINT64_C(1) << 48};
+    static const uint64_t far[] = {UINT32_MAX,        UINT32_MAX - 1,    UINT64_C(1) << 31,  UINT64_MAX,
+                                   UINT64_MAX - 1,    UINT64_C(1) << 63, INT64_MAX,          UINT64_C(1) << 32,
+                                   UINT64_C(1) << 62, UINT64_MAX / 8,    UINT64_MAX / 2 + 2, UINT64_C(1) << 48};
     switch (sf_pick(f, 8)) {
     case 0:
         return 0;
@@ -38,10 +37,9 @@ static uint64_t mutate_number(sf *f, uint64_t was)
 
 static char *mutate_text(sf *f)
 {
-    static const char *const odd[] = {"",          "p0",    "f0",    "t0",
-                                      "k1",        SF_UNIT, "own-1", "shared-3",
-                                      "r0",        "\n",    "{}",    "{\"dp_rank\": -1}",
-                                      "p\xff\xfe", "[",     "g0",    "\xed\xa0\x80"};
+    static const char *const odd[] = {"",          "p0",       "f0", "t0",          "k1", SF_UNIT,
+                                      "own-1",     "shared-3", "r0", "\n",          "{}", "{\"dp_rank\": -1}",
+                                      "p\xff\xfe", "[",        "g0", "\xed\xa0\x80"};
     uint32_t which = sf_pick(f, sizeof(odd) / sizeof(*odd) + 1);
     if (which < sizeof(odd) / sizeof(*odd)) {
         return sf_text(f, "%s", odd[which]);
@@ -265,8 +263,7 @@ void sf_mutate_frame(sf *f, sf_link *link, sf_frame *frame)
         break;
     case 8:
         frame->cut = true;
-        frame->length =
-            sf_pick(f, (uint32_t)(TQI_FRAME_HEADER + frame->size + frame->payload_size));
+        frame->length = sf_pick(f, (uint32_t)(TQI_FRAME_HEADER + frame->size + frame->payload_size));
         break;
     default:
         frame_lie(f, frame);
@@ -274,7 +271,7 @@ void sf_mutate_frame(sf *f, sf_link *link, sf_frame *frame)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- what costs too much */
+/* --- what costs too much -------------------------------------------------- */
 
 static bool large_samples(uint32_t samples)
 {
@@ -286,8 +283,7 @@ static bool large_part(const ProtobufCBinaryData *bytes)
     Tq__SnapshotPart *part = tq__snapshot_part__unpack(NULL, bytes->len, bytes->data);
     bool large = false;
     for (size_t i = 0; part && part->batch && i < part->batch->n_index; i++) {
-        large =
-            large || (part->batch->index[i] > MUTATE_PLACES && part->batch->index[i] <= 1u << 25);
+        large = large || (part->batch->index[i] > MUTATE_PLACES && part->batch->index[i] <= 1u << 25);
     }
     if (part) {
         tq__snapshot_part__free_unpacked(part, NULL);
@@ -311,8 +307,7 @@ bool sf_too_large(sf *f, const sf_frame *frame)
                     frame->head.kind != TQI_RESTORE_PART && frame->head.kind != TQI_BEGIN_CLEAR)) {
         return false;
     }
-    ProtobufCMessage *message =
-        protobuf_c_message_unpack(method->request, NULL, frame->size, frame->body);
+    ProtobufCMessage *message = protobuf_c_message_unpack(method->request, NULL, frame->size, frame->body);
     if (!message) {
         return false;
     }

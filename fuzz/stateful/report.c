@@ -53,8 +53,8 @@ unsigned sf_report(uint64_t least)
 {
     sf_count all = {0};
     unsigned few = 0;
-    printf("%-18s %10s %10s %10s %10s | %9s %9s\n", "request", "sent", "well", "refused",
-           "no answer", "spoiled", "well");
+    printf("%-18s %10s %10s %10s %10s | %9s %9s\n", "request", "sent", "well", "refused", "no answer", "spoiled",
+           "well");
     for (uint16_t kind = 0; kind < SF_KINDS; kind++) {
         const tqi_method *method = tqi_method_find(kind);
         const sf_count *n = &sf_counts[kind];
@@ -63,12 +63,10 @@ unsigned sf_report(uint64_t least)
         }
         bool lacks = n->well < least;
         few += lacks;
-        printf("%-18s %10llu %10llu %10llu %10llu | %9llu %9llu%s\n", method->name,
-               (unsigned long long)n->sent, (unsigned long long)n->well,
-               (unsigned long long)n->refused,
-               (unsigned long long)(n->sent - n->well - n->well_mutated - n->refused),
-               (unsigned long long)n->mutated, (unsigned long long)n->well_mutated,
-               lacks ? "  too few" : "");
+        printf("%-18s %10llu %10llu %10llu %10llu | %9llu %9llu%s\n", method->name, (unsigned long long)n->sent,
+               (unsigned long long)n->well, (unsigned long long)n->refused,
+               (unsigned long long)(n->sent - n->well - n->well_mutated - n->refused), (unsigned long long)n->mutated,
+               (unsigned long long)n->well_mutated, lacks ? "  too few" : "");
         all.sent += n->sent;
         all.mutated += n->mutated;
         all.well += n->well;
@@ -77,13 +75,12 @@ unsigned sf_report(uint64_t least)
     }
     printf("%-18s %10llu %10llu %10llu %10llu | %9llu %9llu\n", "all", (unsigned long long)all.sent,
            (unsigned long long)all.well, (unsigned long long)all.refused,
-           (unsigned long long)(all.sent - all.well - all.well_mutated - all.refused),
-           (unsigned long long)all.mutated, (unsigned long long)all.well_mutated);
+           (unsigned long long)(all.sent - all.well - all.well_mutated - all.refused), (unsigned long long)all.mutated,
+           (unsigned long long)all.well_mutated);
     printf("%llu runs; connections cut: %llu, frames that break the protocol: %llu, sessions left: "
            "%llu, processes killed: %llu, cancels: %llu\n",
-           (unsigned long long)sf_runs, (unsigned long long)sf_cut,
-           (unsigned long long)sf_violations, (unsigned long long)sf_ended,
-           (unsigned long long)sf_killed, (unsigned long long)sf_cancelled);
+           (unsigned long long)sf_runs, (unsigned long long)sf_cut, (unsigned long long)sf_violations,
+           (unsigned long long)sf_ended, (unsigned long long)sf_killed, (unsigned long long)sf_cancelled);
     fflush(stdout);
     return few;
 }

@@ -1,13 +1,14 @@
 /*
- * stateful.h - a fuzzer of the requests of a controller and of a storage unit that keeps state: what it sends makes sense,
- * and then some of it is spoiled.
+ * stateful.h - a fuzzer of the requests of a controller and of a storage unit that keeps state: what it sends makes
+ * sense, and then some of it is spoiled.
  *
- * A run is a world of its own: a real controller and a real unit on one loop, and a few clients that speak frames by hand
- * over socket pairs.  Every choice is read from the input, bytes of a fuzzer or of a seed: which client sends which request,
- * with what of all that earlier replies have told (model.c), and how it is spoiled (mutate.c).  Time and randomness are the
- * world's own (host.c), so an input always does the same.
+ * A run is a world of its own: a real controller and a real unit on one loop, and a few clients that speak frames by
+ * hand over socket pairs. Every choice is read from the input, bytes of a fuzzer or of a seed: which client sends
+ * which request, with what of all that earlier replies have told (model.c), and how it is spoiled (mutate.c). Time and
+ * randomness are the world's own (host.c), so an input always does the same.
  *
- *   host.c        what the process is to the code under test: its clock, its randomness, its pool of threads, its clients
+ *   host.c        what the process is to the code under test: its clock, its randomness, its pool of threads, its
+ *   clients
  *   world.c       the controller, the unit and the loop; the end of a run, when all must be empty again
  *   link.c        connections of clients: handshake, frames, replies
  *   model.c       what replies have told
@@ -50,7 +51,7 @@ struct tqi_table;
 #define SF_OWNER_MS 20000u
 #define SF_LATE_MS  300u
 
-/* ---------------------------------------------------------------------------------------- learned */
+/* --- learned -------------------------------------------------------------- */
 
 /* Ids that were granted: those from `next` on are not used yet. */
 typedef struct sf_grant {
@@ -99,7 +100,7 @@ typedef struct sf_owner {
     uint64_t notice, named;
 } sf_owner;
 
-/* ---------------------------------------------------------------------------------------- clients */
+/* --- clients -------------------------------------------------------------- */
 
 typedef struct sf_pending {
     uint64_t number;
@@ -190,7 +191,7 @@ typedef struct sf {
     unsigned n_remover;
 } sf;
 
-/* ---------------------------------------------------------------------------------------- report.c */
+/* --- report.c ------------------------------------------------------------- */
 
 typedef struct sf_count {
     uint64_t sent, mutated, well, well_mutated, refused;
@@ -214,7 +215,7 @@ uint64_t sf_requests(void);
 /* Prints the table; the number of kinds that had fewer than `least` good answers to requests that were not spoiled. */
 unsigned sf_report(uint64_t least);
 
-/* ---------------------------------------------------------------------------------------- host.c */
+/* --- host.c --------------------------------------------------------------- */
 
 /* From now on until sf_host_end, only sf_host_pass advances time, and randomness comes from `seed`. */
 void sf_host_begin(uint64_t seed);
@@ -232,7 +233,7 @@ void sf_process_rest(int pid);
 /* Servers take the socket for one of that process; 0: of this one, as it is. */
 void sf_process_of(int fd, int pid);
 
-/* ---------------------------------------------------------------------------------------- world.c */
+/* --- world.c -------------------------------------------------------------- */
 
 void sf_open(sf *f);
 void sf_close(sf *f);
@@ -250,7 +251,7 @@ void sf_state(const sf *f, sf_state_of *out);
 /* All sessions have ended and all was cleared: nothing may be left. */
 void sf_check_empty(sf *f);
 
-/* ---------------------------------------------------------------------------------------- link.c */
+/* --- link.c --------------------------------------------------------------- */
 
 /* Connects, with a session; false if there are too many. */
 bool sf_link_open(sf *f, sf_client *client, sf_link *link);
@@ -262,12 +263,11 @@ void sf_link_take(sf *f, sf_client *client, sf_link *link);
 void sf_link_forget(sf_link *link);
 /* All replies that came were received: what frames say of that. */
 uint64_t sf_link_ack(const sf_link *link);
-void sf_link_control(sf *f, sf_client *client, sf_link *link, uint16_t kind,
-                     const ProtobufCMessage *message);
+void sf_link_control(sf *f, sf_client *client, sf_link *link, uint16_t kind, const ProtobufCMessage *message);
 /* The session is closed, or left to its grace time; the client begins another one. */
 void sf_client_leave(sf *f, sf_client *client, bool goodbye);
 
-/* ---------------------------------------------------------------------------------------- model.c */
+/* --- model.c -------------------------------------------------------------- */
 
 void sf_learn(sf *f, sf_client *client, const sf_pending *pending, const ProtobufCMessage *reply,
               const uint8_t *payload, size_t size);
@@ -279,7 +279,7 @@ sf_placed *sf_placed_find(sf *f, uint64_t id);
 const char *sf_owner_name(int owner);
 void sf_saved_drop(sf_saved *saved);
 
-/* ---------------------------------------------------------------------------------------- steps */
+/* --- steps ---------------------------------------------------------------- */
 
 /* A number below n, from the input. */
 uint32_t sf_pick(sf *f, uint32_t n);
@@ -298,24 +298,23 @@ enum {
 };
 /* Sends a request, sometimes spoiled. */
 void sf_send(sf *f, sf_client *client, uint16_t kind, void *message, unsigned how);
-void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, const uint8_t *payload,
-                     size_t size, unsigned how);
+void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, const uint8_t *payload, size_t size,
+                     unsigned how);
 void sf_step(sf *f);
 
 typedef void (*sf_step_fn)(sf *f, sf_client *client);
-#define SF_STEP(number, NAME, name, Message, reply, Reply, mode) \
-    void sf_step_##name(sf *f, sf_client *client);
+#define SF_STEP(number, NAME, name, Message, reply, Reply, mode) void sf_step_##name(sf *f, sf_client *client);
 TQI_CONTROLLER_METHODS(SF_STEP)
 TQI_UNIT_METHODS(SF_STEP)
 #undef SF_STEP
 
 char *sf_partition_name(sf *f);
 char *sf_field_name(sf *f, uint32_t field);
-/* An id that may be published: of a grant of the client's.  NULL: it has none, and asks for some. */
+/* An id that may be published: of a grant of the client's. NULL: it has none, and asks for some. */
 sf_grant *sf_grant_of(sf *f, sf_client *client, int owner);
 sf_block *sf_block_of(sf *f, sf_client *client, bool written);
 
-/* ---------------------------------------------------------------------------------------- mutate.c */
+/* --- mutate.c ------------------------------------------------------------- */
 
 typedef struct sf_frame {
     tqi_frame head;
@@ -337,7 +336,7 @@ void sf_mutate_frame(sf *f, sf_link *link, sf_frame *frame);
 /* Whether a request would only cost time and memory; and notes what it leaves to be removed. */
 bool sf_too_large(sf *f, const sf_frame *frame);
 
-/* ---------------------------------------------------------------------------------------- run.c */
+/* --- run.c ---------------------------------------------------------------- */
 
 /* Does what the input says. */
 void sf_run(const uint8_t *data, size_t size);

@@ -15,7 +15,7 @@
 #define TEXT_MAX    64u
 #define STEPS_ARENA (4u << 20)
 
-/* ---------------------------------------------------------------------------------------- choices, memory */
+/* --- choices, memory ------------------------------------------------------ */
 
 uint32_t sf_pick(sf *f, uint32_t n)
 {
@@ -81,7 +81,7 @@ char *sf_field_name(sf *f, uint32_t field)
     return sf_text(f, "f%u", field);
 }
 
-/* ---------------------------------------------------------------------------------------- sending */
+/* --- sending -------------------------------------------------------------- */
 
 static void send_note(sf_link *link, const sf_frame *frame, unsigned how, bool mutated, bool tight)
 {
@@ -110,10 +110,7 @@ static bool send_descriptor(sf_link *link, const uint8_t *data, size_t size)
     } control = {0};
     int fd = 0;
     struct iovec iov = {(void *)(uintptr_t)data, size};
-    struct msghdr msg = {.msg_iov = &iov,
-                         .msg_iovlen = 1,
-                         .msg_control = &control,
-                         .msg_controllen = sizeof(control)};
+    struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
     struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
     cmsg->cmsg_level = SOL_SOCKET;
     cmsg->cmsg_type = SCM_RIGHTS;
@@ -169,8 +166,7 @@ static void send_unchanged(sf *f, uint16_t kind, const sf_state_of *before)
 }
 
 /* The frame of a request, spoiled somewhere if it is to be. */
-static void send_make(sf *f, sf_link *link, uint16_t kind, void *message, bool mutated,
-                      sf_frame *frame)
+static void send_make(sf *f, sf_link *link, uint16_t kind, void *message, bool mutated, sf_frame *frame)
 {
     unsigned where = mutated ? sf_pick(f, 8) : 0;
     if (mutated && where < 5) {
@@ -195,8 +191,7 @@ static void send_make(sf *f, sf_link *link, uint16_t kind, void *message, bool m
 }
 
 /* Sends it, in some cases again, and mostly waits for what comes of it. */
-static void send_deliver(sf *f, sf_client *client, sf_link *link, const sf_frame *frame,
-                         uint16_t kind)
+static void send_deliver(sf *f, sf_client *client, sf_link *link, const sf_frame *frame, uint16_t kind)
 {
     uint64_t refused = sf_counts[kind].refused;
     uint32_t rest = sf_pick(f, 32);
@@ -212,20 +207,18 @@ static void send_deliver(sf *f, sf_client *client, sf_link *link, const sf_frame
         sf_cut++;
         sf_link_close(link);
     } else if (!f->behind && rest > 28 && (kind < TQI_SNAPSHOT || kind > TQI_RESTORE_DROP)) {
-        f->behind =
-            client; /* another client's comes before this one is handled; but those come in rows */
+        f->behind = client; /* another client's comes before this one is handled; but those come in rows */
         return;
     }
     sf_turn(f);
-    if (!f->behind && !twice && frame->head.kind == kind &&
-        sf_counts[kind].refused == refused + 1) {
+    if (!f->behind && !twice && frame->head.kind == kind && sf_counts[kind].refused == refused + 1) {
         send_unchanged(f, kind, &before);
     }
     f->behind = NULL;
 }
 
-void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, const uint8_t *payload,
-                     size_t size, unsigned how)
+void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, const uint8_t *payload, size_t size,
+                     unsigned how)
 {
     sf_link *link = &client->link[kind >= TQI_UNIT_MAP];
     sf_frame frame = {.payload = payload, .payload_size = size};
@@ -249,10 +242,9 @@ void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, con
     if (tqi_method_find(frame.head.kind) && frame.head.request) {
         send_note(link, &frame, how, mutated, f->tight);
     }
-    sf_trace("%llu: client %d asks %llu, %s as kind %u%s%s\n", (unsigned long long)f->steps,
-             (int)(client - f->client), (unsigned long long)frame.head.request,
-             tqi_method_find(kind)->name, frame.head.kind, mutated ? ", spoiled" : "",
-             frame.cut ? ", and is cut off" : "");
+    sf_trace("%llu: client %d asks %llu, %s as kind %u%s%s\n", (unsigned long long)f->steps, (int)(client - f->client),
+             (unsigned long long)frame.head.request, tqi_method_find(kind)->name, frame.head.kind,
+             mutated ? ", spoiled" : "", frame.cut ? ", and is cut off" : "");
     send_deliver(f, client, link, &frame, kind);
     sf_violations += mutated && !frame.cut && link->fd < 0;
     if (!f->behind) {
@@ -265,7 +257,7 @@ void sf_send(sf *f, sf_client *client, uint16_t kind, void *message, unsigned ho
     sf_send_payload(f, client, kind, message, NULL, 0, how);
 }
 
-/* ---------------------------------------------------------------------------------------- what is not a request */
+/* --- what is not a request ------------------------------------------------ */
 
 /* Ends a request that waits, or one that does not. */
 static void step_cancel(sf *f, sf_client *client)
@@ -369,56 +361,55 @@ static void step_other(sf *f, sf_client *client, uint32_t which)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- which */
+/* --- which ---------------------------------------------------------------- */
 
 /* Those that need others before them come oftener. */
 static const struct {
     sf_step_fn fn;
     uint8_t often;
 } steps[] = {
-#define STEPS_ROW(number, NAME, name, Message, reply, Reply, mode) \
-    {sf_step_##name, SF_OFTEN_##NAME},
-#define SF_OFTEN_PUBLISH           24
-#define SF_OFTEN_RESERVE           4
-#define SF_OFTEN_CLAIM             10
-#define SF_OFTEN_RELEASE           4
-#define SF_OFTEN_RESOLVE           6
-#define SF_OFTEN_CLEAR             4
-#define SF_OFTEN_RESET_CONSUMPTION 4
-#define SF_OFTEN_CONSUMPTION       4
-#define SF_OFTEN_PRODUCTION        4
-#define SF_OFTEN_LIST_PARTITIONS   4
-#define SF_OFTEN_LIST_KEYS         4
-#define SF_OFTEN_RETRIEVE_KEYS     6
-#define SF_OFTEN_GRANT_BLOCKS      6
-#define SF_OFTEN_ABANDON_BLOCKS    5
-#define SF_OFTEN_REGISTER_OWNER    6
-#define SF_OFTEN_REPORT_OWNER      5
-#define SF_OFTEN_COLLECT_DEAD           12
-#define SF_OFTEN_LIST_OWNERS       4
-#define SF_OFTEN_REPORT_LOST       4
-#define SF_OFTEN_COMPACT_MOVE              16
-#define SF_OFTEN_SYSTEM_STATUS     4
-#define SF_OFTEN_EVENTS            5
-#define SF_OFTEN_SYSTEM_CONFIG     4
-#define SF_OFTEN_SNAPSHOT          3
-#define SF_OFTEN_SNAPSHOT_READ     3
-#define SF_OFTEN_SNAPSHOT_CLOSE    4
-#define SF_OFTEN_RESTORE_PART      3
-#define SF_OFTEN_RESTORE_COMMIT    6
-#define SF_OFTEN_RESTORE_DROP      4
-#define SF_OFTEN_BEGIN_CLEAR       5
-#define SF_OFTEN_END_CLEAR         8
-#define SF_OFTEN_COMPACT_LIVE              8
-#define SF_OFTEN_UNKNOWN_BLOCKS    5
-#define SF_OFTEN_UNIT_MAP          4
-#define SF_OFTEN_UNIT_RESERVE      10
-#define SF_OFTEN_UNIT_WRITE        10
-#define SF_OFTEN_UNIT_READ         8
-#define SF_OFTEN_UNIT_STAT         4
-#define SF_OFTEN_UNIT_PIN          8
-#define SF_OFTEN_UNIT_UNPIN        5
-#define SF_OFTEN_UNIT_FINISH       4
+#define STEPS_ROW(number, NAME, name, Message, reply, Reply, mode) {sf_step_##name, SF_OFTEN_##NAME},
+#define SF_OFTEN_PUBLISH                                           24
+#define SF_OFTEN_RESERVE                                           4
+#define SF_OFTEN_CLAIM                                             10
+#define SF_OFTEN_RELEASE                                           4
+#define SF_OFTEN_RESOLVE                                           6
+#define SF_OFTEN_CLEAR                                             4
+#define SF_OFTEN_RESET_CONSUMPTION                                 4
+#define SF_OFTEN_CONSUMPTION                                       4
+#define SF_OFTEN_PRODUCTION                                        4
+#define SF_OFTEN_LIST_PARTITIONS                                   4
+#define SF_OFTEN_LIST_KEYS                                         4
+#define SF_OFTEN_RETRIEVE_KEYS                                     6
+#define SF_OFTEN_GRANT_BLOCKS                                      6
+#define SF_OFTEN_ABANDON_BLOCKS                                    5
+#define SF_OFTEN_REGISTER_OWNER                                    6
+#define SF_OFTEN_REPORT_OWNER                                      5
+#define SF_OFTEN_COLLECT_DEAD                                      12
+#define SF_OFTEN_LIST_OWNERS                                       4
+#define SF_OFTEN_REPORT_LOST                                       4
+#define SF_OFTEN_COMPACT_MOVE                                      16
+#define SF_OFTEN_SYSTEM_STATUS                                     4
+#define SF_OFTEN_EVENTS                                            5
+#define SF_OFTEN_SYSTEM_CONFIG                                     4
+#define SF_OFTEN_SNAPSHOT                                          3
+#define SF_OFTEN_SNAPSHOT_READ                                     3
+#define SF_OFTEN_SNAPSHOT_CLOSE                                    4
+#define SF_OFTEN_RESTORE_PART                                      3
+#define SF_OFTEN_RESTORE_COMMIT                                    6
+#define SF_OFTEN_RESTORE_DROP                                      4
+#define SF_OFTEN_BEGIN_CLEAR                                       5
+#define SF_OFTEN_END_CLEAR                                         8
+#define SF_OFTEN_COMPACT_LIVE                                      8
+#define SF_OFTEN_UNKNOWN_BLOCKS                                    5
+#define SF_OFTEN_UNIT_MAP                                          4
+#define SF_OFTEN_UNIT_RESERVE                                      10
+#define SF_OFTEN_UNIT_WRITE                                        10
+#define SF_OFTEN_UNIT_READ                                         8
+#define SF_OFTEN_UNIT_STAT                                         4
+#define SF_OFTEN_UNIT_PIN                                          8
+#define SF_OFTEN_UNIT_UNPIN                                        5
+#define SF_OFTEN_UNIT_FINISH                                       4
     TQI_CONTROLLER_METHODS(STEPS_ROW) TQI_UNIT_METHODS(STEPS_ROW)
 #undef STEPS_ROW
 };

@@ -177,8 +177,7 @@ void sf_step_list_owners(sf *f, sf_client *client)
     }
     if (sf_once_in(f, 4)) {
         message->name = sf_alloc(f, sizeof(char *));
-        message->name[message->n_name++] =
-            sf_text(f, "%s", sf_owner_name((int)sf_pick(f, SF_OWNERS)));
+        message->name[message->n_name++] = sf_text(f, "%s", sf_owner_name((int)sf_pick(f, SF_OWNERS)));
     }
     sf_send(f, client, TQI_LIST_OWNERS, message, message->wait ? SF_WAITS : SF_MUST);
 }

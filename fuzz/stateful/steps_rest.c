@@ -5,7 +5,7 @@
 
 #include <string.h>
 
-/* ---------------------------------------------------------------------------------------- for people */
+/* --- for people ----------------------------------------------------------- */
 
 void sf_step_system_status(sf *f, sf_client *client)
 {
@@ -31,7 +31,7 @@ void sf_step_events(sf *f, sf_client *client)
     sf_send(f, client, TQI_EVENTS, message, message->wait ? SF_WAITS : SF_MUST);
 }
 
-/* ---------------------------------------------------------------------------------------- snapshots */
+/* --- snapshots ------------------------------------------------------------ */
 
 void sf_step_snapshot(sf *f, sf_client *client)
 {
@@ -74,7 +74,7 @@ void sf_step_snapshot_close(sf *f, sf_client *client)
     sf_send(f, client, TQI_SNAPSHOT_CLOSE, message, SF_MUST);
 }
 
-/* ---------------------------------------------------------------------------------------- restores */
+/* --- restores ------------------------------------------------------------- */
 
 static int saved_some(sf *f)
 {

@@ -9,7 +9,7 @@
 
 #include "store/store.h"
 
-/* ---------------------------------------------------------------------------------------- names */
+/* --- names ---------------------------------------------------------------- */
 
 static char **some_keys(sf *f, size_t n)
 {
@@ -61,7 +61,7 @@ static size_t some_samples(sf *f, int *partition, uint32_t **index, uint32_t **i
     return n;
 }
 
-/* ---------------------------------------------------------------------------------------- publish */
+/* --- publish -------------------------------------------------------------- */
 
 /* What publishes use: a block of a given size, of which some bytes are taken. */
 typedef struct put {
@@ -135,8 +135,8 @@ static uint64_t put_uniform(sf *f, const put *p, Tq__Field *field, uint64_t item
 /* Fields have types of their own, and rarely another one. */
 static Tq__Field *put_field(sf *f, put *p, char *name)
 {
-    static const uint32_t dtypes[] = {TQ_INT | 64 << 8, TQ_FLOAT | 32 << 8, TQ_UINT | 8 << 8,
-                                      TQ_UINT | 8 << 8, TQ_BFLOAT | 16 << 8};
+    static const uint32_t dtypes[] = {TQ_INT | 64 << 8, TQ_FLOAT | 32 << 8, TQ_UINT | 8 << 8, TQ_UINT | 8 << 8,
+                                      TQ_BFLOAT | 16 << 8};
     Tq__Field *field = sf_message(f, &tq__field__descriptor);
     uint32_t which = sf_once_in(f, 16) ? sf_pick(f, 5) : (uint32_t)(name[1] - '0');
     uint64_t bytes, item;
@@ -148,8 +148,7 @@ static Tq__Field *put_field(sf *f, put *p, char *name)
         put_opaque(f, p, field);
         return field;
     }
-    bytes =
-        which >= 2 && which < 4 ? put_ragged(f, p, field, item) : put_uniform(f, p, field, item);
+    bytes = which >= 2 && which < 4 ? put_ragged(f, p, field, item) : put_uniform(f, p, field, item);
     bool fits = p->block && (p->growing || bytes <= p->size - p->used);
     put_runs(f, p, field, fits ? 1 : 0, fits ? p->used : 0);
     if (fits) {
@@ -188,8 +187,7 @@ static void put_tags(sf *f, const put *p)
     p->batch->tag[p->batch->n_tag++] = tag;
 }
 
-static void put_block(sf *f, put *p, uint64_t id, int owner, uint64_t incarnation,
-                      const sf_block *at)
+static void put_block(sf *f, put *p, uint64_t id, int owner, uint64_t incarnation, const sf_block *at)
 {
     Tq__Owner *named = sf_message(f, &tq__owner__descriptor);
     Tq__Block *block = sf_message(f, &tq__block__descriptor);
@@ -301,16 +299,12 @@ void sf_step_reserve(sf *f, sf_client *client)
     sf_send(f, client, TQI_RESERVE, message, SF_MUST);
 }
 
-/* ---------------------------------------------------------------------------------------- claim */
+/* --- claim ---------------------------------------------------------------- */
 
 void sf_step_claim(sf *f, sf_client *client)
 {
-    static const char *const samplers[] = {"",
-                                           "",
-                                           "SequentialSampler",
-                                           "GRPOGroupNSampler",
-                                           "RankAwareSampler",
-                                           "SeqlenBalancedSampler"};
+    static const char *const samplers[] = {
+        "", "", "SequentialSampler", "GRPOGroupNSampler", "RankAwareSampler", "SeqlenBalancedSampler"};
     static const char *const configs[] = {"", "{\"n_samples_per_prompt\": 2}",
                                           "{\"dp_rank\": 0, \"dp_size\": 2, \"batch_index\": 1}",
                                           "{\"dp_rank\": 1, \"dp_size\": 2, \"batch_index\": 1}"};
@@ -322,10 +316,7 @@ void sf_step_claim(sf *f, sf_client *client)
     message->batch_size = 1 + sf_pick(f, 3);
     message->task = sf_text(f, "t%u", sf_pick(f, 3));
     message->sampler = sf_text(f, "%s", samplers[sampler]);
-    message->config = sf_text(f, "%s",
-                              sampler == 3   ? configs[1]
-                              : sampler >= 4 ? configs[2 + sf_pick(f, 2)]
-                                             : "");
+    message->config = sf_text(f, "%s", sampler == 3 ? configs[1] : sampler >= 4 ? configs[2 + sf_pick(f, 2)] : "");
     message->mode = sf_once_in(f, 4) ? TQ__CLAIM_MODE__FORCE_FETCH : TQ__CLAIM_MODE__FETCH;
     message->poll = sf_pick(f, 2);
     message->timeout_ms = sf_pick(f, 4) * 40;
@@ -372,7 +363,7 @@ void sf_step_resolve(sf *f, sf_client *client)
     sf_send(f, client, TQI_RESOLVE, message, must ? SF_MUST : 0);
 }
 
-/* ---------------------------------------------------------------------------------------- clear */
+/* --- clear ---------------------------------------------------------------- */
 
 static Tq__Clear *some_clear(sf *f)
 {
@@ -432,7 +423,7 @@ void sf_step_reset_consumption(sf *f, sf_client *client)
     sf_send(f, client, TQI_RESET_CONSUMPTION, message, SF_MUST);
 }
 
-/* ---------------------------------------------------------------------------------------- asking */
+/* --- asking --------------------------------------------------------------- */
 
 void sf_step_consumption_query(sf *f, sf_client *client)
 {
@@ -453,8 +444,7 @@ void sf_step_production_query(sf *f, sf_client *client)
 
 void sf_step_list_partitions(sf *f, sf_client *client)
 {
-    sf_send(f, client, TQI_LIST_PARTITIONS, sf_message(f, &tq__list_partitions__descriptor),
-            SF_MUST);
+    sf_send(f, client, TQI_LIST_PARTITIONS, sf_message(f, &tq__list_partitions__descriptor), SF_MUST);
 }
 
 void sf_step_list_keys(sf *f, sf_client *client)

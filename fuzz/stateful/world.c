@@ -123,25 +123,29 @@ void sf_open(sf *f)
     snprintf(at, sizeof(at), "unix:%s/unit", f->dir);
     f->token.size = 32;
     memset(f->token.bytes, 't', f->token.size);
-    tqi_controller_options options = {.listen = &listen,
-                                      .n_listen = 1,
-                                      .token = &f->token,
-                                      .grace_ms = SF_GRACE_MS,
-                                      .owner_timeout_ms = SF_OWNER_MS,
-                                      .write_deadline_ms = SF_LATE_MS,
-                                      .events = 64,
-                                      .first_counters = kind % 4 == 3 ? 100 : 0,
-                                      .strict_schema = f->strict,
-                                      .metrics = true};
+    tqi_controller_options options = {
+        .listen = &listen,
+        .n_listen = 1,
+        .token = &f->token,
+        .grace_ms = SF_GRACE_MS,
+        .owner_timeout_ms = SF_OWNER_MS,
+        .write_deadline_ms = SF_LATE_MS,
+        .events = 64,
+        .first_counters = kind % 4 == 3 ? 100 : 0,
+        .strict_schema = f->strict,
+        .metrics = true,
+    };
     sf_must(tqi_controller_alloc(&f->loop, &options, &f->controller, &err) == TQ_OK, err.message);
-    tqi_unit_options unit = {.name = SF_UNIT,
-                             .controller = f->controller_at,
-                             .listen = &unit_at,
-                             .n_listen = 1,
-                             .token = &f->token,
-                             .store = {.capacity = SF_CAPACITY},
-                             .grace_ms = SF_GRACE_MS,
-                             .keep_ms = 1000};
+    tqi_unit_options unit = {
+        .name = SF_UNIT,
+        .controller = f->controller_at,
+        .listen = &unit_at,
+        .n_listen = 1,
+        .token = &f->token,
+        .store = {.capacity = SF_CAPACITY},
+        .grace_ms = SF_GRACE_MS,
+        .keep_ms = 1000,
+    };
     sf_must(tqi_unit_alloc(&f->loop, &unit, &f->unit, &err) == TQ_OK, err.message);
     tqi_unit_on_ready(f->unit, world_set, &ready);
     world_until(f, &ready, "the unit does not join");
@@ -195,7 +199,7 @@ void sf_state(const sf *f, sf_state_of *out)
     *out = (sf_state_of){n.partitions, n.samples, n.live_cells, n.keys, n.held};
 }
 
-/* ---------------------------------------------------------------------------------------- the end */
+/* --- the end -------------------------------------------------------------- */
 
 /* Clears everything, and ends clears that were abandoned. */
 static void empty_sweep(sf *f, sf_client *client)
@@ -246,8 +250,7 @@ static void empty_unit(const sf *f)
 {
     const tqi_unit *unit = f->unit;
     if (tqi_store_blocks(unit->store) != 0 || tqi_store_used(unit->store) != 0) {
-        sf_fault(f, "%llu blocks of %llu bytes are left in the unit",
-                 (unsigned long long)tqi_store_blocks(unit->store),
+        sf_fault(f, "%llu blocks of %llu bytes are left in the unit", (unsigned long long)tqi_store_blocks(unit->store),
                  (unsigned long long)tqi_store_used(unit->store));
     }
     if (unit->pins != 0 || unit->pinned_bytes != 0) {
@@ -268,21 +271,19 @@ static void empty_table(const sf *f)
     tqi_table_counts n;
     tqi_table_count(ctl->meta, &n);
     n.ranges -= f->unit->compact.n_ids > 0; /* the unit grants ids for its moves */
-    if (n.partitions || n.samples || n.live_cells || n.blocks || n.ranges || n.keys || n.claims ||
-        n.dead || n.late || n.held || n.views || n.shapes) {
+    if (n.partitions || n.samples || n.live_cells || n.blocks || n.ranges || n.keys || n.claims || n.dead || n.late ||
+        n.held || n.views || n.shapes) {
         sf_fault(f,
                  "left in the table: %llu partitions, %llu samples, %llu cells, %llu blocks, %llu "
                  "ranges, %llu keys, %llu views, %llu claims, %llu shapes, %llu dead, %llu late, "
                  "%llu held",
-                 (unsigned long long)n.partitions, (unsigned long long)n.samples,
-                 (unsigned long long)n.live_cells, (unsigned long long)n.blocks,
-                 (unsigned long long)n.ranges, (unsigned long long)n.keys,
-                 (unsigned long long)n.views, (unsigned long long)n.claims,
-                 (unsigned long long)n.shapes, (unsigned long long)n.dead,
-                 (unsigned long long)n.late, (unsigned long long)n.held);
+                 (unsigned long long)n.partitions, (unsigned long long)n.samples, (unsigned long long)n.live_cells,
+                 (unsigned long long)n.blocks, (unsigned long long)n.ranges, (unsigned long long)n.keys,
+                 (unsigned long long)n.views, (unsigned long long)n.claims, (unsigned long long)n.shapes,
+                 (unsigned long long)n.dead, (unsigned long long)n.late, (unsigned long long)n.held);
     }
-    if (ctl->snapshots || ctl->restores || ctl->clearings || ctl->waiting || ctl->owner_waits ||
-        ctl->events.waits || ctl->ready) {
+    if (ctl->snapshots || ctl->restores || ctl->clearings || ctl->waiting || ctl->owner_waits || ctl->events.waits ||
+        ctl->ready) {
         sf_fault(f, "left in the controller: a snapshot, restore, clear, or a request that waits");
     }
 }

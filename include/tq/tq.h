@@ -1,37 +1,39 @@
 /*
  * tq.h - the public C API of the transfer queue: a client of a running system.
  *
- * One growing table per partition: rows are samples, columns are fields, cells are tensors or other values.  Producers put
- * cells in any order; consumers claim samples whose fields are ready and read them straight from storage.
+ * One growing table per partition: rows are samples, columns are fields, cells are tensors or other values. Producers
+ * put cells in any order; consumers claim samples whose fields are ready and read them straight from storage.
  *
- * Operations.  Every call that talks to the system is an operation: allocate a tq_op, start a call on it, and either
- * wait for it (tq_op_wait) or get a callback.  Once an op is done it may be used again, for any call.
+ * Operations. Every call that talks to the system is an operation: allocate a tq_op, start a call on it, and either
+ * wait for it (tq_op_wait) or get a callback. Once an op is done it may be used again, for any call.
  *
  * Completion contract:
- *   - A call that returns TQ_OK has started and completes exactly once.  One that returns an error has not started: the op
- *     holds the error, and the callback is not called.
- *   - The callback runs on the client's own thread, or on the thread that cancels or closes.  It must not block.  It may
- *     start other operations, but not on its own op (free that op, or reuse it once the callback has returned).
+ *   - A call that returns TQ_OK has started and completes exactly once.  One that returns an error has not started:
+ *     the op holds the error, and the callback is not called.
+ *   - The callback runs on the client's own thread, or on the thread that cancels or closes.  It must not block.  It
+ *     may start other operations, but not on its own op (free that op, or reuse it once the callback has returned).
  *   - tq_op_cancel may be called at any time from any thread, and repeated.  The op still completes exactly once: with
- *     TQ_ECANCELED, or with its result if that was already on its way.  A claim that was cancelled before its answer arrived
- *     returns the samples and completes with TQ_ECANCELED; one that completes with TQ_OK has its samples.
- *   - tq_op_free on an op that is not done cancels it and waits for it.  It may be called in the op's own callback.  In the
- *     callback of another op it does not wait: the op is freed once it has completed, and its callback is not called.
- *   - Data given to a call (tensors, slices) is not copied and must stay unchanged until the op is done; everything else
- *     (names, keys, shapes, meta) is copied before the call returns.
- *   - An op's results may be passed to its next call: tq_get(op, tq_op_meta(op), NULL, 0), or bytes of tq_op_data(op) as
- *     slices of a tq_put.  The library keeps them for as long as the call needs them; the caller must not use them after
- *     making that call, even if the call fails to start.  Only memory to read into (tq_get_field.dest) must not be a result
- *     of the op.
+ *     TQ_ECANCELED, or with its result if that was already on its way.  A claim that was cancelled before its answer
+ *     arrived returns the samples and completes with TQ_ECANCELED; one that completes with TQ_OK has its samples.
+ *   - tq_op_free on an op that is not done cancels it and waits for it.  It may be called in the op's own callback.
+ *     In the callback of another op it does not wait: the op is freed once it has completed, and its callback is not
+ *     called.
+ *   - Data given to a call (tensors, slices) is not copied and must stay unchanged until the op is done; everything
+ *     else (names, keys, shapes, meta) is copied before the call returns.
+ *   - An op's results may be passed to its next call: tq_get(op, tq_op_meta(op), NULL, 0), or bytes of tq_op_data(op)
+ *     as slices of a tq_put.  The library keeps them for as long as the call needs them; the caller must not use them
+ *     after making that call, even if the call fails to start.  Only memory to read into (tq_get_field.dest) must not
+ *     be a result of the op.
  *
- * NULL.  If a required argument is NULL, the call fails with TQ_EINVAL and a message that names the argument (no message if
- * the op itself is NULL).  Functions that only read an op, a meta or data accept NULL and return 0, NULL or nothing.  `err`
- * may be NULL.
+ * NULL. If a required argument is NULL, the call fails with TQ_EINVAL and a message that names the argument (no
+ * message if the op itself is NULL). Functions that only read an op, a meta or data accept NULL and return 0, NULL or
+ * nothing. `err` may be NULL.
  *
- * Threads: clients and metas are safe to use from any thread; an op is used by one thread at a time (except for cancelling
- * and waiting).
- * Fork: in a child process, a client inherited from the parent becomes a new one with its own session, created at the first
- * call.  Operations that were in flight stay the parent's: in the child they never complete and may only be freed.
+ * Threads: clients and metas are safe to use from any thread; an op is used by one thread at a time (except for
+ * cancelling and waiting).
+ * Fork: in a child process, a client inherited from the parent becomes a new one with its own session, created at the
+ * first call. Operations that were in flight stay the parent's: in the child they never complete and may only be
+ * freed.
  */
 #ifndef TQ_TQ_H
 #define TQ_TQ_H
@@ -50,7 +52,7 @@ TQ_API const char *tq_strerror(int code);
 /** Name of an error code, "TQ_EFULL". */
 TQ_API const char *tq_error_name(int code);
 
-/* ------------------------------------------------------------------------------------------------ client */
+/* --- client --------------------------------------------------------------- */
 
 /** A connection to one system. */
 typedef struct tq_client tq_client;
@@ -66,28 +68,29 @@ typedef struct tq_location {
 } tq_location;
 
 /** Directory that holds the handles of this user's systems on this machine: $XDG_RUNTIME_DIR/ctq if that exists, else
- * <tmp>/ctq-UID.  It need not exist.  TQ_ENAME if it does not fit into `out`. */
+ * <tmp>/ctq-UID. It need not exist. TQ_ENAME if it does not fit into `out`. */
 TQ_API int tq_runtime_dir(char *out, size_t size, tq_error *err);
 
-/** Opens that directory (name NULL) or a system's directory in it.  Links are not followed, and both must belong to this
- * user with mode 0700, because their contents are trusted: otherwise TQ_ECONFIG, with a message that names the directory and
- * the remedy.  `make` creates them; without it, TQ_EUNREACHABLE if one does not exist.  On success the caller owns *fd. */
+/** Opens that directory (name NULL) or a system's directory in it. Links are not followed, and both must belong to
+ * this user with mode 0700, because their contents are trusted: otherwise TQ_ECONFIG, with a message that names the
+ * directory and the remedy. `make` creates them; without it, TQ_EUNREACHABLE if one does not exist. On success the
+ * caller owns *fd. */
 TQ_API int tq_runtime_open(const char *name, bool make, int *fd, tq_error *err);
 
 /** Removes what a killed daemon left behind in a system's directory: files and sockets with the names that daemons use,
  * nothing else. */
 TQ_API void tq_runtime_clear(int fd);
 
-/** Memory that this process may use, in bytes: all of the machine's, or less if its control groups (version 1 or 2) limit
- * it; *of_cgroup (unless NULL) is then true.  Sizes such as "25%" in the configuration are fractions of this. */
+/** Memory that this process may use, in bytes: all of the machine's, or less if its control groups (version 1 or 2)
+ * limit it; *of_cgroup (unless NULL) is then true. Sizes such as "25%" in the configuration are fractions of this. */
 TQ_API uint64_t tq_memory_limit(bool *of_cgroup);
 
 /** Finds a system: by TQ_ADDRESS (and TQ_TOKEN_FILE) if set, else by the handle of a local system of that name (NULL:
- * TQ_SYSTEM, else "default") in tq_runtime_dir.  If there is none, TQ_EUNREACHABLE with a message that says where it
+ * TQ_SYSTEM, else "default") in tq_runtime_dir. If there is none, TQ_EUNREACHABLE with a message that says where it
  * looked. */
 TQ_API int tq_discover(const char *name, tq_location *out, tq_error *err);
 
-/** How to reach a system.  Zero-initialise, set `size`, then set whatever differs from the default. */
+/** How to reach a system. Zero-initialise, set `size`, then set whatever differs from the default. */
 typedef struct tq_client_options {
     size_t size; /**< sizeof(tq_client_options). */
     /** Controller: "unix:/path" or "tcp:host:port", alternatives separated by commas; NULL: found by tq_discover. */
@@ -98,50 +101,50 @@ typedef struct tq_client_options {
     /** Type of storage manager; NULL: the system's; "": none (metadata only). */
     const char *manager;
     const char *manager_config; /**< Its config, a JSON object; NULL: the system's. */
-    /** Timeout in seconds for opening, and for calls that do not set their own.  Negative: none.  0: 60 s for opening; for
-     * calls, the system's client.timeout (60 s if that is not set). */
+    /** Timeout in seconds for opening, and for calls that do not set their own. Negative: none. 0: 60 s for opening;
+     * for calls, the system's client.timeout (60 s if that is not set). */
     double timeout;
     uint64_t first_request; /**< For tests: number of the first request; 0: 1. */
     /** Node this process is on, named as units name theirs (storage.node); NULL: TQ_NODE, else the machine. */
     const char *node;
-    /** Seconds after which a claim or put that is still waiting logs what it is waiting for.  0: the system's
+    /** Seconds after which a claim or put that is still waiting logs what it is waiting for. 0: the system's
      * client.wait_notice (5 by default); negative: never. */
     double notice;
-    /** Libraries that the system's configuration may name for its storage backend: paths separated by colons.  Their code
-     * runs in this process.  NULL: the library that the handle names, if the address was found through one.  TQ_LIBRARIES
-     * allows more; a library in `manager_config` needs no permission. */
+    /** Libraries that the system's configuration may name for its storage backend: paths separated by colons. Their
+     * code runs in this process. NULL: the library that the handle names, if the address was found through one.
+     * TQ_LIBRARIES allows more; a library in `manager_config` needs no permission. */
     const char *libraries;
 } tq_client_options;
 
-/** Connects, authenticates and opens the storage manager, within the timeout.  On success the caller owns *out. */
+/** Connects, authenticates and opens the storage manager, within the timeout. On success the caller owns *out. */
 TQ_API int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *err);
-/** Ends all operations with TQ_ECLOSED, closes the session and frees the client.  Calls on other threads must have returned.
- * Waits a few seconds for storage work that cannot be stopped; if it is still running, this returns, and the rest is freed
- * in the background when that work ends. */
+/** Ends all operations with TQ_ECLOSED, closes the session and frees the client. Calls on other threads must have
+ * returned. Waits a few seconds for storage work that cannot be stopped; if it is still running, this returns, and
+ * the rest is freed in the background when that work ends. */
 TQ_API void tq_client_close(tq_client *client);
 /** Epoch of the controller; it changes when the controller restarts. */
 TQ_API uint64_t tq_client_epoch(const tq_client *client);
 /** The system's complete configuration, a JSON object; valid as long as the client. */
 TQ_API const char *tq_client_config(const tq_client *client);
 
-/* ------------------------------------------------------------------------------------------------ operations */
+/* --- operations ----------------------------------------------------------- */
 
 /** One operation. */
 typedef struct tq_op tq_op;
 /** Called once when an operation has completed. */
 typedef void (*tq_done_fn)(tq_op *op, void *arg);
 
-/** Allocates an op of the client; done may be NULL (then wait for the op).  NULL when out of memory. */
+/** Allocates an op of the client; done may be NULL (then wait for the op). NULL when out of memory. */
 TQ_API tq_op *tq_op_alloc(tq_client *client, tq_done_fn done, void *arg);
-/** Frees the op; see the contract above.  NULL is allowed. */
+/** Frees the op; see the contract above. NULL is allowed. */
 TQ_API void tq_op_free(tq_op *op);
 /** Timeout of calls started from now on, in seconds from their start; 0: the client's; negative: none. */
 TQ_API void tq_op_set_timeout(tq_op *op, double seconds);
-/** Waits until the op is done and returns its code.  Must not be called from a callback. */
+/** Waits until the op is done and returns its code. Must not be called from a callback. */
 TQ_API int tq_op_wait(tq_op *op);
-/** Waits up to `seconds` (negative: no limit) for the op to complete and returns whether it has.  Returns early if a signal
- *  handler runs while it sleeps (with no limit: only one installed without SA_RESTART).  An op that was in progress when the
- *  process forked never completes in the child.  Must not be called from a callback. */
+/** Waits up to `seconds` (negative: no limit) for the op to complete and returns whether it has. Returns early if a
+ *  signal handler runs while it sleeps (with no limit: only one installed without SA_RESTART). An op that was in
+ *  progress when the process forked never completes in the child. Must not be called from a callback. */
 TQ_API bool tq_op_wait_for(tq_op *op, double seconds);
 /** Cancels the op; see the contract above. */
 TQ_API void tq_op_cancel(tq_op *op);
@@ -150,9 +153,9 @@ TQ_API bool tq_op_done(const tq_op *op);
 /** How it completed: code TQ_OK, or the error with its message; valid until the op is used again. */
 TQ_API const tq_error *tq_op_error(const tq_op *op);
 
-/* ------------------------------------------------------------------------------------------------ metadata */
+/* --- metadata ------------------------------------------------------------- */
 
-/** A set of samples and where their cells lie: returned by a claim, passed to a read.  Immutable; reference-counted. */
+/** A set of samples and where their cells lie: returned by a claim, passed to a read. Immutable; reference-counted. */
 typedef struct tq_meta tq_meta;
 
 /** A field of a meta. */
@@ -167,11 +170,11 @@ typedef struct tq_meta_field {
     const uint32_t *ndims;
     const uint64_t *dims; /**< Ragged: dims of all rows end to end. */
     const uint8_t *ready; /**< One byte per sample: 1 produced, 0 not, 2 lost. */
-    /** The dim in which rows of the field differ, as known when the meta was made: 1 is the first dim of a row; 0: none;
-     * TQ_RAGGED_MANY: several. */
+    /** The dim in which rows of the field differ, as known when the meta was made: 1 is the first dim of a row; 0:
+     * none; TQ_RAGGED_MANY: several. */
     uint8_t ragged_dim;
-    /** Kind and dtype of each row if rows differ in them, else NULL.  If set, the field is ragged, and `kind` and `dtype`
-     * are those of the first row. */
+    /** Kind and dtype of each row if rows differ in them, else NULL. If set, the field is ragged, and `kind` and
+     * `dtype` are those of the first row. */
     const tq_type *types;
 } tq_meta_field;
 
@@ -186,42 +189,40 @@ typedef struct tq_meta_tag {
 TQ_API tq_meta *tq_meta_ref(tq_meta *meta);
 /** Releases a reference; NULL is allowed. */
 TQ_API void tq_meta_unref(tq_meta *meta);
-/** Makes a meta by hand, without placements: a read looks them up.  incarnations NULL: any. */
-TQ_API int tq_meta_make(const char *partition, const uint32_t *indexes,
-                        const uint32_t *incarnations, size_t n, const char *const *fields,
-                        size_t n_fields, tq_meta **out, tq_error *err);
-TQ_API size_t tq_meta_sample_count(const tq_meta *meta);           /**< Samples. */
-TQ_API const char *tq_meta_partition(const tq_meta *meta); /**< Name of the partition. */
-TQ_API uint64_t
-tq_meta_epoch(const tq_meta *meta); /**< Of the controller that made it; 0: made by hand. */
-TQ_API uint64_t tq_meta_claim(const tq_meta *meta); /**< Id of the claim that returned it, or 0. */
+/** Makes a meta by hand, without placements: a read looks them up. incarnations NULL: any. */
+TQ_API int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t *incarnations, size_t n,
+                        const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err);
+TQ_API size_t tq_meta_sample_count(const tq_meta *meta);     /**< Samples. */
+TQ_API const char *tq_meta_partition(const tq_meta *meta);   /**< Name of the partition. */
+TQ_API uint64_t tq_meta_epoch(const tq_meta *meta);          /**< Of the controller that made it; 0: made by hand. */
+TQ_API uint64_t tq_meta_claim(const tq_meta *meta);          /**< Id of the claim that returned it, or 0. */
 TQ_API const uint32_t *tq_meta_indexes(const tq_meta *meta); /**< Global index of each sample. */
 TQ_API const uint32_t *tq_meta_incarnations(const tq_meta *meta); /**< Of each sample; 0 = any. */
 TQ_API const char *tq_meta_key(const tq_meta *meta, size_t i);    /**< Key of sample i, or NULL. */
-TQ_API const char *tq_meta_group(const tq_meta *meta, size_t i); /**< Group of sample i, or NULL. */
-TQ_API size_t tq_meta_field_count(const tq_meta *meta);               /**< Number of fields. */
+TQ_API const char *tq_meta_group(const tq_meta *meta, size_t i);  /**< Group of sample i, or NULL. */
+TQ_API size_t tq_meta_field_count(const tq_meta *meta);           /**< Number of fields. */
 /** The f-th field; valid as long as the meta. */
 TQ_API const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f);
-/** Notes of the f-th field's cells, one per sample (size 0: none), if a custom manager keeps them by index and the meta has
- * placements; else NULL.  Valid as long as the meta. */
+/** Notes of the f-th field's cells, one per sample (size 0: none), if a custom manager keeps them by index and the
+ * meta has placements; else NULL. Valid as long as the meta. */
 TQ_API const tq_slice *tq_meta_notes(const tq_meta *meta, size_t f);
 TQ_API size_t tq_meta_tag_count(const tq_meta *meta); /**< Number of tags. */
 /** The t-th tag; valid as long as the meta. */
 TQ_API const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t);
-/** Selects rows (by position, in any order, repeats allowed) and fields (NULL: all) of a meta.  TQ_EFIELD for an unknown
+/** Selects rows (by position, in any order, repeats allowed) and fields (NULL: all) of a meta. TQ_EFIELD for an unknown
  * field. */
-TQ_API int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
-                          const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err);
+TQ_API int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows, const char *const *fields,
+                          size_t n_fields, tq_meta **out, tq_error *err);
 /** Concatenates metas; their partitions and fields must agree (TQ_EINVAL, TQ_EFIELD). */
 TQ_API int tq_meta_concat(tq_meta *const *metas, size_t n, tq_meta **out, tq_error *err);
 /** Fields of both metas, which must have the same samples; if both have a field, `other` wins. */
 TQ_API int tq_meta_union(const tq_meta *meta, const tq_meta *other, tq_meta **out, tq_error *err);
 /** Serialises a meta, to send it to another process; *out is malloc'ed. */
 TQ_API int tq_meta_pack(const tq_meta *meta, uint8_t **out, size_t *size, tq_error *err);
-/** Makes a meta from bytes made by tq_meta_pack.  They are validated (TQ_EPROTO), so they need not be trusted. */
+/** Makes a meta from bytes made by tq_meta_pack. They are validated (TQ_EPROTO), so they need not be trusted. */
 TQ_API int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *err);
 
-/* ------------------------------------------------------------------------------------------------ put */
+/* --- put ------------------------------------------------------------------ */
 
 /** One field of a batch to put. The bytes of its rows lie end to end in `slices`. */
 typedef struct tq_column {
@@ -236,12 +237,12 @@ typedef struct tq_column {
     const uint64_t *dims;
     const tq_slice *slices; /**< Their bytes; the total must match dtype and shapes (TQ_EROWS). */
     size_t n_slices;        /**< How many. */
-    /** The dim that the caller declares ragged, 2 or more: rows are read as ragged in it even if they all agree.  0 or 1:
-     * the library finds the dim in which rows differ. */
+    /** The dim that the caller declares ragged, 2 or more: rows are read as ragged in it even if they all agree. 0 or
+     * 1: the library finds the dim in which rows differ. */
     uint8_t ragged_dim;
-    /** Kind and dtype of each of the `rows` rows, if they differ; `kind` and `dtype` above are then ignored, and `dims` must
-     * hold the shapes: for a value one dim, its encoded size.  NULL: all rows have `kind` and `dtype`.  Every row is stored
-     * as given, except that a tensor without elements takes the dtype of its field. */
+    /** Kind and dtype of each of the `rows` rows, if they differ; `kind` and `dtype` above are then ignored, and
+     * `dims` must hold the shapes: for a value one dim, its encoded size. NULL: all rows have `kind` and `dtype`.
+     * Every row is stored as given, except that a tensor without elements takes the dtype of its field. */
     const tq_type *types;
 } tq_column;
 
@@ -252,7 +253,7 @@ typedef struct tq_tag {
     const uint32_t *sizes; /**< Bytes of each sample's; 0 = leave as it is. */
 } tq_tag;
 
-/** A put.  Its samples are given by `meta` or by `keys`, or are new. */
+/** A put. Its samples are given by `meta` or by `keys`, or are new. */
 typedef struct tq_put_args {
     const char *partition;     /**< Partition; NULL with meta: the meta's. */
     const tq_meta *meta;       /**< Existing samples, or NULL. */
@@ -264,25 +265,25 @@ typedef struct tq_put_args {
     size_t n_columns;          /**< How many. */
     const tq_tag *tags;        /**< Tags, merged by name. */
     size_t n_tags;             /**< How many. */
-    bool fail_when_full; /**< TQ_EFULL at once, instead of waiting for room until the deadline. */
-    const char *remover; /**< tq_notify with meta: the storage manager that must remove the replaced
-                            data (see tq_begin_clear); NULL: data is replaced in place. */
-    bool other_fields;   /**< tq_put: tq_op_names lists the other fields that all samples have. */
+    bool fail_when_full;       /**< TQ_EFULL at once, instead of waiting for room until the deadline. */
+    /** tq_notify with meta: the storage manager that must remove the replaced data (see tq_begin_clear); NULL: data
+     * is replaced in place. */
+    const char *remover;
+    bool other_fields; /**< tq_put: tq_op_names lists the other fields that all samples have. */
 } tq_put_args;
 
-/** Stores the columns and publishes them, all or nothing.  Result: tq_op_meta, and with other_fields tq_op_names. */
+/** Stores the columns and publishes them, all or nothing. Result: tq_op_meta, and with other_fields tq_op_names. */
 TQ_API int tq_put(tq_op *op, const tq_put_args *args);
 
-/** Reserves samples: n new ones, or one for each key that does not exist yet.  Result: tq_op_meta of all of them. */
-TQ_API int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *keys,
-                      const char *const *groups);
+/** Reserves samples: n new ones, or one for each key that does not exist yet. Result: tq_op_meta of all of them. */
+TQ_API int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *keys, const char *const *groups);
 
-/** Publishes cells that a custom manager keeps by index (see StorageManager in Python): columns without bytes (slices are
- * ignored), and for each column and sample a small opaque note that readers get back.  Result: tq_op_meta, and with a
- * remover tq_op_clearings: the data that was replaced. */
+/** Publishes cells that a custom manager keeps by index (see StorageManager in Python): columns without bytes (slices
+ * are ignored), and for each column and sample a small opaque note that readers get back. Result: tq_op_meta, and
+ * with a remover tq_op_clearings: the data that was replaced. */
 TQ_API int tq_notify(tq_op *op, const tq_put_args *args, const tq_slice *const *opaque);
 
-/* ------------------------------------------------------------------------------------------------ claim */
+/* --- claim ---------------------------------------------------------------- */
 
 /** How a claim picks. */
 typedef enum tq_claim_mode {
@@ -304,7 +305,7 @@ typedef struct tq_claim_args {
     bool tags;                  /**< Include keys, groups and tags. */
 } tq_claim_args;
 
-/** Claims samples; waits at the controller until the op's deadline (TQ_ETIMEDOUT).  Result: tq_op_meta. */
+/** Claims samples; waits at the controller until the op's deadline (TQ_ETIMEDOUT). Result: tq_op_meta. */
 TQ_API int tq_claim(tq_op *op, const tq_claim_args *args);
 
 /** Which samples to look up: by keys, by indexes, or all of the partition. */
@@ -319,12 +320,12 @@ typedef struct tq_resolve_args {
     bool tags;                 /**< Include keys, groups and tags. */
 } tq_resolve_args;
 
-/** Looks up samples and where they lie now.  Result: tq_op_meta. */
+/** Looks up samples and where they lie now. Result: tq_op_meta. */
 TQ_API int tq_resolve(tq_op *op, const tq_resolve_args *args);
 
-/* ------------------------------------------------------------------------------------------------ get */
+/* --- get ------------------------------------------------------------------ */
 
-/** The result of a read: columns in the library's memory.  Reference-counted. */
+/** The result of a read: columns in the library's memory. Reference-counted. */
 typedef struct tq_data tq_data;
 
 /** One field as read: rows end to end in one buffer. */
@@ -338,33 +339,34 @@ typedef struct tq_data_column {
     const uint32_t *ndims;   /**< Dims of each row, always set. */
     const uint64_t *dims;    /**< Dims of all rows end to end, always set. */
     const uint64_t *offsets; /**< rows + 1 byte offsets into data. */
-    bool padded;     /**< Rows lie at equal distances, the shorter ones followed by a gap; dims give
-                        their true shapes. */
+    /** Rows lie at equal distances, the shorter ones followed by a gap; dims give their true shapes. */
+    bool padded;
     uint64_t length; /**< Padded: size of the first dim that each row has room for. */
-    void *data; /**< The bytes, writable and 64-byte aligned; valid as long as the tq_data, unless
-                        they are in the caller's memory (tq_get_field.dest). */
+    /** The bytes, writable and 64-byte aligned; valid as long as the tq_data, unless they are in the caller's memory
+     * (tq_get_field.dest). */
+    void *data;
     /** Notes of a manager that keeps data by index, one per row; else NULL (and data is set). */
     const tq_slice *opaque;
     uint8_t ragged_dim; /**< As in tq_meta_field: does not depend on the rows read. */
-    /** Kind and dtype of each row if the rows read differ in them, else NULL.  If set, `kind` and `dtype` are those of the
-     * first row, the column is neither padded nor read in place, even if requested, and each row begins at a multiple of 16
-     * bytes: its dims and its type say how many bytes belong to it. */
+    /** Kind and dtype of each row if the rows read differ in them, else NULL. If set, `kind` and `dtype` are those of
+     * the first row, the column is neither padded nor read in place, even if requested, and each row begins at a
+     * multiple of 16 bytes: its dims and its type say how many bytes belong to it. */
     const tq_type *types;
     /** The rows were left in the store (tq_get_options.leave_values): data is NULL, and tq_data_look gives access to
      * them. */
     bool left;
 } tq_data_column;
 
-/** Reads the given fields of a meta's samples (NULL: all of it).  Fails with TQ_ENOTREADY if samples lack a field,
- * TQ_ECLEARED if they were cleared, TQ_ELOST if their data was lost; the message names the samples and fields.  Result:
+/** Reads the given fields of a meta's samples (NULL: all of it). Fails with TQ_ENOTREADY if samples lack a field,
+ * TQ_ECLEARED if they were cleared, TQ_ELOST if their data was lost; the message names the samples and fields. Result:
  * tq_op_data. */
 TQ_API int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields);
 
-/** How, and where, to lay out one field of a read in memory.  Zero-initialise. */
+/** How, and where, to lay out one field of a read in memory. Zero-initialise. */
 typedef struct tq_get_field {
     const char *name; /**< One of the fields being read, else TQ_EFIELD. */
-    /** Place rows at equal distances, like a dense tensor with room for the longest row.  Only for tensors whose rows have a
-     * first dim and agree in all others; otherwise rows are not padded, and tq_data_column.padded is false. */
+    /** Place rows at equal distances, like a dense tensor with room for the longest row. Only for tensors whose rows
+     * have a first dim and agree in all others; otherwise rows are not padded, and tq_data_column.padded is false. */
     bool padded;
     uint64_t length;    /**< Make room for a first dim of at least this. */
     uint64_t multiple;  /**< Round the room up to a multiple of this; 0: 1. */
@@ -374,24 +376,24 @@ typedef struct tq_get_field {
     size_t dest_size;   /**< Its size in bytes; TQ_EROWS if rows need more. */
 } tq_get_field;
 
-/** Options of tq_get_as.  Zero-initialise, set `size`. */
+/** Options of tq_get_as. Zero-initialise, set `size`. */
 typedef struct tq_get_options {
     size_t size;                /**< sizeof(tq_get_options). */
     const tq_get_field *fields; /**< Fields that differ from the default; copied. */
     size_t n_fields;            /**< How many. */
-    /** Called exactly once, on any thread, even if the call fails, when the library no longer uses `dest` memory.  A
-     * cancelled read may write to it until then.  May be NULL. */
+    /** Called exactly once, on any thread, even if the call fails, when the library no longer uses `dest` memory. A
+     * cancelled read may write to it until then. May be NULL. */
     void (*release)(void *arg);
     void *release_arg; /**< Its argument. */
-    /** Do not copy columns that can be read in place, in memory shared by a storage unit on this machine: tensors of 64 KiB
-     * or more whose rows lie end to end in one block, in order, and that are neither padded nor read into `dest`.
-     * Everything else is copied as usual.  The caller gets a private view: its bytes stay the same whatever happens to the
-     * samples, and writes to it affect nobody else.  The unit cannot reuse the memory until the data is released, so do not
-     * keep it for long.  A fork, and closing the client, turn views in use into copies. */
+    /** Do not copy columns that can be read in place, in memory shared by a storage unit on this machine: tensors of
+     * 64 KiB or more whose rows lie end to end in one block, in order, and that are neither padded nor read into
+     * `dest`. Everything else is copied as usual. The caller gets a private view: its bytes stay the same whatever
+     * happens to the samples, and writes to it affect nobody else. The unit cannot reuse the memory until the data is
+     * released, so do not keep it for long. A fork, and closing the client, turn views in use into copies. */
     bool zero_copy;
-    /** Leave large columns of values in the store if their rows are long texts, bytes, or lists and maps of those, and lie
-     * in memory shared by a storage unit on this machine: for readers that will copy the bytes anyway when they decode them.
-     * Nothing keeps the rows there: see tq_data_look. */
+    /** Leave large columns of values in the store if their rows are long texts, bytes, or lists and maps of those, and
+     * lie in memory shared by a storage unit on this machine: for readers that will copy the bytes anyway when they
+     * decode them. Nothing keeps the rows there: see tq_data_look. */
     bool leave_values;
 } tq_get_options;
 
@@ -404,49 +406,49 @@ typedef struct tq_get_by_key_args {
     const char *partition;   /**< Partition; an unknown one has no samples. */
     const char *const *keys; /**< n keys; unknown ones are left out. */
     size_t n;                /**< How many. */
-    /** Fields, in this order; those that some of the samples lack are left out.  NULL: all. */
+    /** Fields, in this order; those that some of the samples lack are left out. NULL: all. */
     const char *const *fields;
     size_t n_fields;   /**< How many. */
     bool zero_copy;    /**< As in tq_get_options. */
     bool leave_values; /**< As in tq_get_options. */
 } tq_get_by_key_args;
 
-/** Looks samples up by key and reads them, in one call.  Result: tq_op_meta of the samples found, with all fields that any
- * of them has, and tq_op_data, which is NULL if no field is left to read. */
+/** Looks samples up by key and reads them, in one call. Result: tq_op_meta of the samples found, with all fields that
+ * any of them has, and tq_op_data, which is NULL if no field is left to read. */
 TQ_API int tq_get_by_key(tq_op *op, const tq_get_by_key_args *args);
 
-TQ_API tq_data *tq_data_ref(tq_data *data);        /**< Takes another reference. */
-TQ_API void tq_data_unref(tq_data *data);            /**< Releases a reference; NULL is allowed. */
+TQ_API tq_data *tq_data_ref(tq_data *data);              /**< Takes another reference. */
+TQ_API void tq_data_unref(tq_data *data);                /**< Releases a reference; NULL is allowed. */
 TQ_API size_t tq_data_row_count(const tq_data *data);    /**< Rows. */
 TQ_API size_t tq_data_column_count(const tq_data *data); /**< Columns. */
 /** The c-th column; valid as long as the data. */
 TQ_API const tq_data_column *tq_data_column_at(const tq_data *data, size_t c);
 
-/** Calls `look` for each of the rows [row, row + n) of a column that was left in the store.  TQ_OK: `look` saw the bytes
- * that were put.  TQ_ELOST: it may not have, because the rows were cleared, overwritten or moved meanwhile; discard what
- * `look` produced and read the rows again, without leave_values.  `look` must therefore tolerate arbitrary bytes, which may
- * even change while it reads them.  It must not call the library or wait for another thread.  Thread-safe.  Closing the
- * client and forking first turn the rows into copies, so this still works afterwards. */
+/** Calls `look` for each of the rows [row, row + n) of a column that was left in the store. TQ_OK: `look` saw the
+ * bytes that were put. TQ_ELOST: it may not have, because the rows were cleared, overwritten or moved meanwhile;
+ * discard what `look` produced and read the rows again, without leave_values. `look` must therefore tolerate
+ * arbitrary bytes, which may even change while it reads them. It must not call the library or wait for another
+ * thread. Thread-safe. Closing the client and forking first turn the rows into copies, so this still works
+ * afterwards. */
 TQ_API int tq_data_look(tq_data *data, size_t c, size_t row, size_t n,
-                        void (*look)(void *arg, size_t row, const void *bytes, size_t size),
-                        void *arg);
+                        void (*look)(void *arg, size_t row, const void *bytes, size_t size), void *arg);
 
 /** Takes memory from the pool that backs tq_data, for callers that prepare bytes to put: 64-byte aligned, contents
- * undefined.  Most of its pages are already mapped; copying into memory that was never touched is several times slower.
- * Thread-safe.  NULL when out of memory. */
+ * undefined. Most of its pages are already mapped; copying into memory that was never touched is several times slower.
+ * Thread-safe. NULL when out of memory. */
 TQ_API void *tq_buffer_take(size_t size);
-/** Returns it to the pool; `size` must be the size it was taken with.  NULL is allowed. */
+/** Returns it to the pool; `size` must be the size it was taken with. NULL is allowed. */
 TQ_API void tq_buffer_give(void *buffer, size_t size);
 
-/* ------------------------------------------------------------------------------------------------ clear, reset */
+/* --- clear, reset --------------------------------------------------------- */
 
-/** Clears the meta's samples; those already cleared are skipped.  Result: tq_op_count. */
+/** Clears the meta's samples; those already cleared are skipped. Result: tq_op_count. */
 TQ_API int tq_clear_meta(tq_op *op, const tq_meta *meta);
-/** Clears samples by index, whatever their incarnation.  Result: tq_op_count. */
+/** Clears samples by index, whatever their incarnation. Result: tq_op_count. */
 TQ_API int tq_clear_indexes(tq_op *op, const char *partition, const uint32_t *indexes, size_t n);
-/** Clears samples by key; unknown ones are skipped.  Result: tq_op_count. */
+/** Clears samples by key; unknown ones are skipped. Result: tq_op_count. */
 TQ_API int tq_clear_keys(tq_op *op, const char *partition, const char *const *keys, size_t n);
-/** Clears a partition with everything in it; an unknown one is no error.  Result: tq_op_count. */
+/** Clears a partition with everything in it; an unknown one is no error. Result: tq_op_count. */
 TQ_API int tq_clear_partition(tq_op *op, const char *partition);
 /** What to clear in two phases: one of meta, keys and a whole partition, or nothing. */
 typedef struct tq_begin_clear_args {
@@ -465,21 +467,22 @@ typedef struct tq_clearing {
     const tq_meta *meta;
 } tq_clearing;
 
-/** Clears samples whose data a custom manager keeps (see StorageManager in Python), in two phases.  This call is the first:
- * the samples are gone, but their indexes are not reused yet.  Then the caller removes the data of every clear that the call
- * returns, including those taken over from others, whose data may already be partly removed, and ends each with
- * tq_end_clear.  If the session ends before a clear does, the clear is handed to the next caller with the same remover.
+/** Clears samples whose data a custom manager keeps (see StorageManager in Python), in two phases. This call is the
+ * first: the samples are gone, but their indexes are not reused yet. Then the caller removes the data of every clear
+ * that the call returns, including those taken over from others, whose data may already be partly removed, and ends
+ * each with tq_end_clear. If the session ends before a clear does, the clear is handed to the next caller with the
+ * same remover.
  * Result: tq_op_clearings, and tq_op_count (samples cleared by this call). */
 TQ_API int tq_begin_clear(tq_op *op, const tq_begin_clear_args *args);
-/** Ends a clear that this client has begun or taken over.  If not `removed`, it is left to the next caller. */
+/** Ends a clear that this client has begun or taken over. If not `removed`, it is left to the next caller. */
 TQ_API int tq_end_clear(tq_op *op, uint64_t id, bool removed);
 
 /** Makes consumed samples claimable again for a task (NULL: all tasks). */
 TQ_API int tq_reset_consumption(tq_op *op, const char *partition, const char *task);
 
-/* ------------------------------------------------------------------------------------------------ status */
+/* --- status --------------------------------------------------------------- */
 
-/** Consumption or production of a partition's samples.  Result of the two calls below, by tq_op_progress. */
+/** Consumption or production of a partition's samples. Result of the two calls below, by tq_op_progress. */
 typedef struct tq_progress {
     bool known;              /**< The partition exists. */
     size_t n;                /**< Samples. */
@@ -491,26 +494,25 @@ typedef struct tq_progress {
 /** Which samples a task has consumed. */
 TQ_API int tq_query_consumption(tq_op *op, const char *partition, const char *task);
 /** Which samples have which fields. */
-TQ_API int tq_query_production(tq_op *op, const char *partition, const char *const *fields,
-                         size_t n_fields);
-/** Lists the names of the partitions, in order of creation.  Result: tq_op_names. */
+TQ_API int tq_query_production(tq_op *op, const char *partition, const char *const *fields, size_t n_fields);
+/** Lists the names of the partitions, in order of creation. Result: tq_op_names. */
 TQ_API int tq_list_partitions(tq_op *op);
-/** Lists the keys of a partition with their tags, in the order in which samples were added.  Result: tq_op_meta (empty for
- * an unknown partition). */
+/** Lists the keys of a partition with their tags, in the order in which samples were added. Result: tq_op_meta (empty
+ * for an unknown partition). */
 TQ_API int tq_list_keys(tq_op *op, const char *partition);
 
-/** One page of a list of keys.  Zero-initialise it for the first page. */
+/** One page of a list of keys. Zero-initialise it for the first page. */
 typedef struct tq_keys_page {
     uint32_t limit;    /**< Most keys in the page; 0: all. */
     const char *after; /**< Last key of the previous page. */
     uint64_t mark;     /**< tq_op_count of the previous page; 0: the first page. */
 } tq_keys_page;
 
-/** Like tq_list_keys, one page at a time, so that the controller can serve others in between.  Keys that are added or
+/** Like tq_list_keys, one page at a time, so that the controller can serve others in between. Keys that are added or
  * cleared meanwhile may or may not be listed (a key that is cleared and put again may be listed twice), but a key that
- * exists throughout is never left out.  tq_op_count is not 0 if there is another page. */
+ * exists throughout is never left out. tq_op_count is not 0 if there is another page. */
 TQ_API int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *page);
-/** Looks up the keys of samples by index.  Result: tq_op_names ("" = none). */
+/** Looks up the keys of samples by index. Result: tq_op_names ("" = none). */
 TQ_API int tq_keys_of(tq_op *op, const char *partition, const uint32_t *indexes, size_t n);
 
 /** A field as the status shows it. */
@@ -524,7 +526,7 @@ typedef struct tq_status_field {
     uint32_t produced;     /**< Samples that have it. */
     uint32_t lost;         /**< Samples that lost it. */
     uint8_t ragged_dim;    /**< As in tq_meta_field. */
-    bool mixed; /**< Rows differ in kind or dtype; `kind` and `dtype` are the field's own. */
+    bool mixed;            /**< Rows differ in kind or dtype; `kind` and `dtype` are the field's own. */
 } tq_status_field;
 
 /** A task as the status shows it. */
@@ -546,8 +548,8 @@ typedef struct tq_status_partition {
     size_t n_lost;                 /**< How many are listed. */
 } tq_status_partition;
 
-/** A client that reads blocks in place (tq_get_options.zero_copy), as the status shows it.  Until it releases them, their
- * memory cannot be reused, even if they were cleared. */
+/** A client that reads blocks in place (tq_get_options.zero_copy), as the status shows it. Until it releases them,
+ * their memory cannot be reused, even if they were cleared. */
 typedef struct tq_status_pin {
     const char *client; /**< Name of the session; "" if it has ended but its process still runs. */
     const char *host;   /**< Its host. */
@@ -600,7 +602,7 @@ typedef struct tq_status_wait {
     bool suspect;              /**< It will probably wait in vain; `missing` says why. */
 } tq_status_wait;
 
-/** The state of a system.  Result of tq_query_status, by tq_op_status. */
+/** The state of a system. Result of tq_query_status, by tq_op_status. */
 typedef struct tq_system_status {
     uint64_t epoch;                        /**< Of the controller. */
     double uptime;                         /**< Seconds. */
@@ -622,12 +624,12 @@ TQ_API int tq_query_status(tq_op *op);
 
 /** Something that happened. */
 typedef struct tq_event {
-    uint64_t seq;            /**< Number, ascending. */
-    double time;             /**< Unix time in seconds. */
-    const char *kind;        /**< put, claim, clear, reserve, reset, lost, owner, join; wait (a call
-                                  has waited for a long time); and how a session ended: leave (the
-                                  client closed it), died (its process exited without closing it),
-                                  silent (not heard from for the grace time). */
+    uint64_t seq; /**< Number, ascending. */
+    double time;  /**< Unix time in seconds. */
+    /** put, claim, clear, reserve, reset, lost, owner, join; wait (a call has waited for a long time); and how a
+     * session ended: leave (the client closed it), died (its process exited without closing it), silent (not heard
+     * from for the grace time). */
+    const char *kind;
     const char *session;     /**< Name of the session that caused it. */
     const char *partition;   /**< "" if none; for a waiting put: the storage unit. */
     const char *task;        /**< "" if none. */
@@ -637,32 +639,32 @@ typedef struct tq_event {
     size_t n_indexes;        /**< How many are listed. */
 } tq_event;
 
-/** Gets events with numbers above `since`, oldest first, at most `limit` (0: as many as fit into one answer).  `wait`: waits
- * until there is one or the deadline passes (then the answer has none).  Result: tq_op_events.
+/** Gets events with numbers above `since`, oldest first, at most `limit` (0: as many as fit into one answer). `wait`:
+ * waits until there is one or the deadline passes (then the answer has none). Result: tq_op_events.
  *
- * One answer holds about 16 MiB of events.  To read everything that is kept, call again with the number that the answer
- * gives, until an answer has none.
+ * One answer holds about 16 MiB of events. To read everything that is kept, call again with the number that the
+ * answer gives, until an answer has none.
  *
- * Each run of the controller numbers its events from 1.  If `since` comes from an earlier run, from which this client has
- * received events, it stands for the start of the current run, so a follower does not miss the first events after a restart.
- * If it comes from the current run and exceeds the last event, it waits for the next one.  The client takes `since` to be
- * from the run whose events it received last: if several callers follow events on one client, each should start again at 0
- * when the numbers it gets go down. */
+ * Each run of the controller numbers its events from 1. If `since` comes from an earlier run, from which this client
+ * has received events, it stands for the start of the current run, so a follower does not miss the first events after
+ * a restart. If it comes from the current run and exceeds the last event, it waits for the next one. The client takes
+ * `since` to be from the run whose events it received last: if several callers follow events on one client, each
+ * should start again at 0 when the numbers it gets go down. */
 TQ_API int tq_query_events(tq_op *op, uint64_t since, uint32_t limit, bool wait);
 
-/* ------------------------------------------------------------------------------------------------ checkpoints */
+/* --- checkpoints ---------------------------------------------------------- */
 
 /** What to save. */
 typedef struct tq_save_args {
     const char *path;      /**< Directory; created, or replaces an earlier checkpoint. */
     const char *partition; /**< Only this partition; NULL: all. TQ_EPARTITION. */
-    bool state_only; /**< Without the data: on loading, cells are linked to blocks that still exist.
-                      * If much of a block has been cleared or overwritten, storage units move the
-                      * rest of it elsewhere: that data is then lost on loading, too. */
+    /** Without the data: on loading, cells are linked to blocks that still exist. If much of a block has been cleared
+     * or overwritten, storage units move the rest of it elsewhere: that data is then lost on loading, too. */
+    bool state_only;
     const char *metadata; /**< A JSON object for the reader that loads it; NULL: {}. */
 } tq_save_args;
 
-/** What was saved or loaded.  Result of the two calls below, by tq_op_checkpoint. */
+/** What was saved or loaded. Result of the two calls below, by tq_op_checkpoint. */
 typedef struct tq_checkpoint {
     uint64_t samples;     /**< Rows. */
     uint64_t partitions;  /**< How many. */
@@ -673,18 +675,18 @@ typedef struct tq_checkpoint {
     const char *metadata; /**< The JSON object saved with it. */
 } tq_checkpoint;
 
-/** Saves a consistent snapshot of the table, with its data, while other clients continue.  The directory appears complete or
- * not at all, and an earlier checkpoint stays until then.  When the op is done, the checkpoint is complete and on disk.  The
- * op has no deadline unless one is set; its individual steps have the client's.  TQ_EEXIST if the directory exists and is
- * not a checkpoint; TQ_EIO.  Result: tq_op_checkpoint. */
+/** Saves a consistent snapshot of the table, with its data, while other clients continue. The directory appears
+ * complete or not at all, and an earlier checkpoint stays until then. When the op is done, the checkpoint is complete
+ * and on disk. The op has no deadline unless one is set; its individual steps have the client's. TQ_EEXIST if the
+ * directory exists and is not a checkpoint; TQ_EIO. Result: tq_op_checkpoint. */
 TQ_API int tq_save(tq_op *op, const tq_save_args *args);
 /** Replaces the table with that of a checkpoint (or only one partition, if the checkpoint is of one partition), all or
- * nothing.  Data is written into the present storage, however many units it has.  TQ_ECHECKPOINT says what is missing or was
- * altered, TQ_EFULL that there is no room; the table is then unchanged.  Afterwards, metadata from before is refused
- * (TQ_ECLEARED), and waiting claims get the samples that are ready.  Deadline and result as for tq_save. */
+ * nothing. Data is written into the present storage, however many units it has. TQ_ECHECKPOINT says what is missing
+ * or was altered, TQ_EFULL that there is no room; the table is then unchanged. Afterwards, metadata from before is
+ * refused (TQ_ECLEARED), and waiting claims get the samples that are ready. Deadline and result as for tq_save. */
 TQ_API int tq_load(tq_op *op, const char *path);
 
-/* ------------------------------------------------------------------------------------------------ results */
+/* --- results -------------------------------------------------------------- */
 
 /* Results belong to the op and are valid until it is used again or freed; take a reference to keep a reference-counted
  * one. */
@@ -699,7 +701,7 @@ TQ_API const tq_clearing *tq_op_clearings(const tq_op *op, size_t *n);
 TQ_API const char *const *tq_op_names(const tq_op *op, size_t *n);
 TQ_API const tq_system_status *tq_op_status(const tq_op *op);  /**< Status, or NULL. */
 TQ_API const tq_checkpoint *tq_op_checkpoint(const tq_op *op); /**< Checkpoint, or NULL. */
-/** Bytes of data that a save or load has moved so far, out of *total (may be NULL).  May be called at any time, from any
+/** Bytes of data that a save or load has moved so far, out of *total (may be NULL). May be called at any time, from any
  * thread. */
 TQ_API uint64_t tq_op_moved(const tq_op *op, uint64_t *total);
 /** Events, n of them; *next is the `since` of the next call. */

@@ -1,8 +1,8 @@
 /*
  * value.h - making and reading encoded values: rows of a TQ_VALUE column, and tags.
  *
- * Each row or tag is exactly one MessagePack value; docs/values.md has the details.  The library stores the bytes without
- * inspecting them, but other readers decode them: the Python package, samplers, `tq ls` and `tq get`.
+ * Each row or tag is exactly one MessagePack value; docs/values.md has the details. The library stores the bytes
+ * without inspecting them, but other readers decode them: the Python package, samplers, `tq ls` and `tq get`.
  *
  *   tq_values *texts = tq_values_alloc();
  *   tq_values_str(texts, "hello", 5);
@@ -19,12 +19,12 @@
 extern "C" {
 #endif
 
-/** A list of values under construction.  Not thread-safe. */
+/** A list of values under construction. Not thread-safe. */
 typedef struct tq_values tq_values;
 
 /** An empty list; NULL when out of memory. */
 TQ_API tq_values *tq_values_alloc(void);
-/** Frees it; columns and tags made from it must no longer be in use.  NULL is allowed. */
+/** Frees it; columns and tags made from it must no longer be in use. NULL is allowed. */
 TQ_API void tq_values_free(tq_values *values);
 /** Adds null (None). */
 TQ_API int tq_values_null(tq_values *values);
@@ -46,7 +46,7 @@ TQ_API int tq_values_list(tq_values *values, uint32_t n);
 TQ_API int tq_values_map(tq_values *values, uint32_t n);
 /** Number of complete values. */
 TQ_API size_t tq_values_count(const tq_values *values);
-/** A column of these values; valid until more are added or they are freed.  TQ_EINVAL while a list or map lacks items. */
+/** A column of these values; valid until more are added or they are freed. TQ_EINVAL while a list or map lacks items. */
 TQ_API int tq_values_column(tq_values *values, const char *name, tq_column *out, tq_error *err);
 /** A tag with these values; valid for as long as a column would be. */
 TQ_API int tq_values_tag(tq_values *values, const char *name, tq_tag *out, tq_error *err);
@@ -78,10 +78,10 @@ typedef struct tq_value {
     int ext;              /**< Extension type. */
 } tq_value;
 
-/** Reads the value at the start of `bytes`.  *used (may be NULL) is set to its size; for a list or map, to the size of its
- * header only: its items follow.  TQ_EINVAL if the bytes are not an encoded value; the message shows the first few. */
-TQ_API int tq_value_read(const void *bytes, size_t size, tq_value *out, size_t *used,
-                         tq_error *err);
+/** Reads the value at the start of `bytes`. *used (may be NULL) is set to its size; for a list or map, to the size of
+ * its header only: its items follow. TQ_EINVAL if the bytes are not an encoded value; the message shows the first
+ * few. */
+TQ_API int tq_value_read(const void *bytes, size_t size, tq_value *out, size_t *used, tq_error *err);
 /** Checks that `bytes` hold exactly one value with all its items; if not, TQ_EINVAL with a message that says what is
  * wrong. */
 TQ_API int tq_value_check(const void *bytes, size_t size, tq_error *err);

@@ -283,8 +283,7 @@ static void test_plain(void **state)
         for (int byte = 0; byte < 128; byte++) {
             memset(text, 'x', sizeof text);
             text[at] = (char)byte;
-            assert_int_equal(tqi_text_plain(text, sizeof text),
-                             byte < 0x20 || byte == 0x7f ? at : sizeof text);
+            assert_int_equal(tqi_text_plain(text, sizeof text), byte < 0x20 || byte == 0x7f ? at : sizeof text);
         }
     }
 }
@@ -307,12 +306,10 @@ static void test_escape(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error_table), cmocka_unit_test(test_error_set),
-        cmocka_unit_test(test_error_cut),   cmocka_unit_test(test_check_name),
-        cmocka_unit_test(test_buf),         cmocka_unit_test(test_grow),
-        cmocka_unit_test(test_clock),       cmocka_unit_test(test_condition),
-        cmocka_unit_test(test_log),         cmocka_unit_test(test_text),
-        cmocka_unit_test(test_plain),       cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_error_table), cmocka_unit_test(test_error_set), cmocka_unit_test(test_error_cut),
+        cmocka_unit_test(test_check_name),  cmocka_unit_test(test_buf),       cmocka_unit_test(test_grow),
+        cmocka_unit_test(test_clock),       cmocka_unit_test(test_condition), cmocka_unit_test(test_log),
+        cmocka_unit_test(test_text),        cmocka_unit_test(test_plain),     cmocka_unit_test(test_escape),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

@@ -1,5 +1,5 @@
 /*
- * buf.h - a growable byte buffer.  Zero-initialised is empty.
+ * buf.h - a growable byte buffer. Zero-initialised is empty.
  */
 #ifndef TQI_BASE_BUF_H
 #define TQI_BASE_BUF_H
@@ -20,7 +20,7 @@ int tqi_buf_append(tqi_buf *buf, const void *data, size_t size);
 /* Appends formatted text; size does not count the terminating 0, but one follows. */
 int tqi_buf_printf(tqi_buf *buf, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Grows an array of `item` bytes each to hold at least `need`: doubles *capacity.  TQ_OK or TQ_ENOMEM (unchanged). */
+/* Grows an array of `item` bytes each to hold at least `need`: doubles *capacity. TQ_OK or TQ_ENOMEM (unchanged). */
 int tqi_grow(void *array_ptr, size_t *capacity, size_t need, size_t item);
 
 #endif

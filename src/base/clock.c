@@ -26,8 +26,7 @@ const char *tqi_text_time(int64_t us, char *out, size_t size)
 {
     time_t seconds = (time_t)(us / 1000000);
     struct tm local;
-    if (us <= 0 || !localtime_r(&seconds, &local) ||
-        strftime(out, size, "%Y-%m-%d %H:%M:%S", &local) == 0) {
+    if (us <= 0 || !localtime_r(&seconds, &local) || strftime(out, size, "%Y-%m-%d %H:%M:%S", &local) == 0) {
         out[0] = 0;
     }
     return out;
@@ -58,8 +57,7 @@ void tqi_cond_init(pthread_cond_t *cond)
 
 int tqi_cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *lock, uint64_t deadline)
 {
-    struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u),
-                             .tv_nsec = (long)(deadline % 1000000000u)};
+    struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
     return pthread_cond_timedwait(cond, lock, &until);
 }
 

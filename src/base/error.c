@@ -92,8 +92,7 @@ int tqi_error_errno(tq_error *err, int errnum, const char *what)
 }
 
 /* The size of a name, unless it is empty or too long. */
-static int error_name_size(const char *what, const char *name, size_t max, size_t *size,
-                           tq_error *err)
+static int error_name_size(const char *what, const char *name, size_t max, size_t *size, tq_error *err)
 {
     if (!name || !*name) {
         return tqi_error_set(err, TQ_ENAME, "%s name is empty", what);
@@ -102,11 +101,10 @@ static int error_name_size(const char *what, const char *name, size_t max, size_
     if (*size > max) {
         char shown[41];
         tqi_text_escape(shown, sizeof shown, name);
-        return tqi_error_set(
-            err, TQ_ENAME,
-            "%s name '%s...' has %zu bytes, at most %zu are allowed: use a shorter "
-            "one, such as a hash of it",
-            what, shown, *size, max);
+        return tqi_error_set(err, TQ_ENAME,
+                             "%s name '%s...' has %zu bytes, at most %zu are allowed: use a shorter "
+                             "one, such as a hash of it",
+                             what, shown, *size, max);
     }
     return TQ_OK;
 }
@@ -128,11 +126,10 @@ int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err
     char shown[200];
     tqi_text_escape(shown, sizeof shown, name);
     unsigned byte = (unsigned char)name[plain];
-    return tqi_error_set(
-        err, TQ_ENAME,
-        "%s name '%s' has %s at byte %zu (0x%02x): names are UTF-8 without control "
-        "characters; encode other bytes, as hexadecimal for one",
-        what, shown,
-        byte < 0x20 || byte == 0x7f || byte == 0xc2 ? "a control character" : "what is not UTF-8",
-        plain, byte);
+    return tqi_error_set(err, TQ_ENAME,
+                         "%s name '%s' has %s at byte %zu (0x%02x): names are UTF-8 without control "
+                         "characters; encode other bytes, as hexadecimal for one",
+                         what, shown,
+                         byte < 0x20 || byte == 0x7f || byte == 0xc2 ? "a control character" : "what is not UTF-8",
+                         plain, byte);
 }

@@ -1,10 +1,10 @@
 /*
- * fence.h - the fence for readers of memory that its owner may change at the same time (a seqlock); store/fence.h has the
- * copy.  Such a reader detects afterwards that the bytes were changed, and discards them.  By the letter of C that is a data
- * race, as in every seqlock over bulk data (H. Boehm, "Can seqlocks get along with programming language memory models?",
- * MSPC 2012).  It is harmless here, because the bytes are not used before the check, and the fence orders the read before
- * the check.  ThreadSanitizer does not model fences and would report the read.  In its builds, this read (and nothing else)
- * is marked with the sanitizer's annotation for intended races.
+ * fence.h - the fence for readers of memory that its owner may change at the same time (a seqlock); store/fence.h has
+ * the copy. Such a reader detects afterwards that the bytes were changed, and discards them. By the letter of C that
+ * is a data race, as in every seqlock over bulk data (H. Boehm, "Can seqlocks get along with programming language
+ * memory models?", MSPC 2012). It is harmless here, because the bytes are not used before the check, and the fence
+ * orders the read before the check. ThreadSanitizer does not model fences and would report the read. In its builds,
+ * this read (and nothing else) is marked with the sanitizer's annotation for intended races.
  */
 #ifndef TQI_BASE_FENCE_H
 #define TQI_BASE_FENCE_H

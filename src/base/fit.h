@@ -1,6 +1,6 @@
 /*
- * fit.h - waiters in order of arrival, each with the number it needs. The oldest waiter that a given number satisfies is
- * found in O(log n), however many need more.
+ * fit.h - waiters in order of arrival, each with the number it needs. The oldest waiter that a given number satisfies
+ * is found in O(log n), however many need more.
  *
  * A tree over the slots of the array; each node has the smallest number needed below it.
  */
@@ -26,7 +26,7 @@ typedef struct tqi_fit {
 } tqi_fit;
 
 void tqi_fit_fini(tqi_fit *fit);
-/* Adds it as the youngest; need is below UINT32_MAX.  TQ_OK or TQ_ENOMEM. */
+/* Adds it as the youngest; need is below UINT32_MAX. TQ_OK or TQ_ENOMEM. */
 int tqi_fit_add(tqi_fit *fit, tqi_fit_node *node, uint32_t need);
 /* Removes it; does nothing if it is in none. */
 void tqi_fit_remove(tqi_fit *fit, tqi_fit_node *node);

@@ -21,7 +21,7 @@ static tqi_heap_node *heap_join(tqi_heap_node *one, tqi_heap_node *other)
     return one;
 }
 
-/* Makes one tree of neighbours: pairs of them from the left, then these from the right.  That order is what keeps
+/* Makes one tree of neighbours: pairs of them from the left, then these from the right. That order is what keeps
  * removing cheap. */
 static tqi_heap_node *heap_join_all(tqi_heap_node *first)
 {

@@ -1,7 +1,7 @@
 /*
- * heap.h - items ordered by a number, mostly deadlines: the smallest is on top.  A pairing heap.  The nodes are embedded in
- * the items, so adding needs no memory and cannot fail; it takes constant time in any order, removing O(log n) on average.
- * All zero is an empty heap, and a node in no heap.
+ * heap.h - items ordered by a number, mostly deadlines: the smallest is on top. A pairing heap. The nodes are embedded
+ * in the items, so adding needs no memory and cannot fail; it takes constant time in any order, removing O(log n) on
+ * average. All zero is an empty heap, and a node in no heap.
  */
 #ifndef TQI_BASE_HEAP_H
 #define TQI_BASE_HEAP_H
@@ -14,8 +14,7 @@ typedef struct tqi_heap_node {
     uint64_t key;
     struct tqi_heap_node *child; /* the first one */
     struct tqi_heap_node *next;  /* of the same parent */
-    struct tqi_heap_node
-        *prev; /* of the same parent, else the parent; the top's is itself; NULL: in no heap */
+    struct tqi_heap_node *prev;  /* of the same parent, else the parent; the top's is itself; NULL: in no heap */
 } tqi_heap_node;
 
 typedef struct tqi_heap {

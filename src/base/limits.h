@@ -1,8 +1,8 @@
 /*
- * limits.h - how much a client can make a server keep.  One table for the whole process: the daemon sets it from the section
- * `limits` of its configuration (config/keys.toml has the names and defaults) before it starts a server; otherwise the
- * defaults apply.  Each default allows 8,192 clients and 10,000 partitions.  Anything beyond a limit is refused with an
- * error that names it, has to wait, or is dropped if its help says so; every such case is counted.
+ * limits.h - how much a client can make a server keep. One table for the whole process: the daemon sets it from the
+ * section `limits` of its configuration (config/keys.toml has the names and defaults) before it starts a server;
+ * otherwise the defaults apply. Each default allows 8,192 clients and 10,000 partitions. Anything beyond a limit is
+ * refused with an error that names it, has to wait, or is dropped if its help says so; every such case is counted.
  */
 #ifndef TQI_BASE_LIMITS_H
 #define TQI_BASE_LIMITS_H
@@ -53,7 +53,7 @@ typedef struct tqi_limits_table {
 /* Written before the first server of the process starts, and by tests. */
 extern tqi_limits_table tqi_limits;
 
-/* A limit was reached.  Any thread. */
+/* A limit was reached. Any thread. */
 void tqi_limit_reached(tqi_limit limit);
 /* How often that was. */
 uint64_t tqi_limit_times(tqi_limit limit);

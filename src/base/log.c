@@ -1,8 +1,8 @@
 /*
  * log.c - one line per message, on stderr or to a callback.
  *
- * The level is atomic, so that a suppressed message costs one load; the sink is guarded by a mutex, which is held while it
- * is called: when tqi_log_set_sink returns, the former sink is no longer running.
+ * The level is atomic, so that a suppressed message costs one load; the sink is guarded by a mutex, which is held
+ * while it is called: when tqi_log_set_sink returns, the former sink is no longer running.
  */
 #include "base/log.h"
 
@@ -66,9 +66,9 @@ static void log_stderr(tqi_log_level level, const char *component, const char *t
     time_t seconds = (time_t)(us / 1000000);
     struct tm tm;
     gmtime_r(&seconds, &tm);
-    int n = snprintf(line, sizeof line, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s %s: %s\n",
-                     tm.tm_year + 1900, tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec,
-                     (int)(us / 1000 % 1000), log_words[level], component, text);
+    int n = snprintf(line, sizeof line, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s %s: %s\n", tm.tm_year + 1900,
+                     tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(us / 1000 % 1000),
+                     log_words[level], component, text);
     if (n >= (int)sizeof line) {
         n = sizeof line - 1;
         line[n - 1] = '\n';

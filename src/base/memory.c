@@ -1,10 +1,10 @@
 /*
  * memory.c - the smaller of the machine's memory and the limits of this process's control groups.
  *
- * /proc/self/cgroup names the group in each hierarchy, /proc/self/mountinfo where a hierarchy is mounted and which group the
- * mount shows as its root.  A limit counts for all groups below it, so every directory from the group up to the mount is
- * read: memory.max and memory.high of version 2, memory.limit_in_bytes of version 1.  A file that cannot be read sets no
- * limit.  Both versions may be mounted side by side; only one of them has the memory controller.
+ * /proc/self/cgroup names the group in each hierarchy, /proc/self/mountinfo where a hierarchy is mounted and which
+ * group the mount shows as its root. A limit counts for all groups below it, so every directory from the group up to
+ * the mount is read: memory.max and memory.high of version 2, memory.limit_in_bytes of version 1. A file that cannot
+ * be read sets no limit. Both versions may be mounted side by side; only one of them has the memory controller.
  */
 #include "base/memory.h"
 
@@ -25,7 +25,7 @@ typedef struct memory_look {
     tqi_memory found;
 } memory_look;
 
-/* ------------------------------------------------------------------------------- limits */
+/* --- limits --------------------------------------------------------------- */
 
 static void memory_file(memory_look *look, const char *directory, const char *name)
 {
@@ -41,7 +41,7 @@ static void memory_file(memory_look *look, const char *directory, const char *na
     text[size > 0 ? size : 0] = 0;
     errno = 0;
     unsigned long long limit = strtoull(text, &end, 10);
-    /* "max" is not a number.  A limit of 0 would leave this process no memory to run in, so it is not a real limit. */
+    /* "max" is not a number. A limit of 0 would leave this process no memory to run in, so it is not a real limit. */
     if (end != text && !errno && limit > 0 && limit < look->found.bytes) {
         look->found = (tqi_memory){.bytes = limit, .of_cgroup = true};
     }
@@ -72,7 +72,7 @@ static void memory_walk(memory_look *look, const char *mount, const char *group,
     }
 }
 
-/* ------------------------------------------------------------------------------- where the groups are */
+/* --- where the groups are ------------------------------------------------- */
 
 static FILE *memory_open(const memory_look *look, const char *name)
 {
@@ -142,8 +142,7 @@ static const char *memory_below(const char *group, const char *root)
 {
     size_t size = strcmp(root, "/") == 0 ? 0 : strlen(root);
 
-    if (strncmp(group, root, size) != 0 || (group[size] != '/' && group[size] != 0) ||
-        strstr(group, "/..")) {
+    if (strncmp(group, root, size) != 0 || (group[size] != '/' && group[size] != 0) || strstr(group, "/..")) {
         return "";
     }
     return strcmp(group + size, "/") == 0 ? "" : group + size;
@@ -194,8 +193,7 @@ tqi_memory tqi_memory_limit(void)
 {
     long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
 
-    return tqi_memory_limit_at("", pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page
-                                                         : UINT64_MAX);
+    return tqi_memory_limit_at("", pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : UINT64_MAX);
 }
 
 uint64_t tq_memory_limit(bool *of_cgroup)

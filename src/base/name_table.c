@@ -1,5 +1,5 @@
 /*
- * name_table.c - see name_table.h.  Open addressing; a table has at least twice as many slots as names.
+ * name_table.c - see name_table.h. Open addressing; a table has at least twice as many slots as names.
  */
 #include "base/name_table.h"
 
@@ -63,9 +63,8 @@ static const char *name_fill(tqi_name_array names, uint32_t *table)
 
 static uint32_t *name_alloc(tqi_name_array names)
 {
-    return names.n > TQI_NAMES_FEW && names.n < UINT32_MAX / 4
-               ? calloc((size_t)name_mask(names.n) + 1, sizeof(uint32_t))
-               : NULL;
+    return names.n > TQI_NAMES_FEW && names.n < UINT32_MAX / 4 ? calloc((size_t)name_mask(names.n) + 1, sizeof(uint32_t))
+                                                               : NULL;
 }
 
 uint32_t *tqi_name_table(tqi_name_array names)

@@ -20,15 +20,14 @@ typedef struct tqi_name_array {
 } tqi_name_array;
 
 /* Of an array of structs with the member; the array may be NULL when n is 0. */
-#define TQI_NAMES(array, member, n) \
-    ((tqi_name_array){(n) > 0 ? &(array)->member : NULL, sizeof *(array), (n)})
+#define TQI_NAMES(array, member, n) ((tqi_name_array){(n) > 0 ? &(array)->member : NULL, sizeof *(array), (n)})
 
 /* Up to here a search is as fast without a table. */
 #define TQI_NAMES_FEW 16u
 
 /* Makes a table of the names, to be freed with free(); NULL: there are only a few, or no memory. */
 uint32_t *tqi_name_table(tqi_name_array names);
-/* Index of a name, or -1.  table: made from the same names, or NULL. */
+/* Index of a name, or -1. table: made from the same names, or NULL. */
 ptrdiff_t tqi_name_find(tqi_name_array names, const uint32_t *table, const char *name);
 /* TQ_EINVAL if one of the names occurs twice. */
 int tqi_client_check_distinct(const char *what, tqi_name_array names, tq_error *err);

@@ -137,8 +137,7 @@ static void fit_finds_the_oldest_that_fits(void **state)
             one->number = 0;
         }
         for (size_t i = 0; i < WAITERS; i++) {
-            if (all[i].number != 0 && all[i].node.need <= room &&
-                (want == NULL || all[i].number < want->number)) {
+            if (all[i].number != 0 && all[i].node.need <= room && (want == NULL || all[i].number < want->number)) {
                 want = &all[i];
             }
         }

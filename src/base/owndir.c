@@ -19,12 +19,11 @@
 /* How often to remake a directory that others remove meanwhile, and to redraw a name that is taken. */
 #define OWNDIR_TRIES 100
 
-/* ---------------------------------------------------------------------------------------- opening */
+/* --- opening -------------------------------------------------------------- */
 
 static int owndir_refuse(const tqi_owndir *which, const char *why, tq_error *err)
 {
-    return tqi_error_set(err, TQ_ECONFIG, "%s %s and is not used: %s", which->shown, why,
-                         which->remedy);
+    return tqi_error_set(err, TQ_ECONFIG, "%s %s and is not used: %s", which->shown, why, which->remedy);
 }
 
 /* Checks owner and mode of the opened directory. */
@@ -37,8 +36,8 @@ static int owndir_check(const tqi_owndir *which, int fd, tq_error *err)
         return tqi_error_errno(err, errno, which->shown);
     }
     if (status.st_uid != geteuid()) {
-        snprintf(why, sizeof(why), "belongs to another user (uid %u, this one is %u)",
-                 (unsigned)status.st_uid, (unsigned)geteuid());
+        snprintf(why, sizeof(why), "belongs to another user (uid %u, this one is %u)", (unsigned)status.st_uid,
+                 (unsigned)geteuid());
         return owndir_refuse(which, why, err);
     }
     if (status.st_mode & 077) {
@@ -46,8 +45,7 @@ static int owndir_check(const tqi_owndir *which, int fd, tq_error *err)
                              "%s is open to other users (mode %04o) and is not used: it must have "
                              "mode 0700; remove what others may have put there, then chmod 700 %s, "
                              "or %s",
-                             which->shown, (unsigned)status.st_mode & 07777, which->shown,
-                             which->remedy);
+                             which->shown, (unsigned)status.st_mode & 07777, which->shown, which->remedy);
     }
     return TQ_OK;
 }
@@ -62,8 +60,7 @@ static int owndir_failed(const tqi_owndir *which, int errnum, tq_error *err)
     }
     if (fstatat(which->at, which->name, &status, AT_SYMLINK_NOFOLLOW) == 0) {
         if (S_ISLNK(status.st_mode)) {
-            return owndir_refuse(which, "is a symbolic link, which somebody else may have made,",
-                                 err);
+            return owndir_refuse(which, "is a symbolic link, which somebody else may have made,", err);
         }
         if (!S_ISDIR(status.st_mode)) {
             return owndir_refuse(which, "is not a directory", err);
@@ -82,8 +79,8 @@ int tqi_owndir_open(const tqi_owndir *which, bool make, int *fd, tq_error *err)
     /* A system that ends removes empty directories, perhaps between our making it and opening it. */
     for (int i = 0; i < OWNDIR_TRIES; i++) {
         if (make && mkdirat(which->at, which->name, 0700) && errno != EEXIST) {
-            return tqi_error_set(err, TQ_ECONFIG, "cannot make %s: %s; %s", which->shown,
-                                 strerror(errno), which->remedy);
+            return tqi_error_set(err, TQ_ECONFIG, "cannot make %s: %s; %s", which->shown, strerror(errno),
+                                 which->remedy);
         }
         opened = openat(which->at, which->name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
         if (opened >= 0 || errno != ENOENT || !make) {
@@ -102,10 +99,9 @@ int tqi_owndir_open(const tqi_owndir *which, bool make, int *fd, tq_error *err)
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- files */
+/* --- files ---------------------------------------------------------------- */
 
-int tqi_owndir_read(int dir, const char *name, const char *shown, size_t max, char **text,
-                    size_t *size, tq_error *err)
+int tqi_owndir_read(int dir, const char *name, const char *shown, size_t max, char **text, size_t *size, tq_error *err)
 {
     struct stat status;
     char *bytes = NULL;
@@ -154,8 +150,7 @@ static int owndir_temporary(int dir, const char *name, char *out, size_t size)
     return fd;
 }
 
-int tqi_owndir_write(int dir, const char *name, const char *shown, const void *bytes, size_t size,
-                     tq_error *err)
+int tqi_owndir_write(int dir, const char *name, const char *shown, const void *bytes, size_t size, tq_error *err)
 {
     char temporary[256];
     struct stat status;
@@ -187,11 +182,10 @@ int tqi_owndir_write(int dir, const char *name, const char *shown, const void *b
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- leftovers */
+/* --- leftovers ------------------------------------------------------------ */
 
 /* Whether a name is `before`, then some of the characters, then `after`. */
-static bool owndir_like(const char *name, const char *before, const char *characters,
-                        const char *after)
+static bool owndir_like(const char *name, const char *before, const char *characters, const char *after)
 {
     size_t size = strlen(before);
     size_t more = strncmp(name, before, size) == 0 ? strspn(name + size, characters) : 0;
@@ -201,9 +195,8 @@ static bool owndir_like(const char *name, const char *before, const char *charac
 
 static bool owndir_is_a_daemons(const char *name)
 {
-    static const char *const names[] = {"handle.json",    "token",           "secret",
-                                        "redis.sock",     "controller.sock", "token.new",
-                                        "handle.json.new"};
+    static const char *const names[] = {"handle.json",     "token",     "secret",         "redis.sock",
+                                        "controller.sock", "token.new", "handle.json.new"};
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (strcmp(name, names[i]) == 0) {

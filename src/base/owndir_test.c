@@ -103,8 +103,7 @@ static void test_files(void **state)
     assert_int_equal(tqi_owndir_read(dir, "token", "token", 5, &text, &size, &err), TQ_ECONFIG);
     assert_int_equal(mkfifoat(dir, "fifo", 0600), 0);
     assert_int_equal(tqi_owndir_read(dir, "fifo", "fifo", 100, &text, &size, &err), TQ_ECONFIG);
-    assert_int_equal(tqi_owndir_read(dir, "none", "none", 100, &text, &size, &err),
-                     TQ_EUNREACHABLE);
+    assert_int_equal(tqi_owndir_read(dir, "none", "none", 100, &text, &size, &err), TQ_EUNREACHABLE);
     tqi_owndir_clear(dir);
     assert_int_equal(faccessat(dir, "token", F_OK, AT_SYMLINK_NOFOLLOW), -1);
     assert_int_equal(faccessat(dir, "token.new", F_OK, AT_SYMLINK_NOFOLLOW), -1);

@@ -15,8 +15,8 @@ typedef struct tqi_region {
 } tqi_region;
 
 void tqi_region_fini(tqi_region *region);
-/* `n` items of `item` bytes, aligned to 16, not cleared; NULL if out of memory or if the product overflows.  A length of 0
- * gives an address that may not be used. */
+/* `n` items of `item` bytes, aligned to 16, not cleared; NULL if out of memory or if the product overflows. A length
+ * of 0 gives an address that may not be used. */
 void *tqi_region_array(tqi_region *region, size_t n, size_t item);
 /* The same, cleared. */
 void *tqi_region_zero(tqi_region *region, size_t n, size_t item);
@@ -24,7 +24,7 @@ void *tqi_region_zero(tqi_region *region, size_t n, size_t item);
 void *tqi_region_copy(tqi_region *region, const void *data, size_t n, size_t item);
 /* A copy of a string; NULL when out of memory. */
 char *tqi_region_string(tqi_region *region, const char *text);
-/* Copies of n strings; NULL elements become `empty` ("" or NULL).  NULL when out of memory. */
+/* Copies of n strings; NULL elements become `empty` ("" or NULL). NULL when out of memory. */
 char **tqi_region_strings(tqi_region *region, const char *const *texts, size_t n, char *empty);
 
 #endif

@@ -1,9 +1,9 @@
 /*
  * oom.h - for tests: allocations that fail on demand.
  *
- * Included by one source file of a test program, which is linked with tqi_oom_args (meson.build): calls of malloc, calloc,
- * realloc and posix_memalign in libtq and in the test come here.  Those inside other shared libraries do not, so their
- * memory never fails.  All state belongs to the thread that sets it: background threads are not affected.
+ * Included by one source file of a test program, which is linked with tqi_oom_args (meson.build): calls of malloc,
+ * calloc, realloc and posix_memalign in libtq and in the test come here. Those inside other shared libraries do not,
+ * so their memory never fails. All state belongs to the thread that sets it: background threads are not affected.
  */
 #ifndef TQI_BASE_TESTKIT_OOM_H
 #define TQI_BASE_TESTKIT_OOM_H
@@ -47,7 +47,7 @@ static inline void oom_one_after(long after)
     oom_arm(after, true);
 }
 
-/* All succeed again.  Returns how many have failed. */
+/* All succeed again. Returns how many have failed. */
 static inline long oom_end(void)
 {
     oom.armed = false;

@@ -13,8 +13,8 @@ static inline const char *tqi_text_s(uint64_t n)
     return n == 1 ? "" : "s";
 }
 
-/* Offset of the first byte that is not plain text: a control character (of C0, DEL or C1), or invalid UTF-8; the size if
- * there is none.  Such bytes may be commands to a terminal, or split a line in two. */
+/* Offset of the first byte that is not plain text: a control character (of C0, DEL or C1), or invalid UTF-8; the size
+ * if there is none. Such bytes may be commands to a terminal, or split a line in two. */
 size_t tqi_text_plain(const char *text, size_t size);
 /* Copies text, truncated to the size including the terminating 0; each byte that is not plain becomes "\\x1b". */
 void tqi_text_escape(char *out, size_t size, const char *text);

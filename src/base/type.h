@@ -29,7 +29,7 @@ static inline uint32_t tqi_type_size(uint32_t type)
     return (type >> 8 & 0xffu) / 8u;
 }
 
-/* Index of a type in a list of *n types.  A new one is added: there is room for one type per row. */
+/* Index of a type in a list of *n types. A new one is added: there is room for one type per row. */
 static inline uint32_t tqi_type_place(uint32_t *types, size_t *n, uint32_t type)
 {
     size_t at = 0;

@@ -7,18 +7,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-static int checkpoint_print(const cli_session *session, const cli_options *options,
-                            const char *what)
+static int checkpoint_print(const cli_session *session, const cli_options *options, const char *what)
 {
     const tq_checkpoint *done = tq_op_checkpoint(session->op);
     char bytes[32];
     if (options->json) {
         json_t *metadata = json_loads(done->metadata, 0, NULL);
-        return cli_print_json(json_pack(
-            "{s:I, s:I, s:I, s:I, s:I, s:b, s:o*}", "samples", (json_int_t)done->samples,
-            "partitions", (json_int_t)done->partitions, "blocks", (json_int_t)done->blocks, "bytes",
-            (json_int_t)done->bytes, "lost", (json_int_t)done->lost, "storage_saved",
-            (int)done->storage_saved, "metadata", metadata));
+        return cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:o*}", "samples", (json_int_t)done->samples,
+                                        "partitions", (json_int_t)done->partitions, "blocks", (json_int_t)done->blocks,
+                                        "bytes", (json_int_t)done->bytes, "lost", (json_int_t)done->lost,
+                                        "storage_saved", (int)done->storage_saved, "metadata", metadata));
     }
     printf("%s %" PRIu64 " sample%s of %" PRIu64 " partition%s, %s\n", what, done->samples,
            done->samples == 1 ? "" : "s", done->partitions, done->partitions == 1 ? "" : "s",
@@ -40,8 +38,7 @@ int cli_save(cli_options *options)
     if (status) {
         return status;
     }
-    tq_save_args args = {.path = options->args[0],
-                         .partition = options->n_args == 2 ? options->args[1] : NULL};
+    tq_save_args args = {.path = options->args[0], .partition = options->n_args == 2 ? options->args[1] : NULL};
     status = cli_wait(&session, tq_save(session.op, &args));
     status = status ? status : checkpoint_print(&session, options, "saved");
     cli_disconnect(&session);

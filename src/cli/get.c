@@ -80,13 +80,12 @@ static void get_say_left(const tq_meta *meta, const char *const *ready, size_t n
             continue;
         }
         char *shown = cli_text(name, false);
-        fprintf(stderr, "%s'%s'", left++ ? ", " : "tq: not all of these samples have ",
-                shown ? shown : "");
+        fprintf(stderr, "%s'%s'", left++ ? ", " : "tq: not all of these samples have ", shown ? shown : "");
         free(shown);
     }
     if (left) {
-        fprintf(stderr, ": %s left out; name samples that have %s\n",
-                left == 1 ? "it is" : "they are", left == 1 ? "it" : "them");
+        fprintf(stderr, ": %s left out; name samples that have %s\n", left == 1 ? "it is" : "they are",
+                left == 1 ? "it" : "them");
     }
 }
 
@@ -99,9 +98,8 @@ static json_t *get_json(const tq_meta *meta, const tq_data *data)
             const tq_data_column *column = tq_data_column_at(data, c);
             cli_json_set(fields, column->name, column->data ? cli_row(column, i) : json_null());
         }
-        json_array_append_new(
-            list, json_pack("{s:o, s:I, s:o}", "key", cli_json_text(tq_meta_key(meta, i)), "index",
-                            (json_int_t)tq_meta_indexes(meta)[i], "fields", fields));
+        json_array_append_new(list, json_pack("{s:o, s:I, s:o}", "key", cli_json_text(tq_meta_key(meta, i)), "index",
+                                              (json_int_t)tq_meta_indexes(meta)[i], "fields", fields));
     }
     return list;
 }
@@ -154,8 +152,7 @@ static int get_read(const cli_session *session, const cli_options *options, tq_m
         free(ready);
         return cli_fail("no field is ready in all of these samples");
     }
-    status = cli_wait(session,
-                      tq_get(session->op, meta, options->n_fields ? options->fields : ready, n));
+    status = cli_wait(session, tq_get(session->op, meta, options->n_fields ? options->fields : ready, n));
     if (!status && options->json) {
         status = cli_print_json(get_json(meta, tq_op_data(session->op)));
     } else if (!status) {
@@ -178,13 +175,15 @@ int cli_get(cli_options *options)
     }
     status = cli_connect(options, true, &session);
     if (!status) {
-        tq_resolve_args args = {.partition = selection.partition,
-                                .keys = selection.keys,
-                                .indexes = selection.indexes,
-                                .n = selection.n,
-                                .fields = options->n_fields ? options->fields : NULL,
-                                .n_fields = options->n_fields,
-                                .tags = true};
+        tq_resolve_args args = {
+            .partition = selection.partition,
+            .keys = selection.keys,
+            .indexes = selection.indexes,
+            .n = selection.n,
+            .fields = options->n_fields ? options->fields : NULL,
+            .n_fields = options->n_fields,
+            .tags = true,
+        };
         status = cli_wait(&session, tq_resolve(session.op, &args));
         if (!status) {
             tq_meta *meta = tq_meta_ref(tq_op_meta(session.op));
@@ -208,8 +207,7 @@ static int get_known(const cli_session *session, const cli_options *options, con
     for (size_t i = 0; i < n && !known; i++) {
         known = names[i] && partition && strcmp(names[i], partition) == 0;
     }
-    return known ? status
-                 : cli_fail("there is no partition '%s' (--if-exists accepts that)", partition);
+    return known ? status : cli_fail("there is no partition '%s' (--if-exists accepts that)", partition);
 }
 
 int cli_clear(cli_options *options)
@@ -232,15 +230,13 @@ int cli_clear(cli_options *options)
         }
     }
     if (!status) {
-        int started =
-            options->all ? tq_clear_partition(session.op, selection.partition)
-            : selection.indexes
-                ? tq_clear_indexes(session.op, selection.partition, selection.indexes, selection.n)
-                : tq_clear_keys(session.op, selection.partition, selection.keys, selection.n);
+        int started = options->all ? tq_clear_partition(session.op, selection.partition)
+                      : selection.indexes
+                          ? tq_clear_indexes(session.op, selection.partition, selection.indexes, selection.n)
+                          : tq_clear_keys(session.op, selection.partition, selection.keys, selection.n);
         status = cli_wait(&session, started);
         if (!status && options->json) {
-            status =
-                cli_print_json(json_pack("{s:I}", "cleared", (json_int_t)tq_op_count(session.op)));
+            status = cli_print_json(json_pack("{s:I}", "cleared", (json_int_t)tq_op_count(session.op)));
         } else if (!status) {
             uint64_t n = tq_op_count(session.op);
             printf("cleared %" PRIu64 " sample%s\n", n, n == 1 ? "" : "s");

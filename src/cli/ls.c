@@ -9,8 +9,8 @@
 #include <string.h>
 #include <time.h>
 
-/* An answer with fewer events was not truncated: it holds 16 MiB of them, and none exceeds about 8 KiB.  An empty answer may
- * never come while others are working. */
+/* An answer with fewer events was not truncated: it holds 16 MiB of them, and none exceeds about 8 KiB. An empty
+ * answer may never come while others are working. */
 #define EVENTS_MORE 1000u
 
 static json_t *ls_tags(const tq_meta *meta, size_t row)
@@ -80,9 +80,8 @@ static int ls_keys(const cli_session *session, const cli_options *options)
             free(text);
             json_decref(tags);
         } else {
-            json_array_append_new(list, json_pack("{s:o, s:I, s:o, s:o}", "key", cli_json_text(key),
-                                                  "index", (json_int_t)index, "group",
-                                                  cli_json_text(group), "tags", tags));
+            json_array_append_new(list, json_pack("{s:o, s:I, s:o, s:o}", "key", cli_json_text(key), "index",
+                                                  (json_int_t)index, "group", cli_json_text(group), "tags", tags));
         }
     }
     if (table) {
@@ -96,8 +95,8 @@ static int ls_keys(const cli_session *session, const cli_options *options)
 int cli_ls(cli_options *options)
 {
     cli_session session = {0};
-    int status = options->n_args > 1 ? cli_usage("ls takes one partition at most")
-                                     : cli_connect(options, false, &session);
+    int status =
+        options->n_args > 1 ? cli_usage("ls takes one partition at most") : cli_connect(options, false, &session);
     if (status) {
         return status;
     }
@@ -106,7 +105,7 @@ int cli_ls(cli_options *options)
     return status;
 }
 
-/* ---------------------------------------------------------------------------------------- events */
+/* --- events --------------------------------------------------------------- */
 
 /* Lines are printed as events happen, so the columns have fixed widths; longer names are cut on a terminal only. */
 static void events_print_row(const char *const cells[7])
@@ -127,8 +126,7 @@ static void events_print_row(const char *const cells[7])
 
 static void events_print_head(void)
 {
-    static const char *const heads[7] = {"TIME", "KIND",    "CLIENT", "PARTITION",
-                                         "TASK", "SAMPLES", "SIZE"};
+    static const char *const heads[7] = {"TIME", "KIND", "CLIENT", "PARTITION", "TASK", "SAMPLES", "SIZE"};
     events_print_row(heads);
 }
 
@@ -136,8 +134,8 @@ static void events_print_head(void)
 static bool events_shown(const tq_event *event, const cli_options *options)
 {
     return options->all || strcmp(event->session, CLI_NAME) != 0 ||
-           (strcmp(event->kind, "join") != 0 && strcmp(event->kind, "leave") != 0 &&
-            strcmp(event->kind, "died") != 0 && strcmp(event->kind, "silent") != 0);
+           (strcmp(event->kind, "join") != 0 && strcmp(event->kind, "leave") != 0 && strcmp(event->kind, "died") != 0 &&
+            strcmp(event->kind, "silent") != 0);
 }
 
 static void events_print_line(const tq_event *event)
@@ -152,13 +150,8 @@ static void events_print_line(const tq_event *event)
     strftime(clock, sizeof(clock), "%H:%M:%S", &local);
     snprintf(exact, sizeof(exact), "%s.%03d", clock, (int)((event->time - (double)seconds) * 1000));
     snprintf(samples, sizeof(samples), "%" PRIu32, event->samples);
-    const char *const cells[7] = {exact,
-                                  event->kind,
-                                  event->session,
-                                  event->partition,
-                                  event->task,
-                                  samples,
-                                  cli_bytes(event->bytes, bytes)};
+    const char *const cells[7] = {
+        exact, event->kind, event->session, event->partition, event->task, samples, cli_bytes(event->bytes, bytes)};
     events_print_row(cells);
 }
 
@@ -168,11 +161,10 @@ static json_t *events_json(const tq_event *event)
     for (size_t i = 0; i < event->n_indexes; i++) {
         json_array_append_new(indexes, json_integer(event->indexes[i]));
     }
-    return json_pack("{s:I, s:f, s:o, s:o, s:o, s:o, s:i, s:I, s:o}", "seq", (json_int_t)event->seq,
-                     "time", event->time, "kind", cli_json_text(event->kind), "session",
-                     cli_json_text(event->session), "partition", cli_json_text(event->partition),
-                     "task", cli_json_text(event->task), "samples", (int)event->samples, "bytes",
-                     (json_int_t)event->bytes, "indexes", indexes);
+    return json_pack("{s:I, s:f, s:o, s:o, s:o, s:o, s:i, s:I, s:o}", "seq", (json_int_t)event->seq, "time",
+                     event->time, "kind", cli_json_text(event->kind), "session", cli_json_text(event->session),
+                     "partition", cli_json_text(event->partition), "task", cli_json_text(event->task), "samples",
+                     (int)event->samples, "bytes", (json_int_t)event->bytes, "indexes", indexes);
 }
 
 /* One JSON object per line when following, else they are added to the list. */
@@ -234,8 +226,7 @@ int cli_events(cli_options *options)
     uint64_t since = 0;
     size_t n = 0;
     bool first = true;
-    int status = options->n_args ? cli_usage("events takes no arguments")
-                                 : cli_connect(options, false, &session);
+    int status = options->n_args ? cli_usage("events takes no arguments") : cli_connect(options, false, &session);
     if (status) {
         return status;
     }

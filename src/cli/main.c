@@ -18,10 +18,8 @@ const char *argp_program_version = "tq " TQI_VERSION;
 static const cli_command cli_commands[] = {
     {"status", "", "partitions, storage and clients of a system", cli_status},
     {"ls", "[PARTITION]", "partitions, or the keys and tags of one", cli_ls},
-    {"get", "PARTITION [KEY | @INDEX]...",
-     "fields of samples (all of the partition when none is named)", cli_get},
-    {"clear", "PARTITION [KEY | @INDEX]... | --all", "clear samples, or the whole partition",
-     cli_clear},
+    {"get", "PARTITION [KEY | @INDEX]...", "fields of samples (all of the partition when none is named)", cli_get},
+    {"clear", "PARTITION [KEY | @INDEX]... | --all", "clear samples, or the whole partition", cli_clear},
     {"events", "[--follow] [--last N] [--all]", "what happened lately", cli_events},
     {"save", "DIR [PARTITION]", "save a checkpoint of the system, or of one partition", cli_save},
     {"load", "DIR", "replace the state of the system by a checkpoint", cli_load},
@@ -100,8 +98,7 @@ static void cli_refuse(const struct argp_state *state, const char *name)
     size_t used = 0;
 
     for (size_t i = 0; i < sizeof(cli_commands) / sizeof(cli_commands[0]); i++) {
-        used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i > 0 ? ", " : "",
-                                 cli_commands[i].name);
+        used += (size_t)snprintf(known + used, sizeof(known) - used, "%s%s", i > 0 ? ", " : "", cli_commands[i].name);
     }
     argp_error(state, "unknown command '%s'; there are %s", name, known);
 }
@@ -144,8 +141,7 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
         errno = 0;
         options->last = strtol(arg, &end, 10);
         if (end == arg || *end || errno || options->last < 0 || options->last > CLI_LAST_MAX) {
-            argp_error(state, "--last: expected a number from 0 to %d, got '%s'", CLI_LAST_MAX,
-                       arg);
+            argp_error(state, "--last: expected a number from 0 to %d, got '%s'", CLI_LAST_MAX, arg);
         }
         break;
     case CLI_OPT_ALL:
@@ -179,13 +175,14 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
 int main(int argc, char **argv)
 {
     static const struct argp_child children[] = {{&cli_bench_argp, 0, "Options of bench:", 1}, {0}};
-    static const struct argp parser = {.options = cli_argp_options,
-                                       .parser = cli_parse_option,
-                                       .args_doc = "COMMAND [ARG...]",
-                                       .doc = cli_doc,
-                                       .children = children};
-    cli_parse parse = {.options = {.timeout = 10, .last = -1},
-                       .bench = {.scale = 1, .rounds = 5, .calls = 1000}};
+    static const struct argp parser = {
+        .options = cli_argp_options,
+        .parser = cli_parse_option,
+        .args_doc = "COMMAND [ARG...]",
+        .doc = cli_doc,
+        .children = children,
+    };
+    cli_parse parse = {.options = {.timeout = 10, .last = -1}, .bench = {.scale = 1, .rounds = 5, .calls = 1000}};
 
     argp_err_exit_status = 2;
     cli_text_init();

@@ -63,8 +63,7 @@ int cli_serve(cli_options *options)
     argv[n++] = "all-in-one";
     for (int i = first; i < options->n_args; i++) {
         placed = placed || strncmp(options->args[i], "--runtime-dir", 13) == 0 ||
-                 strncmp(options->args[i], "-d", 2) == 0 ||
-                 strncmp(options->args[i], "--help", 6) == 0;
+                 strncmp(options->args[i], "-d", 2) == 0 || strncmp(options->args[i], "--help", 6) == 0;
         if (strncmp(options->args[i], "--name=", 7) == 0) {
             system = options->args[i] + 7;
         } else if (strcmp(options->args[i], "--name") == 0 && i + 1 < options->n_args) {

@@ -18,8 +18,7 @@ int cli_connect(const cli_options *options, bool with_storage, cli_session *out)
 
     memset(out, 0, sizeof(*out));
     if (!options->address && tq_discover(options->system, &location, &err)) {
-        return cli_fail("%s\ntq: start one with `tq serve`, or give --address and --token-file",
-                        err.message);
+        return cli_fail("%s\ntq: start one with `tq serve`, or give --address and --token-file", err.message);
     }
     client.address = options->address ? options->address : location.address;
     client.libraries = options->address ? NULL : location.library;

@@ -15,13 +15,13 @@ static json_t *status_field(const tq_status_field *field)
     for (uint32_t d = 0; !field->ragged && d < field->ndim; d++) {
         json_array_append_new(shape, json_integer((json_int_t)field->shape[d]));
     }
-    return json_pack("{s:o, s:b, s:s, s:b, s:o, s:i, s:i, s:b}", "name", cli_json_text(field->name),
-                     "is_tensor", field->kind == TQ_TENSOR && !field->mixed, "dtype",
+    return json_pack("{s:o, s:b, s:s, s:b, s:o, s:i, s:i, s:b}", "name", cli_json_text(field->name), "is_tensor",
+                     field->kind == TQ_TENSOR && !field->mixed, "dtype",
                      field->mixed              ? "mixed"
                      : field->kind == TQ_VALUE ? "value"
                                                : cli_dtype(field->dtype, text),
-                     "ragged", field->ragged, "shape", shape, "produced", (int)field->produced,
-                     "lost", (int)field->lost, "mixed", field->mixed);
+                     "ragged", field->ragged, "shape", shape, "produced", (int)field->produced, "lost",
+                     (int)field->lost, "mixed", field->mixed);
 }
 
 static json_t *status_partition(const tq_status_partition *partition)
@@ -39,16 +39,15 @@ static json_t *status_partition(const tq_status_partition *partition)
     for (size_t i = 0; i < partition->n_tasks; i++) {
         const tq_status_task *task = &partition->tasks[i];
         cli_json_set(consumed, task->name, json_integer(task->consumed));
-        json_array_append_new(tasks, json_pack("{s:o, s:i}", "name", cli_json_text(task->name),
-                                               "consumed", (int)task->consumed));
+        json_array_append_new(
+            tasks, json_pack("{s:o, s:i}", "name", cli_json_text(task->name), "consumed", (int)task->consumed));
     }
     for (size_t i = 0; i < partition->n_lost; i++) {
         json_array_append_new(lost, json_integer(partition->lost[i]));
     }
-    return json_pack("{s:o, s:i, s:I, s:o, s:o, s:o, s:o, s:o}", "name",
-                     cli_json_text(partition->name), "samples", (int)partition->samples, "bytes",
-                     (json_int_t)partition->bytes, "fields", fields, "tasks", tasks, "produced",
-                     produced, "consumed", consumed, "lost", lost);
+    return json_pack("{s:o, s:i, s:I, s:o, s:o, s:o, s:o, s:o}", "name", cli_json_text(partition->name), "samples",
+                     (int)partition->samples, "bytes", (json_int_t)partition->bytes, "fields", fields, "tasks", tasks,
+                     "produced", produced, "consumed", consumed, "lost", lost);
 }
 
 static json_t *status_owner_json(const tq_status_owner *owner)
@@ -56,18 +55,16 @@ static json_t *status_owner_json(const tq_status_owner *owner)
     json_t *holders = json_array();
     for (size_t i = 0; i < owner->n_holders; i++) {
         const tq_status_pin *pin = &owner->holders[i];
-        json_array_append_new(
-            holders, json_pack("{s:o, s:o, s:I, s:I, s:I}", "client", cli_json_text(pin->client),
-                               "host", cli_json_text(pin->host), "pid", (json_int_t)pin->pid,
-                               "pins", (json_int_t)pin->pins, "bytes", (json_int_t)pin->bytes));
+        json_array_append_new(holders, json_pack("{s:o, s:o, s:I, s:I, s:I}", "client", cli_json_text(pin->client),
+                                                 "host", cli_json_text(pin->host), "pid", (json_int_t)pin->pid, "pins",
+                                                 (json_int_t)pin->pins, "bytes", (json_int_t)pin->bytes));
     }
-    return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
-                     cli_json_text(owner->name), "manager", cli_json_text(owner->manager),
-                     "present", owner->present, "blocks", (json_int_t)owner->blocks, "bytes",
-                     (json_int_t)owner->bytes, "used_bytes", (json_int_t)owner->used_bytes,
-                     "capacity_bytes", (json_int_t)owner->capacity_bytes, "pins",
-                     (json_int_t)owner->pins, "pinned_bytes", (json_int_t)owner->pinned_bytes,
-                     "waiting_puts", (json_int_t)owner->waiting_puts, "holders", holders);
+    return json_pack("{s:o, s:o, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name", cli_json_text(owner->name),
+                     "manager", cli_json_text(owner->manager), "present", owner->present, "blocks",
+                     (json_int_t)owner->blocks, "bytes", (json_int_t)owner->bytes, "used_bytes",
+                     (json_int_t)owner->used_bytes, "capacity_bytes", (json_int_t)owner->capacity_bytes, "pins",
+                     (json_int_t)owner->pins, "pinned_bytes", (json_int_t)owner->pinned_bytes, "waiting_puts",
+                     (json_int_t)owner->waiting_puts, "holders", holders);
 }
 
 static json_t *status_wait_json(const tq_status_wait *wait)
@@ -78,11 +75,10 @@ static json_t *status_wait_json(const tq_status_wait *wait)
     }
     return json_pack("{s:o, s:o, s:o, s:I, s:o, s:o, s:o, s:o, s:I, s:I, s:f, s:o, s:b}", "kind",
                      cli_json_text(wait->kind), "client", cli_json_text(wait->client), "host",
-                     cli_json_text(wait->host), "pid", (json_int_t)wait->pid, "task",
-                     cli_json_text(wait->task), "partition", cli_json_text(wait->partition),
-                     "fields", fields, "unit", cli_json_text(wait->owner), "wanted",
-                     (json_int_t)wait->wanted, "ready", (json_int_t)wait->ready, "age", wait->age,
-                     "missing", cli_json_text(wait->missing), "suspect", wait->suspect);
+                     cli_json_text(wait->host), "pid", (json_int_t)wait->pid, "task", cli_json_text(wait->task),
+                     "partition", cli_json_text(wait->partition), "fields", fields, "unit", cli_json_text(wait->owner),
+                     "wanted", (json_int_t)wait->wanted, "ready", (json_int_t)wait->ready, "age", wait->age, "missing",
+                     cli_json_text(wait->missing), "suspect", wait->suspect);
 }
 
 static json_t *status_json(const tq_system_status *status)
@@ -101,24 +97,21 @@ static json_t *status_json(const tq_system_status *status)
     }
     for (size_t i = 0; i < status->n_sessions; i++) {
         const tq_status_session *session = &status->sessions[i];
-        json_array_append_new(sessions, json_pack("{s:o, s:o, s:o, s:I, s:b, s:f}", "name",
-                                                  cli_json_text(session->name), "host",
-                                                  cli_json_text(session->host), "endpoint",
-                                                  cli_json_text(session->endpoint), "pid",
-                                                  (json_int_t)session->pid, "connected",
-                                                  session->connected, "age", session->age));
+        json_array_append_new(
+            sessions, json_pack("{s:o, s:o, s:o, s:I, s:b, s:f}", "name", cli_json_text(session->name), "host",
+                                cli_json_text(session->host), "endpoint", cli_json_text(session->endpoint), "pid",
+                                (json_int_t)session->pid, "connected", session->connected, "age", session->age));
     }
     for (size_t i = 0; i < status->n_waits; i++) {
         json_array_append_new(waits, status_wait_json(&status->waits[i]));
     }
-    return json_pack("{s:o, s:f, s:s, s:i, s:I, s:o, s:o, s:o, s:o}", "version",
-                     cli_json_text(status->version), "uptime", status->uptime, "epoch", epoch,
-                     "waiting", (int)status->waiting, "requests", (json_int_t)status->requests,
-                     "partitions", partitions, "storage", storage, "clients", sessions, "waits",
-                     waits);
+    return json_pack("{s:o, s:f, s:s, s:i, s:I, s:o, s:o, s:o, s:o}", "version", cli_json_text(status->version),
+                     "uptime", status->uptime, "epoch", epoch, "waiting", (int)status->waiting, "requests",
+                     (json_int_t)status->requests, "partitions", partitions, "storage", storage, "clients", sessions,
+                     "waits", waits);
 }
 
-/* One line per waiting call, with the reason.  Nothing if there are none. */
+/* One line per waiting call, with the reason. Nothing if there are none. */
 static void status_print_waits(const tq_system_status *status)
 {
     static const char *const columns[] = {"WAITING", "CLIENT", "TASK",   "WHERE",  "FIELDS",
@@ -134,16 +127,14 @@ static void status_print_waits(const tq_system_status *status)
         size_t used = 0;
         fields[0] = 0;
         for (size_t f = 0; f < wait->n_fields && used < sizeof(fields); f++) {
-            int n = snprintf(fields + used, sizeof(fields) - used, "%s%s", f ? ", " : "",
-                             wait->fields[f]);
+            int n = snprintf(fields + used, sizeof(fields) - used, "%s%s", f ? ", " : "", wait->fields[f]);
             used += n > 0 ? (size_t)n : 0;
         }
         cli_table_row(table);
         cli_table_cell(table, "%s", wait->kind);
         cli_table_cell(table, "%s", wait->client);
         cli_table_cell(table, "%s", wait->task);
-        cli_table_cell(table, "%s",
-                       put ? (wait->owner[0] ? wait->owner : "(none)") : wait->partition);
+        cli_table_cell(table, "%s", put ? (wait->owner[0] ? wait->owner : "(none)") : wait->partition);
         cli_table_cell(table, "%s", fields);
         if (put) {
             cli_table_cell(table, "%s", cli_bytes(wait->wanted, wanted));
@@ -161,7 +152,7 @@ static void status_print_waits(const tq_system_status *status)
     }
 }
 
-/* One line per client that reads blocks in place.  Nothing if there are none. */
+/* One line per client that reads blocks in place. Nothing if there are none. */
 static void status_print_pins(const tq_system_status *status)
 {
     static const char *const columns[] = {"PINNED BY", "HOST", ">PID", "STORAGE", ">PINS", ">SIZE"};
@@ -193,8 +184,7 @@ static void status_print_pins(const tq_system_status *status)
 /* One line per field of a partition: what was produced. */
 static void status_print_partitions(const tq_system_status *status)
 {
-    static const char *const columns[] = {"PARTITION", ">SAMPLES",  ">SIZE", "FIELD",
-                                          "TYPE",      ">PRODUCED", ">LOST"};
+    static const char *const columns[] = {"PARTITION", ">SAMPLES", ">SIZE", "FIELD", "TYPE", ">PRODUCED", ">LOST"};
     cli_table *table = cli_table_new(columns, 7);
     char text[32];
     char type[32];
@@ -231,7 +221,7 @@ static void status_print_partitions(const tq_system_status *status)
     }
 }
 
-/* One line per task and partition: what was consumed.  Nothing if there are none. */
+/* One line per task and partition: what was consumed. Nothing if there are none. */
 static void status_print_tasks(const tq_system_status *status)
 {
     static const char *const columns[] = {"TASK", "PARTITION", ">CONSUMED", ">SAMPLES"};
@@ -266,8 +256,7 @@ static const char *status_owner(const tq_status_owner *owner)
 
 static void status_print_owners(const tq_system_status *status)
 {
-    static const char *const columns[] = {"STORAGE", "MANAGER", "STATE",    ">BLOCKS",
-                                          ">USED",   ">PINNED", ">CAPACITY"};
+    static const char *const columns[] = {"STORAGE", "MANAGER", "STATE", ">BLOCKS", ">USED", ">PINNED", ">CAPACITY"};
     cli_table *table = cli_table_new(columns, 7);
     char used[32];
     char pinned[32];
@@ -323,8 +312,7 @@ static uint64_t status_puts(const tq_system_status *status)
 int cli_status(cli_options *options)
 {
     cli_session session = {0};
-    int status = options->n_args ? cli_usage("status takes no arguments")
-                                 : cli_connect(options, false, &session);
+    int status = options->n_args ? cli_usage("status takes no arguments") : cli_connect(options, false, &session);
     if (status) {
         return status;
     }
@@ -336,9 +324,8 @@ int cli_status(cli_options *options)
         } else {
             printf("up %.0f s, %" PRIu64 " request%s, %" PRIu32 " claim%s waiting, %" PRIu64
                    " put%s waiting for room\n\n",
-                   system->uptime, system->requests, system->requests == 1 ? "" : "s",
-                   system->waiting, system->waiting == 1 ? "" : "s", status_puts(system),
-                   status_puts(system) == 1 ? "" : "s");
+                   system->uptime, system->requests, system->requests == 1 ? "" : "s", system->waiting,
+                   system->waiting == 1 ? "" : "s", status_puts(system), status_puts(system) == 1 ? "" : "s");
             status_print_waits(system);
             if (system->n_partitions) {
                 status_print_partitions(system);

@@ -89,8 +89,7 @@ static void table_squeeze(cli_table *table, size_t terminal)
         size_t widest = table->columns;
         for (size_t c = 0; c < table->columns; c++) {
             size_t head = cli_cells(table->names[c]);
-            bool may = !table_is_right(table, c) && table->widths[c] > TABLE_NARROW &&
-                       table->widths[c] > head;
+            bool may = !table_is_right(table, c) && table->widths[c] > TABLE_NARROW && table->widths[c] > head;
             if (may && (widest == table->columns || table->widths[c] > table->widths[widest])) {
                 widest = c;
             }

@@ -1,6 +1,6 @@
 /*
- * text.c - names and values made safe for people to see: anything that a terminal could take for a command is escaped, and
- * widths are counted in display cells, not in bytes.
+ * text.c - names and values made safe for people to see: anything that a terminal could take for a command is escaped,
+ * and widths are counted in display cells, not in bytes.
  */
 #include "cli/cli.h"
 

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A float of few bits: 1 sign bit, `exponent` bits, `mantissa` bits, the usual bias.  `special`: the highest exponent
+/* A float of few bits: 1 sign bit, `exponent` bits, `mantissa` bits, the usual bias. `special`: the highest exponent
  * means infinity and NaN; else only all ones is NaN (the fn formats). */
 static double value_small_float(uint32_t bits, int exponent, int mantissa, bool special)
 {
@@ -71,9 +71,8 @@ static json_t *value_element(tq_dtype dtype, const uint8_t *data)
     uint64_t raw = dtype.bits <= 64 ? value_unsigned(data, dtype.bits) : 0;
     switch (dtype.code) {
     case TQ_INT:
-        return json_integer(dtype.bits == 64
-                                ? (json_int_t)raw
-                                : (json_int_t)(raw << (64 - dtype.bits)) >> (64 - dtype.bits));
+        return json_integer(dtype.bits == 64 ? (json_int_t)raw
+                                             : (json_int_t)(raw << (64 - dtype.bits)) >> (64 - dtype.bits));
     case TQ_UINT:
         return raw <= INT64_MAX ? json_integer((json_int_t)raw) : json_real((double)raw);
     case TQ_BOOL:
@@ -94,8 +93,7 @@ static json_t *value_element(tq_dtype dtype, const uint8_t *data)
     }
 }
 
-static json_t *value_tensor(tq_dtype dtype, uint32_t ndim, const uint64_t *dims,
-                            const uint8_t **data)
+static json_t *value_tensor(tq_dtype dtype, uint32_t ndim, const uint64_t *dims, const uint8_t **data)
 {
     if (ndim == 0) {
         json_t *element = value_element(dtype, *data);
@@ -142,8 +140,7 @@ static json_t *value_object(const msgpack_object *object)
     case MSGPACK_OBJECT_BIN:
         return json_pack("{s:I}", "$bytes", (json_int_t)object->via.bin.size);
     case MSGPACK_OBJECT_EXT:
-        return json_pack("{s:i, s:I}", "$ext", (int)object->via.ext.type, "bytes",
-                         (json_int_t)object->via.ext.size);
+        return json_pack("{s:i, s:I}", "$ext", (int)object->via.ext.type, "bytes", (json_int_t)object->via.ext.size);
     case MSGPACK_OBJECT_ARRAY:
         out = json_array();
         for (uint32_t i = 0; i < object->via.array.size; i++) {
@@ -155,8 +152,7 @@ static json_t *value_object(const msgpack_object *object)
         for (uint32_t i = 0; i < object->via.map.size; i++) {
             const msgpack_object_kv *pair = &object->via.map.ptr[i];
             json_t *key = value_object(&pair->key);
-            char *text =
-                json_is_string(key) ? NULL : json_dumps(key, JSON_ENCODE_ANY | JSON_COMPACT);
+            char *text = json_is_string(key) ? NULL : json_dumps(key, JSON_ENCODE_ANY | JSON_COMPACT);
             const char *name = text ? text : json_string_value(key);
             if (name) {
                 json_object_set_new(out, name, value_object(&pair->val));
@@ -190,9 +186,7 @@ json_t *cli_msgpack(const uint8_t *bytes, size_t size)
     json_t *out;
 
     msgpack_unpacked_init(&unpacked);
-    if (msgpack_unpack_next(&unpacked, (const char *)bytes, size, &offset) ==
-            MSGPACK_UNPACK_SUCCESS &&
-        offset == size) {
+    if (msgpack_unpack_next(&unpacked, (const char *)bytes, size, &offset) == MSGPACK_UNPACK_SUCCESS && offset == size) {
         out = value_object(&unpacked.data);
     } else {
         out = value_not_encoded(bytes, size);

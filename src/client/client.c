@@ -1,8 +1,8 @@
 /*
  * client.c - opening and closing clients, and their options.
  *
- * A client is reference-counted: one reference is the user's, which tq_client_close releases, and each op holds one, so that
- * ops may be freed after their client was closed.
+ * A client is reference-counted: one reference is the user's, which tq_client_close releases, and each op holds one,
+ * so that ops may be freed after their client was closed.
  */
 #include "client/client.h"
 
@@ -46,23 +46,20 @@ static int client_copy(tqi_region *region, const char *text, const char **out, t
     return TQ_OK;
 }
 
-static int client_token(const tq_client_options *from, const char *token_file, tqi_net_token *out,
-                        tq_error *err)
+static int client_token(const tq_client_options *from, const char *token_file, tqi_net_token *out, tq_error *err)
 {
     size_t size;
     if (!from->token) {
         if (!token_file || !token_file[0]) {
-            return tqi_error_set(
-                err, TQ_EAUTH,
-                "neither a token nor a token file is given: set token_file or TQ_TOKEN_FILE to "
-                "the file with the system's secret");
+            return tqi_error_set(err, TQ_EAUTH,
+                                 "neither a token nor a token file is given: set token_file or TQ_TOKEN_FILE to "
+                                 "the file with the system's secret");
         }
         return tqi_net_token_load(token_file, out, err);
     }
     size = strlen(from->token);
     if (size == 0 || size > sizeof out->bytes) {
-        return tqi_error_set(err, TQ_EAUTH, "the token has %zu bytes, expected 1 to %zu", size,
-                             sizeof out->bytes);
+        return tqi_error_set(err, TQ_EAUTH, "the token has %zu bytes, expected 1 to %zu", size, sizeof out->bytes);
     }
     memcpy(out->bytes, from->token, size);
     out->size = size;
@@ -79,8 +76,7 @@ static int client_options(tqi_client_saved_options *to, const tq_client_options 
     int code;
 
     if (from->size != sizeof *from) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "tq_client_options.size is %zu, this library expects %zu", from->size,
+        return tqi_error_set(err, TQ_EINVAL, "tq_client_options.size is %zu, this library expects %zu", from->size,
                              sizeof *from);
     }
     if (!address) {
@@ -102,9 +98,7 @@ static int client_options(tqi_client_saved_options *to, const tq_client_options 
     code = code ? code : client_copy(&to->region, from->name, &to->name, err);
     code = code ? code : client_copy(&to->region, from->manager, &to->manager, err);
     code = code ? code : client_copy(&to->region, from->manager_config, &to->manager_config, err);
-    code = code ? code
-                : client_copy(&to->region, from->node ? from->node : getenv("TQ_NODE"), &to->node,
-                              err);
+    code = code ? code : client_copy(&to->region, from->node ? from->node : getenv("TQ_NODE"), &to->node, err);
     code = code ? code : client_copy(&to->region, libraries, &to->libraries, err);
     to->own_timeout = from->timeout != 0;
     to->timeout = to->own_timeout ? from->timeout : TQI_CONFIG_CLIENT_TIMEOUT_DEFAULT;
@@ -177,8 +171,8 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
     return TQ_OK;
 }
 
-/* Waits, with the lock held, for the loop thread to finish.  Returns false if storage work takes too long: the loop thread
- * then cleans up after itself. */
+/* Waits, with the lock held, for the loop thread to finish. Returns false if storage work takes too long: the loop
+ * thread then cleans up after itself. */
 static bool client_ended(tq_client *client, tqi_client_runtime *rt)
 {
     uint64_t until = tqi_deadline(CLIENT_CLOSE_S);
@@ -217,12 +211,11 @@ void tq_client_close(tq_client *client)
     }
     if (!ended) {
         /* Under the lock, because the client may be gone once it is released. */
-        tqi_log(
-            TQI_WARN, "client",
-            "client of %s: its storage has not ended its work %d s after close, which goes on "
-            "without being waited for; what it does not remove is left for other clients of the "
-            "system, or, after its end, for the next one",
-            client->options.address, CLIENT_CLOSE_S);
+        tqi_log(TQI_WARN, "client",
+                "client of %s: its storage has not ended its work %d s after close, which goes on "
+                "without being waited for; what it does not remove is left for other clients of the "
+                "system, or, after its end, for the next one",
+                client->options.address, CLIENT_CLOSE_S);
     }
     pthread_mutex_unlock(&client->lock);
     if (rt && (on_loop || !ended)) {

@@ -1,12 +1,13 @@
 /*
- * client.h - types and functions shared by the files of the client: client, runtime (its loop thread), operations, tasks.
+ * client.h - types and functions shared by the files of the client: client, runtime (its loop thread), operations,
+ * tasks.
  *
- * Threads.  A tq_client has at most one runtime: a thread that runs a libuv loop, and everything that talks to the system
- * runs there.  Calls are prepared on the caller's thread as a task (checked, copied), then queued.  One lock per client
- * guards its queue, its cancel list and the pointer to its runtime; it is never held during a callback, and no other lock is
- * taken while it is held.
+ * Threads. A tq_client has at most one runtime: a thread that runs a libuv loop, and everything that talks to the
+ * system runs there. Calls are prepared on the caller's thread as a task (checked, copied), then queued. One lock per
+ * client guards its queue, its cancel list and the pointer to its runtime; it is never held during a callback, and no
+ * other lock is taken while it is held.
  *
- * A task is one started call.  It belongs to the loop thread from the moment it is queued, is
+ * A task is one started call. It belongs to the loop thread from the moment it is queued, is
  * linked in runtime->tasks until it is freed, and may live longer than its op (a cancelled read
  * whose manager still writes).
  */
@@ -30,7 +31,7 @@ typedef struct tqi_client_collector tqi_client_collector;
 typedef struct tqi_client_side_job tqi_client_side_job;
 typedef struct tqi_client_borrows tqi_client_borrows;
 
-/* --------------------------------------------------------------------------------------- client */
+/* --- client --------------------------------------------------------------- */
 
 /* Options of tq_client_open, copied; a forked child reopens with them. */
 typedef struct tqi_client_saved_options {
@@ -63,9 +64,9 @@ bool tqi_client_waits_look(tqi_client_waits *waits);
 void tqi_client_waits_learn(tqi_client_waits *waits, bool looked, bool crowded, uint64_t ns);
 
 struct tq_client {
-    tq_client *prev, *next; /* list of all clients of the process, for fork; under the lock of
-                               fork.c */
-    _Atomic uint32_t refs;  /* the user's, and one per op */
+    /* list of all clients of the process, for fork; under the lock of fork.c */
+    tq_client *prev, *next;
+    _Atomic uint32_t refs; /* the user's, and one per op */
     tqi_client_saved_options options;
     _Atomic uint64_t epoch;
     _Atomic uint64_t events_epoch; /* of the events that it had last; 0: none */
@@ -73,10 +74,10 @@ struct tq_client {
 
     pthread_mutex_t lock;
     pthread_cond_t changed;      /* runtime's state, pause and quiet */
-    tqi_client_runtime *runtime;        /* NULL after fork until the first call */
+    tqi_client_runtime *runtime; /* NULL after fork until the first call */
     _Atomic uint32_t generation; /* raised in every forked child */
-    tq_error ended; /* code 0, or why its system has ended; kept so that a forked child knows it at
-                       once */
+    /* code 0, or why its system has ended; kept so that a forked child knows it at once */
+    tq_error ended;
     bool closing;
     bool woken; /* the async was sent and the queue has not been drained since */
     bool pause; /* a fork is waiting for the loop thread to pause */
@@ -92,7 +93,7 @@ void tqi_client_unref(tq_client *client);
 /* Wakes the loop thread; with the lock held. */
 void tqi_client_wake(tq_client *client);
 
-/* -------------------------------------------------------------------------------------- runtime */
+/* --- runtime -------------------------------------------------------------- */
 
 typedef enum tqi_client_runtime_state {
     TQI_CLIENT_RUNTIME_OPENING = 0,
@@ -111,8 +112,8 @@ struct tqi_client_runtime {
     tqi_client_runtime_state state;
     bool quiet; /* the loop thread runs no code of ours: it is parked, or in a user's callback */
     bool deaf;  /* the async must not be sent any more */
-    bool self_free; /* closed in its own callback, or not waited for: the thread frees the runtime
-                      and client */
+    /* closed in its own callback, or not waited for: the thread frees the runtime and client */
+    bool self_free;
     tq_error error; /* why it failed; written once, before state becomes FAILED */
 
     /* loop thread only */
@@ -133,7 +134,7 @@ struct tqi_client_runtime {
     bool manager_open;
     bool manager_closing;
     bool handles_closing;
-    tqi_client_task *tasks;                 /* all tasks that have begun or are waiting for the opening */
+    tqi_client_task *tasks;          /* all tasks that have begun or are waiting for the opening */
     _Atomic unsigned works;          /* in the thread pool; closing reads it */
     unsigned host_calls;             /* grant, owners, abandon */
     uint64_t sessions;               /* at the controller, so far */
@@ -148,8 +149,8 @@ struct tqi_client_runtime {
     tqi_manager_internal internal;
     tqi_client_collector *collector;
     tqi_client_side_job *side_jobs; /* checkpoint.h: at the manager */
-    struct save_task *saves; /* save.c: those with a snapshot */
-    char *manager_config;    /* what the manager was opened with */
+    struct save_task *saves;        /* save.c: those with a snapshot */
+    char *manager_config;           /* what the manager was opened with */
 };
 
 /* Starts a runtime for the client; with the client's lock held. */
@@ -162,8 +163,8 @@ void tqi_client_runtime_stop(tqi_client_runtime *rt, const tq_error *err);
 void tqi_client_runtime_ready(tqi_client_runtime *rt);
 /* Notes that a task with that deadline is waiting for the opening. */
 void tqi_client_runtime_expect(tqi_client_runtime *rt, uint64_t deadline);
-/* open.c: connects to the controller, asks how the system stores data and opens the manager; finishes with tqi_client_runtime_ready
- * or _stop. */
+/* open.c: connects to the controller, asks how the system stores data and opens the manager; finishes with
+ * tqi_client_runtime_ready or _stop. */
 void tqi_client_runtime_open(tqi_client_runtime *rt);
 /* Whether the caller is the client's loop thread. */
 bool tqi_client_on_loop(tq_client *client);
@@ -191,7 +192,7 @@ void tqi_client_pool_lock(void);
 void tqi_client_pool_unlock(void);
 void tqi_client_pool_forked(void);
 
-/* ----------------------------------------------------------------------------------- operations */
+/* --- operations ----------------------------------------------------------- */
 
 /* op->state */
 #define TQI_CLIENT_OP_DONE   0u /* or never started */
@@ -205,12 +206,12 @@ struct tq_op {
     void *arg;
     double timeout;
     _Atomic uint32_t state;
-    uint32_t generation; /* of the client when it was started */
-    pthread_t ender;     /* while ENDING */
-    bool *freed;         /* while ENDING: set by tq_op_free in the callback */
-    bool free_when_done; /* freed in a callback of another op; loop thread */
-    tqi_client_task *task;      /* while BUSY; NULL once it has ended and its callback is due */
-    tq_op *next;         /* in the client's queue or the runtime's ended list */
+    uint32_t generation;   /* of the client when it was started */
+    pthread_t ender;       /* while ENDING */
+    bool *freed;           /* while ENDING: set by tq_op_free in the callback */
+    bool free_when_done;   /* freed in a callback of another op; loop thread */
+    tqi_client_task *task; /* while BUSY; NULL once it has ended and its callback is due */
+    tq_op *next;           /* in the client's queue or the runtime's ended list */
     tq_op *cancel_prev, *cancel_next;
     bool cancel_queued; /* under the client's lock, like the two above */
 
@@ -233,18 +234,18 @@ struct tq_op {
     _Atomic uint64_t to_move;
 };
 
-/* ---------------------------------------------------------------------------------------- tasks */
+/* --- tasks ---------------------------------------------------------------- */
 
-/* What a kind of call does.  All functions run on the loop thread, except fini (any thread). */
+/* What a kind of call does. All functions run on the loop thread, except fini (any thread). */
 typedef struct tqi_client_task_type {
     size_t size;
     /* Begins the task; it finishes, now or later, with tqi_client_task_end and tqi_client_task_free. */
     void (*begin)(tqi_client_task *task);
-    /* The user cancelled: task->canceled is set, and the op has not ended.  NULL: the request in flight is cancelled. */
+    /* The user cancelled: task->canceled is set, and the op has not ended. NULL: the request in flight is cancelled. */
     void (*cancel)(tqi_client_task *task);
     /* Frees whatever is not in the task's region; may be NULL. */
     void (*fini)(tqi_client_task *task);
-    /* Its arguments point to bytes that are not copied.  They may be results of the op, which the task then keeps. */
+    /* Its arguments point to bytes that are not copied. They may be results of the op, which the task then keeps. */
     bool takes_slices;
 } tqi_client_task_type;
 
@@ -260,17 +261,17 @@ typedef struct tqi_client_results {
 struct tqi_client_task {
     const tqi_client_task_type *type;
     tqi_client_runtime *rt;       /* once begun */
-    tq_op *op;             /* NULL once ended */
+    tq_op *op;                    /* NULL once ended */
     tqi_client_task *prev, *next; /* runtime->tasks */
     uint64_t deadline;
     tqi_net_call *call; /* request in flight */
     void (*answered)(tqi_client_task *task, tqi_net_answer *answer);
     bool begun;
     bool canceled;
-    tqi_client_results former;   /* see takes_slices */
-    uint64_t waits_since; /* notice.c: loop time in ms; 0: it does not wait, or was asked about */
-    uint8_t asks;         /* how often; after an empty answer it is asked again */
-    bool over;            /* cancelled because the system has ended: that is its error */
+    tqi_client_results former; /* see takes_slices */
+    uint64_t waits_since;      /* notice.c: loop time in ms; 0: it does not wait, or was asked about */
+    uint8_t asks;              /* how often; after an empty answer it is asked again */
+    bool over;                 /* cancelled because the system has ended: that is its error */
     tqi_region region;
 };
 
@@ -289,12 +290,13 @@ static inline void tqi_client_notice_watch(tqi_client_task *task)
     }
 }
 
-/* Prepares a call on an op and checks that the op is not in progress.  The op's results stay until the call is submitted,
- * because they may be its arguments.  NULL with *code set on failure. */
+/* Prepares a call on an op and checks that the op is not in progress. The op's results stay until the call is
+ * submitted, because they may be its arguments. NULL with *code set on failure. */
 tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *type, int *code);
-/* Forgets the op's results, then queues the task, or frees it and gives the op the error.  Returns what the call returns. */
+/* Forgets the op's results, then queues the task, or frees it and gives the op the error. Returns what the call
+ * returns. */
 int tqi_client_task_submit(tq_op *op, tqi_client_task *task, int code, tq_error *err);
-/* Completes the op of a task (the task itself lives on); its results are in place.  err NULL or code 0: success.
+/* Completes the op of a task (the task itself lives on); its results are in place. err NULL or code 0: success.
  * */
 void tqi_client_task_end(tqi_client_task *task, const tq_error *err);
 /* Frees a task that has ended its op. */
@@ -304,10 +306,10 @@ void tqi_client_task_finish(tqi_client_task *task, const tq_error *err);
 /* Sends a request to the controller; `answered` is called with its answer. On an error nothing was
  * started. */
 int tqi_client_task_call(tqi_client_task *task, uint16_t kind, const ProtobufCMessage *message,
-                  void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err);
+                         void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err);
 /* The same with all arguments; sets done and arg itself. */
 int tqi_client_task_call_args(tqi_client_task *task, tqi_net_call_args *args,
-                       void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err);
+                              void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err);
 /* Called by the loop thread for queued ops and cancels. */
 void tqi_client_task_begin(tqi_client_runtime *rt, tqi_client_task *task);
 void tqi_client_task_cancel(tqi_client_task *task);
@@ -327,24 +329,23 @@ uint64_t tqi_client_remaining_ms(uint64_t deadline);
 /* Gives ids back to the controller; no result is reported. */
 void tqi_client_abandon(tqi_client_runtime *rt, const uint64_t *ids, size_t n, bool done);
 
-/* ------------------------------------------------------------------------------- plain requests */
+/* --- plain requests ------------------------------------------------------- */
 
 /* Decodes a checked reply into the op; if that fails, the op ends with the error. */
 typedef int (*tqi_client_decode_fn)(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *reply,
-                             tq_error *err);
+                                    tq_error *err);
 
 /* A call that is one request. */
 typedef struct tqi_client_request_task {
     tqi_client_task task;
     uint16_t kind;
-    ProtobufCMessage *message; /* in the region */
-    tqi_client_decode_fn decode;      /* NULL: the reply says nothing */
-    uint64_t *
-        timeout_ms; /* field of the message, filled in when it is sent; NULL: the server does not wait */
-    const char *partition; /* for the decoder */
-    size_t n;              /* for the decoder: rows or names requested */
-    bool quiet_timeout;    /* a deadline is not an error: decode is called with NULL */
-    bool claim;            /* an answer that is no longer wanted is released */
+    ProtobufCMessage *message;   /* in the region */
+    tqi_client_decode_fn decode; /* NULL: the reply says nothing */
+    uint64_t *timeout_ms;        /* field of the message, filled in when it is sent; NULL: the server does not wait */
+    const char *partition;       /* for the decoder */
+    size_t n;                    /* for the decoder: rows or names requested */
+    bool quiet_timeout;          /* a deadline is not an error: decode is called with NULL */
+    bool claim;                  /* an answer that is no longer wanted is released */
 } tqi_client_request_task;
 
 /* clear.c: clears that have begun, as the op's result. */
@@ -352,6 +353,6 @@ int tqi_client_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, 
 
 /* Makes one with an empty message; NULL with *code set, which the call then returns. */
 tqi_client_request_task *tqi_client_request_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
-                          tqi_client_decode_fn decode, int *code);
+                                                 tqi_client_decode_fn decode, int *code);
 
 #endif

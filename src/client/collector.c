@@ -1,13 +1,13 @@
 /*
- * collect.c - serving a store that has no server process of ours: registers the manager's shared owner at the controller and
- * removes dead blocks.  One Collect request at a time waits at the controller; its answer names dead ids, which the manager
- * removes, and the next Collect confirms that.  If a write to an id may still arrive, the controller names the id once more
- * when none can, to whichever client collects then; so nothing is remembered here.  After an error the loop waits and
- * registers again.
+ * collect.c - serving a store that has no server process of ours: registers the manager's shared owner at the
+ * controller and removes dead blocks. One Collect request at a time waits at the controller; its answer names dead
+ * ids, which the manager removes, and the next Collect confirms that. If a write to an id may still arrive, the
+ * controller names the id once more when none can, to whichever client collects then; so nothing is remembered here.
+ * After an error the loop waits and registers again.
  *
- * Block ids start over with every epoch of the controller, and so does the store's incarnation: the manager is asked for it
- * at every registration.  Blocks of an earlier epoch that are still to be removed are forgotten, because they went with that
- * epoch.
+ * Block ids start over with every epoch of the controller, and so does the store's incarnation: the manager is asked
+ * for it at every registration. Blocks of an earlier epoch that are still to be removed are forgotten, because they
+ * went with that epoch.
  */
 #include "client/client.h"
 
@@ -63,8 +63,8 @@ static void collect_fail(tqi_client_collector *c, const tq_error *err)
         return;
     }
     /* An orderly end is not a failure. */
-    tqi_log(err->code == TQ_EENDED ? TQI_INFO : TQI_WARN, "client",
-            "collecting for %s: %s; trying again", c->owner, err->message);
+    tqi_log(err->code == TQ_EENDED ? TQI_INFO : TQI_WARN, "client", "collecting for %s: %s; trying again", c->owner,
+            err->message);
     uv_timer_start(&c->retry, collect_on_retry, COLLECT_RETRY_MS, 0);
 }
 
@@ -79,11 +79,10 @@ static void collect_removed(const tq_error *err, void *arg)
     c->ids = NULL;
     if (err && err->code != TQ_OK) {
         if (c->stopping) {
-            tqi_log(
-                TQI_WARN, "client",
-                "closing: %zu dead block%s may be left in %s, for other clients of the system, or, "
-                "after its end, for the next one to remove: %s",
-                c->n_ids, tqi_text_s(c->n_ids), c->owner, err->message);
+            tqi_log(TQI_WARN, "client",
+                    "closing: %zu dead block%s may be left in %s, for other clients of the system, or, "
+                    "after its end, for the next one to remove: %s",
+                    c->n_ids, tqi_text_s(c->n_ids), c->owner, err->message);
         }
         collect_fail(c, err);
         return;
@@ -93,17 +92,15 @@ static void collect_removed(const tq_error *err, void *arg)
 }
 
 /* The last *n_late ids are those that will be named once more. */
-static int collect_ids(const Tq__CollectDeadReply *reply, uint64_t **out, size_t *n_out, size_t *n_late,
-                       tq_error *err)
+static int collect_ids(const Tq__CollectDeadReply *reply, uint64_t **out, size_t *n_out, size_t *n_late, tq_error *err)
 {
     size_t n = 0;
     size_t done = 0;
     uint64_t *ids;
 
     if (reply->n_count != reply->n_first || reply->writer_done.len != reply->n_first) {
-        return tqi_error_set(err, TQ_EPROTO,
-                             "dead blocks: %zu ranges with %zu counts and %zu flags",
-                             reply->n_first, reply->n_count, reply->writer_done.len);
+        return tqi_error_set(err, TQ_EPROTO, "dead blocks: %zu ranges with %zu counts and %zu flags", reply->n_first,
+                             reply->n_count, reply->writer_done.len);
     }
     for (size_t i = 0; i < reply->n_first; i++) {
         n += reply->count[i];
@@ -171,11 +168,13 @@ static void collect_answered(tqi_net_call *call, tqi_net_answer *answer, void *a
 static void collect_next(tqi_client_collector *c)
 {
     Tq__CollectDead message;
-    tqi_net_call_args args = {.kind = TQI_COLLECT_DEAD,
-                          .message = &message.base,
-                          .deadline = TQI_NEVER,
-                          .done = collect_answered,
-                          .arg = c};
+    tqi_net_call_args args = {
+        .kind = TQI_COLLECT_DEAD,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = collect_answered,
+        .arg = c,
+    };
     tqi_net_call *call;
     tq_error err = {0};
 
@@ -228,9 +227,7 @@ static int collect_ask(tqi_client_collector *c, tq_error *err)
     const char *owner = rt->manager->owner(rt->manager_state, &incarnation);
 
     if (!owner || !owner[0] || !rt->manager->remove) {
-        return tqi_error_set(err, TQ_EINTERNAL,
-                             "storage manager %s names no owner or cannot remove",
-                             rt->manager->type);
+        return tqi_error_set(err, TQ_EINTERNAL, "storage manager %s names no owner or cannot remove", rt->manager->type);
     }
     c->owner = owner;
     c->incarnation = incarnation;
@@ -238,8 +235,7 @@ static int collect_ask(tqi_client_collector *c, tq_error *err)
     return TQ_OK;
 }
 
-static void collect_describe(const tqi_client_collector *c, uint64_t incarnation,
-                             Tq__RegisterOwner *message)
+static void collect_describe(const tqi_client_collector *c, uint64_t incarnation, Tq__RegisterOwner *message)
 {
     tq__register_owner__init(message);
     message->name = (char *)(uintptr_t)c->owner;
@@ -251,11 +247,13 @@ static void collect_describe(const tqi_client_collector *c, uint64_t incarnation
 static void collect_register(tqi_client_collector *c)
 {
     Tq__RegisterOwner message;
-    tqi_net_call_args args = {.kind = TQI_REGISTER_OWNER,
-                          .message = &message.base,
-                          .deadline = TQI_NEVER,
-                          .done = collect_registered,
-                          .arg = c};
+    tqi_net_call_args args = {
+        .kind = TQI_REGISTER_OWNER,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = collect_registered,
+        .arg = c,
+    };
     tqi_net_call *call;
     tq_error err = {0};
 
@@ -304,16 +302,18 @@ static void collect_announced(tqi_net_call *call, tqi_net_answer *answer, void *
     collect_release(c);
 }
 
-/* The new session serves the owner before anything else is requested: a put that takes new block ids because its session was
- * lost will find the owner. */
+/* The new session serves the owner before anything else is requested: a put that takes new block ids because its
+ * session was lost will find the owner. */
 static void collect_announce(tqi_client_collector *c)
 {
     Tq__RegisterOwner message;
-    tqi_net_call_args args = {.kind = TQI_REGISTER_OWNER,
-                          .message = &message.base,
-                          .deadline = TQI_NEVER,
-                          .done = collect_announced,
-                          .arg = c};
+    tqi_net_call_args args = {
+        .kind = TQI_REGISTER_OWNER,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = collect_announced,
+        .arg = c,
+    };
     tqi_net_call *call;
     tq_error err = {0};
     uint64_t incarnation = 0;

@@ -26,12 +26,10 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
         return tqi_error_null(err, "tq_runtime_dir: out");
     }
     /* In a container the variable may name a directory that does not exist or belongs to another user. */
-    if (runtime && stat(runtime, &status) == 0 && S_ISDIR(status.st_mode) &&
-        access(runtime, W_OK | X_OK) == 0) {
+    if (runtime && stat(runtime, &status) == 0 && S_ISDIR(status.st_mode) && access(runtime, W_OK | X_OK) == 0) {
         written = snprintf(out, size, "%s/ctq", runtime);
     } else {
-        written = snprintf(out, size, "%s/ctq-%u", temporary && *temporary ? temporary : "/tmp",
-                           (unsigned)geteuid());
+        written = snprintf(out, size, "%s/ctq-%u", temporary && *temporary ? temporary : "/tmp", (unsigned)geteuid());
     }
     if (written < 0 || (size_t)written >= size) {
         return tqi_error_set(err, TQ_ENAME, "the runtime directory's path is too long");
@@ -53,15 +51,16 @@ static int discover_check_name(const char *name, tq_error *err)
 }
 
 /* Opens a system's directory in the directory of all systems. */
-static int discover_system(int base_fd, const char *base, const char *name, bool make, int *fd,
-                           tq_error *err)
+static int discover_system(int base_fd, const char *base, const char *name, bool make, int *fd, tq_error *err)
 {
     char path[1024 + 300];
     snprintf(path, sizeof(path), "%s/%s", base, name);
-    const tqi_owndir which = {.at = base_fd,
-                              .name = name,
-                              .shown = path,
-                              .remedy = "remove it, or choose another name for the system"};
+    const tqi_owndir which = {
+        .at = base_fd,
+        .name = name,
+        .shown = path,
+        .remedy = "remove it, or choose another name for the system",
+    };
     return tqi_owndir_open(&which, make, fd, err);
 }
 
@@ -82,7 +81,8 @@ int tq_runtime_open(const char *name, bool make, int *fd, tq_error *err)
         .at = AT_FDCWD,
         .name = base,
         .shown = base,
-        .remedy = "set XDG_RUNTIME_DIR or TMPDIR to a directory that this user alone can write to"};
+        .remedy = "set XDG_RUNTIME_DIR or TMPDIR to a directory that this user alone can write to",
+    };
     rc = tqi_owndir_open(&which, make, &opened, err);
     if (rc || !name) {
         if (!rc) {
@@ -100,8 +100,7 @@ void tq_runtime_clear(int fd)
     tqi_owndir_clear(fd);
 }
 
-static int discover_copy(char *out, size_t size, const json_t *handle, const char *key,
-                         const char *path, tq_error *err)
+static int discover_copy(char *out, size_t size, const json_t *handle, const char *key, const char *path, tq_error *err)
 {
     const char *value = json_string_value(json_object_get(handle, key));
     if (!value || strlen(value) >= size) {
@@ -123,14 +122,12 @@ static int discover_handle(const char *name, tq_location *out, tq_error *err)
     int rc = tq_runtime_dir(base, sizeof(base), err);
     rc = rc ? rc : tq_runtime_open(name, false, &dir, err);
     snprintf(path, sizeof(path), "%s/%s/handle.json", base, name);
-    rc =
-        rc ? rc : tqi_owndir_read(dir, "handle.json", path, DISCOVER_HANDLE_MAX, &text, &size, err);
+    rc = rc ? rc : tqi_owndir_read(dir, "handle.json", path, DISCOVER_HANDLE_MAX, &text, &size, err);
     if (dir >= 0) {
         close(dir);
     }
     if (rc == TQ_EUNREACHABLE) {
-        return tqi_error_set(err, TQ_EUNREACHABLE,
-                             "no system '%s': TQ_ADDRESS is not set and there is no handle %s",
+        return tqi_error_set(err, TQ_EUNREACHABLE, "no system '%s': TQ_ADDRESS is not set and there is no handle %s",
                              name, path);
     }
     if (rc) {
@@ -143,8 +140,7 @@ static int discover_handle(const char *name, tq_location *out, tq_error *err)
     }
     rc = discover_copy(out->address, sizeof(out->address), handle, "address", path, err);
     if (!rc) {
-        rc = discover_copy(out->token_file, sizeof(out->token_file), handle, "token_file", path,
-                           err);
+        rc = discover_copy(out->token_file, sizeof(out->token_file), handle, "token_file", path, err);
     }
     if (!rc) {
         rc = discover_copy(out->name, sizeof(out->name), handle, "name", path, err);
@@ -169,8 +165,7 @@ int tq_discover(const char *name, tq_location *out, tq_error *err)
     }
     memset(out, 0, sizeof(*out));
     if (!name && address && *address) {
-        if (strlen(address) >= sizeof(out->address) ||
-            strlen(token_file ? token_file : "") >= sizeof(out->token_file)) {
+        if (strlen(address) >= sizeof(out->address) || strlen(token_file ? token_file : "") >= sizeof(out->token_file)) {
             return tqi_error_set(err, TQ_ENAME, "TQ_ADDRESS or TQ_TOKEN_FILE is too long");
         }
         snprintf(out->address, sizeof(out->address), "%s", address);

@@ -1,16 +1,16 @@
 /*
  * fork.c - clients in a forking process.
  *
- * - prepare: every loop thread is asked to pause where no network code is on its stack (parked in its queue, or in a user's
- *   callback), and all locks of the client are taken: list of clients, each client, buffer pool.
+ * - prepare: every loop thread is asked to pause where no network code is on its stack (parked in its queue, or in a
+ *   user's callback), and all locks of the client are taken: list of clients, each client, buffer pool.
  * - parent: everything resumes.
- * - child: the loop threads do not exist.  Each runtime is abandoned: the descriptors of its
- *   connections are closed (the servers do not notice, as the parent still holds them), its manager drops what it must not
- *   share, and its memory stays as it was.  The first call makes a new runtime with its own session.
+ * - child: the loop threads do not exist. Each runtime is abandoned: the descriptors of its connections are closed
+ *   (the servers do not notice, as the parent still holds them), its manager drops what it must not share, and its
+ *   memory stays as it was.  The first call makes a new runtime with its own session.
  *
- * A loop thread that does not pause within FORK_WAIT_S (its manager or a callback is blocked on something that the forking
- * thread holds) is not waited for any longer.  Its runtime may then be in the middle of a change, so the child leaves it
- * alone and keeps the descriptors.
+ * A loop thread that does not pause within FORK_WAIT_S (its manager or a callback is blocked on something that the
+ * forking thread holds) is not waited for any longer. Its runtime may then be in the middle of a change, so the child
+ * leaves it alone and keeps the descriptors.
  */
 #include "client/client.h"
 #include "client/get/borrows.h"
@@ -26,10 +26,9 @@
 
 #define FORK_WAIT_S 0.5
 
-/* A child closes the descriptor that wakes a loop, which libuv keeps in a private field of uv_loop_t without an accessor.
- * Users embed the loop in their own structures, so its layout cannot change within a major version. */
-_Static_assert(UV_VERSION_MAJOR == 1,
-               "look where this libuv keeps the descriptor of uv_async_send");
+/* A child closes the descriptor that wakes a loop, which libuv keeps in a private field of uv_loop_t without an
+ * accessor. Users embed the loop in their own structures, so its layout cannot change within a major version. */
+_Static_assert(UV_VERSION_MAJOR == 1, "look where this libuv keeps the descriptor of uv_async_send");
 
 static pthread_mutex_t fork_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_once_t fork_once = PTHREAD_ONCE_INIT;
@@ -124,7 +123,7 @@ static void fork_child(void)
     pthread_mutex_init(&fork_lock, NULL);
 }
 
-/* ---------------------------------------------------------------------------------------- libuv's pool of threads */
+/* --- libuv's pool of threads ---------------------------------------------- */
 
 static pthread_once_t fork_threads_once = PTHREAD_ONCE_INIT;
 static pid_t fork_threads_pid;
@@ -134,8 +133,8 @@ static void fork_no_work(uv_work_t *work)
     (void)work;
 }
 
-/* libuv's destructor joins the threads of its pool.  In a child they do not exist, and joining them crashes.  The first work
- * item after a fork starts new threads, so a child that exits submits an empty one. */
+/* libuv's destructor joins the threads of its pool. In a child they do not exist, and joining them crashes. The first
+ * work item after a fork starts new threads, so a child that exits submits an empty one. */
 static void fork_at_exit(void)
 {
     uv_loop_t loop;
@@ -163,7 +162,7 @@ void tqi_client_fork_uses_threads(void)
     pthread_once(&fork_threads_once, fork_threads_install);
 }
 
-/* ---------------------------------------------------------------------------------------- clients */
+/* --- clients -------------------------------------------------------------- */
 
 static void fork_install(void)
 {

@@ -2,8 +2,8 @@
  * host.c - what the client offers its storage manager (tq_manager_host): grants, owners, finished
  * jobs, thread pool.
  *
- * All on the loop thread.  Requests of the manager are counted in rt->host_calls, work in
- * rt->works: the runtime stops only when none is left.  put.c and get.c complete the jobs.
+ * All on the loop thread. Requests of the manager are counted in rt->host_calls, work in
+ * rt->works: the runtime stops only when none is left. put.c and get.c complete the jobs.
  */
 #include "client/checkpoint/checkpoint.h"
 #include "client/client.h"
@@ -20,10 +20,8 @@
 /* The server answers a wait this much before the client gives up. */
 #define HOST_SLACK_NS 100000000u
 
-typedef void (*host_granted_fn)(const tq_error *err, uint64_t first, uint64_t incarnation,
-                               void *arg);
-typedef void (*host_owners_fn)(const tq_error *err, const tq_owner_info *owners, size_t n,
-                               void *arg);
+typedef void (*host_granted_fn)(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg);
+typedef void (*host_owners_fn)(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg);
 typedef void (*host_changes_fn)(const tq_error *err, const tqi_manager_owner_changes *changes, void *arg);
 
 typedef struct host_call {
@@ -40,14 +38,12 @@ static tqi_client_runtime *host_runtime(tq_manager_host *host)
     return (tqi_client_runtime *)(void *)((char *)host - offsetof(tqi_client_runtime, host));
 }
 
-static int host_start(host_call *made, uint16_t kind, const ProtobufCMessage *message,
-                      uint64_t deadline,
+static int host_start(host_call *made, uint16_t kind, const ProtobufCMessage *message, uint64_t deadline,
                       void (*done)(tqi_net_call *call, tqi_net_answer *answer, void *arg), tq_error *err)
 {
     tqi_client_runtime *rt = made->rt;
     host_call *call = malloc(sizeof *call);
-    tqi_net_call_args args = {
-        .kind = kind, .message = message, .deadline = deadline, .done = done, .arg = call};
+    tqi_net_call_args args = {.kind = kind, .message = message, .deadline = deadline, .done = done, .arg = call};
     tqi_net_call *started;
     int code;
 
@@ -73,7 +69,7 @@ static host_call host_end(host_call *call)
     return made;
 }
 
-/* ------------------------------------------------------------------------------- grant, abandon */
+/* --- grant, abandon ------------------------------------------------------- */
 
 static void host_granted(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
@@ -86,10 +82,9 @@ static void host_granted(tqi_net_call *call, tqi_net_answer *answer, void *arg)
         made.granted(answer->error, 0, 0, made.arg);
         return;
     }
-    if (reply->count != made.count || reply->first == 0 ||
-        reply->first > UINT64_MAX - reply->count) {
-        tqi_error_set(&err, TQ_EPROTO, "the controller granted %u blocks from %llu, asked were %u",
-                      reply->count, (unsigned long long)reply->first, made.count);
+    if (reply->count != made.count || reply->first == 0 || reply->first > UINT64_MAX - reply->count) {
+        tqi_error_set(&err, TQ_EPROTO, "the controller granted %u blocks from %llu, asked were %u", reply->count,
+                      (unsigned long long)reply->first, made.count);
         made.granted(&err, 0, 0, made.arg);
         return;
     }
@@ -100,8 +95,8 @@ static void host_granted(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     made.rt->internal.grant_size = 0;
 }
 
-static void host_grant(tq_manager_host *host, const char *owner, uint32_t count,
-                       uint64_t deadline_ns, host_granted_fn done, void *arg)
+static void host_grant(tq_manager_host *host, const char *owner, uint32_t count, uint64_t deadline_ns,
+                       host_granted_fn done, void *arg)
 {
     host_call made = {.rt = host_runtime(host), .granted = done, .count = count, .arg = arg};
     Tq__GrantBlocks message;
@@ -113,8 +108,7 @@ static void host_grant(tq_manager_host *host, const char *owner, uint32_t count,
     if (count < 1 || count > TQ_GRANT_MAX) {
         tqi_error_set(&err, TQ_EINVAL, "grant of %u blocks, expected 1 to %d", count, TQ_GRANT_MAX);
         done(&err, 0, 0, arg);
-    } else if (host_start(&made, TQI_GRANT_BLOCKS, &message.base, deadline_ns, host_granted, &err) !=
-               TQ_OK) {
+    } else if (host_start(&made, TQI_GRANT_BLOCKS, &message.base, deadline_ns, host_granted, &err) != TQ_OK) {
         done(&err, 0, 0, arg);
     }
 }
@@ -158,11 +152,10 @@ static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n, b
     tqi_client_abandon(host_runtime(host), ids, n, done);
 }
 
-/* --------------------------------------------------------------------------------------- owners */
+/* --- owners --------------------------------------------------------------- */
 
 /* Calls back everyone who asked for owners, with the list or with its changes. */
-static void host_list_end(const host_call *made, const tq_error *err,
-                          const tqi_manager_owner_changes *changes)
+static void host_list_end(const host_call *made, const tq_error *err, const tqi_manager_owner_changes *changes)
 {
     if (made->changes) {
         made->changes(err, err ? NULL : changes, made->arg);
@@ -180,8 +173,7 @@ static void host_listed(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     (void)call;
 
     if (answer->status == TQ_OK) {
-        failed = tqi_manager_owner_changes_read((const Tq__ListOwnersReply *)answer->reply, &changes,
-                                        &err) != TQ_OK
+        failed = tqi_manager_owner_changes_read((const Tq__ListOwnersReply *)answer->reply, &changes, &err) != TQ_OK
                      ? &err
                      : NULL;
     }
@@ -205,8 +197,7 @@ static void host_list(host_call *made, Tq__ListOwners *message, uint64_t deadlin
     }
 }
 
-static void host_owners(tq_manager_host *host, bool wait, uint64_t deadline_ns, host_owners_fn done,
-                        void *arg)
+static void host_owners(tq_manager_host *host, bool wait, uint64_t deadline_ns, host_owners_fn done, void *arg)
 {
     host_call made = {.rt = host_runtime(host), .owners = done, .arg = arg};
     Tq__ListOwners message;
@@ -230,7 +221,7 @@ static void host_owner_changes(tq_manager_host *host, const tqi_manager_owners_a
 }
 
 void tqi_client_owners(tqi_client_runtime *rt, const char *const *names, size_t n, uint64_t deadline,
-                host_owners_fn done, void *arg)
+                       host_owners_fn done, void *arg)
 {
     host_call made = {.rt = rt, .owners = done, .arg = arg};
     Tq__ListOwners message;
@@ -241,7 +232,7 @@ void tqi_client_owners(tqi_client_runtime *rt, const char *const *names, size_t 
     host_list(&made, &message, deadline);
 }
 
-/* ----------------------------------------------------------------------------------------- work */
+/* --- work ----------------------------------------------------------------- */
 
 typedef struct host_job {
     uv_work_t work;
@@ -266,8 +257,7 @@ static void host_ran(uv_work_t *work, int status)
     job.done(job.arg);
 }
 
-static int host_work(tq_manager_host *host, void (*work)(void *arg), void (*done)(void *arg),
-                     void *arg)
+static int host_work(tq_manager_host *host, void (*work)(void *arg), void (*done)(void *arg), void *arg)
 {
     host_job *job = malloc(sizeof *job);
     if (!job) {
@@ -287,11 +277,10 @@ static int host_work(tq_manager_host *host, void (*work)(void *arg), void (*done
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------- the ends of jobs */
+/* --- the ends of jobs ----------------------------------------------------- */
 
-static void host_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err,
-                            const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
-                            uint32_t n_extents)
+static void host_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err, const tq_block *blocks,
+                            uint32_t n_blocks, const tq_extent *extents, uint32_t n_extents)
 {
     tqi_client_side_job *side = tqi_client_side_job_end(host_runtime(host), job);
     if (side) {
@@ -301,8 +290,8 @@ static void host_put_finish(tq_manager_host *host, tq_put_job *job, const tq_err
     }
 }
 
-static void host_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err,
-                            const uint32_t *gone, uint32_t n_gone)
+static void host_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err, const uint32_t *gone,
+                            uint32_t n_gone)
 {
     tqi_client_side_job *side = tqi_client_side_job_end(host_runtime(host), job);
     if (side) {

@@ -1,10 +1,10 @@
 /*
- * notice.c - logs a call that has been waiting for a long time, and what it is waiting for, while it waits.  Calls that may
- * wait only record when they began.  One timer per client checks them; when one is older than the notice time, the client
- * asks the controller once what this session is waiting for.  The controller answers with what it has not yet told this
- * session, so nothing is remembered here.  A put may have been looking for a unit until then and start to wait at the
- * controller a moment later: if the answer is empty, the client asks again after the same time, a few times.  A training
- * loop may well wait in every step: a wait that does not look wrong is logged once a minute.
+ * notice.c - logs a call that has been waiting for a long time, and what it is waiting for, while it waits. Calls that
+ * may wait only record when they began. One timer per client checks them; when one is older than the notice time, the
+ * client asks the controller once what this session is waiting for. The controller answers with what it has not yet
+ * told this session, so nothing is remembered here. A put may have been looking for a unit until then and start to
+ * wait at the controller a moment later: if the answer is empty, the client asks again after the same time, a few
+ * times. A training loop may well wait in every step: a wait that does not look wrong is logged once a minute.
  */
 #include "client/client.h"
 
@@ -30,8 +30,7 @@ void tqi_client_notice_init(tqi_client_runtime *rt, const char *config)
     const json_t *value = json_object_get(json_object_get(root, "client"), "wait_notice");
 
     if (seconds == 0) {
-        seconds = json_is_number(value) ? json_number_value(value)
-                                        : TQI_CONFIG_CLIENT_WAIT_NOTICE_DEFAULT;
+        seconds = json_is_number(value) ? json_number_value(value) : TQI_CONFIG_CLIENT_WAIT_NOTICE_DEFAULT;
     }
     json_decref(root);
     rt->notice_ms = seconds > 0 && seconds < 1e9 ? (uint64_t)(seconds * 1000) : 0;
@@ -57,21 +56,20 @@ static void notice_log(tqi_client_runtime *rt, const Tq__WaitInfo *info)
     }
     *next = now + NOTICE_AGAIN_MS;
     if (put && !info->owner[0]) {
-        tqi_log(TQI_WARN, "client", "a put has waited %.1f s for a storage unit: %s", age,
-                info->missing);
+        tqi_log(TQI_WARN, "client", "a put has waited %.1f s for a storage unit: %s", age, info->missing);
         return;
     }
     if (put) {
-        tqi_log(TQI_WARN, "client", "a put has waited %.1f s for room in storage unit '%s': %s",
-                age, info->owner, info->missing);
+        tqi_log(TQI_WARN, "client", "a put has waited %.1f s for room in storage unit '%s': %s", age, info->owner,
+                info->missing);
         return;
     }
     tqi_text_add_names(&list, info->field, info->n_field);
     tqi_log(TQI_WARN, "client",
             "a claim of %llu sample%s of partition '%s' by task '%s' with fields %s has waited "
             "%.1f s: %llu ready; %s",
-            (unsigned long long)info->wanted, tqi_text_s(info->wanted), info->partition, info->task,
-            fields, age, (unsigned long long)info->ready, info->missing);
+            (unsigned long long)info->wanted, tqi_text_s(info->wanted), info->partition, info->task, fields, age,
+            (unsigned long long)info->ready, info->missing);
 }
 
 /* Nothing is known of what waits. */
@@ -104,11 +102,13 @@ static void notice_answered(tqi_net_call *call, tqi_net_answer *answer, void *ar
 static void notice_ask(tqi_client_runtime *rt)
 {
     Tq__SystemStatus message = TQ__SYSTEM_STATUS__INIT;
-    tqi_net_call_args args = {.kind = TQI_SYSTEM_STATUS,
-                          .message = &message.base,
-                          .deadline = tqi_now() + NOTICE_CALL_NS,
-                          .done = notice_answered,
-                          .arg = rt};
+    tqi_net_call_args args = {
+        .kind = TQI_SYSTEM_STATUS,
+        .message = &message.base,
+        .deadline = tqi_now() + NOTICE_CALL_NS,
+        .done = notice_answered,
+        .arg = rt,
+    };
     tqi_net_call *call;
 
     message.mine = true;

@@ -1,6 +1,6 @@
 /*
- * oom_test.c - every allocation made for metadata, and while a client opens, fails once: the call reports it, and nothing
- * leaks.
+ * oom_test.c - every allocation made for metadata, and while a client opens, fails once: the call reports it, and
+ * nothing leaks.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -87,11 +87,13 @@ static void metadata_fails_cleanly(void **state)
  * memory. */
 static void open_fails_cleanly(void **state)
 {
-    tq_client_options options = {.size = sizeof(options),
-                                 .address = "unix:/nonexistent/tq.sock",
-                                 .token = "secret",
-                                 .manager = "",
-                                 .timeout = 0.01};
+    tq_client_options options = {
+        .size = sizeof(options),
+        .address = "unix:/nonexistent/tq.sock",
+        .token = "secret",
+        .manager = "",
+        .timeout = 0.01,
+    };
     long n = 0;
     int code;
 

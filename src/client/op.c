@@ -4,19 +4,20 @@
  * Rules
  *   - A started op ends exactly once.  Only the loop thread ends ops; cancel and close only ask it
  *     to.
- *   - state goes DONE -> BUSY (caller's thread, when it is queued), BUSY -> DONE (no callback) or
- *     BUSY -> ENDING -> DONE (around the callback).  Results and error are written before state
- *     leaves BUSY (release) and read after it (acquire).  Sleepers set WAITED and sleep on the word itself; the thread that
- *     makes it DONE wakes them, and does not touch the op after that, because its owner may free it at once.
- *   - Callbacks do not run where an op completes, but when the loop is between two events (tqi_client_op_flush), with no lock held
- *     and no network code below them on the stack: they may start, cancel and free ops, and may fork.
- *   - tq_op_free in the op's own callback frees it there; the loop thread sees op->freed and forgets the op.  On another
- *     thread it waits until the callback has returned.  In a callback of another op it cannot wait: the op is cancelled and
- *     freed once it has ended, and its callback is never called.
- *   - A cancel is a link in the client's list, guarded by the client's lock.  The loop thread unlinks it under the lock and
- *     touches the op only if it is BUSY then, which only the loop thread can change.  Freeing unlinks it under the lock.
- *   - An op that was BUSY when the process forked belongs to an older generation than the child's: in the child it is never
- *     done.
+ *   - state goes DONE -> BUSY (caller's thread, when it is queued), BUSY -> DONE (no callback) or BUSY -> ENDING ->
+ *     DONE (around the callback).  Results and error are written before state leaves BUSY (release) and read after it
+ *     (acquire).  Sleepers set WAITED and sleep on the word itself; the thread that makes it DONE wakes them, and does
+ *     not touch the op after that, because its owner may free it at once.
+ *   - Callbacks do not run where an op completes, but when the loop is between two events (tqi_client_op_flush), with
+ *     no lock held and no network code below them on the stack: they may start, cancel and free ops, and may fork.
+ *   - tq_op_free in the op's own callback frees it there; the loop thread sees op->freed and forgets the op.  On
+ *     another thread it waits until the callback has returned.  In a callback of another op it cannot wait: the op is
+ *     cancelled and freed once it has ended, and its callback is never called.
+ *   - A cancel is a link in the client's list, guarded by the client's lock.  The loop thread unlinks it under the
+ *     lock and touches the op only if it is BUSY then, which only the loop thread can change.  Freeing unlinks it
+ *     under the lock.
+ *   - An op that was BUSY when the process forked belongs to an older generation than the child's: in the child it is
+ *     never done.
  */
 #include "client/client.h"
 
@@ -61,11 +62,13 @@ static void op_free_results(tqi_client_results *results)
 /* Drops the previous call's results, and hands over the memory that holds them. */
 static tqi_client_results op_take_results(tq_op *op)
 {
-    tqi_client_results taken = {.meta = op->meta,
-                         .data = op->data,
-                         .clearings = op->clearings,
-                         .n_clearings = op->n_clearings,
-                         .region = op->results};
+    tqi_client_results taken = {
+        .meta = op->meta,
+        .data = op->data,
+        .clearings = op->clearings,
+        .n_clearings = op->n_clearings,
+        .region = op->results,
+    };
     memset(&op->results, 0, sizeof op->results);
     op->clearings = NULL;
     op->n_clearings = 0;
@@ -259,7 +262,7 @@ const tq_event *tq_op_events(const tq_op *op, size_t *n, uint64_t *next)
     return op ? op->events : NULL;
 }
 
-/* ---------------------------------------------------------------------------------------- start */
+/* --- start ---------------------------------------------------------------- */
 
 /* The results stay until the call is submitted: its arguments may lie in them. */
 tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *type, int *code)
@@ -385,7 +388,7 @@ void tqi_client_task_begin(tqi_client_runtime *rt, tqi_client_task *task)
     }
 }
 
-/* ------------------------------------------------------------------------------------------ end */
+/* --- end ------------------------------------------------------------------ */
 
 void tqi_client_task_end(tqi_client_task *task, const tq_error *err)
 {
@@ -485,7 +488,7 @@ void tqi_client_op_flush(tqi_client_runtime *rt)
     }
 }
 
-/* -------------------------------------------------------------------------- requests and cancel */
+/* --- requests and cancel -------------------------------------------------- */
 
 uint64_t tqi_client_remaining_ms(uint64_t deadline)
 {
@@ -506,7 +509,7 @@ static void task_answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 }
 
 int tqi_client_task_call_args(tqi_client_task *task, tqi_net_call_args *args,
-                       void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
+                              void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
 {
     if (task->rt->stopping) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
@@ -518,7 +521,7 @@ int tqi_client_task_call_args(tqi_client_task *task, tqi_net_call_args *args,
 }
 
 int tqi_client_task_call(tqi_client_task *task, uint16_t kind, const ProtobufCMessage *message,
-                  void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
+                         void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
 {
     tqi_net_call_args args = {.kind = kind, .message = message, .deadline = task->deadline};
     return tqi_client_task_call_args(task, &args, answered, err);

@@ -1,8 +1,8 @@
 /*
  * open.c - opening a runtime: connector, controller, the system's storage configuration, storage manager.
  *
- * Runs on the loop thread, within the client's timeout.  The manager's type and config are the user's, or else those that
- * the controller hands out (SYSTEM_CONFIG).
+ * Runs on the loop thread, within the client's timeout. The manager's type and config are the user's, or else those
+ * that the controller hands out (SYSTEM_CONFIG).
  */
 #include "client/client.h"
 
@@ -29,7 +29,7 @@ static void open_on_connection(tqi_net_channel *channel, uint64_t epoch, bool fr
     }
 }
 
-/* The system has ended (why), or is back (NULL).  Calls that wait at a server end with their requests; calls that wait
+/* The system has ended (why), or is back (NULL). Calls that wait at a server end with their requests; calls that wait
  * without one, such as a put for room in a key-value store, are ended here. */
 static void open_on_ended(const tq_error *why, void *arg)
 {
@@ -94,12 +94,9 @@ static int open_manager(tqi_client_runtime *rt, const Tq__SystemConfigReply *rep
         return TQ_OK;
     }
     if (!config) {
-        config = strcmp(type, reply->manager) == 0 && reply->manager_config[0]
-                     ? reply->manager_config
-                     : "{}";
+        config = strcmp(type, reply->manager) == 0 && reply->manager_config[0] ? reply->manager_config : "{}";
     }
-    const tqi_manager_trust trust = {.own_config = options->manager_config != NULL,
-                                     .libraries = options->libraries};
+    const tqi_manager_trust trust = {.own_config = options->manager_config != NULL, .libraries = options->libraries};
     code = tqi_manager_make(type, config, &trust, &rt->manager, err);
     if (code != TQ_OK) {
         return code;
@@ -118,7 +115,7 @@ static int open_manager(tqi_client_runtime *rt, const Tq__SystemConfigReply *rep
     return TQ_OK;
 }
 
-/* The system's configuration has arrived for the first time.  Calls use its timeout unless the user set one. */
+/* The system's configuration has arrived for the first time. Calls use its timeout unless the user set one. */
 static void open_keep_config(tq_client *client, const char *text)
 {
     json_t *config = json_loads(text, 0, NULL);
@@ -179,12 +176,17 @@ static int open_begin(tqi_client_runtime *rt, tq_error *err)
     char name[TQ_NAME_MAX + 1];
     Tq__SystemConfig message;
     tqi_net_connector_options connector = {
-        .token = &options->token, .name = name, .first_request = options->first_request};
-    tqi_net_call_args args = {.kind = TQI_SYSTEM_CONFIG,
-                          .message = &message.base,
-                          .deadline = rt->open_deadline,
-                          .done = open_on_config,
-                          .arg = rt};
+        .token = &options->token,
+        .name = name,
+        .first_request = options->first_request,
+    };
+    tqi_net_call_args args = {
+        .kind = TQI_SYSTEM_CONFIG,
+        .message = &message.base,
+        .deadline = rt->open_deadline,
+        .done = open_on_config,
+        .arg = rt,
+    };
     tqi_net_call *call;
     int code;
 

@@ -24,10 +24,12 @@ static void request_release(tqi_net_channel *channel, const ProtobufCMessage *re
 {
     const Tq__ClaimReply *claim = (const Tq__ClaimReply *)reply;
     Tq__Release message;
-    tqi_net_call_args args = {.kind = TQI_RELEASE,
-                          .message = &message.base,
-                          .deadline = TQI_NEVER,
-                          .done = request_released};
+    tqi_net_call_args args = {
+        .kind = TQI_RELEASE,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = request_released,
+    };
     tqi_net_call *call;
 
     tq__release__init(&message);
@@ -77,8 +79,7 @@ static void request_answered(tqi_client_task *task, tqi_net_answer *answer)
 static void request_begin(tqi_client_task *task)
 {
     tqi_client_request_task *plain = (tqi_client_request_task *)task;
-    tqi_net_call_args args = {
-        .kind = plain->kind, .message = plain->message, .deadline = task->deadline};
+    tqi_net_call_args args = {.kind = plain->kind, .message = plain->message, .deadline = task->deadline};
     tq_error err = {0};
 
     if (plain->timeout_ms) {
@@ -100,7 +101,7 @@ static void request_begin(tqi_client_task *task)
 static const tqi_client_task_type request_type = {.size = sizeof(tqi_client_request_task), .begin = request_begin};
 
 tqi_client_request_task *tqi_client_request_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
-                          tqi_client_decode_fn decode, int *code)
+                                                 tqi_client_decode_fn decode, int *code)
 {
     tqi_client_request_task *plain = (tqi_client_request_task *)tqi_client_task_make(op, &request_type, code);
     if (!plain) {

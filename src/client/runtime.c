@@ -1,13 +1,13 @@
 /*
  * runtime.c - the loop thread of a client: its queue, and how it stops.
  *
- * Callers link ops into the client's queue under the client's lock and send the async once per
- * drain (`woken`); the loop thread takes the whole queue at a time.  Callbacks of ended ops and the steps of stopping run
- * between two events of the loop (in prepare and check handlers), so neither ever has network code below it on the stack.
+ * Callers link ops into the client's queue under the client's lock and send the async once per drain (`woken`); the
+ * loop thread takes the whole queue at a time. Callbacks of ended ops and the steps of stopping run between two events
+ * of the loop (in prepare and check handlers), so neither ever has network code below it on the stack.
  *
- * Stopping: the manager's jobs are cancelled and the connector is closed, which ends every request and thereby the jobs that
- * wait for one; when no task, no work in the thread pool and no request of the manager is left, the manager is closed; then
- * the handles.
+ * Stopping: the manager's jobs are cancelled and the connector is closed, which ends every request and thereby the
+ * jobs that wait for one; when no task, no work in the thread pool and no request of the manager is left, the manager
+ * is closed; then the handles.
  */
 #include "client/client.h"
 #include "client/get/borrows.h"
@@ -42,16 +42,15 @@ bool tqi_client_on_loop(tq_client *client)
 int tqi_client_runtime_check_manager(const tqi_client_runtime *rt, const char *what, tq_error *err)
 {
     if (!rt->manager) {
-        return tqi_error_set(
-            err, TQ_EMANAGER,
-            "%s: the client was opened without a storage manager (manager \"\"), so it only "
-            "reads metadata",
-            what);
+        return tqi_error_set(err, TQ_EMANAGER,
+                             "%s: the client was opened without a storage manager (manager \"\"), so it only "
+                             "reads metadata",
+                             what);
     }
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- queue */
+/* --- queue ---------------------------------------------------------------- */
 
 /* Lets a fork happen while this thread is paused. */
 static void rt_park(tqi_client_runtime *rt)
@@ -68,7 +67,7 @@ static void rt_park(tqi_client_runtime *rt)
     rt->quiet = false;
 }
 
-/* Takes one op off the cancel list; NULL if it is empty.  Skips ops that are no longer BUSY. */
+/* Takes one op off the cancel list; NULL if it is empty. Skips ops that are no longer BUSY. */
 static tq_op *rt_next_cancel(tq_client *client)
 {
     tq_op *op;
@@ -129,7 +128,7 @@ static void rt_on_async(uv_async_t *async)
     rt_drain(async->data);
 }
 
-/* ---------------------------------------------------------------------- waiting for the opening */
+/* --- waiting for the opening ---------------------------------------------- */
 
 static void rt_on_wait(uv_timer_t *timer)
 {
@@ -158,8 +157,8 @@ static void rt_on_wait(uv_timer_t *timer)
 void tqi_client_runtime_expect(tqi_client_runtime *rt, uint64_t deadline)
 {
     uint64_t ms = tqi_client_remaining_ms(deadline);
-    if (deadline != TQI_NEVER && (!uv_is_active((uv_handle_t *)&rt->wait_timer) ||
-                                  uv_timer_get_due_in(&rt->wait_timer) > ms)) {
+    if (deadline != TQI_NEVER &&
+        (!uv_is_active((uv_handle_t *)&rt->wait_timer) || uv_timer_get_due_in(&rt->wait_timer) > ms)) {
         uv_timer_start(&rt->wait_timer, rt_on_wait, ms, 0);
     }
 }
@@ -198,7 +197,7 @@ void tqi_client_runtime_ready(tqi_client_runtime *rt)
     }
 }
 
-/* ----------------------------------------------------------------------------------------- stop */
+/* --- stop ----------------------------------------------------------------- */
 
 void tqi_client_runtime_stop(tqi_client_runtime *rt, const tq_error *err)
 {
@@ -325,7 +324,7 @@ static void rt_on_check(uv_check_t *check)
     rt_between(check->data);
 }
 
-/* --------------------------------------------------------------------------------------- thread */
+/* --- thread --------------------------------------------------------------- */
 
 static void *rt_main(void *arg)
 {

@@ -37,11 +37,11 @@ void tq_values_free(tq_values *values)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- making */
+/* --- making --------------------------------------------------------------- */
 
-/* Adds a header and its payload; `items` values must follow.  Adds nothing if there is no memory. */
-static int value_add(tq_values *values, const uint8_t *head, size_t n_head, const void *body,
-                     size_t size, uint64_t items)
+/* Adds a header and its payload; `items` values must follow. Adds nothing if there is no memory. */
+static int value_add(tq_values *values, const uint8_t *head, size_t n_head, const void *body, size_t size,
+                     uint64_t items)
 {
     if (!values || (!body && size > 0)) {
         return TQ_EINVAL;
@@ -72,10 +72,10 @@ static size_t value_head(uint8_t *head, uint8_t type, uint64_t number, size_t by
     return 1 + bytes;
 }
 
-/* Adds the shortest header for a length: in the type byte itself up to `most`, else in 1 (if there is such a type), 2 or 4
- * bytes. */
-static int value_add_sized(tq_values *values, uint8_t fixed, uint64_t most, uint8_t type8,
-                           uint8_t type16, const void *body, uint64_t n, uint64_t items)
+/* Adds the shortest header for a length: in the type byte itself up to `most`, else in 1 (if there is such a type), 2
+ * or 4 bytes. */
+static int value_add_sized(tq_values *values, uint8_t fixed, uint64_t most, uint8_t type8, uint8_t type16,
+                           const void *body, uint64_t n, uint64_t items)
 {
     uint8_t head[5];
     size_t n_head;
@@ -92,8 +92,7 @@ static int value_add_sized(tq_values *values, uint8_t fixed, uint64_t most, uint
     } else {
         n_head = value_head(head, (uint8_t)(type16 + 1), n, 4);
     }
-    return value_add(values, head, n_head, body, items == UINT64_MAX ? n : 0,
-                     items == UINT64_MAX ? 0 : items);
+    return value_add(values, head, n_head, body, items == UINT64_MAX ? n : 0, items == UINT64_MAX ? 0 : items);
 }
 
 int tq_values_null(tq_values *values)
@@ -205,9 +204,8 @@ static int value_complete(const tq_values *values, const char *name, const void 
         return tqi_error_null(err, !values ? "values" : !name ? "name" : "out");
     }
     if (values->pending > 0) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "'%s': value %zu is a list or map that lacks %llu items", name,
-                             values->n, (unsigned long long)values->pending);
+        return tqi_error_set(err, TQ_EINVAL, "'%s': value %zu is a list or map that lacks %llu items", name, values->n,
+                             (unsigned long long)values->pending);
     }
     return TQ_OK;
 }
@@ -227,14 +225,16 @@ int tq_values_column(tq_values *values, const char *name, tq_column *out, tq_err
         sizes[i] = values->ends[i] - (i > 0 ? values->ends[i - 1] : 0);
     }
     values->slice = (tq_slice){values->bytes, values->size};
-    *out = (tq_column){.name = name,
-                       .kind = TQ_VALUE,
-                       .dtype = {TQ_UINT, 8},
-                       .rows = values->n,
-                       .ndim = 1,
-                       .dims = sizes,
-                       .slices = &values->slice,
-                       .n_slices = 1};
+    *out = (tq_column){
+        .name = name,
+        .kind = TQ_VALUE,
+        .dtype = {TQ_UINT, 8},
+        .rows = values->n,
+        .ndim = 1,
+        .dims = sizes,
+        .slices = &values->slice,
+        .n_slices = 1,
+    };
     return TQ_OK;
 }
 
@@ -261,7 +261,7 @@ int tq_values_tag(tq_values *values, const char *name, tq_tag *out, tq_error *er
     return TQ_OK;
 }
 
-/* --------------------------------------------------------------------------------------- reading */
+/* --- reading -------------------------------------------------------------- */
 
 static int value_malformed(const uint8_t *bytes, size_t size, const char *what, tq_error *err)
 {
@@ -271,9 +271,8 @@ static int value_malformed(const uint8_t *bytes, size_t size, const char *what, 
     for (size_t i = 0; i < size && i < 8; i++) {
         used += (size_t)snprintf(text + used, sizeof text - used, "%s%u", i ? " " : "", bytes[i]);
     }
-    return tqi_error_set(err, TQ_EINVAL,
-                         "not an encoded value (%zu bytes: %s%s): %s; see docs/values.md", size,
-                         text, size > 8 ? " ..." : "", what);
+    return tqi_error_set(err, TQ_EINVAL, "not an encoded value (%zu bytes: %s%s): %s; see docs/values.md", size, text,
+                         size > 8 ? " ..." : "", what);
 }
 
 static uint64_t value_number(const uint8_t *bytes, size_t n)
@@ -312,17 +311,14 @@ typedef struct value_form {
 static bool value_form_of(uint8_t lead, value_form *out)
 {
     static const value_form forms[32] = {
-        {TQ_VALUE_NULL, 0, 0},  {TQ_VALUE_NULL, 0, 1},  {TQ_VALUE_BOOL, 0, 0},
-        {TQ_VALUE_BOOL, 0, 1},  {TQ_VALUE_BYTES, 1, 0}, {TQ_VALUE_BYTES, 2, 0},
-        {TQ_VALUE_BYTES, 4, 0}, {TQ_VALUE_EXT, 1, 0},   {TQ_VALUE_EXT, 2, 0},
-        {TQ_VALUE_EXT, 4, 0},   {TQ_VALUE_FLOAT, 4, 0}, {TQ_VALUE_FLOAT, 8, 0},
-        {TQ_VALUE_UINT, 1, 0},  {TQ_VALUE_UINT, 2, 0},  {TQ_VALUE_UINT, 4, 0},
-        {TQ_VALUE_UINT, 8, 0},  {TQ_VALUE_INT, 1, 0},   {TQ_VALUE_INT, 2, 0},
-        {TQ_VALUE_INT, 4, 0},   {TQ_VALUE_INT, 8, 0},   {TQ_VALUE_EXT, 0, 1},
-        {TQ_VALUE_EXT, 0, 2},   {TQ_VALUE_EXT, 0, 4},   {TQ_VALUE_EXT, 0, 8},
-        {TQ_VALUE_EXT, 0, 16},  {TQ_VALUE_STR, 1, 0},   {TQ_VALUE_STR, 2, 0},
-        {TQ_VALUE_STR, 4, 0},   {TQ_VALUE_LIST, 2, 0},  {TQ_VALUE_LIST, 4, 0},
-        {TQ_VALUE_MAP, 2, 0},   {TQ_VALUE_MAP, 4, 0}};
+        {TQ_VALUE_NULL, 0, 0},  {TQ_VALUE_NULL, 0, 1},  {TQ_VALUE_BOOL, 0, 0},  {TQ_VALUE_BOOL, 0, 1},
+        {TQ_VALUE_BYTES, 1, 0}, {TQ_VALUE_BYTES, 2, 0}, {TQ_VALUE_BYTES, 4, 0}, {TQ_VALUE_EXT, 1, 0},
+        {TQ_VALUE_EXT, 2, 0},   {TQ_VALUE_EXT, 4, 0},   {TQ_VALUE_FLOAT, 4, 0}, {TQ_VALUE_FLOAT, 8, 0},
+        {TQ_VALUE_UINT, 1, 0},  {TQ_VALUE_UINT, 2, 0},  {TQ_VALUE_UINT, 4, 0},  {TQ_VALUE_UINT, 8, 0},
+        {TQ_VALUE_INT, 1, 0},   {TQ_VALUE_INT, 2, 0},   {TQ_VALUE_INT, 4, 0},   {TQ_VALUE_INT, 8, 0},
+        {TQ_VALUE_EXT, 0, 1},   {TQ_VALUE_EXT, 0, 2},   {TQ_VALUE_EXT, 0, 4},   {TQ_VALUE_EXT, 0, 8},
+        {TQ_VALUE_EXT, 0, 16},  {TQ_VALUE_STR, 1, 0},   {TQ_VALUE_STR, 2, 0},   {TQ_VALUE_STR, 4, 0},
+        {TQ_VALUE_LIST, 2, 0},  {TQ_VALUE_LIST, 4, 0},  {TQ_VALUE_MAP, 2, 0},   {TQ_VALUE_MAP, 4, 0}};
 
     if (lead < 0x80) {
         *out = (value_form){TQ_VALUE_UINT, 0, lead};
@@ -435,6 +431,5 @@ int tq_value_check(const void *bytes, size_t size, tq_error *err)
         at += used;
         left -= used;
     }
-    return left == 0 ? TQ_OK
-                     : value_malformed(bytes, size, "more follows behind the first value", err);
+    return left == 0 ? TQ_OK : value_malformed(bytes, size, "more follows behind the first value", err);
 }

@@ -1,12 +1,12 @@
 /*
- * wait.c - how a thread waits for an op: it spins briefly first, or sleeps at once.  A small call takes about as long as an
- * idle core takes to go to sleep and wake up, above all in a virtual machine.  A spinning thread keeps its core awake.  It
- * yields the core on every iteration; but if other threads are computing, the kernel may then give them a whole time slice,
- * many times as long as a call.  Which of the two is faster is measured continuously: a client tracks the approximate median
- * of its waits of either kind, and occasionally tries the other kind.  The more often that was no gain, the less often it
- * tries, and a single spin that cost a time slice disables spinning at once, so that a busy machine is hardly affected.
- * Each median is one number that goes up by an eighth with a longer wait and down with a shorter one (Ma, Muthukrishnan and
- * Sandler, "Frugal Streaming for Estimating Quantiles", 2013).
+ * wait.c - how a thread waits for an op: it spins briefly first, or sleeps at once. A small call takes about as long
+ * as an idle core takes to go to sleep and wake up, above all in a virtual machine. A spinning thread keeps its core
+ * awake. It yields the core on every iteration; but if other threads are computing, the kernel may then give them a
+ * whole time slice, many times as long as a call. Which of the two is faster is measured continuously: a client tracks
+ * the approximate median of its waits of either kind, and occasionally tries the other kind. The more often that was
+ * no gain, the less often it tries, and a single spin that cost a time slice disables spinning at once, so that a busy
+ * machine is hardly affected. Each median is one number that goes up by an eighth with a longer wait and down with a
+ * shorter one (Ma, Muthukrishnan and Sandler, "Frugal Streaming for Estimating Quantiles", 2013).
  */
 #include "client/client.h"
 
@@ -23,7 +23,7 @@
 #define WAIT_LOOK_NS 200000u
 /* If an iteration took this long, another thread had the core. */
 #define WAIT_CROWD_NS 400000u
-/* Bounds of the medians.  Waits too long for spinning to help are all treated alike. */
+/* Bounds of the medians. Waits too long for spinning to help are all treated alike. */
 #define WAIT_MIN_NS 1000u
 #define WAIT_MAX_NS 400000u
 /* Spinning is initially assumed to be faster. */
@@ -106,7 +106,8 @@ static bool wait_over(const tq_op *op)
     return state == TQI_CLIENT_OP_DONE || tqi_client_op_in_own_callback(op, state);
 }
 
-/* Spins from `begun` on, yielding the core to any thread that wants it.  Returns whether another thread had it for long. */
+/* Spins from `begun` on, yielding the core to any thread that wants it. Returns whether another thread had it for
+ * long. */
 static bool wait_look(const tq_op *op, uint64_t begun)
 {
     uint64_t now = begun;
@@ -122,15 +123,14 @@ static bool wait_look(const tq_op *op, uint64_t begun)
  * completed. */
 static bool wait_sleep(tq_op *op, uint64_t deadline)
 {
-    struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u),
-                             .tv_nsec = (long)(deadline % 1000000000u)};
+    struct timespec until = {.tv_sec = (time_t)(deadline / 1000000000u), .tv_nsec = (long)(deadline % 1000000000u)};
 
     while (!wait_over(op) && !tqi_client_op_foreign(op)) {
         uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
         if (state == TQI_CLIENT_OP_DONE ||
-            (!(state & TQI_CLIENT_OP_WAITED) && !atomic_compare_exchange_strong_explicit(
-                                             &op->state, &state, state | TQI_CLIENT_OP_WAITED,
-                                             memory_order_acq_rel, memory_order_acquire))) {
+            (!(state & TQI_CLIENT_OP_WAITED) &&
+             !atomic_compare_exchange_strong_explicit(&op->state, &state, state | TQI_CLIENT_OP_WAITED,
+                                                      memory_order_acq_rel, memory_order_acquire))) {
             continue;
         }
         if (syscall(SYS_futex, &op->state, FUTEX_WAIT_BITSET_PRIVATE, state | TQI_CLIENT_OP_WAITED,

@@ -1,5 +1,6 @@
 /*
- * wait_test.c - whether a waiting thread spins first: it does what has recently been faster, whatever was faster before.
+ * wait_test.c - whether a waiting thread spins first: it does what has recently been faster, whatever was faster
+ * before.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,7 +1,7 @@
 /*
- * blocks.c - requests about blocks: grant, abandon, collect, report lost ones, list their live bytes, move.  Dead blocks of
- * an owner go to its collector: the one session that serves it or, for a shared owner, the first session that asked, until
- * it ends.  A notice is resent until it is confirmed, so a lost answer does no harm.
+ * blocks.c - requests about blocks: grant, abandon, collect, report lost ones, list their live bytes, move. Dead
+ * blocks of an owner go to its collector: the one session that serves it or, for a shared owner, the first session
+ * that asked, until it ends. A notice is resent until it is confirmed, so a lost answer does no harm.
  */
 #include <stdlib.h>
 
@@ -20,36 +20,32 @@ struct tqi_ctl_metrics_set {
     tqi_ctl_metrics_set *prev, *next;
 };
 
-/* ------------------------------------------------------------------------------------------------ grant, abandon */
+/* --- grant, abandon ------------------------------------------------------- */
 
-int tqi_ctl_on_grant_blocks(tqi_controller *ctl, tqi_net_request *request, const Tq__GrantBlocks *msg,
-                            tq_error *err)
+int tqi_ctl_on_grant_blocks(tqi_controller *ctl, tqi_net_request *request, const Tq__GrantBlocks *msg, tq_error *err)
 {
     Tq__GrantBlocksReply reply = TQ__GRANT_BLOCKS_REPLY__INIT;
     uint64_t first = 0;
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
     if (!owner || !owner->servers) {
-        return tqi_error_set(err, TQ_EUNREACHABLE, "owner '%s' is %s", msg->owner,
-                             owner ? "gone" : "unknown");
+        return tqi_error_set(err, TQ_EUNREACHABLE, "owner '%s' is %s", msg->owner, owner ? "gone" : "unknown");
     }
     uint64_t incarnation = tqi_table_owner_incarnation(owner->meta);
     if (msg->incarnation && msg->incarnation != incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is another run of it now", msg->owner);
     }
     if (msg->count < 1 || msg->count > 256) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "grant of %u blocks under owner '%s', 1 to 256 are possible",
+        return tqi_error_set(err, TQ_EINVAL, "grant of %u blocks under owner '%s', 1 to 256 are possible",
                              (unsigned)msg->count, msg->owner);
     }
-    int rc = tqi_table_grant(ctl->meta, tqi_ctl_session_number(request), owner->meta, msg->count,
-                            &first, err);
+    int rc = tqi_table_grant(ctl->meta, tqi_ctl_session_number(request), owner->meta, msg->count, &first, err);
     if (rc) {
         return rc;
     }
     uint8_t grant[TQI_NET_GRANT];
     if (owner->keyed) {
         rc = tqi_net_grant_make(owner->key, owner->name, incarnation,
-                            tqi_net_session_id(tqi_net_request_session(request)), first, msg->count, grant);
+                                tqi_net_session_id(tqi_net_request_session(request)), first, msg->count, grant);
         if (rc) {
             /* The ids belong to the session, and end with it. */
             return tqi_error_set(err, rc, "a grant under owner '%s' cannot be proven", msg->owner);
@@ -63,20 +59,18 @@ int tqi_ctl_on_grant_blocks(tqi_controller *ctl, tqi_net_request *request, const
     return TQ_OK;
 }
 
-int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request,
-                              const Tq__UnknownBlocks *msg, tq_error *err)
+int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request, const Tq__UnknownBlocks *msg, tq_error *err)
 {
     Tq__UnknownBlocksReply reply = TQ__UNKNOWN_BLOCKS_REPLY__INIT;
     tqi_ctl_conv conv = {0};
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
     if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request)) ||
         tqi_table_owner_incarnation(owner->meta) != msg->incarnation) {
-        return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session",
-                             msg->owner);
+        return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->owner);
     }
     if (msg->n_id > TQI_TABLE_UNKNOWN_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "owner '%s' asks for %zu blocks, at most %u at once",
-                             msg->owner, msg->n_id, TQI_TABLE_UNKNOWN_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "owner '%s' asks for %zu blocks, at most %u at once", msg->owner,
+                             msg->n_id, TQI_TABLE_UNKNOWN_MAX);
     }
     reply.id = tqi_ctl_conv_alloc(&conv, msg->n_id, sizeof(*reply.id), err);
     int rc = reply.id ? TQ_OK : TQ_ENOMEM;
@@ -91,11 +85,9 @@ int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request,
     return rc;
 }
 
-int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_net_request *request,
-                              const Tq__AbandonBlocks *msg, tq_error *err)
+int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_net_request *request, const Tq__AbandonBlocks *msg, tq_error *err)
 {
-    int rc = tqi_table_abandon(ctl->meta, tqi_ctl_session_number(request), msg->id, msg->n_id,
-                              !msg->writing, err);
+    int rc = tqi_table_abandon(ctl->meta, tqi_ctl_session_number(request), msg->id, msg->n_id, !msg->writing, err);
     if (rc) {
         return rc;
     }
@@ -103,7 +95,7 @@ int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_net_request *request,
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ collect */
+/* --- collect -------------------------------------------------------------- */
 
 static bool collect_pending(tqi_ctl_owner *owner, bool thin)
 {
@@ -168,7 +160,10 @@ static void collect_describe(const tqi_ctl_wait *base, tq_error *err)
 }
 
 static const tqi_ctl_wait_type collect_wait_type = {
-    .leave = collect_leave, .answer = collect_answer, .describe = collect_describe};
+    .leave = collect_leave,
+    .answer = collect_answer,
+    .describe = collect_describe,
+};
 
 void tqi_ctl_metrics_gather(tqi_ctl_owner *owner)
 {
@@ -188,8 +183,7 @@ void tqi_ctl_metrics_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session)
     tqi_ctl_metrics_set *collect = NULL;
     tqi_ctl_metrics_set *next = NULL;
     tq_error err = {0};
-    tqi_error_set(&err, TQ_ESTALE, "owner '%s' is not served by this session any more",
-                  owner->name);
+    tqi_error_set(&err, TQ_ESTALE, "owner '%s' is not served by this session any more", owner->name);
     DL_FOREACH_SAFE (owner->collects, collect, next) {
         if (!session || collect->session == session) {
             tqi_ctl_wait_fail(&collect->base, &err);
@@ -197,14 +191,12 @@ void tqi_ctl_metrics_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session)
     }
 }
 
-int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const Tq__CollectDead *msg,
-                       tq_error *err)
+int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const Tq__CollectDead *msg, tq_error *err)
 {
     tqi_ctl_session *session = tqi_ctl_session_of(request);
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
     if (!owner || !tqi_ctl_owner_serves(owner, session)) {
-        return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session",
-                             msg->owner);
+        return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->owner);
     }
     if (!owner->collector) {
         owner->collector = session;
@@ -232,22 +224,24 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ lost */
+/* --- lost ----------------------------------------------------------------- */
 
 void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void *loser)
 {
     const tqi_ctl_loser *who = loser;
-    tqi_ctl_event_add(who->ctl, &(tqi_ctl_happened){.kind = "lost",
-                                                    .session = who->name,
-                                                    .partition = partition,
-                                                    .samples = (uint32_t)n,
-                                                    .indexes = indexes,
-                                                    .n_indexes = n});
+    tqi_ctl_event_add(who->ctl, &(tqi_ctl_happened){
+                                    .kind = "lost",
+                                    .session = who->name,
+                                    .partition = partition,
+                                    .samples = (uint32_t)n,
+                                    .indexes = indexes,
+                                    .n_indexes = n,
+                                });
 }
 
-/* Asks the owner whether it has the block.  Does nothing if that has already been asked or cannot be remembered: a reader
- * that still misses the block reports it again.  The list is sorted, because it is searched once for every reported
- * block. */
+/* Asks the owner whether it has the block. Does nothing if that has already been asked or cannot be remembered: a
+ * reader that still misses the block reports it again. The list is sorted, because it is searched once for every
+ * reported block. */
 static void lost_doubt(tqi_ctl_owner *owner, uint64_t id)
 {
     size_t low = 0, high = owner->n_doubted;
@@ -264,30 +258,26 @@ static void lost_doubt(tqi_ctl_owner *owner, uint64_t id)
         }
     }
     if ((low < owner->n_doubted && owner->doubted[low] == id) ||
-        tqi_grow(&owner->doubted, &owner->doubted_capacity, owner->n_doubted + 1,
-                 sizeof(*owner->doubted)) != TQ_OK) {
+        tqi_grow(&owner->doubted, &owner->doubted_capacity, owner->n_doubted + 1, sizeof(*owner->doubted)) != TQ_OK) {
         return;
     }
-    memmove(&owner->doubted[low + 1], &owner->doubted[low],
-            (owner->n_doubted - low) * sizeof(*owner->doubted));
+    memmove(&owner->doubted[low + 1], &owner->doubted[low], (owner->n_doubted - low) * sizeof(*owner->doubted));
     owner->doubted[low] = id;
     owner->n_doubted++;
     tqi_ctl_metrics_gather(owner);
 }
 
-/* A session that serves the owner is believed; any other may be wrong, or lie, so the owner is asked.  Everybody serves a
- * shared owner: its store has no server process of ours, and whoever may report there may also remove. */
-int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_net_request *request, const Tq__ReportLost *msg,
-                           tq_error *err)
+/* A session that serves the owner is believed; any other may be wrong, or lie, so the owner is asked. Everybody serves
+ * a shared owner: its store has no server process of ours, and whoever may report there may also remove. */
+int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_net_request *request, const Tq__ReportLost *msg, tq_error *err)
 {
     tqi_ctl_loser loser = {.ctl = ctl, .name = tqi_ctl_session_name(request)};
     tqi_ctl_session *session = tqi_ctl_session_of(request);
     tqi_ctl_conv conv = {0};
     size_t n = 0;
     if (msg->n_id > TQI_REPORT_LOST_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "%zu blocks are reported as lost, at most %u may be at once",
-                             msg->n_id, TQI_REPORT_LOST_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "%zu blocks are reported as lost, at most %u may be at once", msg->n_id,
+                             TQI_REPORT_LOST_MAX);
     }
     uint64_t *believed = tqi_ctl_conv_alloc(&conv, msg->n_id, sizeof(*believed), err);
     int rc = believed ? TQ_OK : TQ_ENOMEM;
@@ -308,7 +298,7 @@ int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_net_request *request, const 
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------ moves */
+/* --- moves ---------------------------------------------------------------- */
 
 /* The answer's stretches as columns. */
 static int live_out(tqi_ctl_conv *conv, const tqi_table_live *live, Tq__CompactLiveReply *reply, tq_error *err)
@@ -355,11 +345,10 @@ static int moves_in(tqi_ctl_conv *conv, const Tq__CompactMove *msg, tqi_table_mo
     rc = rc ? rc : tqi_ctl_conv_check_count("number of pieces", msg->n_pieces, n, err);
     rc = rc ? rc : tqi_ctl_conv_check_count("size of a piece", msg->n_bytes, msg->n_begin, err);
     rc = rc ? rc : tqi_ctl_conv_check_count("place of a piece", msg->n_place, msg->n_begin, err);
-    if (rc == TQ_OK && (!msg->owner || n != msg->n_to || n != msg->n_pieces ||
-                        msg->n_begin != msg->n_bytes || msg->n_begin != msg->n_place)) {
-        rc =
-            tqi_error_set(err, TQ_EINVAL, "move of %zu blocks: %s", n,
-                          msg->owner ? "new blocks or pieces are missing" : "the owner is missing");
+    if (rc == TQ_OK && (!msg->owner || n != msg->n_to || n != msg->n_pieces || msg->n_begin != msg->n_bytes ||
+                        msg->n_begin != msg->n_place)) {
+        rc = tqi_error_set(err, TQ_EINVAL, "move of %zu blocks: %s", n,
+                           msg->owner ? "new blocks or pieces are missing" : "the owner is missing");
     }
     tqi_table_move *moves = rc ? NULL : tqi_ctl_conv_alloc(conv, n, sizeof(*moves), err);
     tqi_table_stretch *all = rc ? NULL : tqi_ctl_conv_alloc(conv, msg->n_begin, sizeof(*all), err);
@@ -383,13 +372,11 @@ static int moves_in(tqi_ctl_conv *conv, const Tq__CompactMove *msg, tqi_table_mo
 }
 
 /* Blocks are moved by a session that serves their owner, and stay with that owner. */
-static int moves_allowed(tqi_controller *ctl, tqi_net_request *request, const Tq__CompactMove *msg,
-                         tq_error *err)
+static int moves_allowed(tqi_controller *ctl, tqi_net_request *request, const Tq__CompactMove *msg, tq_error *err)
 {
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner->name);
     if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request))) {
-        return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session",
-                             msg->owner->name);
+        return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->owner->name);
     }
     for (size_t i = 0; i < msg->n_from; i++) {
         tqi_table_owner *from = tqi_table_block_owner(ctl->meta, msg->from[i]);
@@ -407,8 +394,7 @@ int tqi_ctl_on_compact_move(tqi_controller *ctl, tqi_net_request *request, const
     tqi_table_move *moves = NULL;
     int rc = moves_in(&conv, msg, &moves, err);
     rc = rc ? rc : moves_allowed(ctl, request, msg, err);
-    rc = rc ? rc
-            : tqi_table_compact_move(ctl->meta, tqi_ctl_session_number(request), moves, msg->n_from, err);
+    rc = rc ? rc : tqi_table_compact_move(ctl->meta, tqi_ctl_session_number(request), moves, msg->n_from, err);
     if (rc == TQ_OK) {
         tqi_ctl_reply_empty(request);
     }

@@ -1,9 +1,9 @@
 /*
  * claim.c - claims: taken at once, or waiting in the list of their view until a change serves them.
  *
- * A view belongs to one task and field set of a partition.  Its waiters are served in order of arrival; one that asks for
- * more than is ready neither holds up those behind it nor is tried (queue.h).  A served claim belongs to its client once the
- * reply is acknowledged; until then, its samples go back if the session ends.
+ * A view belongs to one task and field set of a partition. Its waiters are served in order of arrival; one that asks
+ * for more than is ready neither holds up those behind it nor is tried (queue.h). A served claim belongs to its client
+ * once the reply is acknowledged; until then, its samples go back if the session ends.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -23,13 +23,13 @@ typedef struct claim_wait {
     const Tq__Claim *msg; /* lives until the request ends */
     const tq_sampler *sampler;
     tq_pick_request pick; /* prepared; strings are the message's */
-    tqi_table_view *view;       /* held */
+    tqi_table_view *view; /* held */
     uint64_t since;       /* when it arrived, for the metrics */
     tqi_ctl_meter_name *meter;
     tqi_table_result result;
-    bool filled;            /* its pick was cached for others, or for itself */
-    claim_receipt *receipt; /* made before anything is taken */
-    tqi_ctl_claim_place place;  /* in the queue of the view */
+    bool filled;               /* its pick was cached for others, or for itself */
+    claim_receipt *receipt;    /* made before anything is taken */
+    tqi_ctl_claim_place place; /* in the queue of the view */
     tqi_ctl_session *session;
     tqi_ctl_parked parked; /* in the list of the session */
 } claim_wait;
@@ -77,12 +77,14 @@ static int claim_reply(tqi_controller *ctl, tqi_net_request *request, const tqi_
 static void claim_event(tqi_controller *ctl, tqi_net_request *request, const Tq__Claim *msg,
                         const tqi_table_result *result)
 {
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "claim",
-                                               .session = tqi_ctl_session_name(request),
-                                               .partition = msg->partition,
-                                               .task = msg->task,
-                                               .samples = (uint32_t)result->batch.n,
-                                               .bytes = result->bytes});
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
+                               .kind = "claim",
+                               .session = tqi_ctl_session_name(request),
+                               .partition = msg->partition,
+                               .task = msg->task,
+                               .samples = (uint32_t)result->batch.n,
+                               .bytes = result->bytes,
+                           });
 }
 
 static void claim_cached(const char *slot, void *arg)
@@ -99,9 +101,8 @@ static int claim_take(tqi_controller *ctl, tqi_net_request *request, claim_wait 
     if (wait->sampler->kept && tqi_table_view_ready(wait->view) > 0) {
         ctl->keeps++; /* it may pick, and then keep */
     }
-    int rc =
-        tqi_sampler_claim(wait->sampler, wait->view, &wait->pick, tqi_ctl_session_number(request),
-                          wait->msg->tags, &wait->result, &told, err);
+    int rc = tqi_sampler_claim(wait->sampler, wait->view, &wait->pick, tqi_ctl_session_number(request), wait->msg->tags,
+                               &wait->result, &told, err);
     if (rc == TQ_OK) {
         claim_event(ctl, request, wait->msg, &wait->result);
         tqi_ctl_meter_claimed(ctl->meter, wait->msg->task, wait->since);
@@ -109,7 +110,7 @@ static int claim_take(tqi_controller *ctl, tqi_net_request *request, claim_wait 
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------ waiting */
+/* --- waiting -------------------------------------------------------------- */
 
 static void claim_free(claim_wait *wait)
 {
@@ -140,8 +141,7 @@ static void claim_answer(tqi_ctl_wait *base)
     claim_wait *wait = (claim_wait *)base;
     tq_error err = {0};
     if (claim_reply(base->ctl, base->request, &wait->result, &wait->receipt, &err) != TQ_OK) {
-        tqi_table_claim_release(base->ctl->meta, tqi_ctl_session_number(base->request),
-                               wait->result.claim);
+        tqi_table_claim_release(base->ctl->meta, tqi_ctl_session_number(base->request), wait->result.claim);
         tqi_net_request_fail(base->request, &err);
     }
 }
@@ -155,27 +155,23 @@ static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
     char up[32];
     tqi_text_add_names(&list, wait->msg->field, wait->msg->n_field);
     tqi_ctl_shortage(wait->view, wait->sampler, &wait->pick, missing, sizeof(missing));
-    tqi_error_set(
-        err, TQ_ETIMEDOUT,
-        "claim of %u sample%s of partition '%.128s' by task '%.64s' with fields %s: %u ready after "
-        "%llu ms; %s; asked the system at %s, which has been up for %s",
-        (unsigned)wait->pick.batch_size, tqi_text_s(wait->pick.batch_size), wait->msg->partition,
-        wait->msg->task, fields, (unsigned)tqi_table_view_ready(wait->view),
-        (unsigned long long)wait->msg->timeout_ms, missing, tqi_controller_endpoint(base->ctl),
-        tqi_ctl_uptime(base->ctl, up));
+    tqi_error_set(err, TQ_ETIMEDOUT,
+                  "claim of %u sample%s of partition '%.128s' by task '%.64s' with fields %s: %u ready after "
+                  "%llu ms; %s; asked the system at %s, which has been up for %s",
+                  (unsigned)wait->pick.batch_size, tqi_text_s(wait->pick.batch_size), wait->msg->partition,
+                  wait->msg->task, fields, (unsigned)tqi_table_view_ready(wait->view),
+                  (unsigned long long)wait->msg->timeout_ms, missing, tqi_controller_endpoint(base->ctl),
+                  tqi_ctl_uptime(base->ctl, up));
 }
 
-int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_ctl_conv *conv, Tq__WaitInfo *out,
-                       tq_error *err)
+int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_ctl_conv *conv, Tq__WaitInfo *out, tq_error *err)
 {
-    const claim_wait *wait =
-        (const claim_wait *)(const void *)((const char *)parked - offsetof(claim_wait, parked));
+    const claim_wait *wait = (const claim_wait *)(const void *)((const char *)parked - offsetof(claim_wait, parked));
     char *missing = tqi_ctl_conv_alloc(conv, TQI_CTL_SHORTAGE, 1, err);
     if (!missing) {
         return TQ_ENOMEM;
     }
-    out->suspect =
-        tqi_ctl_shortage(wait->view, wait->sampler, &wait->pick, missing, TQI_CTL_SHORTAGE);
+    out->suspect = tqi_ctl_shortage(wait->view, wait->sampler, &wait->pick, missing, TQI_CTL_SHORTAGE);
     out->missing = missing;
     out->task = wait->msg->task;
     out->partition = wait->msg->partition;
@@ -193,10 +189,12 @@ static void claim_dispose(tqi_ctl_wait *base)
     claim_free((claim_wait *)base);
 }
 
-static const tqi_ctl_wait_type claim_wait_type = {.leave = claim_leave,
-                                                  .answer = claim_answer,
-                                                  .describe = claim_describe,
-                                                  .dispose = claim_dispose};
+static const tqi_ctl_wait_type claim_wait_type = {
+    .leave = claim_leave,
+    .answer = claim_answer,
+    .describe = claim_describe,
+    .dispose = claim_dispose,
+};
 
 /* Marks a waiter ready if it can be served or has failed; false if it keeps waiting. */
 static bool claim_try(claim_wait *wait)
@@ -210,8 +208,7 @@ static bool claim_try(claim_wait *wait)
         wait->base.failure = malloc(sizeof(err));
         if (!wait->base.failure) {
             /* No memory to carry the error: it is tried again at the next change, or times out. */
-            tqi_log(TQI_WARN, "controller", "a claim failed without memory to say so: %s",
-                    err.message);
+            tqi_log(TQI_WARN, "controller", "a claim failed without memory to say so: %s", err.message);
             return false;
         }
         *wait->base.failure = err;
@@ -258,7 +255,7 @@ void tqi_ctl_claims_move(tqi_table_view *from, tqi_table_view *to, void *unused)
     tqi_ctl_claim_queue_move(from, to);
 }
 
-/* ------------------------------------------------------------------------------------------------ handlers */
+/* --- handlers ------------------------------------------------------------- */
 
 static int claim_check(const Tq__Claim *msg, tq_error *err)
 {
@@ -277,8 +274,8 @@ static int claim_check(const Tq__Claim *msg, tq_error *err)
         return rc;
     }
     if (msg->n_field == 0) {
-        return tqi_error_set(err, TQ_EINVAL, "claim of partition '%s' by task '%s' names no field",
-                             msg->partition, msg->task);
+        return tqi_error_set(err, TQ_EINVAL, "claim of partition '%s' by task '%s' names no field", msg->partition,
+                             msg->task);
     }
     if (msg->batch_size <= 0 || msg->batch_size > UINT32_MAX) {
         return tqi_error_set(err, TQ_ESIZE,
@@ -290,8 +287,7 @@ static int claim_check(const Tq__Claim *msg, tq_error *err)
 }
 
 /* Every sample with the fields it has, consumed or not; nothing is marked. */
-static int claim_force(tqi_controller *ctl, tqi_net_request *request, const Tq__Claim *msg,
-                       tq_error *err)
+static int claim_force(tqi_controller *ctl, tqi_net_request *request, const Tq__Claim *msg, tq_error *err)
 {
     tqi_table_result result = {0};
     tqi_table_resolve_args resolve = {
@@ -330,8 +326,8 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
         rc = tqi_sampler_prepare(wait->sampler, &wait->pick, err);
     }
     if (rc == TQ_OK) {
-        rc = tqi_table_view_get(ctl->meta, msg->partition, (const char *const *)msg->field, msg->n_field,
-                          msg->task, &wait->view, err);
+        rc = tqi_table_view_get(ctl->meta, msg->partition, (const char *const *)msg->field, msg->n_field, msg->task,
+                                &wait->view, err);
     }
     if (rc == TQ_OK) {
         wait->receipt = calloc(1, sizeof(*wait->receipt));
@@ -349,8 +345,7 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
 static int claim_park(tqi_controller *ctl, tqi_net_request *request, claim_wait *wait, tq_error *err)
 {
     const Tq__Claim *msg = wait->msg;
-    int rc = tqi_ctl_claim_queue_add(wait->view, &wait->place, ctl->last_wait + 1, wait->sampler,
-                                 &wait->pick, err);
+    int rc = tqi_ctl_claim_queue_add(wait->view, &wait->place, ctl->last_wait + 1, wait->sampler, &wait->pick, err);
     if (rc) {
         claim_free(wait);
         return rc;
@@ -399,8 +394,7 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_net_request *request, const Tq__Cl
     return rc;
 }
 
-int tqi_ctl_on_release(tqi_controller *ctl, tqi_net_request *request, const Tq__Release *msg,
-                       tq_error *err)
+int tqi_ctl_on_release(tqi_controller *ctl, tqi_net_request *request, const Tq__Release *msg, tq_error *err)
 {
     (void)err;
     tqi_table_claim_release(ctl->meta, tqi_ctl_session_number(request), msg->claim);

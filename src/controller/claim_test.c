@@ -176,8 +176,7 @@ static void times_out_saying(char **fields, size_t n, const char *config, const 
 
 static void says_what_a_claim_lacks(void **state)
 {
-    char *fields[] = {(char *)(uintptr_t) "extra", (char *)(uintptr_t) "value",
-                      (char *)(uintptr_t) "xtra"};
+    char *fields[] = {(char *)(uintptr_t) "extra", (char *)(uintptr_t) "value", (char *)(uintptr_t) "xtra"};
     kit_put what = {.partition = "p", .field = "extra", .rows = 1};
     (void)state;
     times_out_saying(value, 1, NULL, "there is no partition 'p' (misspelt?)");
@@ -485,28 +484,21 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(gives_what_is_ready, kit_usual_start, kit_usual_stop),
-        cmocka_unit_test_setup_teardown(waits_until_there_is_enough, kit_usual_start,
-                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(waits_until_there_is_enough, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(serves_the_oldest_first, kit_usual_start, kit_usual_stop),
-        cmocka_unit_test_setup_teardown(waits_on_when_its_partition_is_cleared, kit_usual_start,
-                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(waits_on_when_its_partition_is_cleared, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(times_out_with_the_reason, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(says_what_a_claim_lacks, kit_usual_start, kit_usual_stop),
-        cmocka_unit_test_setup_teardown(lists_the_claims_that_wait, kit_usual_start,
-                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(lists_the_claims_that_wait, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(keeps_deadlines_in_order, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(can_be_cancelled, kit_usual_start, kit_usual_stop),
-        cmocka_unit_test_setup_teardown(goes_back_when_never_acknowledged, kit_usual_start,
-                                        kit_usual_stop),
-        cmocka_unit_test_setup_teardown(stays_taken_once_acknowledged, kit_usual_start,
-                                        kit_usual_stop),
-        cmocka_unit_test_setup_teardown(waiting_claims_end_with_their_session, kit_usual_start,
-                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(goes_back_when_never_acknowledged, kit_usual_start, kit_usual_stop),
+        cmocka_unit_test_setup_teardown(stays_taken_once_acknowledged, kit_usual_start, kit_usual_stop),
+        cmocka_unit_test_setup_teardown(waiting_claims_end_with_their_session, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(is_given_back_by_release, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(force_gives_everything, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(refuses_what_cannot_be, kit_usual_start, kit_usual_stop),
-        cmocka_unit_test_setup_teardown(fails_at_once_when_the_sampler_says_so, kit_usual_start,
-                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(fails_at_once_when_the_sampler_says_so, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_teardown(polling_is_an_option_of_the_controller, kit_usual_stop),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -11,32 +11,29 @@
 
 #define CTL_FIRST_KIND TQI_PUBLISH
 
-/* ------------------------------------------------------------------------------------------------ requests */
+/* --- requests ------------------------------------------------------------- */
 
 /* Wraps a handler in the signature that all of them share. */
-typedef int (*ctl_handler)(tqi_controller *ctl, tqi_net_request *request,
-                           const ProtobufCMessage *message, tq_error *err);
+typedef int (*ctl_handler)(tqi_controller *ctl, tqi_net_request *request, const ProtobufCMessage *message,
+                           tq_error *err);
 
-#define CTL_ENTRY(number, NAME, method, Message, reply, Reply, mode)                   \
-    static int ctl_entry_##method(tqi_controller *ctl, tqi_net_request *request,           \
-                                  const ProtobufCMessage *message, tq_error *err)      \
-    {                                                                                  \
-        return tqi_ctl_on_##method(ctl, request, (const Tq__##Message *)message, err); \
+#define CTL_ENTRY(number, NAME, method, Message, reply, Reply, mode)                                              \
+    static int ctl_entry_##method(tqi_controller *ctl, tqi_net_request *request, const ProtobufCMessage *message, \
+                                  tq_error *err)                                                                  \
+    {                                                                                                             \
+        return tqi_ctl_on_##method(ctl, request, (const Tq__##Message *)message, err);                            \
     }
 TQI_CONTROLLER_METHODS(CTL_ENTRY)
 #undef CTL_ENTRY
 
-#define CTL_ROW(number, NAME, method, Message, reply, Reply, mode) \
-    [(number)-CTL_FIRST_KIND] = ctl_entry_##method,
+#define CTL_ROW(number, NAME, method, Message, reply, Reply, mode) [(number)-CTL_FIRST_KIND] = ctl_entry_##method,
 static const ctl_handler ctl_handlers[] = {TQI_CONTROLLER_METHODS(CTL_ROW)};
 #undef CTL_ROW
 
 static ctl_handler ctl_find(uint16_t kind)
 {
     size_t place = (size_t)kind - CTL_FIRST_KIND;
-    return kind >= CTL_FIRST_KIND && place < sizeof(ctl_handlers) / sizeof(*ctl_handlers)
-               ? ctl_handlers[place]
-               : NULL;
+    return kind >= CTL_FIRST_KIND && place < sizeof(ctl_handlers) / sizeof(*ctl_handlers) ? ctl_handlers[place] : NULL;
 }
 
 static bool ctl_serves(uint16_t kind, void *ctx)
@@ -108,8 +105,8 @@ int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t 
     return ctl_check_size(protobuf_c_message_get_packed_size(reply), what, n, err);
 }
 
-int tqi_ctl_prepare_reply(tqi_net_request *request, const ProtobufCMessage *reply, const char *what,
-                          size_t n, tq_error *err)
+int tqi_ctl_prepare_reply(tqi_net_request *request, const ProtobufCMessage *reply, const char *what, size_t n,
+                          tq_error *err)
 {
     size_t size = protobuf_c_message_get_packed_size(reply);
     int rc = ctl_check_size(size, what, n, err);
@@ -127,19 +124,17 @@ int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, t
     uint64_t ours = tqi_table_epoch(ctl->meta);
     if (epoch && epoch != ours) {
         char clock[32];
-        const char *since = tqi_text_time(ctl->server ? tqi_net_server_started_us(ctl->server) : 0,
-                                          clock, sizeof clock);
+        const char *since = tqi_text_time(ctl->server ? tqi_net_server_started_us(ctl->server) : 0, clock, sizeof clock);
         return tqi_error_set(err, TQ_ESTALE,
                              "%s is of an earlier run of the controller (epoch %016llx, now "
                              "%016llx): the controller was restarted%s%s, and what was stored "
                              "before that is gone; claim or resolve the samples again",
-                             what, (unsigned long long)epoch, (unsigned long long)ours,
-                             since[0] ? " at " : "", since);
+                             what, (unsigned long long)epoch, (unsigned long long)ours, since[0] ? " at " : "", since);
     }
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ sessions */
+/* --- sessions ------------------------------------------------------------- */
 
 static int ctl_session_open(tqi_net_session *net, void *ctx)
 {
@@ -182,7 +177,7 @@ static const tqi_net_service ctl_service = {
     .handle = ctl_handle,
 };
 
-/* ------------------------------------------------------------------------------------------------ lifecycle */
+/* --- lifecycle ------------------------------------------------------------ */
 
 static void ctl_free(tqi_controller *ctl)
 {
@@ -241,8 +236,10 @@ void tqi_controller_set_goodbye(tqi_controller *ctl, tqi_net_ending ending, cons
 static int ctl_make_meta(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
     uint64_t below = options->first_counters;
-    tqi_table_options meta = {.epoch = options->epoch ? options->epoch : tqi_random_id(),
-                             .strict_schema = options->strict_schema};
+    tqi_table_options meta = {
+        .epoch = options->epoch ? options->epoch : tqi_random_id(),
+        .strict_schema = options->strict_schema,
+    };
     if (below) {
         meta.first_index = (uint32_t)(0u - below);
         meta.first_incarnation = (uint32_t)(0u - below);
@@ -274,22 +271,22 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
     }
     ctl->polling = options->polling;
     ctl->owner_timeout_ms = options->owner_timeout_ms;
-    ctl->write_deadline_ms = options->write_deadline_ms
-                                 ? options->write_deadline_ms
-                                 : TQI_CONFIG_CONTROLLER_WRITE_DEADLINE_DEFAULT * UINT64_C(1000);
+    ctl->write_deadline_ms = options->write_deadline_ms ? options->write_deadline_ms
+                                                        : TQI_CONFIG_CONTROLLER_WRITE_DEADLINE_DEFAULT * UINT64_C(1000);
     ctl->started = tqi_now();
-    rc = tqi_ctl_events_init(
-        &ctl->events, options->events ? options->events : TQI_CONFIG_CONTROLLER_EVENTS_DEFAULT,
-        err);
+    rc = tqi_ctl_events_init(&ctl->events, options->events ? options->events : TQI_CONFIG_CONTROLLER_EVENTS_DEFAULT,
+                             err);
     return rc ? rc : ctl_make_meta(ctl, options, err);
 }
 
 static int ctl_listen(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
-    tqi_net_server_options server = {.epoch = tqi_table_epoch(ctl->meta),
-                                 .token = options->token,
-                                 .grace_ms = options->grace_ms,
-                                 .system = options->system};
+    tqi_net_server_options server = {
+        .epoch = tqi_table_epoch(ctl->meta),
+        .token = options->token,
+        .grace_ms = options->grace_ms,
+        .system = options->system,
+    };
     int rc = tqi_net_server_alloc(ctl->loop, &ctl_service, ctl, &server, &ctl->server, err);
     for (size_t i = 0; i < options->n_listen && rc == TQ_OK; i++) {
         char bound[512] = "";
@@ -301,8 +298,7 @@ static int ctl_listen(tqi_controller *ctl, const tqi_controller_options *options
     return rc;
 }
 
-int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
-                         tqi_controller **out, tq_error *err)
+int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options, tqi_controller **out, tq_error *err)
 {
     tqi_controller *ctl = calloc(1, sizeof(*ctl));
     if (!ctl) {

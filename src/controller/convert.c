@@ -1,5 +1,5 @@
 /*
- * convert.c - see convert.h.  Relies on protobuf-c keeping repeated scalars as plain arrays, and on decoded strings and
+ * convert.c - see convert.h. Relies on protobuf-c keeping repeated scalars as plain arrays, and on decoded strings and
  * sub-messages of repeated fields never being NULL.
  */
 #include "controller/convert.h"
@@ -12,7 +12,7 @@
 
 #define CONV_CHUNK 16384u
 
-/* ------------------------------------------------------------------------------------------------ memory */
+/* --- memory --------------------------------------------------------------- */
 
 typedef struct tqi_ctl_conv_chunk {
     struct tqi_ctl_conv_chunk *next;
@@ -72,7 +72,7 @@ int tqi_ctl_conv_check_count(const char *what, size_t given, size_t n, tq_error 
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ received */
+/* --- received ------------------------------------------------------------- */
 
 /* Shapes of a ragged field: one count of dims per row, or one for all; together they must match the number of dims. */
 static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
@@ -82,13 +82,11 @@ static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "field '%s': ragged, yet it has a shape", in->name);
     }
     if (in->n_ndims != 1 && in->n_ndims != n) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu ndims given for %zu samples",
-                             in->name, in->n_ndims, n);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu ndims given for %zu samples", in->name, in->n_ndims, n);
     }
     for (size_t i = 0; i < in->n_ndims; i++) {
         if (in->ndims[i] > TQ_NDIM_MAX) {
-            return tqi_error_set(err, TQ_EINVAL,
-                                 "field '%s': a row of %u dimensions, at most %d are possible",
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': a row of %u dimensions, at most %d are possible",
                                  in->name, (unsigned)in->ndims[i], TQ_NDIM_MAX);
         }
         dims += in->ndims[i];
@@ -97,23 +95,22 @@ static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
         dims = (uint64_t)in->ndims[0] * n;
     }
     if (dims != in->n_dims) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dims given, its ndims say %llu",
-                             in->name, in->n_dims, (unsigned long long)dims);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dims given, its ndims say %llu", in->name, in->n_dims,
+                             (unsigned long long)dims);
     }
     return TQ_OK;
 }
 
 /* Type of each row, if they differ. */
-static int conv_types_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, tqi_table_batch_field *out,
-                         tq_error *err)
+static int conv_types_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, tqi_table_batch_field *out, tq_error *err)
 {
     uint32_t *types;
     if (in->n_type == 0 && in->n_row_type == 0) {
         return TQ_OK;
     }
     if (in->n_row_type != n || !in->ragged) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': types of %zu rows given for %zu samples",
-                             in->name, in->n_row_type, n);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': types of %zu rows given for %zu samples", in->name,
+                             in->n_row_type, n);
     }
     types = tqi_ctl_conv_alloc(conv, n, sizeof(*types), err);
     if (!types) {
@@ -121,8 +118,7 @@ static int conv_types_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, tqi_
     }
     for (size_t i = 0; i < n; i++) {
         if (in->row_type[i] >= in->n_type || in->type[in->row_type[i]] >> 16 > TQ_VALUE) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': the type of row %zu is malformed",
-                                 in->name, i);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': the type of row %zu is malformed", in->name, i);
         }
         types[i] = in->type[in->row_type[i]];
     }
@@ -133,34 +129,30 @@ static int conv_types_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, tqi_
 static int conv_shape_in(const Tq__Field *in, size_t n, tq_error *err)
 {
     if (in->kind > TQ_VALUE) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': unknown kind %u", in->name,
-                             (unsigned)in->kind);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': unknown kind %u", in->name, (unsigned)in->kind);
     }
     if (in->dtype > UINT16_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': malformed dtype 0x%x", in->name,
-                             (unsigned)in->dtype);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': malformed dtype 0x%x", in->name, (unsigned)in->dtype);
     }
     if (!tqi_ctl_conv_ragged_dim_ok(in->ragged_dim)) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': dim %u cannot be the ragged one",
-                             in->name, (unsigned)in->ragged_dim);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': dim %u cannot be the ragged one", in->name,
+                             (unsigned)in->ragged_dim);
     }
     if (in->ragged) {
         return conv_ragged_in(in, n, err);
     }
     if (in->n_ndims != 0 || in->n_dims != 0) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': uniform, yet it has shapes per row",
-                             in->name);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': uniform, yet it has shapes per row", in->name);
     }
     if (in->n_shape > TQ_NDIM_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dimensions, at most %d are possible",
-                             in->name, in->n_shape, TQ_NDIM_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dimensions, at most %d are possible", in->name,
+                             in->n_shape, TQ_NDIM_MAX);
     }
     return TQ_OK;
 }
 
 /* Fills runs, whose marks are counted from the number of blocks on the wire. */
-static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_table_run *runs, bool *opaque,
-                        tq_error *err)
+static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_table_run *runs, bool *opaque, tq_error *err)
 {
     uint64_t rows = 0;
     for (size_t i = 0; i < in->n_run_block; i++) {
@@ -179,19 +171,19 @@ static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_tabl
             runs[i].block = TQI_TABLE_RUN_OPAQUE;
             *opaque = true;
         } else {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': run %zu names block %u of %zu",
-                                 in->name, i, (unsigned)block, n_blocks);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': run %zu names block %u of %zu", in->name, i,
+                                 (unsigned)block, n_blocks);
         }
     }
     if (rows != n) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': its runs cover %llu rows of %zu samples",
-                             in->name, (unsigned long long)rows, n);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': its runs cover %llu rows of %zu samples", in->name,
+                             (unsigned long long)rows, n);
     }
     return TQ_OK;
 }
 
-static int conv_field_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, size_t n_blocks,
-                         tqi_table_batch_field *out, tq_error *err)
+static int conv_field_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, size_t n_blocks, tqi_table_batch_field *out,
+                         tq_error *err)
 {
     bool opaque = false;
     int rc = conv_shape_in(in, n, err);
@@ -199,8 +191,7 @@ static int conv_field_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, size
         return rc;
     }
     if (in->n_run_offset != in->n_run_block || in->n_run_rows != in->n_run_block) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "field '%s': %zu run_block, %zu run_offset and %zu run_rows", in->name,
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu run_block, %zu run_offset and %zu run_rows", in->name,
                              in->n_run_block, in->n_run_offset, in->n_run_rows);
     }
     tqi_table_run *runs = tqi_ctl_conv_alloc(conv, in->n_run_block, sizeof(*runs), err);
@@ -212,8 +203,8 @@ static int conv_field_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, size
         return rc;
     }
     if (in->n_opaque != (opaque ? n : 0)) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu opaque cells given for %zu samples",
-                             in->name, in->n_opaque, opaque ? n : 0);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu opaque cells given for %zu samples", in->name,
+                             in->n_opaque, opaque ? n : 0);
     }
     *out = (tqi_table_batch_field){
         .name = in->name,
@@ -247,29 +238,28 @@ static int conv_tag_in(const Tq__Tag *in, size_t n, tqi_table_batch_tag *out, tq
 {
     uint64_t size = 0;
     if (in->n_size != n) {
-        return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu sizes given for %zu samples", in->name,
-                             in->n_size, n);
+        return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu sizes given for %zu samples", in->name, in->n_size, n);
     }
     for (size_t i = 0; i < n; i++) {
         size += in->size[i];
     }
     if (size != in->values.len) {
-        return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu bytes of values, its sizes say %llu",
-                             in->name, in->values.len, (unsigned long long)size);
+        return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu bytes of values, its sizes say %llu", in->name,
+                             in->values.len, (unsigned long long)size);
     }
-    *out = (tqi_table_batch_tag){.name = in->name,
-                           .values = in->values.data,
-                           .values_size = in->values.len,
-                           .sizes = in->size};
+    *out = (tqi_table_batch_tag){
+        .name = in->name,
+        .values = in->values.data,
+        .values_size = in->values.len,
+        .sizes = in->size,
+    };
     return TQ_OK;
 }
 
-int tqi_ctl_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_table_batch_block *out,
-                      tq_error *err)
+int tqi_ctl_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_table_batch_block *out, tq_error *err)
 {
     if (in->locator.len > TQ_LOCATOR_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "block %llu: locator of %zu bytes, at most %d are possible",
+        return tqi_error_set(err, TQ_EINVAL, "block %llu: locator of %zu bytes, at most %d are possible",
                              (unsigned long long)in->id, in->locator.len, TQ_LOCATOR_MAX);
     }
     *out = (tqi_table_batch_block){
@@ -292,9 +282,8 @@ static int conv_blocks_in(tqi_ctl_conv *conv, const Tq__Batch *in, tqi_table_bat
     for (size_t i = 0; i < in->n_block; i++) {
         const Tq__Block *block = in->block[i];
         if (block->owner >= in->n_owner) {
-            return tqi_error_set(err, TQ_EINVAL, "block %llu: owner %u of %zu",
-                                 (unsigned long long)block->id, (unsigned)block->owner,
-                                 in->n_owner);
+            return tqi_error_set(err, TQ_EINVAL, "block %llu: owner %u of %zu", (unsigned long long)block->id,
+                                 (unsigned)block->owner, in->n_owner);
         }
         int rc = tqi_ctl_conv_block_in(block, in->owner[block->owner], &blocks[i], err);
         if (rc) {
@@ -316,8 +305,7 @@ static int conv_names_in(const Tq__Batch *in, size_t n, tq_error *err)
     return rc;
 }
 
-int tqi_ctl_conv_batch_in(tqi_ctl_conv *conv, const Tq__Batch *in, size_t samples, tqi_table_batch *out,
-                      tq_error *err)
+int tqi_ctl_conv_batch_in(tqi_ctl_conv *conv, const Tq__Batch *in, size_t samples, tqi_table_batch *out, tq_error *err)
 {
     int rc = conv_names_in(in, samples, err);
     if (rc) {
@@ -353,7 +341,7 @@ int tqi_ctl_conv_batch_in(tqi_ctl_conv *conv, const Tq__Batch *in, size_t sample
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------ to send */
+/* --- to send -------------------------------------------------------------- */
 
 static uint32_t conv_mark(uint32_t block, size_t n_blocks)
 {
@@ -396,8 +384,7 @@ static int conv_runs_out(tqi_ctl_conv *conv, const tqi_table_batch_field *in, co
 }
 
 /* Makes a table of the distinct types, and each row's index in it. */
-static int conv_types_out(tqi_ctl_conv *conv, const tqi_table_batch_field *in, size_t n, Tq__Field *out,
-                          tq_error *err)
+static int conv_types_out(tqi_ctl_conv *conv, const tqi_table_batch_field *in, size_t n, Tq__Field *out, tq_error *err)
 {
     if (!in->types || n == 0) {
         return TQ_OK;
@@ -473,8 +460,7 @@ static uint32_t conv_owner_place(const tqi_table_batch_block *block, Tq__Owner *
     /* Blocks of one owner mostly follow each other: look from the newest. */
     for (size_t i = out->n_owner; i > 0; i--) {
         const Tq__Owner *owner = &owners[i - 1];
-        if (owner->incarnation == block->owner_incarnation &&
-            strcmp(owner->name, block->owner) == 0) {
+        if (owner->incarnation == block->owner_incarnation && strcmp(owner->name, block->owner) == 0) {
             return (uint32_t)(i - 1);
         }
     }
@@ -508,7 +494,7 @@ static int conv_blocks_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Ba
     return TQ_OK;
 }
 
-/* Optional strings, with NULL as ""; protobuf-c does not accept NULL inside an array.  NULL: out of memory. */
+/* Optional strings, with NULL as ""; protobuf-c does not accept NULL inside an array. NULL: out of memory. */
 static char **conv_texts_out(tqi_ctl_conv *conv, const char *const *texts, size_t n, tq_error *err)
 {
     size_t i = 0;
@@ -535,12 +521,10 @@ static int conv_names_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Bat
         out->group = conv_texts_out(conv, in->groups, in->n, err);
         out->n_group = out->group ? in->n : 0;
     }
-    return (in->keys && in->n && !out->key) || (in->groups && in->n && !out->group) ? TQ_ENOMEM
-                                                                                    : TQ_OK;
+    return (in->keys && in->n && !out->key) || (in->groups && in->n && !out->group) ? TQ_ENOMEM : TQ_OK;
 }
 
-int tqi_ctl_conv_batch_out(tqi_ctl_conv *conv, const tqi_table_batch *in, uint64_t epoch, Tq__Batch *out,
-                       tq_error *err)
+int tqi_ctl_conv_batch_out(tqi_ctl_conv *conv, const tqi_table_batch *in, uint64_t epoch, Tq__Batch *out, tq_error *err)
 {
     tq__batch__init(out);
     out->partition = tqi_ctl_conv_text(in->partition);

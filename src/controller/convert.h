@@ -1,7 +1,7 @@
 /*
- * convert.h - converts between wire messages and the table's batches.  Arrays with the same layout are referenced, not
- * copied, in both directions; what must be built (runs, blocks, arrays of messages) is in a tqi_ctl_conv.  Both sides must
- * therefore stay valid while the result is in use.
+ * convert.h - converts between wire messages and the table's batches. Arrays with the same layout are referenced, not
+ * copied, in both directions; what must be built (runs, blocks, arrays of messages) is in a tqi_ctl_conv. Both sides
+ * must therefore stay valid while the result is in use.
  */
 #ifndef TQI_CONTROLLER_CONVERT_H
 #define TQI_CONTROLLER_CONVERT_H
@@ -9,13 +9,13 @@
 #include "table/table.h"
 #include "wire/methods.h"
 
-/* Memory that is freed as a whole.  All zero is empty. */
+/* Memory that is freed as a whole. All zero is empty. */
 typedef struct tqi_ctl_conv {
     struct tqi_ctl_conv_chunk *chunks;
 } tqi_ctl_conv;
 
 void tqi_ctl_conv_fini(tqi_ctl_conv *conv);
-/* Zeroed memory for n items; never NULL for n == 0.  NULL: out of memory, err is set. */
+/* Zeroed memory for n items; never NULL for n == 0. NULL: out of memory, err is set. */
 void *tqi_ctl_conv_alloc(tqi_ctl_conv *conv, size_t n, size_t item, tq_error *err);
 
 /* The same for an array of n pointers. */
@@ -47,16 +47,13 @@ static inline ProtobufCBinaryData tqi_ctl_conv_bytes(const void *data, size_t si
     return (ProtobufCBinaryData){.len = size, .data = (uint8_t *)(uintptr_t)data};
 }
 
-/* Converts a received batch of `samples` rows and checks everything that does not need the table: lengths agree, runs cover
- * the rows, indexes exist.  TQ_EINVAL names the array at fault. */
-int tqi_ctl_conv_batch_in(tqi_ctl_conv *conv, const Tq__Batch *in, size_t samples, tqi_table_batch *out,
-                      tq_error *err);
+/* Converts a received batch of `samples` rows and checks everything that does not need the table: lengths agree, runs
+ * cover the rows, indexes exist. TQ_EINVAL names the array at fault. */
+int tqi_ctl_conv_batch_in(tqi_ctl_conv *conv, const Tq__Batch *in, size_t samples, tqi_table_batch *out, tq_error *err);
 /* One block that was received. */
-int tqi_ctl_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_table_batch_block *out,
-                      tq_error *err);
+int tqi_ctl_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_table_batch_block *out, tq_error *err);
 /* Converts a batch to send; initialises `out`. */
-int tqi_ctl_conv_batch_out(tqi_ctl_conv *conv, const tqi_table_batch *in, uint64_t epoch, Tq__Batch *out,
-                       tq_error *err);
+int tqi_ctl_conv_batch_out(tqi_ctl_conv *conv, const tqi_table_batch *in, uint64_t epoch, Tq__Batch *out, tq_error *err);
 /* Whether the number is a valid ragged_dim: a dim of rows, none, or several. */
 static inline bool tqi_ctl_conv_ragged_dim_ok(uint32_t dim)
 {

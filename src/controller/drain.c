@@ -1,9 +1,9 @@
 /*
- * drain.c - draining before a system ends: data in stores that only clients can reach is removed by the clients.  Snapshots
- * are closed, because they hold back dead blocks, and all samples are cleared, so that all blocks are dead and their
- * collectors remove them as usual (see blocks.c), late ones for the second time (see late.c).  Nobody else is served
- * meanwhile: for them, the system has ended.  Draining finishes when no dead block is left that a connected collector could
- * remove, or when the time is up.
+ * drain.c - draining before a system ends: data in stores that only clients can reach is removed by the clients.
+ * Snapshots are closed, because they hold back dead blocks, and all samples are cleared, so that all blocks are dead
+ * and their collectors remove them as usual (see blocks.c), late ones for the second time (see late.c). Nobody else is
+ * served meanwhile: for them, the system has ended. Draining finishes when no dead block is left that a connected
+ * collector could remove, or when the time is up.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -104,15 +104,12 @@ void tqi_ctl_drain_look(tqi_controller *ctl)
 
 int tqi_ctl_drain_refuse(const tqi_controller *ctl, uint16_t kind, tq_error *err)
 {
-    return !ctl->drain.begun || kind == TQI_COLLECT_DEAD || kind == TQI_ABANDON_BLOCKS ||
-                   kind == TQI_SNAPSHOT_CLOSE
+    return !ctl->drain.begun || kind == TQI_COLLECT_DEAD || kind == TQI_ABANDON_BLOCKS || kind == TQI_SNAPSHOT_CLOSE
                ? TQ_OK
-               : tqi_error_set(err, TQ_EENDED, "the system at %s is ending",
-                               tqi_controller_endpoint(ctl));
+               : tqi_error_set(err, TQ_EENDED, "the system at %s is ending", tqi_controller_endpoint(ctl));
 }
 
-void tqi_controller_drain(tqi_controller *ctl, uint64_t ms,
-                          void (*drained)(uint64_t left, void *arg), void *arg)
+void tqi_controller_drain(tqi_controller *ctl, uint64_t ms, void (*drained)(uint64_t left, void *arg), void *arg)
 {
     ctl->drain.begun = true;
     ctl->drain.blocks = tqi_controller_stored_elsewhere(ctl).blocks;

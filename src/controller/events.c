@@ -1,5 +1,5 @@
 /*
- * events.c - recent events: a ring of numbered events, with readers that wait for the next one.  Numbers start at 1 and
+ * events.c - recent events: a ring of numbered events, with readers that wait for the next one. Numbers start at 1 and
  * never skip, so a reader that is slower than the ring can tell from the numbers that it missed some.
  */
 #include <stdlib.h>
@@ -46,7 +46,7 @@ void tqi_ctl_events_fini(tqi_ctl_events *events)
     events->slots = NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------ writing */
+/* --- writing -------------------------------------------------------------- */
 
 /* Copies a string to *at and moves on. */
 static const char *event_text(char **at, const char *text)
@@ -61,8 +61,7 @@ static const char *event_text(char **at, const char *text)
 static tqi_ctl_event *event_make(const tqi_ctl_happened *what)
 {
     size_t n = what->n_indexes < TQI_CTL_LOST_MAX ? what->n_indexes : TQI_CTL_LOST_MAX;
-    size_t text = strlen(what->session ? what->session : "") +
-                  strlen(what->partition ? what->partition : "") +
+    size_t text = strlen(what->session ? what->session : "") + strlen(what->partition ? what->partition : "") +
                   strlen(what->task ? what->task : "") + 3;
     tqi_ctl_event *event = malloc(sizeof(*event) + n * sizeof(uint32_t) + text);
     if (event) {
@@ -116,12 +115,11 @@ void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what)
             }
         }
     } else {
-        tqi_log(TQI_WARN, "controller", "no memory for event %llu (%s)",
-                (unsigned long long)events->last, what->kind);
+        tqi_log(TQI_WARN, "controller", "no memory for event %llu (%s)", (unsigned long long)events->last, what->kind);
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ reading */
+/* --- reading -------------------------------------------------------------- */
 
 static void event_message(const tqi_ctl_event *event, Tq__Event *out)
 {
@@ -139,8 +137,7 @@ static void event_message(const tqi_ctl_event *event, Tq__Event *out)
 }
 
 /* Answers with the events after `since`; on an error nothing was sent. */
-static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t since, uint32_t limit,
-                        tq_error *err)
+static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t since, uint32_t limit, tq_error *err)
 {
     const tqi_ctl_events *events = &ctl->events;
     Tq__EventsReply reply = TQ__EVENTS_REPLY__INIT;
@@ -195,7 +192,10 @@ static void events_describe(const tqi_ctl_wait *base, tq_error *err)
 }
 
 static const tqi_ctl_wait_type events_wait_type = {
-    .leave = events_leave, .answer = events_answer, .describe = events_describe};
+    .leave = events_leave,
+    .answer = events_answer,
+    .describe = events_describe,
+};
 
 void tqi_ctl_events_gather(tqi_controller *ctl)
 {
@@ -207,11 +207,10 @@ void tqi_ctl_events_gather(tqi_controller *ctl)
     }
 }
 
-int tqi_ctl_on_events(tqi_controller *ctl, tqi_net_request *request, const Tq__Events *msg,
-                      tq_error *err)
+int tqi_ctl_on_events(tqi_controller *ctl, tqi_net_request *request, const Tq__Events *msg, tq_error *err)
 {
-    /* A number from an earlier run of the controller stands for the start of this run; if its run is not known, a number
-     * that is too large stands for the next event. */
+    /* A number from an earlier run of the controller stands for the start of this run; if its run is not known, a
+     * number that is too large stands for the next event. */
     bool other = msg->epoch && msg->epoch != tqi_table_epoch(ctl->meta);
     uint64_t since = other ? 0 : msg->since < ctl->events.last ? msg->since : ctl->events.last;
     if (!msg->wait || since < ctl->events.last) {

@@ -1,9 +1,9 @@
 /*
  * internal.h - shared by the files of the controller: its state, waits, handlers, events and owners.
  *
- * Everything runs on the loop thread.  Order of work for every request: a handler changes the table, writes events, and
- * answers last; then tqi_ctl_wake gathers the waits that the change satisfied and answers them afterwards, so that no answer
- * is sent while lists are being walked.
+ * Everything runs on the loop thread. Order of work for every request: a handler changes the table, writes events, and
+ * answers last; then tqi_ctl_wake gathers the waits that the change satisfied and answers them afterwards, so that no
+ * answer is sent while lists are being walked.
  */
 #ifndef TQI_CONTROLLER_INTERNAL_H
 #define TQI_CONTROLLER_INTERNAL_H
@@ -22,13 +22,13 @@
 #include "controller/controller.h"
 #include "controller/convert.h"
 #include "controller/meter.h"
-#include "table/table.h"
 #include "sampler/sampler.h"
+#include "table/table.h"
 
 /* Most samples that one request may make. */
 #define TQI_CTL_SAMPLES_MAX (1u << 24)
-/* Bytes of the events in one answer, and of the info with which an owner registers: sized so that a list of the most owners
- * allowed fits into a frame. */
+/* Bytes of the events in one answer, and of the info with which an owner registers: sized so that a list of the most
+ * owners allowed fits into a frame. */
 #define TQI_CTL_EVENTS_PAGE    (16u << 20)
 #define TQI_CTL_OWNER_INFO_MAX 4096u
 /* Most sample indexes in one event or in one partition's status. */
@@ -40,7 +40,7 @@ static inline uint64_t tqi_ctl_share(uint64_t limit)
     return limit < 8 ? 1 : limit / 4;
 }
 
-/* ------------------------------------------------------------------------------------------------ deadlines */
+/* --- deadlines ------------------------------------------------------------ */
 
 /* A point in time (monotonic ns) at which something is due; in a heap, served by one timer. */
 typedef struct tqi_ctl_timed tqi_ctl_timed;
@@ -55,11 +55,11 @@ void tqi_ctl_timed_remove(tqi_ctl_timed *timed);
 /* Now plus milliseconds, saturating. */
 uint64_t tqi_ctl_after_ms(uint64_t ms);
 
-/* ------------------------------------------------------------------------------------------------ waits */
+/* --- waits ---------------------------------------------------------------- */
 
 typedef struct tqi_ctl_wait tqi_ctl_wait;
 
-/* What a kind of wait does.  Each wait ends once: leave, then answer or fail, then free. */
+/* What a kind of wait does. Each wait ends once: leave, then answer or fail, then free. */
 typedef struct tqi_ctl_wait_type {
     /* Takes it out of the lists of its kind. */
     void (*leave)(tqi_ctl_wait *wait);
@@ -67,7 +67,7 @@ typedef struct tqi_ctl_wait_type {
     void (*answer)(tqi_ctl_wait *wait);
     /* Its deadline passed: answers with that. */
     void (*describe)(const tqi_ctl_wait *wait, tq_error *err);
-    /* Frees it and what it owns.  NULL: free(). */
+    /* Frees it and what it owns. NULL: free(). */
     void (*dispose)(tqi_ctl_wait *wait);
 } tqi_ctl_wait_type;
 
@@ -83,17 +83,17 @@ struct tqi_ctl_wait {
     tqi_ctl_wait *prev, *next; /* of ctl->ready */
 };
 
-/* Parks a request; timeout_ms 0: for ever.  From here on its client can cancel it. */
-void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type,
-                       tqi_net_request *request, uint64_t timeout_ms);
+/* Parks a request; timeout_ms 0: for ever. From here on its client can cancel it. */
+void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type, tqi_net_request *request,
+                       uint64_t timeout_ms);
 /* Marks it to be answered by the running or next tqi_ctl_wake. */
 void tqi_ctl_wait_ready(tqi_ctl_wait *wait);
 /* Ends it now with an error. */
 void tqi_ctl_wait_fail(tqi_ctl_wait *wait, const tq_error *err);
-/* After any change: gathers satisfied waits, then answers them.  Calls from inside it are folded into the outer one. */
+/* After any change: gathers satisfied waits, then answers them. Calls from inside it are folded into the outer one. */
 void tqi_ctl_wake(tqi_controller *ctl);
 
-/* ------------------------------------------------------------------------------------------------ sessions, owners */
+/* --- sessions, owners ----------------------------------------------------- */
 
 /* A waiting claim as an element of its session's list; embedded in the claim's wait. */
 typedef struct tqi_ctl_parked {
@@ -121,16 +121,15 @@ void tqi_ctl_restores_free(tqi_controller *ctl);
 typedef struct tqi_ctl_clearing tqi_ctl_clearing;
 void tqi_ctl_clearings_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_clearings_free(tqi_controller *ctl);
-/* Describes the data that a publish with a remover will replace, to be removed afterwards, and puts it into the reply; *out
- * NULL: none.  If it does not fit into the reply, the reply has the first piece; the others go to the next session that
- * asks. */
+/* Describes the data that a publish with a remover will replace, to be removed afterwards, and puts it into the reply;
+ * *out NULL: none. If it does not fit into the reply, the reply has the first piece; the others go to the next session
+ * that asks. */
 int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_ctl_clearing **out,
                               Tq__Clearing *message, tq_error *err);
-/* The publish was refused.  NULL is allowed. */
+/* The publish was refused. NULL is allowed. */
 void tqi_ctl_clearing_drop(tqi_ctl_clearing *clearing);
 /* The publish was done: the session has begun a clear with this number. */
-uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_net_request *request,
-                                tqi_ctl_clearing *clearing);
+uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_net_request *request, tqi_ctl_clearing *clearing);
 /* handlers_write.c: whether what a clear names makes sense. */
 int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err);
 
@@ -156,13 +155,13 @@ typedef struct tqi_ctl_owner {
     uint8_t key[TQI_NET_GRANT_KEY];
     uint64_t *doubted; /* blocks that a reader reported as gone, for the next notice */
     size_t n_doubted, doubted_capacity;
-    tqi_ctl_server *servers;    /* present if there is one; more than one only if shared */
-    tqi_ctl_session *collector; /* the session that gets the dead notices: one of servers, or
-                                   NULL */
-    tqi_ctl_metrics_set *collects;  /* waiting, in order of arrival */
-    tqi_ctl_timed gone;         /* runs while nobody serves it */
-    tqi_ctl_timed late;         /* runs while some of its blocks are late */
-    char **counters;            /* names as reported last */
+    tqi_ctl_server *servers; /* present if there is one; more than one only if shared */
+    /* the session that gets the dead notices: one of servers, or NULL */
+    tqi_ctl_session *collector;
+    tqi_ctl_metrics_set *collects; /* waiting, in order of arrival */
+    tqi_ctl_timed gone;            /* runs while nobody serves it */
+    tqi_ctl_timed late;            /* runs while some of its blocks are late */
+    char **counters;               /* names as reported last */
     uint64_t *values;
     size_t n_counters;
     Tq__ReportOwner *told;   /* waits and pins as last reported; NULL: none */
@@ -170,10 +169,10 @@ typedef struct tqi_ctl_owner {
     uint64_t passed_on;      /* one bit per reported wait: its client was told of it */
     uint64_t capacity, used; /* as reported last; 0: not yet */
     uint64_t told_used;      /* when that was a change of the list */
-    uint64_t changed;        /* version of the list at its last change; 0: not in the list of
-                                changes */
-    uint64_t info_changed;   /* version at which it was registered anew, or with a different
-                                info */
+    /* version of the list at its last change; 0: not in the list of changes */
+    uint64_t changed;
+    /* version at which it was registered anew, or with a different info */
+    uint64_t info_changed;
     struct tqi_ctl_owner *older, *newer; /* of the row of changes */
     UT_hash_handle hh;
 } tqi_ctl_owner;
@@ -194,22 +193,21 @@ void tqi_ctl_list_changed(tqi_controller *ctl, tqi_ctl_owner *owner, bool info);
 /* It is lost. */
 void tqi_ctl_list_lost(tqi_controller *ctl, tqi_ctl_owner *owner);
 /* It has reported its bytes. */
-void tqi_ctl_list_filled(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t capacity,
-                         uint64_t used);
+void tqi_ctl_list_filled(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t capacity, uint64_t used);
 /* Drops the names of lost owners; the owners have been freed before. */
 void tqi_ctl_list_fini(tqi_controller *ctl);
 
 /* NULL if there is none. */
 tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name);
 bool tqi_ctl_owner_serves(const tqi_ctl_owner *owner, const tqi_ctl_session *session);
-/* The session ended: its owners lose a server.  gone: it was closed, or its process is dead. */
+/* The session ended: its owners lose a server. gone: it was closed, or its process is dead. */
 void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool gone);
 void tqi_ctl_owners_free(tqi_controller *ctl);
 /* Marks the waits for an owner ready. */
 void tqi_ctl_owners_gather(tqi_controller *ctl);
 /* OwnerInfo of all owners of a manager type ("": of all types). */
-int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager,
-                            Tq__OwnerInfo ***out, size_t *n, tq_error *err);
+int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager, Tq__OwnerInfo ***out,
+                            size_t *n, tq_error *err);
 /* Where data was lost. */
 typedef struct tqi_ctl_loser {
     tqi_controller *ctl;
@@ -229,7 +227,7 @@ void tqi_ctl_metrics_gather(tqi_ctl_owner *owner);
 /* The session (NULL: any) no longer serves the owner: fails its waiting collects. */
 void tqi_ctl_metrics_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session);
 
-/* ------------------------------------------------------------------------------------------------ claims */
+/* --- claims --------------------------------------------------------------- */
 
 /* The view's ready set has grown: serves its waiters, oldest first. */
 void tqi_ctl_claims_gather(tqi_table_view *view);
@@ -237,23 +235,20 @@ void tqi_ctl_claims_gather(tqi_table_view *view);
 void tqi_ctl_claims_move(tqi_table_view *from, tqi_table_view *to, void *unused);
 
 /* Describes a waiting claim, except its client. */
-int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_ctl_conv *conv, Tq__WaitInfo *out,
-                       tq_error *err);
-/* shortage.c: writes into `out` why the claim waits, in words.  Returns whether it probably waits in vain. */
-bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
-                      char *out, size_t size);
+int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_ctl_conv *conv, Tq__WaitInfo *out, tq_error *err);
+/* shortage.c: writes into `out` why the claim waits, in words. Returns whether it probably waits in vain. */
+bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, const tq_pick_request *pick, char *out,
+                      size_t size);
 #define TQI_CTL_SHORTAGE 300u /* its size in bytes, so that an error has room for the rest */
 /* "63 s" */
 const char *tqi_ctl_uptime(const tqi_controller *ctl, char out[32]);
 
 /* waiting.c: what is waiting, at most 1000 entries. */
-int tqi_ctl_waiting(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__WaitInfo ***out, size_t *n,
-                    tq_error *err);
+int tqi_ctl_waiting(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__WaitInfo ***out, size_t *n, tq_error *err);
 /* Answers a session that asks what it is waiting for, with what it was not told before. */
-int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg,
-                         tq_error *err);
+int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg, tq_error *err);
 
-/* ------------------------------------------------------------------------------------------------ events */
+/* --- events --------------------------------------------------------------- */
 
 typedef struct tqi_ctl_event tqi_ctl_event;
 typedef struct tqi_ctl_event_wait tqi_ctl_event_wait;
@@ -285,7 +280,7 @@ void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what);
 /* Marks the waits for events ready. */
 void tqi_ctl_events_gather(tqi_controller *ctl);
 
-/* ------------------------------------------------------------------------------------------------ the controller */
+/* --- the controller ------------------------------------------------------- */
 
 /* A put that waits for storage to join. */
 typedef struct tqi_ctl_owner_wait {
@@ -352,9 +347,8 @@ struct tqi_controller {
     tqi_ctl_restore *restores;   /* in the making */
     tqi_ctl_clearing *clearings; /* that have begun */
     uint64_t last_clearing;
-    size_t
-        replaced_max; /* most bytes in one description of what a publish replaces, unless it is of a
-                         single sample */
+    /* most bytes in one description of what a publish replaces, unless it is of a single sample */
+    size_t replaced_max;
     uint64_t last_snapshot; /* number of a snapshot or restore */
     tqi_buf endpoint;
     void (*closed)(void *arg);
@@ -367,9 +361,8 @@ int tqi_ctl_drain_refuse(const tqi_controller *ctl, uint16_t kind, tq_error *err
 void tqi_ctl_drain_look(tqi_controller *ctl);
 
 /* Handlers: TQ_OK if the request was answered or parked, else the error with which it fails. */
-#define TQI_CTL_HANDLER(number, NAME, method, Message, reply, Reply, mode)                       \
-    int tqi_ctl_on_##method(tqi_controller *ctl, tqi_net_request *request, const Tq__##Message *msg, \
-                            tq_error *err);
+#define TQI_CTL_HANDLER(number, NAME, method, Message, reply, Reply, mode) \
+    int tqi_ctl_on_##method(tqi_controller *ctl, tqi_net_request *request, const Tq__##Message *msg, tq_error *err);
 TQI_CONTROLLER_METHODS(TQI_CTL_HANDLER)
 #undef TQI_CTL_HANDLER
 
@@ -382,12 +375,12 @@ const char *tqi_ctl_session_name(const tqi_net_request *request);
 /* Sends a reply without payload. */
 /* Like tqi_net_request_reply, without a payload. */
 bool tqi_ctl_reply(tqi_net_request *request, const ProtobufCMessage *reply);
-/* TQ_EINVAL if the reply to `what` of n samples would exceed a frame: must be called before changing anything that the reply
- * reports. */
+/* TQ_EINVAL if the reply to `what` of n samples would exceed a frame: must be called before changing anything that the
+ * reply reports. */
 int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err);
 /* The same, and allocates the memory it is sent from: after that, a reply no larger than this is certain to be sent. */
-int tqi_ctl_prepare_reply(tqi_net_request *request, const ProtobufCMessage *reply, const char *what,
-                          size_t n, tq_error *err);
+int tqi_ctl_prepare_reply(tqi_net_request *request, const ProtobufCMessage *reply, const char *what, size_t n,
+                          tq_error *err);
 /* Answers with an Empty. */
 void tqi_ctl_reply_empty(tqi_net_request *request);
 /* TQ_ESTALE if `epoch` is set and not this controller's. */

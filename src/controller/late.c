@@ -1,9 +1,9 @@
 /*
- * late.c - blocks that may be written once more after they were removed.  A store that has no server process of ours
- * executes requests in its own time, even those of a client that has ended since or got no answer.  Blocks of such a writer
- * are removed at once, and again after the write deadline.  In between the table keeps their ids, so the second removal does
- * not depend on any particular client: whichever session is then the collector does it.  When the system ends, it is done at
- * once.
+ * late.c - blocks that may be written once more after they were removed. A store that has no server process of ours
+ * executes requests in its own time, even those of a client that has ended since or got no answer. Blocks of such a
+ * writer are removed at once, and again after the write deadline. In between the table keeps their ids, so the second
+ * removal does not depend on any particular client: whichever session is then the collector does it. When the system
+ * ends, it is done at once.
  */
 #include <stddef.h>
 
@@ -29,8 +29,7 @@ void tqi_ctl_late_due(tqi_ctl_timed *timed)
 
 void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notice)
 {
-    tqi_table_owner_done(owner->meta, notice,
-                   owner->shared ? tqi_ctl_after_ms(ctl->write_deadline_ms) : 0);
+    tqi_table_owner_done(owner->meta, notice, owner->shared ? tqi_ctl_after_ms(ctl->write_deadline_ms) : 0);
     if (ctl->drain.begun) {
         tqi_table_owner_late_die(owner->meta, TQI_NEVER);
     }

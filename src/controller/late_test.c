@@ -9,7 +9,10 @@ static kit_client collector, other, writer;
 static int setup_with(uint64_t write_deadline_ms)
 {
     tqi_controller_options options = {
-        .grace_ms = 60000, .owner_timeout_ms = 60000, .write_deadline_ms = write_deadline_ms};
+        .grace_ms = 60000,
+        .owner_timeout_ms = 60000,
+        .write_deadline_ms = write_deadline_ms,
+    };
 
     kit_start(&k, &options);
     kit_connect(&k, &collector, "collector");

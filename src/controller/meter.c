@@ -1,8 +1,8 @@
 /*
  * meter.c - counting requests, claims and cells as they happen (see meter.h).
  *
- * Counting never fails a request: a task or field for which there is no memory, or that exceeds the limit, is counted under
- * "(other)", which is made with the meter.
+ * Counting never fails a request: a task or field for which there is no memory, or that exceeds the limit, is counted
+ * under "(other)", which is made with the meter.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +31,7 @@ static const struct {
     {TQI_RETRIEVE_KEYS, "KV_RETRIEVE_KEYS", NULL},
 };
 
-/* ------------------------------------------------------------------------------------------------ names */
+/* --- names ---------------------------------------------------------------- */
 
 static tqi_ctl_meter_name *meter_name_add(tqi_ctl_meter_name **table, const char *text)
 {
@@ -70,13 +70,12 @@ static void meter_names_free(tqi_ctl_meter_name **table)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ life */
+/* --- life ----------------------------------------------------------------- */
 
 tqi_ctl_meter *tqi_ctl_meter_alloc(void)
 {
     tqi_ctl_meter *meter = calloc(1, sizeof(*meter));
-    if (!meter || !meter_name_add(&meter->tasks, TQI_METRIC_OTHER) ||
-        !meter_name_add(&meter->fields, TQI_METRIC_OTHER)) {
+    if (!meter || !meter_name_add(&meter->tasks, TQI_METRIC_OTHER) || !meter_name_add(&meter->fields, TQI_METRIC_OTHER)) {
         tqi_ctl_meter_free(meter);
         return NULL;
     }
@@ -101,7 +100,7 @@ void tqi_ctl_meter_free(tqi_ctl_meter *meter)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ requests */
+/* --- requests ------------------------------------------------------------- */
 
 uint64_t tqi_ctl_meter_now(const tqi_ctl_meter *meter)
 {
@@ -134,7 +133,7 @@ void tqi_ctl_meter_failed(tqi_ctl_meter_op *op, int code)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ claims, events */
+/* --- claims, events ------------------------------------------------------- */
 
 tqi_ctl_meter_name *tqi_ctl_meter_task(tqi_ctl_meter *meter, const char *task)
 {
@@ -175,7 +174,7 @@ void tqi_ctl_meter_event(tqi_ctl_meter *meter, const tqi_ctl_happened *what)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ cells */
+/* --- cells ---------------------------------------------------------------- */
 
 static uint64_t meter_elements(const uint64_t *dims, uint32_t ndim)
 {
@@ -186,7 +185,7 @@ static uint64_t meter_elements(const uint64_t *dims, uint32_t ndim)
     return elements;
 }
 
-/* Adds the produced cells of a field.  The table has accepted it, so its counts agree. */
+/* Adds the produced cells of a field. The table has accepted it, so its counts agree. */
 static void meter_field(tqi_ctl_meter_name *name, const tqi_table_batch_field *field)
 {
     uint64_t bytes = 0;

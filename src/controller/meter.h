@@ -1,14 +1,14 @@
 /*
- * meter.h - what the controller counts for its metrics while it works.  NULL if metrics are off: every function then does
- * nothing, and the request path reads no clock.
+ * meter.h - what the controller counts for its metrics while it works. NULL if metrics are off: every function then
+ * does nothing, and the request path reads no clock.
  */
 #ifndef TQI_CONTROLLER_METER_H
 #define TQI_CONTROLLER_METER_H
 
 #include <uthash.h>
 
-#include "table/table.h"
 #include "metrics/metrics.h"
+#include "table/table.h"
 #include "wire/methods.h"
 
 typedef struct tqi_ctl_happened tqi_ctl_happened;
@@ -59,7 +59,7 @@ uint64_t tqi_ctl_meter_now(const tqi_ctl_meter *meter);
 tqi_ctl_meter_op *tqi_ctl_meter_op_of(tqi_ctl_meter *meter, uint16_t kind, const ProtobufCMessage *message);
 /* A request that began at `since` has finished, or waits from now on. */
 void tqi_ctl_meter_handled(tqi_ctl_meter_op *op, uint64_t since);
-/* It was refused, now or after waiting.  Too few ready samples count as an answer. */
+/* It was refused, now or after waiting. Too few ready samples count as an answer. */
 void tqi_ctl_meter_failed(tqi_ctl_meter_op *op, int code);
 /* Counters of a task, for claims that wait; never NULL if metrics are on. */
 tqi_ctl_meter_name *tqi_ctl_meter_task(tqi_ctl_meter *meter, const char *task);

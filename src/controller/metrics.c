@@ -1,8 +1,8 @@
 /*
  * collect.c - the controller's state at one instant as a set of metrics.
  *
- * It runs on the loop, so it is kept short: one walk over the partitions and their tasks, and separate series only for the
- * newest partitions, because a training run makes one per step and looks only at the last ones.
+ * It runs on the loop, so it is kept short: one walk over the partitions and their tasks, and separate series only for
+ * the newest partitions, because a training run makes one per step and looks only at the last ones.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -23,7 +23,7 @@ static void collect_add(collect_state *state, tqi_metric metric, const char *lab
     tqi_metric_add(state->set, metric, label, NULL, value);
 }
 
-/* ------------------------------------------------------------------------------------------------ partitions */
+/* --- partitions ----------------------------------------------------------- */
 
 static void collect_sum_task(const tqi_table_task_info *info, void *arg)
 {
@@ -104,7 +104,7 @@ static int collect_partitions(collect_state *state, uint32_t max)
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ counters */
+/* --- counters ------------------------------------------------------------- */
 
 static void collect_ops(collect_state *state)
 {
@@ -125,8 +125,7 @@ static void collect_ops(collect_state *state)
 static void collect_tasks(collect_state *state)
 {
     for (tqi_ctl_meter_name *task = state->ctl->meter->tasks; task; task = task->hh.next) {
-        if (strcmp(task->name, TQI_METRIC_OTHER) == 0 && !task->claims && !task->unconsumed &&
-            !task->waiting) {
+        if (strcmp(task->name, TQI_METRIC_OTHER) == 0 && !task->claims && !task->unconsumed && !task->waiting) {
             continue;
         }
         collect_add(state, TQI_M_TASK_WAITING, task->name, task->waiting);
@@ -155,9 +154,9 @@ static void collect_counters(collect_state *state)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ owners */
+/* --- owners --------------------------------------------------------------- */
 
-/* Counters that owners of any kind report under these names become dedicated metrics; all others keep their names.  The
+/* Counters that owners of any kind report under these names become dedicated metrics; all others keep their names. The
  * names are part of the contract of ReportOwner (protocol/tq.proto) and do not depend on the kind of storage. */
 static const struct {
     const char *counter;
@@ -187,13 +186,12 @@ static const struct {
     {"clear_p99_ns", TQI_M_STORAGE_P99, "CLEAR_DATA", 1e-9},
 };
 
-static void collect_report(collect_state *state, const tqi_ctl_owner *owner, const char *counter,
-                           double value)
+static void collect_report(collect_state *state, const tqi_ctl_owner *owner, const char *counter, double value)
 {
     for (size_t i = 0; i < sizeof(collect_reports) / sizeof(*collect_reports); i++) {
         if (strcmp(counter, collect_reports[i].counter) == 0) {
-            tqi_metric_add(state->set, collect_reports[i].metric, owner->name,
-                           collect_reports[i].op, value * collect_reports[i].scale);
+            tqi_metric_add(state->set, collect_reports[i].metric, owner->name, collect_reports[i].op,
+                           value * collect_reports[i].scale);
             return;
         }
     }
@@ -218,8 +216,7 @@ static void collect_unit(collect_state *state, const tqi_ctl_owner *owner)
     double rss = 0;
     double capacity = 0;
     double used = 0;
-    if (!collect_reported(owner, "rss_bytes", &rss) ||
-        !collect_reported(owner, "capacity_bytes", &capacity) ||
+    if (!collect_reported(owner, "rss_bytes", &rss) || !collect_reported(owner, "capacity_bytes", &capacity) ||
         !collect_reported(owner, "used_bytes", &used)) {
         return;
     }
@@ -244,7 +241,7 @@ static void collect_owners(collect_state *state)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ the whole */
+/* --- the whole ------------------------------------------------------------ */
 
 static void collect_session(tqi_net_session *session, void *arg)
 {
@@ -272,13 +269,11 @@ static void collect_system(collect_state *state)
     collect_add(state, TQI_M_SESSIONS, "connected", (double)sessions[1]);
     collect_add(state, TQI_M_SESSIONS, "away", (double)sessions[0]);
     for (int limit = 0; limit < TQI_LIMIT_NUMBER; limit++) {
-        collect_add(state, TQI_M_LIMITS, tqi_limit_name((tqi_limit)limit),
-                    (double)tqi_limit_times((tqi_limit)limit));
+        collect_add(state, TQI_M_LIMITS, tqi_limit_name((tqi_limit)limit), (double)tqi_limit_times((tqi_limit)limit));
     }
 }
 
-int tqi_controller_metrics(tqi_controller *ctl, uint32_t max_partitions, tqi_metric_set **out,
-                           tq_error *err)
+int tqi_controller_metrics(tqi_controller *ctl, uint32_t max_partitions, tqi_metric_set **out, tq_error *err)
 {
     if (!ctl->meter) {
         return tqi_error_set(err, TQ_EUNSUPPORTED, "the controller was started without metrics");

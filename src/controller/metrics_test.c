@@ -9,7 +9,12 @@ static kit_client unit, client;
 static int setup(void **state)
 {
     tqi_controller_options options = {
-        .grace_ms = 60000, .owner_timeout_ms = 60000, .events = 64, .epoch = 4711, .metrics = true};
+        .grace_ms = 60000,
+        .owner_timeout_ms = 60000,
+        .events = 64,
+        .epoch = 4711,
+        .metrics = true,
+    };
     (void)state;
     kit_start(&k, &options);
     kit_connect(&k, &unit, "unit");
@@ -238,8 +243,7 @@ static void reports_of_owners_are_shown(void **state)
 /* Known counters have dedicated metrics, whatever storage manager the owner belongs to. */
 static void known_counters_have_their_own_metrics(void **state)
 {
-    static const char *const names[] = {"capacity_bytes", "used_bytes", "rss_bytes", "put_p99_ns",
-                                        "blocks"};
+    static const char *const names[] = {"capacity_bytes", "used_bytes", "rss_bytes", "put_p99_ns", "blocks"};
     uint64_t values[] = {100, 25, 4096, 2000000, 7};
     char *counters[5];
     Tq__ReportOwner report;
@@ -257,8 +261,7 @@ static void known_counters_have_their_own_metrics(void **state)
     has(&text, "tq_owner_capacity_bytes{owner=\"unit\"} 100");
     has(&text, "tq_storage_memory_rss_bytes{storage_unit_id=\"unit\"} 4096");
     has(&text, "tq_storage_utilization_ratio{storage_unit_id=\"unit\"} 0.25");
-    has(&text,
-        "tq_storage_request_latency_p99{storage_unit_id=\"unit\",op_type=\"PUT_DATA\"} 0.002");
+    has(&text, "tq_storage_request_latency_p99{storage_unit_id=\"unit\",op_type=\"PUT_DATA\"} 0.002");
     has(&text, "tq_owner_counter{owner=\"unit\",counter=\"blocks\"} 7");
     has_not(&text, "counter=\"put_p99_ns\"");
     tqi_buf_fini(&text);

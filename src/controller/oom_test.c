@@ -20,8 +20,7 @@ static void a_controller_starts_or_says_why(void **state)
 {
     tqi_net_token token = {.size = 5, .bytes = "token"};
     const char *listen[] = {"tcp:127.0.0.1:0"};
-    tqi_controller_options options = {
-        .token = &token, .listen = listen, .n_listen = 1, .events = 16};
+    tqi_controller_options options = {.token = &token, .listen = listen, .n_listen = 1, .events = 16};
     uv_loop_t loop;
     bool done = false;
     int rc = TQ_ENOMEM;
@@ -61,14 +60,16 @@ static void batches_convert_or_say_why(void **state)
     }
     tqi_table_batch_field fields[] = {{.name = "x", .dtype = {TQ_INT, 8}, .runs = runs, .n_runs = ROWS}};
     tqi_table_batch_block blocks[] = {{.id = 1, .owner = "a", .owner_incarnation = 1, .size = ROWS},
-                                {.id = 2, .owner = "a", .owner_incarnation = 2, .size = ROWS}};
-    tqi_table_batch batch = {.partition = "p",
-                       .n = ROWS,
-                       .indexes = indexes,
-                       .fields = fields,
-                       .n_fields = 1,
-                       .blocks = blocks,
-                       .n_blocks = 2};
+                                      {.id = 2, .owner = "a", .owner_incarnation = 2, .size = ROWS}};
+    tqi_table_batch batch = {
+        .partition = "p",
+        .n = ROWS,
+        .indexes = indexes,
+        .fields = fields,
+        .n_fields = 1,
+        .blocks = blocks,
+        .n_blocks = 2,
+    };
     int rc = TQ_ENOMEM;
     (void)state;
     for (long n = 0; rc != TQ_OK; n++) {
@@ -136,11 +137,13 @@ static asked ask_what_waits(kit_client *client, long after)
     tq_error err = {0};
     tqi_net_call *call;
     message.mine = true;
-    const tqi_net_call_args args = {.kind = TQI_SYSTEM_STATUS,
-                                .message = &message.base,
-                                .deadline = TQI_NEVER,
-                                .done = asked_done,
-                                .arg = &about};
+    const tqi_net_call_args args = {
+        .kind = TQI_SYSTEM_STATUS,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = asked_done,
+        .arg = &about,
+    };
     assert_int_equal(tqi_net_call_start(client->channel, &args, &call, &err), TQ_OK);
     if (after >= 0) {
         oom_one_after(after);
@@ -188,7 +191,7 @@ static void what_waits_is_told_after_an_answer_that_failed(void **state)
     kit_stop(&k);
 }
 
-/* ------------------------------------------------------------------------------------------------ requests */
+/* --- requests ------------------------------------------------------------- */
 
 static void quiet(tqi_log_level level, const char *component, const char *text, void *arg)
 {
@@ -213,8 +216,7 @@ typedef enum outcome {
 } outcome;
 
 /* Sends a request whose n-th allocation in the controller fails; *failed says whether there were that many. */
-static outcome request_without_memory(kit_raw *raw, uint16_t kind, const void *message, long n,
-                                      bool *failed)
+static outcome request_without_memory(kit_raw *raw, uint16_t kind, const void *message, long n, bool *failed)
 {
     char byte;
     tqi_frame frame;
@@ -340,11 +342,9 @@ static void a_change_is_done_and_answered_or_not_done(void **state)
                 kit_free(kit_ok(&other, TQI_RESERVE, message_reserve(partition, keys)));
             }
             kit_raw_open(&k, &raw);
-            outcome how = request_without_memory(&raw, change->kind,
-                                                 change->message(partition, keys), n, &failed);
+            outcome how = request_without_memory(&raw, change->kind, change->message(partition, keys), n, &failed);
             assert_true(failed || how == DONE);
-            assert_int_equal(samples_of(&other, partition),
-                             how == DONE ? change->after : change->before);
+            assert_int_equal(samples_of(&other, partition), how == DONE ? change->after : change->before);
             kit_raw_close(&raw);
         }
         assert_true(n > 5);
@@ -354,7 +354,7 @@ static void a_change_is_done_and_answered_or_not_done(void **state)
     tqi_log_set_sink(NULL, NULL);
 }
 
-/* ------------------------------------------------------------------------------------------------ sessions */
+/* --- sessions ------------------------------------------------------------- */
 
 static void answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
@@ -369,11 +369,13 @@ static int ask(kit *k, kit_client *client)
     tq_error err = {0};
     int status = 1;
     tq__list_partitions__init(&list);
-    tqi_net_call_args args = {.kind = TQI_LIST_PARTITIONS,
-                          .message = &list.base,
-                          .deadline = tqi_deadline(60),
-                          .done = answered,
-                          .arg = &status};
+    tqi_net_call_args args = {
+        .kind = TQI_LIST_PARTITIONS,
+        .message = &list.base,
+        .deadline = tqi_deadline(60),
+        .done = answered,
+        .arg = &status,
+    };
     int rc = tqi_net_call_start(client->channel, &args, NULL, &err);
     while (rc == TQ_OK && status == 1) {
         uv_run(&k->loop, UV_RUN_ONCE);

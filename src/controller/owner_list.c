@@ -1,11 +1,11 @@
 /*
- * owner_list.c - the list of owners, for the status and for clients, which are sent its changes.  Every change increments
- * the version of the list and moves the owner to the end of the list of changes.  The answer for a version is the part of
- * that list after it: its cost depends on what has changed, not on how many owners there are.  The names of lost owners are
- * kept, up to a limit.  A client whose version is older than the oldest of them, or comes from another controller, gets the
- * whole list.  An owner changes when it is new, comes back, loses its last server, or is lost, and when its free bytes
- * change: in a system with few owners at every report, in a larger one when they have moved by an eighth of its capacity, or
- * across the threshold beyond which new samples do not fit.
+ * owner_list.c - the list of owners, for the status and for clients, which are sent its changes. Every change
+ * increments the version of the list and moves the owner to the end of the list of changes. The answer for a version
+ * is the part of that list after it: its cost depends on what has changed, not on how many owners there are. The names
+ * of lost owners are kept, up to a limit. A client whose version is older than the oldest of them, or comes from
+ * another controller, gets the whole list. An owner changes when it is new, comes back, loses its last server, or is
+ * lost, and when its free bytes change: in a system with few owners at every report, in a larger one when they have
+ * moved by an eighth of its capacity, or across the threshold beyond which new samples do not fit.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ struct tqi_ctl_gone {
     struct tqi_ctl_gone *prev, *next;
 };
 
-/* ------------------------------------------------------------------------------------------------ changes */
+/* --- changes -------------------------------------------------------------- */
 
 void tqi_ctl_list_changed(tqi_controller *ctl, tqi_ctl_owner *owner, bool info)
 {
@@ -90,8 +90,7 @@ static bool list_nearly_full(uint64_t capacity, uint64_t used)
     return used > capacity / 10 * 9;
 }
 
-void tqi_ctl_list_filled(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t capacity,
-                         uint64_t used)
+void tqi_ctl_list_filled(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t capacity, uint64_t used)
 {
     uint64_t was = owner->told_used;
     uint64_t moved = used > was ? used - was : was - used;
@@ -107,7 +106,7 @@ void tqi_ctl_list_filled(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t cap
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ list */
+/* --- list ----------------------------------------------------------------- */
 
 static bool owner_matches(const tqi_ctl_owner *owner, const char *manager)
 {
@@ -139,16 +138,15 @@ static void list_describe(const tqi_ctl_owner *owner, bool brief, Tq__OwnerInfo 
 }
 
 /* Room for n owners. */
-static int list_items(tqi_ctl_conv *conv, size_t n, Tq__OwnerInfo **items, Tq__OwnerInfo ***list,
-                      tq_error *err)
+static int list_items(tqi_ctl_conv *conv, size_t n, Tq__OwnerInfo **items, Tq__OwnerInfo ***list, tq_error *err)
 {
     *list = tqi_ctl_conv_pointers(conv, n, err);
     *items = tqi_ctl_conv_alloc(conv, n, sizeof(**items), err);
     return *list && *items ? TQ_OK : TQ_ENOMEM;
 }
 
-static int list_all(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager, bool brief,
-                    Tq__OwnerInfo ***out, size_t *n, tq_error *err)
+static int list_all(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager, bool brief, Tq__OwnerInfo ***out,
+                    size_t *n, tq_error *err)
 {
     Tq__OwnerInfo *items = NULL;
     int rc = list_items(conv, HASH_COUNT(ctl->owners), &items, out, err);
@@ -163,15 +161,15 @@ static int list_all(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager
     return rc;
 }
 
-int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager,
-                            Tq__OwnerInfo ***out, size_t *n, tq_error *err)
+int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager, Tq__OwnerInfo ***out,
+                            size_t *n, tq_error *err)
 {
     return list_all(ctl, conv, manager, false, out, n, err);
 }
 
 /* Those that the message names. */
-static int list_named(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwners *msg,
-                      Tq__ListOwnersReply *reply, tq_error *err)
+static int list_named(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwners *msg, Tq__ListOwnersReply *reply,
+                      tq_error *err)
 {
     Tq__OwnerInfo *items = NULL;
     int rc = list_items(conv, msg->n_name, &items, &reply->owner, err);
@@ -187,8 +185,8 @@ static int list_named(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwn
 }
 
 /* The changes since a version, newest first. */
-static int list_since(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwners *msg,
-                      Tq__ListOwnersReply *reply, tq_error *err)
+static int list_since(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwners *msg, Tq__ListOwnersReply *reply,
+                      tq_error *err)
 {
     const tqi_ctl_list *list = &ctl->list;
     tqi_ctl_owner *last = list->row ? list->row->older : NULL; /* the row's last */
@@ -223,24 +221,22 @@ static int list_since(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwn
 }
 
 /* Answers with the owners; on an error nothing was sent. */
-static int owners_reply(tqi_controller *ctl, tqi_net_request *request, const Tq__ListOwners *msg,
-                        tq_error *err)
+static int owners_reply(tqi_controller *ctl, tqi_net_request *request, const Tq__ListOwners *msg, tq_error *err)
 {
     Tq__ListOwnersReply reply = TQ__LIST_OWNERS_REPLY__INIT;
     tqi_ctl_conv conv = {0};
     int rc;
 
     reply.epoch = tqi_table_epoch(ctl->meta);
-    reply.changes = msg->since > 0 && msg->since >= ctl->list.forgot &&
-                    msg->since <= ctl->list.version && msg->epoch == reply.epoch;
+    reply.changes = msg->since > 0 && msg->since >= ctl->list.forgot && msg->since <= ctl->list.version &&
+                    msg->epoch == reply.epoch;
     if (msg->n_name > 0) {
         reply.changes = false;
         rc = list_named(ctl, &conv, msg, &reply, err);
     } else {
         reply.version = ctl->list.version;
         rc = reply.changes ? list_since(ctl, &conv, msg, &reply, err)
-                           : list_all(ctl, &conv, msg->manager, msg->brief, &reply.owner,
-                                      &reply.n_owner, err);
+                           : list_all(ctl, &conv, msg->manager, msg->brief, &reply.owner, &reply.n_owner, err);
     }
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
@@ -249,7 +245,7 @@ static int owners_reply(tqi_controller *ctl, tqi_net_request *request, const Tq_
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------ waiting for one */
+/* --- waiting for one ------------------------------------------------------ */
 
 static bool owners_present(tqi_controller *ctl, const char *manager)
 {
@@ -307,7 +303,10 @@ static void owners_describe(const tqi_ctl_wait *base, tq_error *err)
 }
 
 static const tqi_ctl_wait_type owners_wait_type = {
-    .leave = owners_leave, .answer = owners_answer, .describe = owners_describe};
+    .leave = owners_leave,
+    .answer = owners_answer,
+    .describe = owners_describe,
+};
 
 void tqi_ctl_owners_gather(tqi_controller *ctl)
 {
@@ -323,8 +322,7 @@ void tqi_ctl_owners_gather(tqi_controller *ctl)
     }
 }
 
-int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_net_request *request, const Tq__ListOwners *msg,
-                           tq_error *err)
+int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_net_request *request, const Tq__ListOwners *msg, tq_error *err)
 {
     if (!msg->wait || owners_present(ctl, msg->manager)) {
         return owners_reply(ctl, request, msg, err);

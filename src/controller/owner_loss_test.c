@@ -1,6 +1,6 @@
 /*
- * owner_loss_test.c - owners that go away: given up after the timeout, back in time, back with nothing, and how others learn
- * of it.
+ * owner_loss_test.c - owners that go away: given up after the timeout, back in time, back with nothing, and how others
+ * learn of it.
  */
 #include "controller/owner_testkit.h"
 
@@ -274,8 +274,7 @@ static void many_lost_blocks_are_asked_for_once(void **state)
     }
     kit_end(&call);
     report.n_id = TQI_REPORT_LOST_MAX + 1;
-    kit_fails(&client, TQI_REPORT_LOST, &report, TQ_EINVAL,
-              "4097 blocks are reported as lost, at most 4096");
+    kit_fails(&client, TQI_REPORT_LOST, &report, TQ_EINVAL, "4097 blocks are reported as lost, at most 4096");
     free(ids);
 }
 
@@ -312,21 +311,15 @@ static void storage_that_left_is_known_by_manager(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(keeps_a_shared_owner_that_is_served, owner_setup,
-                                        owner_teardown),
+        cmocka_unit_test_setup_teardown(keeps_a_shared_owner_that_is_served, owner_setup, owner_teardown),
         cmocka_unit_test_setup_teardown(lost_after_its_time, owner_setup_impatient, owner_teardown),
         cmocka_unit_test_setup_teardown(comes_back_in_time, owner_setup, owner_teardown),
-        cmocka_unit_test_setup_teardown(another_incarnation_loses_what_was, owner_setup,
-                                        owner_teardown_unit),
-        cmocka_unit_test_setup_teardown(waiting_for_owners_times_out, owner_setup,
-                                        owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(another_incarnation_loses_what_was, owner_setup, owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(waiting_for_owners_times_out, owner_setup, owner_teardown_unit),
         cmocka_unit_test_setup_teardown(reports_show_in_the_list, owner_setup, owner_teardown_unit),
-        cmocka_unit_test_setup_teardown(readers_report_lost_blocks, owner_setup,
-                                        owner_teardown_unit),
-        cmocka_unit_test_setup_teardown(many_lost_blocks_are_asked_for_once, owner_setup,
-                                        owner_teardown_unit),
-        cmocka_unit_test_setup_teardown(storage_that_left_is_known_by_manager, owner_setup,
-                                        owner_teardown),
+        cmocka_unit_test_setup_teardown(readers_report_lost_blocks, owner_setup, owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(many_lost_blocks_are_asked_for_once, owner_setup, owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(storage_that_left_is_known_by_manager, owner_setup, owner_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -323,18 +323,12 @@ static void tells_of_thin_blocks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(grants_under_known_owners, owner_setup,
-                                        owner_teardown_unit),
-        cmocka_unit_test_setup_teardown(collects_until_it_is_done, owner_setup,
-                                        owner_teardown_unit),
-        cmocka_unit_test_setup_teardown(redelivers_to_the_next_session, owner_setup,
-                                        owner_teardown_unit),
-        cmocka_unit_test_setup_teardown(one_session_of_a_shared_owner_collects, owner_setup,
-                                        owner_teardown),
-        cmocka_unit_test_setup_teardown(says_what_may_still_be_written, owner_setup,
-                                        owner_teardown_unit),
-        cmocka_unit_test_setup_teardown(says_which_blocks_it_knows, owner_setup,
-                                        owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(grants_under_known_owners, owner_setup, owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(collects_until_it_is_done, owner_setup, owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(redelivers_to_the_next_session, owner_setup, owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(one_session_of_a_shared_owner_collects, owner_setup, owner_teardown),
+        cmocka_unit_test_setup_teardown(says_what_may_still_be_written, owner_setup, owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(says_which_blocks_it_knows, owner_setup, owner_teardown_unit),
         cmocka_unit_test_setup_teardown(moves_blocks, owner_setup, owner_teardown_unit),
         cmocka_unit_test_setup_teardown(tells_of_thin_blocks, owner_setup, owner_teardown_unit),
     };

@@ -1,12 +1,12 @@
 /*
  * owners.c - owners of blocks and the sessions that serve them.
  *
- * An owner is registered by the session that serves it and survives that session for owner_timeout: if it is registered
- * again with the same incarnation, it continues as if nothing had happened; otherwise all its blocks are lost.  A mortal
- * one, whose storage is memory of its process, is lost at once when its session is closed or its process is dead.  A shared
- * owner has any number of serving sessions and never times out.  Every holder of the token may register an owner, so owners
- * are protected from other holders.  An owner that gave a key can be registered again only with that key; one without a key,
- * only while no other connected session serves it.
+ * An owner is registered by the session that serves it and survives that session for owner_timeout: if it is
+ * registered again with the same incarnation, it continues as if nothing had happened; otherwise all its blocks are
+ * lost. A mortal one, whose storage is memory of its process, is lost at once when its session is closed or its
+ * process is dead. A shared owner has any number of serving sessions and never times out. Every holder of the token
+ * may register an owner, so owners are protected from other holders. An owner that gave a key can be registered again
+ * only with that key; one without a key, only while no other connected session serves it.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,7 +27,7 @@
 #define OWNER_REPORT_LEAST_MS 200u
 #define OWNER_REPORT_EACH_MS  5u
 
-/* ------------------------------------------------------------------------------------------------ owners */
+/* --- owners --------------------------------------------------------------- */
 
 tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name)
 {
@@ -99,8 +99,7 @@ static void owner_tell(tqi_ctl_owner *owner, Tq__ReportOwner *told)
     uint64_t passed_on = 0;
     for (size_t i = 0; told && owner->passed_on && i < told->n_wait; i++) {
         for (size_t old = 0; old < owner->told->n_wait; old++) {
-            if ((owner->passed_on >> old & 1) &&
-                owner->told->wait[old]->number == told->wait[i]->number) {
+            if ((owner->passed_on >> old & 1) && owner->told->wait[old]->number == told->wait[i]->number) {
                 passed_on |= UINT64_C(1) << i;
             }
         }
@@ -178,7 +177,7 @@ static void left_drop(tqi_controller *ctl, tqi_ctl_left *left)
     free(left);
 }
 
-/* A client that finds no storage is told what there was.  With too many managers, or too little memory, the oldest are
+/* A client that finds no storage is told what there was. With too many managers, or too little memory, the oldest are
  * forgotten. */
 static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
 {
@@ -219,8 +218,7 @@ void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool go
         }
         tqi_ctl_list_changed(ctl, owner, false);
         if (owner->mortal && gone && !ctl->closing) {
-            owner_lost(ctl, owner,
-                       owner->name); /* it does not come back: nobody has to wait for it */
+            owner_lost(ctl, owner, owner->name); /* it does not come back: nobody has to wait for it */
         } else if (!owner->shared && !ctl->closing) {
             tqi_ctl_timed_add(ctl, &owner->gone, tqi_ctl_after_ms(ctl->owner_timeout_ms));
         }
@@ -243,7 +241,7 @@ void tqi_ctl_owners_free(tqi_controller *ctl)
     tqi_ctl_list_fini(ctl);
 }
 
-/* ------------------------------------------------------------------------------------------------ register */
+/* --- register ------------------------------------------------------------- */
 
 static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
 {
@@ -253,8 +251,8 @@ static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
         rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': incarnation 0", msg->name);
     }
     if (rc == TQ_OK && msg->info.len > TQI_CTL_OWNER_INFO_MAX) {
-        rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': %zu bytes of info, at most %u are possible",
-                           msg->name, msg->info.len, TQI_CTL_OWNER_INFO_MAX);
+        rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': %zu bytes of info, at most %u are possible", msg->name,
+                           msg->info.len, TQI_CTL_OWNER_INFO_MAX);
     }
     if (rc == TQ_OK && msg->key.len && (msg->key.len != TQI_NET_GRANT_KEY || msg->shared)) {
         rc = tqi_error_set(err, TQ_EINVAL,
@@ -268,21 +266,18 @@ static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
 /* Whether the message shows the key of the owner. */
 static bool owner_key_shown(const tqi_ctl_owner *owner, const Tq__RegisterOwner *msg)
 {
-    return owner->keyed && msg->key.len == TQI_NET_GRANT_KEY &&
-           tqi_net_grant_key_equal(owner->key, msg->key.data);
+    return owner->keyed && msg->key.len == TQI_NET_GRANT_KEY && tqi_net_grant_key_equal(owner->key, msg->key.data);
 }
 
-/* Whether the message may take over the owner of that name.  Data that a connected server holds is not given up for another
- * incarnation: a server of a shared owner that arrives with an old incarnation asks its manager again and finds the new one.
- * The same incarnation with a different key, or without one, belongs to somebody else. */
-static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *session,
-                             const Tq__RegisterOwner *msg, bool same, tq_error *err)
+/* Whether the message may take over the owner of that name. Data that a connected server holds is not given up for
+ * another incarnation: a server of a shared owner that arrives with an old incarnation asks its manager again and
+ * finds the new one. The same incarnation with a different key, or without one, belongs to somebody else. */
+static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *session, const Tq__RegisterOwner *msg,
+                             bool same, tq_error *err)
 {
     const tqi_ctl_server *server = NULL;
-    if (same &&
-        (owner->shared != (msg->shared != 0) || strcmp(owner->manager, msg->manager) != 0)) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "owner '%s' is registered as %s of '%s', not as %s of '%s'", msg->name,
+    if (same && (owner->shared != (msg->shared != 0) || strcmp(owner->manager, msg->manager) != 0)) {
+        return tqi_error_set(err, TQ_EINVAL, "owner '%s' is registered as %s of '%s', not as %s of '%s'", msg->name,
                              owner->shared ? "shared" : "the storage", owner->manager,
                              msg->shared ? "shared" : "the storage", msg->manager);
     }
@@ -290,21 +285,19 @@ static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *
         return TQ_OK;
     }
     if (same && owner->keyed) {
-        return tqi_error_set(err, TQ_EEXIST, "owner '%s' is registered with another key",
-                             msg->name);
+        return tqi_error_set(err, TQ_EEXIST, "owner '%s' is registered with another key", msg->name);
     }
     DL_FOREACH (owner->servers, server) {
         if (server->session != session && tqi_net_session_connected(server->session->net)) {
-            return tqi_error_set(err, TQ_EEXIST, "owner '%s' is served by '%s', which is connected",
-                                 msg->name, tqi_net_session_name(server->session->net));
+            return tqi_error_set(err, TQ_EEXIST, "owner '%s' is served by '%s', which is connected", msg->name,
+                                 tqi_net_session_name(server->session->net));
         }
     }
     return TQ_OK;
 }
 
 /* Makes an owner with its part in the table. */
-static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl_owner **out,
-                      tq_error *err)
+static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl_owner **out, tq_error *err)
 {
     tqi_ctl_owner *owner = calloc(1, sizeof(*owner));
     if (!owner) {
@@ -343,7 +336,7 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
     return TQ_OK;
 }
 
-/* Makes the session the owner's server, or one of its servers.  Takes ownership of `server`. */
+/* Makes the session the owner's server, or one of its servers. Takes ownership of `server`. */
 static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_server *server)
 {
     tqi_ctl_server *old = NULL;
@@ -366,18 +359,18 @@ static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_
     tqi_ctl_timed_remove(&owner->gone);
 }
 
-/* How often an owner may report, so that the reports of all owners together always take the same share of the controller's
- * time. */
+/* How often an owner may report, so that the reports of all owners together always take the same share of the
+ * controller's time. */
 static uint64_t owner_report_ms(const tqi_controller *ctl)
 {
     uint64_t ms = (uint64_t)HASH_COUNT(ctl->owners) * OWNER_REPORT_EACH_MS;
     return ms < OWNER_REPORT_LEAST_MS ? OWNER_REPORT_LEAST_MS : ms;
 }
 
-/* Takes over `info`, which has room for the registered bytes; a change of it, and the owner's return, are changes of the
- * list. */
-static void owner_set_info(tqi_controller *ctl, tqi_ctl_owner *owner, uint8_t *info,
-                           const ProtobufCBinaryData *from, bool same)
+/* Takes over `info`, which has room for the registered bytes; a change of it, and the owner's return, are changes of
+ * the list. */
+static void owner_set_info(tqi_controller *ctl, tqi_ctl_owner *owner, uint8_t *info, const ProtobufCBinaryData *from,
+                           bool same)
 {
     if (from->len) {
         memcpy(info, from->data, from->len);
@@ -391,8 +384,7 @@ static void owner_set_info(tqi_controller *ctl, tqi_ctl_owner *owner, uint8_t *i
     owner->info_size = from->len;
 }
 
-int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_net_request *request,
-                              const Tq__RegisterOwner *msg, tq_error *err)
+int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_net_request *request, const Tq__RegisterOwner *msg, tq_error *err)
 {
     Tq__RegisterOwnerReply reply = TQ__REGISTER_OWNER_REPLY__INIT;
     tqi_ctl_session *session = tqi_ctl_session_of(request);
@@ -433,8 +425,7 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_net_request *request,
     }
     owner_set_info(ctl, owner, info, &msg->info, same);
     owner_serve(owner, session, server);
-    tqi_ctl_event_add(
-        ctl, &(tqi_ctl_happened){.kind = "owner", .session = tqi_ctl_session_name(request)});
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "owner", .session = tqi_ctl_session_name(request)});
     reply.epoch = tqi_table_epoch(ctl->meta);
     reply.fresh = !same;
     reply.report_ms = owner_report_ms(ctl);
@@ -457,8 +448,7 @@ static uint64_t owner_counter(const Tq__ReportOwner *msg, const char *name)
     return 0;
 }
 
-int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_net_request *request, const Tq__ReportOwner *msg,
-                            tq_error *err)
+int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_net_request *request, const Tq__ReportOwner *msg, tq_error *err)
 {
     Tq__ReportOwnerReply reply = TQ__REPORT_OWNER_REPLY__INIT;
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->name);
@@ -466,13 +456,11 @@ int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_net_request *request, const
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->name);
     }
     if (msg->n_counter != msg->n_value || msg->n_counter > OWNER_COUNTERS_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "report of owner '%s': %zu counters, %zu values, at most %u",
-                             msg->name, msg->n_counter, msg->n_value, OWNER_COUNTERS_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "report of owner '%s': %zu counters, %zu values, at most %u", msg->name,
+                             msg->n_counter, msg->n_value, OWNER_COUNTERS_MAX);
     }
     if (msg->n_wait > OWNER_TOLD_MAX || msg->n_pin > OWNER_TOLD_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "report of owner '%s': %zu waits and %zu pins, at most %u of each",
+        return tqi_error_set(err, TQ_EINVAL, "report of owner '%s': %zu waits and %zu pins, at most %u of each",
                              msg->name, msg->n_wait, msg->n_pin, OWNER_TOLD_MAX);
     }
     tqi_ctl_owner fresh = {0};
@@ -499,8 +487,7 @@ int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_net_request *request, const
     owner->counters = fresh.counters;
     owner->values = fresh.values;
     owner->n_counters = fresh.n_counters;
-    tqi_ctl_list_filled(ctl, owner, owner_counter(msg, "capacity_bytes"),
-                        owner_counter(msg, "used_bytes"));
+    tqi_ctl_list_filled(ctl, owner, owner_counter(msg, "capacity_bytes"), owner_counter(msg, "used_bytes"));
     reply.report_ms = owner_report_ms(ctl);
     tqi_ctl_reply(request, &reply.base);
     return TQ_OK;

@@ -34,7 +34,7 @@ struct tqi_ctl_claim_queue {
     bool again;       /* one of these samplers has picked since its claims were hinted */
 };
 
-/* ------------------------------------------------------------------------------------------------ families */
+/* --- families ------------------------------------------------------------- */
 
 /* What distinguishes families: sampler, two numbers, config. */
 static int queue_family_key(const tqi_sampler_family *family, tqi_buf *key)
@@ -57,8 +57,8 @@ static void queue_family_gc(tqi_ctl_claim_queue *queue, tqi_ctl_claim_family *fa
     }
 }
 
-static int queue_family_get(tqi_ctl_claim_queue *queue, const tq_sampler *sampler,
-                            const tq_pick_request *request, tqi_ctl_claim_family **out)
+static int queue_family_get(tqi_ctl_claim_queue *queue, const tq_sampler *sampler, const tq_pick_request *request,
+                            tqi_ctl_claim_family **out)
 {
     tqi_sampler_family of = tqi_sampler_family_of(sampler, request);
     tqi_ctl_claim_family *family = NULL;
@@ -93,17 +93,15 @@ done:
 }
 
 /* Most samples that a claim of the family may need to be worth a try. */
-static uint32_t queue_family_room(const tqi_ctl_claim_queue *queue, const tqi_ctl_claim_family *family,
-                                  uint32_t ready)
+static uint32_t queue_family_room(const tqi_ctl_claim_queue *queue, const tqi_ctl_claim_family *family, uint32_t ready)
 {
-    if (family->failed == (family->grows ? queue->gained : queue->changed) &&
-        family->below <= ready) {
+    if (family->failed == (family->grows ? queue->gained : queue->changed) && family->below <= ready) {
         return family->below - 1;
     }
     return ready;
 }
 
-/* ------------------------------------------------------------------------------------------------ slots */
+/* --- slots ---------------------------------------------------------------- */
 
 static void queue_slot_gc(tqi_ctl_claim_queue *queue, tqi_ctl_claim_slot *slot)
 {
@@ -160,7 +158,7 @@ static void queue_hint_kept(tqi_ctl_claim_queue *queue)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ in and out */
+/* --- in and out ----------------------------------------------------------- */
 
 static void queue_gc(tqi_table_view *view, tqi_ctl_claim_queue *queue)
 {
@@ -171,7 +169,7 @@ static void queue_gc(tqi_table_view *view, tqi_ctl_claim_queue *queue)
 }
 
 int tqi_ctl_claim_queue_add(tqi_table_view *view, tqi_ctl_claim_place *place, uint64_t number,
-                        const tq_sampler *sampler, const tq_pick_request *request, tq_error *err)
+                            const tq_sampler *sampler, const tq_pick_request *request, tq_error *err)
 {
     char name[TQ_NAME_MAX + 1];
     tqi_ctl_claim_queue *queue = tqi_table_view_user(view);
@@ -269,13 +267,12 @@ void tqi_ctl_claim_queue_move(tqi_table_view *from, tqi_table_view *to)
 
     tqi_table_view_set_user(from, NULL);
     tqi_table_view_set_user(to, queue);
-    for (tqi_ctl_claim_slot *slot = queue != NULL ? queue->slots : NULL; slot != NULL;
-         slot = slot->hh.next) {
+    for (tqi_ctl_claim_slot *slot = queue != NULL ? queue->slots : NULL; slot != NULL; slot = slot->hh.next) {
         queue_hint_slot(queue, slot);
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ changes */
+/* --- changes -------------------------------------------------------------- */
 
 void tqi_ctl_claim_queue_gained(tqi_table_view *view, uint64_t keeps)
 {

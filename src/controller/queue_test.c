@@ -1,6 +1,6 @@
 /*
- * queue_test.c - the queue of waiting claims against a naive one that tries every claim after every change; and the cost of
- * a publish while thousands of claims wait.
+ * queue_test.c - the queue of waiting claims against a naive one that tries every claim after every change; and the
+ * cost of a publish while thousands of claims wait.
  */
 #include "controller/queue.h"
 #include "controller/testkit.h"
@@ -11,7 +11,7 @@
 
 static const char *const fields[] = {"a"};
 
-/* ------------------------------------------------------------------------------------------------ the model */
+/* --- the model ------------------------------------------------------------ */
 
 #define MODEL_CLAIMS 400u
 #define MODEL_ROUNDS 300u
@@ -21,7 +21,7 @@ typedef struct model_claim {
     tq_pick_request request;
     char config[128];
     tqi_ctl_claim_place place; /* the queue's */
-    bool there, served;    /* by the queue; the naive one is the same with other tables */
+    bool there, served;        /* by the queue; the naive one is the same with other tables */
     bool filled;
     tqi_table_view *view;
     tqi_table_result result;
@@ -54,8 +54,8 @@ static int model_try(model *m, model_claim *claim)
 {
     tqi_sampler_told told = {.cached = model_filled, .arg = claim};
     tq_error err = {0};
-    int rc = tqi_sampler_claim(claim->sampler, m->view, &claim->request, SESSION, false,
-                               &claim->result, m->plain ? NULL : &told, &err);
+    int rc = tqi_sampler_claim(claim->sampler, m->view, &claim->request, SESSION, false, &claim->result,
+                               m->plain ? NULL : &told, &err);
 
     m->tries++;
     assert_true(rc == TQ_OK || rc == TQ_EAGAIN);
@@ -79,8 +79,7 @@ static void model_serve(model *m)
         return;
     }
     while ((place = tqi_ctl_claim_queue_next(m->view)) != NULL) {
-        if (model_try(m, (model_claim *)(void *)((char *)place - offsetof(model_claim, place))) ==
-            TQ_OK) {
+        if (model_try(m, (model_claim *)(void *)((char *)place - offsetof(model_claim, place))) == TQ_OK) {
             tqi_ctl_claim_queue_served(place);
             tqi_ctl_claim_queue_changed(m->view, false);
         } else {
@@ -130,14 +129,13 @@ static void model_arrive(model *m, const char *sampler, uint32_t batch, const ch
     *claim = (model_claim){.there = true, .view = m->view};
     (void)snprintf(claim->config, sizeof(claim->config), "%s", config);
     assert_int_equal(tqi_sampler_find(sampler, &claim->sampler, &m->t.err), TQ_OK);
-    claim->request = (tq_pick_request){
-        .batch_size = batch, .partition = "p", .task = "train", .config = claim->config};
+    claim->request = (tq_pick_request){.batch_size = batch, .partition = "p", .task = "train", .config = claim->config};
     assert_int_equal(tqi_sampler_prepare(claim->sampler, &claim->request, &m->t.err), TQ_OK);
     if (model_try(m, claim) == TQ_EAGAIN) {
         if (!m->plain) {
-            assert_int_equal(tqi_ctl_claim_queue_add(m->view, &claim->place, m->n, claim->sampler,
-                                                 &claim->request, &m->t.err),
-                             TQ_OK);
+            assert_int_equal(
+                tqi_ctl_claim_queue_add(m->view, &claim->place, m->n, claim->sampler, &claim->request, &m->t.err),
+                TQ_OK);
             tqi_ctl_claim_queue_failed(&claim->place);
         }
     } else {
@@ -174,8 +172,8 @@ static void model_compare(const model *queue, const model *plain)
 static void model_step(model *both, uint32_t *seed)
 {
     static const char *const names[] = {"g", "h", "i", "j", "k", "l"};
-    static const char *const samplers[] = {"SequentialSampler", "RankAwareSampler",
-                                           "GRPOGroupNSampler", "SeqlenBalancedSampler"};
+    static const char *const samplers[] = {"SequentialSampler", "RankAwareSampler", "GRPOGroupNSampler",
+                                           "SeqlenBalancedSampler"};
     const char *groups[8];
     char config[128];
     uint32_t what = model_random(seed) % 10;
@@ -188,10 +186,9 @@ static void model_step(model *both, uint32_t *seed)
         groups[i] = names[model_random(seed) % 6];
     }
     (void)snprintf(config, sizeof(config),
-                   which == 2 && n % 2
-                       ? "{\"n_samples_per_prompt\":%u}"
-                       : "{\"n_samples_per_prompt\":%u,\"dp_size\":3,\"dp_rank\":%u,"
-                         "\"batch_index\":%u}",
+                   which == 2 && n % 2 ? "{\"n_samples_per_prompt\":%u}"
+                                       : "{\"n_samples_per_prompt\":%u,\"dp_size\":3,\"dp_rank\":%u,"
+                                         "\"batch_index\":%u}",
                    group, model_random(seed) % 3, model_random(seed) % 4);
     for (int i = 0; i < 2; i++) {
         model *m = &both[i];
@@ -246,7 +243,7 @@ static void tries_one_of_those_that_ask_for_the_same(void **state)
     model_close(&m);
 }
 
-/* ------------------------------------------------------------------------------------------------ costs */
+/* --- costs ---------------------------------------------------------------- */
 
 #define CROWD 8000u
 #define PUTS  300u
@@ -260,7 +257,8 @@ static int crowd_compare(const void *a, const void *b)
     return one < other ? -1 : one > other;
 }
 
-/* Lower decile of the processor time of a put, its client's part included: other load on the machine can only add to it. */
+/* Lower decile of the processor time of a put, its client's part included: other load on the machine can only add to
+ * it. */
 static uint64_t crowd_put_ns(void)
 {
     static uint64_t took[PUTS];
@@ -270,8 +268,7 @@ static uint64_t crowd_put_ns(void)
         clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
         kit_free(kit_publish(&kit_usual.producer, &what));
         clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &to);
-        took[i] = (uint64_t)(to.tv_sec - from.tv_sec) * 1000000000u + (uint64_t)to.tv_nsec -
-                  (uint64_t)from.tv_nsec;
+        took[i] = (uint64_t)(to.tv_sec - from.tv_sec) * 1000000000u + (uint64_t)to.tv_nsec - (uint64_t)from.tv_nsec;
     }
     qsort(took, PUTS, sizeof(*took), crowd_compare);
     return took[PUTS / 10];
@@ -305,9 +302,9 @@ static void crowd_costs_nothing(const char *sampler, const char *config)
     free(calls);
     uint64_t after = crowd_put_ns(); /* the machine may have become slower */
     alone = alone > after ? alone : after;
-    print_message("%s: a put takes %.1f us alone, %.1f us beside %u claims\n", sampler,
-                  (double)alone / 1e3, (double)beside / 1e3, CROWD);
-    /* The cost is the same; a busy neighbouring core can make either one half as long again.  It used to be 20 to 300
+    print_message("%s: a put takes %.1f us alone, %.1f us beside %u claims\n", sampler, (double)alone / 1e3,
+                  (double)beside / 1e3, CROWD);
+    /* The cost is the same; a busy neighbouring core can make either one half as long again. It used to be 20 to 300
      * times. */
     assert_true(beside <= 3 * alone);
 }
@@ -327,8 +324,7 @@ static void a_put_beside_rank_aware_claims(void **state)
 static void a_put_beside_grouped_claims(void **state)
 {
     (void)state;
-    crowd_costs_nothing("GRPOGroupNSampler",
-                        "{\"n_samples_per_prompt\": 2, \"dp_rank\": %u, \"batch_index\": 0}");
+    crowd_costs_nothing("GRPOGroupNSampler", "{\"n_samples_per_prompt\": 2, \"dp_rank\": %u, \"batch_index\": 0}");
 }
 
 /* A rank that comes later picks for one that waits, through a smaller claim for the same step. */
@@ -373,14 +369,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(serves_whom_trying_everybody_serves),
         cmocka_unit_test(tries_one_of_those_that_ask_for_the_same),
-        cmocka_unit_test_setup_teardown(a_put_beside_sequential_claims, kit_usual_start,
-                                        kit_usual_stop),
-        cmocka_unit_test_setup_teardown(a_put_beside_rank_aware_claims, kit_usual_start,
-                                        kit_usual_stop),
-        cmocka_unit_test_setup_teardown(a_put_beside_grouped_claims, kit_usual_start,
-                                        kit_usual_stop),
-        cmocka_unit_test_setup_teardown(a_kept_pick_is_given_to_who_waits_for_it, kit_usual_start,
-                                        kit_usual_stop),
+        cmocka_unit_test_setup_teardown(a_put_beside_sequential_claims, kit_usual_start, kit_usual_stop),
+        cmocka_unit_test_setup_teardown(a_put_beside_rank_aware_claims, kit_usual_start, kit_usual_stop),
+        cmocka_unit_test_setup_teardown(a_put_beside_grouped_claims, kit_usual_start, kit_usual_stop),
+        cmocka_unit_test_setup_teardown(a_kept_pick_is_given_to_who_waits_for_it, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(a_large_config_is_refused, kit_usual_start, kit_usual_stop),
     };
     return cmocka_run_group_tests_name("queue", tests, NULL, NULL);

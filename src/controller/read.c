@@ -6,8 +6,7 @@
 
 #include "controller/internal.h"
 
-int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__Resolve *msg,
-                       tq_error *err)
+int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__Resolve *msg, tq_error *err)
 {
     tqi_table_result result = {0};
     tqi_ctl_conv conv = {0};
@@ -20,8 +19,7 @@ int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__
         return rc;
     }
     if (msg->n_key && msg->n_index) {
-        return tqi_error_set(err, TQ_EINVAL, "resolve in partition '%s' names keys and indexes",
-                             msg->partition);
+        return tqi_error_set(err, TQ_EINVAL, "resolve in partition '%s' names keys and indexes", msg->partition);
     }
     tqi_table_resolve_args resolve = {
         .partition = msg->partition,
@@ -45,10 +43,10 @@ int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------ status of samples */
+/* --- status of samples ---------------------------------------------------- */
 
-int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_net_request *request,
-                                 const Tq__ConsumptionQuery *msg, tq_error *err)
+int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_net_request *request, const Tq__ConsumptionQuery *msg,
+                                 tq_error *err)
 {
     Tq__ConsumptionReply reply = TQ__CONSUMPTION_REPLY__INIT;
     bool known = false;
@@ -57,9 +55,7 @@ int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_net_request *request,
     size_t n = 0;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
     rc = rc ? rc : tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
-    rc = rc ? rc
-            : tqi_table_consumption(ctl->meta, msg->partition, msg->task, &known, &index, &consumed,
-                                   &n, err);
+    rc = rc ? rc : tqi_table_consumption(ctl->meta, msg->partition, msg->task, &known, &index, &consumed, &n, err);
     if (rc) {
         return rc;
     }
@@ -73,8 +69,8 @@ int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_net_request *request,
     return TQ_OK;
 }
 
-int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_net_request *request,
-                                const Tq__ProductionQuery *msg, tq_error *err)
+int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_net_request *request, const Tq__ProductionQuery *msg,
+                                tq_error *err)
 {
     Tq__ProductionReply reply = TQ__PRODUCTION_REPLY__INIT;
     bool known = false;
@@ -86,8 +82,8 @@ int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_net_request *request,
         rc = tqi_check_name("field", msg->field[i], TQ_NAME_MAX, err);
     }
     rc = rc ? rc
-            : tqi_table_production(ctl->meta, msg->partition, (const char *const *)msg->field,
-                                  msg->n_field, &known, &index, &produced, &n, err);
+            : tqi_table_production(ctl->meta, msg->partition, (const char *const *)msg->field, msg->n_field, &known,
+                                   &index, &produced, &n, err);
     if (rc) {
         return rc;
     }
@@ -101,7 +97,7 @@ int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_net_request *request,
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ lists */
+/* --- lists ---------------------------------------------------------------- */
 
 static size_t read_count_partitions(tqi_controller *ctl)
 {
@@ -113,8 +109,8 @@ static size_t read_count_partitions(tqi_controller *ctl)
     return n;
 }
 
-int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_net_request *request,
-                               const Tq__ListPartitions *msg, tq_error *err)
+int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_net_request *request, const Tq__ListPartitions *msg,
+                               tq_error *err)
 {
     Tq__ListPartitionsReply reply = TQ__LIST_PARTITIONS_REPLY__INIT;
     tqi_ctl_conv conv = {0};
@@ -134,8 +130,7 @@ int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_net_request *request,
 
 /* Adds the keys of one partition to the reply. */
 static int list_keys_add(tqi_controller *ctl, tqi_ctl_conv *conv, tqi_table_partition *partition,
-                         tqi_table_keys_page *page, tqi_table_result *result, Tq__ListKeysReply *reply,
-                         tq_error *err)
+                         tqi_table_keys_page *page, tqi_table_result *result, Tq__ListKeysReply *reply, tq_error *err)
 {
     Tq__Batch *batch = tqi_ctl_conv_alloc(conv, 1, sizeof(*batch), err);
     if (!batch) {
@@ -150,8 +145,7 @@ static int list_keys_add(tqi_controller *ctl, tqi_ctl_conv *conv, tqi_table_part
     return rc;
 }
 
-int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq__ListKeys *msg,
-                         tq_error *err)
+int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq__ListKeys *msg, tq_error *err)
 {
     Tq__ListKeysReply reply = TQ__LIST_KEYS_REPLY__INIT;
     tqi_ctl_conv conv = {0};
@@ -172,8 +166,7 @@ int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq
             reply.mark = page.next;
         }
     }
-    while (all && rc == TQ_OK &&
-           (partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
+    while (all && rc == TQ_OK && (partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
         rc = list_keys_add(ctl, &conv, partition, &page, &results[reply.n_batch], &reply, err);
     }
     if (rc == TQ_OK) {
@@ -186,8 +179,7 @@ int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq
     return rc;
 }
 
-int tqi_ctl_on_retrieve_keys(tqi_controller *ctl, tqi_net_request *request, const Tq__RetrieveKeys *msg,
-                             tq_error *err)
+int tqi_ctl_on_retrieve_keys(tqi_controller *ctl, tqi_net_request *request, const Tq__RetrieveKeys *msg, tq_error *err)
 {
     Tq__RetrieveKeysReply reply = TQ__RETRIEVE_KEYS_REPLY__INIT;
     tqi_ctl_conv conv = {0};

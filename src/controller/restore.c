@@ -1,5 +1,6 @@
 /*
- * restore.c - restoring a snapshot: its parts are kept as they arrive; the commit checks them and puts them into the table.
+ * restore.c - restoring a snapshot: its parts are kept as they arrive; the commit checks them and puts them into the
+ * table.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -61,8 +62,7 @@ static int restore_unknown(uint64_t id, tq_error *err)
 static void restore_due(tqi_ctl_timed *timed)
 {
     tqi_ctl_restore *restore = (tqi_ctl_restore *)((char *)timed - offsetof(tqi_ctl_restore, idle));
-    tqi_log(TQI_WARN, "controller",
-            "restore %llu of '%s' got nothing for %llu s and is dropped (limits.restore_idle)",
+    tqi_log(TQI_WARN, "controller", "restore %llu of '%s' got nothing for %llu s and is dropped (limits.restore_idle)",
             (unsigned long long)restore->id, tqi_net_session_name(restore->session->net),
             (unsigned long long)(tqi_limits.restore_idle / 1000));
     tqi_limit_reached(TQI_LIMIT_restore_idle);
@@ -70,8 +70,8 @@ static void restore_due(tqi_ctl_timed *timed)
 }
 
 /* Whether the part, and all that will follow it, are allowed; into a new restore if `into` is NULL. */
-static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session,
-                         const tqi_ctl_restore *into, const Tq__RestorePart *msg, tq_error *err)
+static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session, const tqi_ctl_restore *into,
+                         const Tq__RestorePart *msg, tq_error *err)
 {
     const tqi_ctl_restore *restore = NULL;
     unsigned n = 0, own = 0;
@@ -89,8 +89,7 @@ static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session,
                              "this session has %u of %u open restores; at most %llu may be open, "
                              "%llu of one session (limits.restores): wait until one is loaded, or "
                              "start the system with more",
-                             own, n, (unsigned long long)tqi_limits.restores,
-                             (unsigned long long)share);
+                             own, n, (unsigned long long)tqi_limits.restores, (unsigned long long)share);
     }
     if (size > tqi_limits.restore_bytes || others > tqi_limits.restore_bytes - size) {
         const uint64_t needed = (uint64_t)others + size;
@@ -105,8 +104,7 @@ static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session,
     return TQ_OK;
 }
 
-int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_net_request *request, const Tq__RestorePart *msg,
-                            tq_error *err)
+int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_net_request *request, const Tq__RestorePart *msg, tq_error *err)
 {
     Tq__RestorePartReply reply = TQ__RESTORE_PART_REPLY__INIT;
     tqi_ctl_restore *restore = msg->id ? restore_find(ctl, request, msg->id) : NULL;
@@ -146,8 +144,7 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_net_request *request, const
     return TQ_OK;
 }
 
-int tqi_ctl_on_restore_drop(tqi_controller *ctl, tqi_net_request *request, const Tq__RestoreDrop *msg,
-                            tq_error *err)
+int tqi_ctl_on_restore_drop(tqi_controller *ctl, tqi_net_request *request, const Tq__RestoreDrop *msg, tq_error *err)
 {
     tqi_ctl_restore *restore = restore_find(ctl, request, msg->id);
     (void)err;
@@ -158,10 +155,9 @@ int tqi_ctl_on_restore_drop(tqi_controller *ctl, tqi_net_request *request, const
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------------------------ commit */
+/* --- commit --------------------------------------------------------------- */
 
-int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_net_request *request,
-                              const Tq__RestoreCommit *msg, tq_error *err)
+int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_net_request *request, const Tq__RestoreCommit *msg, tq_error *err)
 {
     Tq__RestoreCommitReply reply = TQ__RESTORE_COMMIT_REPLY__INIT;
     tqi_ctl_restore *restore = restore_find(ctl, request, msg->id);
@@ -172,23 +168,25 @@ int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_net_request *request,
     }
     int rc = tqi_ctl_parts_read(&restore->parts, &reading, err);
     if (rc == TQ_OK) {
-        tqi_table_restore_state ask = {.partitions = reading.partitions,
-                           .n = reading.n_partitions,
-                           .partial = msg->partial,
-                           .relink = msg->relink,
-                           .session = tqi_ctl_session_number(request),
-                           .now_us = tqi_wall_us(),
-                           .moved = tqi_ctl_claims_move};
+        tqi_table_restore_state ask = {
+            .partitions = reading.partitions,
+            .n = reading.n_partitions,
+            .partial = msg->partial,
+            .relink = msg->relink,
+            .session = tqi_ctl_session_number(request),
+            .now_us = tqi_wall_us(),
+            .moved = tqi_ctl_claims_move,
+        };
         rc = tqi_table_restore(ctl->meta, &ask, &done, err);
     }
     if (rc == TQ_OK) {
-        tqi_ctl_event_add(ctl,
-                          &(tqi_ctl_happened){.kind = "load",
-                                              .session = tqi_ctl_session_name(request),
-                                              .partition = msg->partial && reading.n_partitions == 1
-                                                               ? reading.partitions[0].name
-                                                               : NULL,
-                                              .samples = (uint32_t)done.samples});
+        tqi_ctl_event_add(
+            ctl, &(tqi_ctl_happened){
+                     .kind = "load",
+                     .session = tqi_ctl_session_name(request),
+                     .partition = msg->partial && reading.n_partitions == 1 ? reading.partitions[0].name : NULL,
+                     .samples = (uint32_t)done.samples,
+                 });
         reply.samples = done.samples;
         reply.lost = done.lost;
         tqi_ctl_reply(request, &reply.base);

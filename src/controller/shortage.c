@@ -44,8 +44,7 @@ static bool shortage_unknown(const tqi_table_view *view, shortage_text *text)
         n++;
     }
     if (n > SHORTAGE_FIELDS) {
-        tqi_text_add(&text->out, ", and %zu other%s", n - SHORTAGE_FIELDS,
-                     tqi_text_s(n - SHORTAGE_FIELDS));
+        tqi_text_add(&text->out, ", and %zu other%s", n - SHORTAGE_FIELDS, tqi_text_s(n - SHORTAGE_FIELDS));
     }
     if (n) {
         tqi_text_add(&text->out, "] (misspelt?)");
@@ -69,8 +68,7 @@ static void shortage_lacking(const tqi_table_view *view, uint32_t samples, short
             tqi_text_add(&text->out, "'%.64s': %u have it, %u lack it", name, (unsigned)produced,
                          (unsigned)(samples - produced));
             if (lost) {
-                tqi_text_add(&text->out, ", %u of them since it was lost with its storage",
-                             (unsigned)lost);
+                tqi_text_add(&text->out, ", %u of them since it was lost with its storage", (unsigned)lost);
             }
         }
     }
@@ -84,18 +82,16 @@ static void shortage_lacking(const tqi_table_view *view, uint32_t samples, short
 static void shortage_broken_group(const tqi_table_short_group *group, uint32_t n, shortage_text *text)
 {
     if (group->name) {
-        tqi_text_add(
-            &text->out,
-            "group '%.64s' has %u of %u left because samples of it were cleared or consumed: "
-            "it completes only if more are put into it",
-            group->name, (unsigned)group->left, (unsigned)n);
+        tqi_text_add(&text->out,
+                     "group '%.64s' has %u of %u left because samples of it were cleared or consumed: "
+                     "it completes only if more are put into it",
+                     group->name, (unsigned)group->left, (unsigned)n);
     } else {
         tqi_text_add(&text->out,
                      "the group of put number %llu to %llu has %u of %u left because samples of it "
                      "were cleared or consumed: it never completes",
-                     (unsigned long long)group->ordinal,
-                     (unsigned long long)(group->ordinal + n - 1), (unsigned)group->left,
-                     (unsigned)n);
+                     (unsigned long long)group->ordinal, (unsigned long long)(group->ordinal + n - 1),
+                     (unsigned)group->left, (unsigned)n);
     }
 }
 
@@ -108,8 +104,8 @@ static bool shortage_groups(const tqi_table_view *view, uint32_t n, shortage_tex
         return false;
     }
     shortage_part(text);
-    tqi_text_add(&text->out, "%u of the ready ones are in %u incomplete groups of %u",
-                 (unsigned)groups.samples, (unsigned)groups.groups, (unsigned)n);
+    tqi_text_add(&text->out, "%u of the ready ones are in %u incomplete groups of %u", (unsigned)groups.samples,
+                 (unsigned)groups.groups, (unsigned)n);
     const tqi_table_short_group *group = &groups.example;
     tqi_text_add(&text->out, ": ");
     if (group->broken) {
@@ -121,15 +117,14 @@ static bool shortage_groups(const tqi_table_view *view, uint32_t n, shortage_tex
     } else if (group->name) {
         tqi_text_add(&text->out, "group '%.64s' has %u ready", group->name, (unsigned)group->ready);
     } else {
-        tqi_text_add(&text->out, "that of put number %llu to %llu has %u ready",
-                     (unsigned long long)group->ordinal,
+        tqi_text_add(&text->out, "that of put number %llu to %llu has %u ready", (unsigned long long)group->ordinal,
                      (unsigned long long)(group->ordinal + n - 1), (unsigned)group->ready);
     }
     return group->broken;
 }
 
-bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, const tq_pick_request *pick,
-                      char *out, size_t size)
+bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, const tq_pick_request *pick, char *out,
+                      size_t size)
 {
     shortage_text text = {.out = tqi_text_begin(out, size)};
     tqi_table_shortage shortage;
@@ -144,8 +139,7 @@ bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, con
     }
     bool suspect = shortage_unknown(view, &text);
     shortage_part(&text);
-    tqi_text_add(&text.out, "the partition has %u sample%s", (unsigned)shortage.samples,
-                 tqi_text_s(shortage.samples));
+    tqi_text_add(&text.out, "the partition has %u sample%s", (unsigned)shortage.samples, tqi_text_s(shortage.samples));
     if (shortage.consumed) {
         tqi_text_add(&text.out, ", %u of them consumed by the task", (unsigned)shortage.consumed);
     }
@@ -153,8 +147,8 @@ bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, con
     uint32_t need = sampler->need ? sampler->need(pick) : pick->batch_size;
     if (need > pick->batch_size) {
         shortage_part(&text);
-        tqi_text_add(&text.out, "%s picks for all ranks at once, from %u ready ones or more",
-                     sampler->name, (unsigned)need);
+        tqi_text_add(&text.out, "%s picks for all ranks at once, from %u ready ones or more", sampler->name,
+                     (unsigned)need);
     }
     return shortage_groups(view, tqi_sampler_group(sampler, pick), &text) || suspect;
 }

@@ -1,9 +1,9 @@
 /*
  * snapshot.c - snapshots of the table: taken at one instant, read part by part, closed.
  *
- * One handler takes it, so nothing changes meanwhile, and packs it at once: from then on it costs memory (about ten bytes
- * per cell) and keeps dead blocks from being freed, but holds nobody up.  Therefore a snapshot that is not read for some
- * time is closed.
+ * One handler takes it, so nothing changes meanwhile, and packs it at once: from then on it costs memory (about ten
+ * bytes per cell) and keeps dead blocks from being freed, but holds nobody up. Therefore a snapshot that is not read
+ * for some time is closed.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -37,10 +37,8 @@ static void snapshot_close(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 static void snapshot_due(tqi_ctl_timed *timed)
 {
     tqi_controller *ctl = timed->ctl;
-    tqi_ctl_snapshot *snapshot =
-        (tqi_ctl_snapshot *)((char *)timed - offsetof(tqi_ctl_snapshot, idle));
-    tqi_log(TQI_WARN, "controller",
-            "snapshot %llu of '%s' was not read for %llu s and is closed (limits.snapshot_idle)",
+    tqi_ctl_snapshot *snapshot = (tqi_ctl_snapshot *)((char *)timed - offsetof(tqi_ctl_snapshot, idle));
+    tqi_log(TQI_WARN, "controller", "snapshot %llu of '%s' was not read for %llu s and is closed (limits.snapshot_idle)",
             (unsigned long long)snapshot->id, tqi_net_session_name(snapshot->session->net),
             (unsigned long long)(tqi_limits.snapshot_idle / 1000));
     tqi_limit_reached(TQI_LIMIT_snapshot_idle);
@@ -65,12 +63,11 @@ static int snapshot_check(tqi_controller *ctl, const tqi_ctl_session *session, t
     uint64_t share = tqi_ctl_share(tqi_limits.snapshots);
     if (n >= tqi_limits.snapshots || own >= share) {
         tqi_limit_reached(TQI_LIMIT_snapshots);
-        return tqi_error_set(
-            err, TQ_EINVAL,
-            "this session has %u of %u open snapshots; at most %llu may be open, "
-            "%llu of one session (limits.snapshots): wait until one is saved, or start "
-            "the system with more",
-            own, n, (unsigned long long)tqi_limits.snapshots, (unsigned long long)share);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "this session has %u of %u open snapshots; at most %llu may be open, "
+                             "%llu of one session (limits.snapshots): wait until one is saved, or start "
+                             "the system with more",
+                             own, n, (unsigned long long)tqi_limits.snapshots, (unsigned long long)share);
     }
     return TQ_OK;
 }
@@ -93,7 +90,7 @@ void tqi_ctl_snapshots_free(tqi_controller *ctl)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ handlers */
+/* --- handlers ------------------------------------------------------------- */
 
 /* Warns about a table that this system would refuse to load again. */
 static void snapshot_measure(const tqi_net_request *request, const tqi_ctl_parts *parts)
@@ -107,13 +104,12 @@ static void snapshot_measure(const tqi_net_request *request, const tqi_ctl_parts
         tqi_log(TQI_WARN, "controller",
                 "the table that '%s' saves has %llu bytes, and no more than %llu can be loaded: a "
                 "system that is to load it needs limits.restore_bytes of at least %llu",
-                tqi_ctl_session_name(request), (unsigned long long)bytes,
-                (unsigned long long)tqi_limits.restore_bytes, (unsigned long long)bytes);
+                tqi_ctl_session_name(request), (unsigned long long)bytes, (unsigned long long)tqi_limits.restore_bytes,
+                (unsigned long long)bytes);
     }
 }
 
-int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq__Snapshot *msg,
-                        tq_error *err)
+int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq__Snapshot *msg, tq_error *err)
 {
     Tq__SnapshotReply reply = TQ__SNAPSHOT_REPLY__INIT;
     if (snapshot_check(ctl, tqi_ctl_session_of(request), err) != TQ_OK) {
@@ -136,10 +132,12 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq_
     snapshot->idle.due = snapshot_due;
     snapshot_used(ctl, snapshot);
     DL_APPEND(ctl->snapshots, snapshot);
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "save",
-                                               .session = tqi_ctl_session_name(request),
-                                               .partition = msg->partition,
-                                               .samples = (uint32_t)snapshot->parts.samples});
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
+                               .kind = "save",
+                               .session = tqi_ctl_session_name(request),
+                               .partition = msg->partition,
+                               .samples = (uint32_t)snapshot->parts.samples,
+                           });
     reply.id = snapshot->id;
     reply.parts = (uint32_t)snapshot->parts.n;
     reply.samples = snapshot->parts.samples;
@@ -155,22 +153,20 @@ static tqi_ctl_snapshot *snapshot_find(tqi_controller *ctl, const tqi_net_reques
     return snapshot && snapshot->session == tqi_ctl_session_of(request) ? snapshot : NULL;
 }
 
-int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_net_request *request, const Tq__SnapshotRead *msg,
-                             tq_error *err)
+int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_net_request *request, const Tq__SnapshotRead *msg, tq_error *err)
 {
     Tq__SnapshotReadReply reply = TQ__SNAPSHOT_READ_REPLY__INIT;
     tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);
     if (!snapshot) {
-        return tqi_error_set(
-            err, TQ_EINVAL,
-            "snapshot %llu: this session has no such snapshot; one that is not "
-            "read for %.1f s is closed (limits.snapshot_idle): save again, or start "
-            "the system with a longer time",
-            (unsigned long long)msg->id, (double)tqi_limits.snapshot_idle / 1e3);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "snapshot %llu: this session has no such snapshot; one that is not "
+                             "read for %.1f s is closed (limits.snapshot_idle): save again, or start "
+                             "the system with a longer time",
+                             (unsigned long long)msg->id, (double)tqi_limits.snapshot_idle / 1e3);
     }
     if (!msg->keep && msg->part >= snapshot->parts.n) {
-        return tqi_error_set(err, TQ_EINVAL, "part %u of snapshot %llu: it has fewer",
-                             (unsigned)msg->part, (unsigned long long)msg->id);
+        return tqi_error_set(err, TQ_EINVAL, "part %u of snapshot %llu: it has fewer", (unsigned)msg->part,
+                             (unsigned long long)msg->id);
     }
     snapshot_used(ctl, snapshot);
     if (msg->keep) {
@@ -182,8 +178,7 @@ int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_net_request *request, cons
     return TQ_OK;
 }
 
-int tqi_ctl_on_snapshot_close(tqi_controller *ctl, tqi_net_request *request,
-                              const Tq__SnapshotClose *msg, tq_error *err)
+int tqi_ctl_on_snapshot_close(tqi_controller *ctl, tqi_net_request *request, const Tq__SnapshotClose *msg, tq_error *err)
 {
     tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);
     (void)err;

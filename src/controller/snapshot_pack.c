@@ -38,8 +38,7 @@ static int parts_fields(tqi_ctl_conv *conv, const tqi_table_snap_partition *in, 
     return TQ_OK;
 }
 
-static int parts_slots(tqi_ctl_conv *conv, const tqi_table_snap_task *in, Tq__SnapshotTask *out,
-                       tq_error *err)
+static int parts_slots(tqi_ctl_conv *conv, const tqi_table_snap_task *in, Tq__SnapshotTask *out, tq_error *err)
 {
     Tq__SnapshotSlot *items = tqi_ctl_conv_alloc(conv, in->n_slots, sizeof(*items), err);
     out->slot = tqi_ctl_conv_pointers(conv, in->n_slots, err);
@@ -56,8 +55,7 @@ static int parts_slots(tqi_ctl_conv *conv, const tqi_table_snap_task *in, Tq__Sn
     return TQ_OK;
 }
 
-static int parts_tasks(tqi_ctl_conv *conv, const tqi_table_snap_partition *in, Tq__SnapshotPartition *out,
-                       tq_error *err)
+static int parts_tasks(tqi_ctl_conv *conv, const tqi_table_snap_partition *in, Tq__SnapshotPartition *out, tq_error *err)
 {
     Tq__SnapshotTask *items = tqi_ctl_conv_alloc(conv, in->n_tasks, sizeof(*items), err);
     out->task = tqi_ctl_conv_pointers(conv, in->n_tasks, err);
@@ -76,8 +74,7 @@ static uint8_t *parts_room(tqi_ctl_parts *parts, size_t size, tq_error *err)
 {
     uint8_t *bytes = NULL;
     if (size > TQI_FRAME_BODY_MAX - 64) {
-        tqi_error_set(err, TQ_EUNSUPPORTED,
-                      "a part of a snapshot has %zu bytes, at most %u are possible", size,
+        tqi_error_set(err, TQ_EUNSUPPORTED, "a part of a snapshot has %zu bytes, at most %u are possible", size,
                       TQI_FRAME_BODY_MAX - 64);
         return NULL;
     }
@@ -132,8 +129,8 @@ static int parts_head(tqi_ctl_parts *parts, tqi_table_partition *partition, tq_e
 }
 
 /* The next samples of a partition; *piece is how many to take, and is reduced if their part is too large. */
-static int parts_piece(tqi_table *meta, tqi_ctl_parts *parts, tqi_table_partition *partition,
-                       uint64_t *next, size_t *piece, bool *more, tq_error *err)
+static int parts_piece(tqi_table *meta, tqi_ctl_parts *parts, tqi_table_partition *partition, uint64_t *next,
+                       size_t *piece, bool *more, tq_error *err)
 {
     uint64_t after = *next;
     tqi_table_snap_rows rows;
@@ -163,8 +160,7 @@ static int parts_piece(tqi_table *meta, tqi_ctl_parts *parts, tqi_table_partitio
     return rc;
 }
 
-static int parts_partition(tqi_table *meta, tqi_ctl_parts *parts, tqi_table_partition *partition,
-                           tq_error *err)
+static int parts_partition(tqi_table *meta, tqi_ctl_parts *parts, tqi_table_partition *partition, tq_error *err)
 {
     uint64_t next = 0;
     size_t piece = SNAPSHOT_PIECE;
@@ -182,8 +178,7 @@ int tqi_ctl_parts_take(tqi_table *meta, const char *only, tqi_ctl_parts *parts, 
     int rc = TQ_OK;
     if (only[0]) {
         partition = tqi_table_find_partition(meta, only);
-        return partition ? parts_partition(meta, parts, partition, err)
-                         : tqi_table_unknown_partition(meta, only, err);
+        return partition ? parts_partition(meta, parts, partition, err) : tqi_table_unknown_partition(meta, only, err);
     }
     while (rc == TQ_OK && (partition = tqi_table_next_partition(meta, partition)) != NULL) {
         rc = parts_partition(meta, parts, partition, err);

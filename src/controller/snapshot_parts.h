@@ -22,7 +22,7 @@ int tqi_ctl_parts_add(tqi_ctl_parts *parts, const uint8_t *bytes, size_t size, t
 int tqi_ctl_parts_take(tqi_table *meta, const char *only, tqi_ctl_parts *parts, tq_error *err);
 void tqi_ctl_parts_fini(tqi_ctl_parts *parts);
 
-/* Parts in the form the table takes.  Zero-initialise. */
+/* Parts in the form the table takes. Zero-initialise. */
 typedef struct tqi_ctl_reading {
     bool strange; /* set beforehand: blocks are of another epoch, so none of them exists here */
     tqi_table_snap_partition *partitions;

@@ -1,6 +1,6 @@
 /*
- * snapshot_test.c - snapshots and restores over the real connection: which session they belong to, what they hold, when they
- * end.
+ * snapshot_test.c - snapshots and restores over the real connection: which session they belong to, what they hold,
+ * when they end.
  */
 #include <stdio.h>
 
@@ -371,12 +371,10 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(what_was_taken_is_put_back, setup, teardown),
         cmocka_unit_test_setup_teardown(one_partition_replaces_only_itself, setup, teardown),
-        cmocka_unit_test_setup_teardown(dead_blocks_wait_for_the_end_of_a_snapshot, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(dead_blocks_wait_for_the_end_of_a_snapshot, setup, teardown),
         cmocka_unit_test_setup_teardown(the_end_of_the_system_closes_them, setup, teardown),
         cmocka_unit_test_setup_teardown(what_nobody_can_tell_counts_as_left, setup, teardown),
-        cmocka_unit_test_setup_teardown(a_table_that_is_too_large_is_refused_with_a_remedy, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(a_table_that_is_too_large_is_refused_with_a_remedy, setup, teardown),
         cmocka_unit_test_setup_teardown(a_session_takes_its_snapshots_along, setup, teardown),
         cmocka_unit_test_setup_teardown(they_belong_to_their_session, setup, teardown),
         cmocka_unit_test_setup_teardown(parts_that_make_no_sense_are_refused, setup, teardown),

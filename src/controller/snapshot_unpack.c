@@ -5,8 +5,8 @@
 
 #include "base/error.h"
 
-static int parts_read_fields(tqi_ctl_reading *reading, const Tq__SnapshotPartition *in,
-                             tqi_table_snap_partition *out, tq_error *err)
+static int parts_read_fields(tqi_ctl_reading *reading, const Tq__SnapshotPartition *in, tqi_table_snap_partition *out,
+                             tq_error *err)
 {
     tqi_table_field_info *fields = tqi_ctl_conv_alloc(&reading->conv, in->n_field, sizeof(*fields), err);
     if (!fields) {
@@ -16,8 +16,7 @@ static int parts_read_fields(tqi_ctl_reading *reading, const Tq__SnapshotPartiti
         const Tq__FieldInfo *from = in->field[i];
         if (from->kind > UINT8_MAX || from->dtype > UINT16_MAX || from->n_shape > TQ_NDIM_MAX ||
             !tqi_ctl_conv_ragged_dim_ok(from->ragged_dim)) {
-            return tqi_error_set(err, TQ_EINVAL,
-                                 "partition '%s': the schema of field '%s' is malformed", in->name,
+            return tqi_error_set(err, TQ_EINVAL, "partition '%s': the schema of field '%s' is malformed", in->name,
                                  from->name);
         }
         fields[i] = (tqi_table_field_info){
@@ -35,8 +34,8 @@ static int parts_read_fields(tqi_ctl_reading *reading, const Tq__SnapshotPartiti
     return TQ_OK;
 }
 
-static int parts_read_tasks(tqi_ctl_reading *reading, const Tq__SnapshotPartition *in,
-                            tqi_table_snap_partition *out, tq_error *err)
+static int parts_read_tasks(tqi_ctl_reading *reading, const Tq__SnapshotPartition *in, tqi_table_snap_partition *out,
+                            tq_error *err)
 {
     tqi_table_snap_task *tasks = tqi_ctl_conv_alloc(&reading->conv, in->n_task, sizeof(*tasks), err);
     if (!tasks) {
@@ -49,9 +48,11 @@ static int parts_read_tasks(tqi_ctl_reading *reading, const Tq__SnapshotPartitio
             return TQ_ENOMEM;
         }
         for (size_t s = 0; s < from->n_slot; s++) {
-            slots[s] = (tqi_table_snap_cached_pick){.name = from->slot[s]->name,
-                                       .indexes = from->slot[s]->index,
-                                       .n = from->slot[s]->n_index};
+            slots[s] = (tqi_table_snap_cached_pick){
+                .name = from->slot[s]->name,
+                .indexes = from->slot[s]->index,
+                .n = from->slot[s]->n_index,
+            };
         }
         tasks[i] = (tqi_table_snap_task){.name = from->name, .slots = slots, .n_slots = from->n_slot};
     }
@@ -63,8 +64,7 @@ static int parts_read_tasks(tqi_ctl_reading *reading, const Tq__SnapshotPartitio
 static int parts_read_rows(tqi_ctl_reading *reading, const Tq__SnapshotPart *part, tq_error *err)
 {
     const Tq__Batch *batch = part->batch;
-    tqi_table_snap_partition *partition =
-        reading->n_partitions ? &reading->partitions[reading->n_partitions - 1] : NULL;
+    tqi_table_snap_partition *partition = reading->n_partitions ? &reading->partitions[reading->n_partitions - 1] : NULL;
     tqi_table_snap_rows *rows = &reading->rows[reading->n_rows];
     if (!partition) {
         return tqi_error_set(err, TQ_EINVAL, "the snapshot does not begin with a partition");
@@ -92,12 +92,11 @@ static int parts_read_rows(tqi_ctl_reading *reading, const Tq__SnapshotPart *par
     return TQ_OK;
 }
 
-static int parts_read_part(tqi_ctl_reading *reading, const ProtobufCBinaryData *bytes,
-                           tq_error *err)
+static int parts_read_part(tqi_ctl_reading *reading, const ProtobufCBinaryData *bytes, tq_error *err)
 {
     int rc = TQ_OK;
-    Tq__SnapshotPart *part = (Tq__SnapshotPart *)tqi_request_decode(
-        &tq__snapshot_part__descriptor, bytes->data, bytes->len, NULL, err);
+    Tq__SnapshotPart *part =
+        (Tq__SnapshotPart *)tqi_request_decode(&tq__snapshot_part__descriptor, bytes->data, bytes->len, NULL, err);
     if (!part) {
         return err->code;
     }

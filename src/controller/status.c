@@ -3,8 +3,7 @@
  */
 #include "controller/internal.h"
 
-static int status_fields(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out,
-                         tq_error *err)
+static int status_fields(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out, tq_error *err)
 {
     tqi_table_field_info field;
     size_t n = 0;
@@ -33,8 +32,7 @@ static int status_fields(tqi_ctl_conv *conv, const tqi_table_partition *partitio
     return TQ_OK;
 }
 
-static int status_tasks(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out,
-                        tq_error *err)
+static int status_tasks(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out, tq_error *err)
 {
     const char *name = NULL;
     uint32_t consumed = 0;
@@ -77,8 +75,7 @@ static int status_partition(tqi_ctl_conv *conv, const tqi_table_partition *parti
     return rc ? rc : status_tasks(conv, partition, out, err);
 }
 
-static int status_partitions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemStatusReply *reply,
-                             tq_error *err)
+static int status_partitions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemStatusReply *reply, tq_error *err)
 {
     tqi_table_partition *partition = NULL;
     size_t n = 0;
@@ -99,7 +96,7 @@ static int status_partitions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__System
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------ sessions */
+/* --- sessions ------------------------------------------------------------- */
 
 static void status_count_session(tqi_net_session *session, void *arg)
 {
@@ -121,8 +118,7 @@ static void status_add_session(tqi_net_session *session, void *arg)
     info->age_ms = tqi_net_session_age_ms(session);
 }
 
-static int status_sessions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemStatusReply *reply,
-                           tq_error *err)
+static int status_sessions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemStatusReply *reply, tq_error *err)
 {
     size_t n = 0;
     tqi_net_server_each_session(ctl->server, status_count_session, &n);
@@ -138,8 +134,7 @@ static int status_sessions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemSt
     return TQ_OK;
 }
 
-int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg,
-                             tq_error *err)
+int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg, tq_error *err)
 {
     Tq__SystemStatusReply reply;
     tqi_ctl_conv conv = {0};
@@ -163,8 +158,7 @@ int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_net_request *request, cons
     return rc;
 }
 
-int tqi_ctl_on_system_config(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemConfig *msg,
-                             tq_error *err)
+int tqi_ctl_on_system_config(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemConfig *msg, tq_error *err)
 {
     Tq__SystemConfigReply reply;
     (void)msg;

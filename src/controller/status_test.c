@@ -16,12 +16,14 @@ static char *text(const char *s)
 
 static int setup(void **state)
 {
-    tqi_controller_options options = {.grace_ms = 60000,
-                                      .owner_timeout_ms = 60000,
-                                      .events = 8,
-                                      .epoch = 4711,
-                                      .manager = "test",
-                                      .manager_config = "{\"a\": 1}"};
+    tqi_controller_options options = {
+        .grace_ms = 60000,
+        .owner_timeout_ms = 60000,
+        .events = 8,
+        .epoch = 4711,
+        .manager = "test",
+        .manager_config = "{\"a\": 1}",
+    };
     (void)state;
     kit_start(&k, &options);
     kit_connect(&k, &unit, "unit");
@@ -90,7 +92,8 @@ static void the_ring_keeps_the_newest(void **state)
     kit_free(reply);
 }
 
-/* The byte limit is exceeded just when the ring has filled up: the newest event stays, and only what is dropped counts. */
+/* The byte limit is exceeded just when the ring has filled up: the newest event stays, and only what is dropped
+ * counts. */
 static void the_newest_event_stays_in_few_bytes(void **state)
 {
     Tq__Events ask = TQ__EVENTS__INIT;
@@ -238,8 +241,7 @@ static void refuses_to_start_with_bad_options(void **state)
     uv_loop_t loop;
     tqi_net_token token = {.size = 5, .bytes = "token"};
     const char *listen[] = {"unix:/nonexistent-folder/c.sock"};
-    tqi_controller_options options = {
-        .token = &token, .sampler = "roulette", .listen = listen, .n_listen = 1};
+    tqi_controller_options options = {.token = &token, .sampler = "roulette", .listen = listen, .n_listen = 1};
     tqi_controller *controller = NULL;
     tq_error err = {0};
     (void)state;

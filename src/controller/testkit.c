@@ -18,7 +18,7 @@ static char *kit_text(const char *text)
     return (char *)(uintptr_t)text;
 }
 
-/* ------------------------------------------------------------------------------------------------ the controller */
+/* --- the controller ------------------------------------------------------- */
 
 void kit_start(kit *k, const tqi_controller_options *options)
 {
@@ -60,7 +60,7 @@ void kit_stop(kit *k)
     assert_int_equal(rmdir(k->folder), 0);
 }
 
-/* ------------------------------------------------------------------------------------------------ clients */
+/* --- clients -------------------------------------------------------------- */
 
 void kit_connect(kit *k, kit_client *client, const char *name)
 {
@@ -114,11 +114,13 @@ void kit_send(kit_client *client, uint16_t kind, const void *message, kit_call *
     tq_error err = {0};
     memset(call, 0, sizeof(*call));
     call->client = client;
-    tqi_net_call_args args = {.kind = kind,
-                          .message = message,
-                          .deadline = tqi_deadline(KIT_DEADLINE),
-                          .done = kit_done,
-                          .arg = call};
+    tqi_net_call_args args = {
+        .kind = kind,
+        .message = message,
+        .deadline = tqi_deadline(KIT_DEADLINE),
+        .done = kit_done,
+        .arg = call,
+    };
     assert_int_equal(tqi_net_call_start(client->channel, &args, &call->call, &err), TQ_OK);
 }
 
@@ -181,7 +183,7 @@ void kit_until_waiting(kit_client *client, uint32_t claims)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ owners and puts */
+/* --- owners and puts ------------------------------------------------------ */
 
 void kit_register(kit_client *unit, const char *owner, uint64_t incarnation, bool shared)
 {
@@ -319,10 +321,9 @@ void kit_publish_fails(kit_client *client, kit_put *put, int code, const char *t
     kit_fails(client, TQI_PUBLISH, &m.publish, code, text);
 }
 
-/* ------------------------------------------------------------------------------------------------ claims */
+/* --- claims --------------------------------------------------------------- */
 
-void kit_claim(Tq__Claim *claim, const char *partition, char **field, int64_t size,
-               const char *task)
+void kit_claim(Tq__Claim *claim, const char *partition, char **field, int64_t size, const char *task)
 {
     tq__claim__init(claim);
     claim->partition = kit_text(partition);
@@ -332,8 +333,7 @@ void kit_claim(Tq__Claim *claim, const char *partition, char **field, int64_t si
     claim->task = kit_text(task);
 }
 
-size_t kit_poll(kit_client *client, const char *partition, const char *field, int64_t size,
-                const char *task)
+size_t kit_poll(kit_client *client, const char *partition, const char *field, int64_t size, const char *task)
 {
     Tq__Claim claim;
     char *fields[] = {kit_text(field)};
@@ -351,7 +351,7 @@ size_t kit_poll(kit_client *client, const char *partition, const char *field, in
     return n;
 }
 
-/* ------------------------------------------------------------------------------------------------ by hand */
+/* --- by hand -------------------------------------------------------------- */
 
 static void raw_on_readable(uv_poll_t *poll, int status, int events)
 {
@@ -382,8 +382,7 @@ static void raw_read(kit_raw *raw, void *out, size_t size)
     }
 }
 
-static void raw_write(kit_raw *raw, uint16_t kind, uint64_t request, uint64_t ack,
-                      const ProtobufCMessage *message)
+static void raw_write(kit_raw *raw, uint16_t kind, uint64_t request, uint64_t ack, const ProtobufCMessage *message)
 {
     uint8_t header[TQI_FRAME_HEADER];
     size_t size = message ? protobuf_c_message_get_packed_size(message) : 0;
@@ -392,11 +391,13 @@ static void raw_write(kit_raw *raw, uint16_t kind, uint64_t request, uint64_t ac
     if (message) {
         protobuf_c_message_pack(message, body);
     }
-    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
-                       .kind = kind,
-                       .request = request,
-                       .ack = ack,
-                       .body = (uint32_t)size};
+    tqi_frame frame = {
+        .version = TQI_PROTOCOL_VERSION,
+        .kind = kind,
+        .request = request,
+        .ack = ack,
+        .body = (uint32_t)size,
+    };
     tqi_frame_encode(&frame, header);
     assert_int_equal(send(raw->fd, header, sizeof(header), MSG_NOSIGNAL), sizeof(header));
     assert_int_equal(send(raw->fd, body, size, MSG_NOSIGNAL), size);
@@ -413,8 +414,7 @@ static void *raw_message(kit_raw *raw, tqi_frame *frame)
     assert_non_null(body);
     raw_read(raw, body, frame->body);
     const tqi_method *method = tqi_method_find(frame->kind);
-    const ProtobufCMessageDescriptor *type = frame->kind == TQI_CHALLENGE
-                                                 ? &tq__challenge__descriptor
+    const ProtobufCMessageDescriptor *type = frame->kind == TQI_CHALLENGE ? &tq__challenge__descriptor
                                              : frame->kind == TQI_WELCOME ? &tq__welcome__descriptor
                                              : method                     ? method->reply
                                                                           : &tq__error__descriptor;
@@ -443,9 +443,7 @@ void kit_raw_open(kit *k, kit_raw *raw)
     tqi_random(session, sizeof(session));
     Tq__Challenge *challenge = raw_message(raw, &frame);
     assert_int_equal(frame.kind, TQI_CHALLENGE);
-    assert_int_equal(
-        tqi_net_auth_proof(&k->token, "tq-client", challenge->nonce.data, nonce, session, proof),
-        TQ_OK);
+    assert_int_equal(tqi_net_auth_proof(&k->token, "tq-client", challenge->nonce.data, nonce, session, proof), TQ_OK);
     kit_free(challenge);
     tq__hello__init(&hello);
     hello.nonce = (ProtobufCBinaryData){sizeof(nonce), nonce};

@@ -1,7 +1,7 @@
 /*
  * test_kit.h - a controller and its clients on one loop, for tests: the real server, the real channels, no threads.
  *
- * Calls are started and then completed by running the loop.  Every function asserts by itself.
+ * Calls are started and then completed by running the loop. Every function asserts by itself.
  */
 #ifndef TQI_CONTROLLER_TESTKIT_H
 #define TQI_CONTROLLER_TESTKIT_H
@@ -82,7 +82,7 @@ void kit_free(void *reply);
 void kit_register(kit_client *unit, const char *owner, uint64_t incarnation, bool shared);
 uint64_t kit_grant(kit_client *client, const char *owner, uint32_t count);
 
-/* Publishes rows of one int64 field in one block of their own under owner "unit".  keys NULL: new samples. */
+/* Publishes rows of one int64 field in one block of their own under owner "unit". keys NULL: new samples. */
 typedef struct kit_put {
     const char *partition;
     const char *field;
@@ -98,13 +98,11 @@ Tq__PublishReply *kit_publish(kit_client *client, kit_put *put);
 void kit_publish_fails(kit_client *client, kit_put *put, int code, const char *text);
 
 /* Fills a fetch claim of field `field`. */
-void kit_claim(Tq__Claim *claim, const char *partition, char **field, int64_t size,
-               const char *task);
+void kit_claim(Tq__Claim *claim, const char *partition, char **field, int64_t size, const char *task);
 /* The number of samples of a poll claim; 0 if it was refused with TQ_EAGAIN. */
-size_t kit_poll(kit_client *client, const char *partition, const char *field, int64_t size,
-                const char *task);
+size_t kit_poll(kit_client *client, const char *partition, const char *field, int64_t size, const char *task);
 
-/* ------------------------------------------------------------------------------------------------ by hand */
+/* --- by hand -------------------------------------------------------------- */
 
 /* A client that speaks frames itself: it acknowledges only what a test wants. */
 typedef struct kit_raw {

@@ -1,10 +1,10 @@
 /*
- * clearing.c - two-phase clears, for storage managers whose data the controller cannot report dead block by block.  When a
- * clear begins, its samples are described (with the notes that their manager gave) and removed from the table, but their
- * indexes are held.  The session that began it removes the data and ends the clear.  If that session ends first, or says
- * that it could not remove everything, the clear is handed to the next session that begins a clear for the same remover,
- * which removes the data again.  When cells of such a manager are published again, elsewhere, the replaced data becomes a
- * begun clear without indexes.
+ * clearing.c - two-phase clears, for storage managers whose data the controller cannot report dead block by block.
+ * When a clear begins, its samples are described (with the notes that their manager gave) and removed from the table,
+ * but their indexes are held. The session that began it removes the data and ends the clear. If that session ends
+ * first, or says that it could not remove everything, the clear is handed to the next session that begins a clear for
+ * the same remover, which removes the data again. When cells of such a manager are published again, elsewhere, the
+ * replaced data becomes a begun clear without indexes.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -19,7 +19,7 @@ struct tqi_ctl_clearing {
     uint64_t id;
     char *remover;
     const tqi_ctl_session *session; /* that removes the data; NULL: none */
-    tqi_table_clearing *held;             /* NULL: no indexes */
+    tqi_table_clearing *held;       /* NULL: no indexes */
     uint8_t *batch;                 /* a packed Batch */
     size_t size;
     tqi_ctl_clearing *prev, *next;
@@ -60,11 +60,11 @@ void tqi_ctl_clearings_free(tqi_controller *ctl)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ describing */
+/* --- describing ----------------------------------------------------------- */
 
 /* Keeps the description of a clear, packed; *large says whether it failed because that exceeds `max` bytes. */
-static int clearing_pack(tqi_controller *ctl, const tqi_table_batch *batch, const char *remover,
-                         size_t max, bool *large, tqi_ctl_clearing **out, tq_error *err)
+static int clearing_pack(tqi_controller *ctl, const tqi_table_batch *batch, const char *remover, size_t max,
+                         bool *large, tqi_ctl_clearing **out, tq_error *err)
 {
     tqi_ctl_clearing *clearing = calloc(1, sizeof(*clearing));
     tqi_ctl_conv conv = {0};
@@ -77,8 +77,7 @@ static int clearing_pack(tqi_controller *ctl, const tqi_table_batch *batch, cons
         clearing->size = tq__batch__get_packed_size(&message);
         *large = clearing->size > max;
         if (*large) {
-            rc = tqi_error_set(err, TQ_EINVAL,
-                               "clear of %zu samples of partition '%s': too many at once", batch->n,
+            rc = tqi_error_set(err, TQ_EINVAL, "clear of %zu samples of partition '%s': too many at once", batch->n,
                                batch->partition);
         }
     }
@@ -168,13 +167,15 @@ int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_c
     for (size_t f = 0; f < batch->n_field; f++) {
         fields[f] = batch->field[f]->name;
     }
-    const tqi_table_resolve_args resolve = {.partition = batch->partition,
-                                 .indexes = batch->index,
-                                 .n = batch->n_index,
-                                 .fields = fields,
-                                 .n_fields = batch->n_field,
-                                 .lenient = true,
-                                 .skip_cleared = true};
+    const tqi_table_resolve_args resolve = {
+        .partition = batch->partition,
+        .indexes = batch->index,
+        .n = batch->n_index,
+        .fields = fields,
+        .n_fields = batch->n_field,
+        .lenient = true,
+        .skip_cleared = true,
+    };
     if (batch->n_field) { /* none would be all of them */
         rc = replaced_describe(ctl, &resolve, msg->remover, out, err);
     }
@@ -197,8 +198,7 @@ void tqi_ctl_clearing_drop(tqi_ctl_clearing *clearing)
     }
 }
 
-uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_net_request *request,
-                                tqi_ctl_clearing *clearing)
+uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_net_request *request, tqi_ctl_clearing *clearing)
 {
     const tqi_ctl_session *session = tqi_ctl_session_of(request);
     uint64_t first = ctl->last_clearing + 1;
@@ -214,11 +214,11 @@ uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_net_request *request,
     return first;
 }
 
-/* ------------------------------------------------------------------------------------------------ begin */
+/* --- begin ---------------------------------------------------------------- */
 
 /* The samples to be cleared: those that exist. */
-static int begin_describe(tqi_controller *ctl, const Tq__Clear *msg, const char *remover,
-                          tqi_table_result *result, tqi_ctl_clearing **out, tq_error *err)
+static int begin_describe(tqi_controller *ctl, const Tq__Clear *msg, const char *remover, tqi_table_result *result,
+                          tqi_ctl_clearing **out, tq_error *err)
 {
     const tqi_table_resolve_args resolve = {
         .partition = msg->partition,
@@ -235,15 +235,14 @@ static int begin_describe(tqi_controller *ctl, const Tq__Clear *msg, const char 
     }
     int rc = tqi_table_resolve(ctl->meta, &resolve, result, err);
     if (rc == TQ_OK && result->batch.n) {
-        rc = clearing_pack(ctl, &result->batch, remover, TQI_FRAME_BODY_MAX - CLEARING_OVERHEAD,
-                           &large, out, err);
+        rc = clearing_pack(ctl, &result->batch, remover, TQI_FRAME_BODY_MAX - CLEARING_OVERHEAD, &large, out, err);
     }
     return rc;
 }
 
 /* The abandoned clears, whose data nobody is removing: as many as fit into the reply beside `own`. */
-static int begin_reply(tqi_controller *ctl, const char *remover, const tqi_ctl_clearing *own,
-                       tqi_ctl_conv *conv, tqi_ctl_clearing ***taken, size_t *n, tq_error *err)
+static int begin_reply(tqi_controller *ctl, const char *remover, const tqi_ctl_clearing *own, tqi_ctl_conv *conv,
+                       tqi_ctl_clearing ***taken, size_t *n, tq_error *err)
 {
     tqi_ctl_clearing *clearing = NULL;
     size_t count = 0;
@@ -264,15 +263,17 @@ static int begin_reply(tqi_controller *ctl, const char *remover, const tqi_ctl_c
     return TQ_OK;
 }
 
-/* Removes the samples from the table.  `own` NULL: there are none, but the partition may exist. */
+/* Removes the samples from the table. `own` NULL: there are none, but the partition may exist. */
 static int begin_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__Clear *msg,
                        const tqi_table_batch *batch, tqi_ctl_clearing *own, tq_error *err)
 {
-    const tqi_table_clear clear = {.partition = msg->partition,
-                             .indexes = batch->indexes,
-                             .incarnations = batch->incarnations,
-                             .n = batch->n,
-                             .all = msg->all};
+    const tqi_table_clear clear = {
+        .partition = msg->partition,
+        .indexes = batch->indexes,
+        .incarnations = batch->incarnations,
+        .n = batch->n,
+        .all = msg->all,
+    };
     uint32_t cleared = 0;
     int rc = TQ_OK;
     if (own) {
@@ -285,10 +286,12 @@ static int begin_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__
         tqi_sampler_forget(msg->partition);
     }
     if (rc == TQ_OK && (own || msg->all)) {
-        tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "clear",
-                                                   .session = tqi_ctl_session_name(request),
-                                                   .partition = msg->partition,
-                                                   .samples = cleared});
+        tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
+                                   .kind = "clear",
+                                   .session = tqi_ctl_session_name(request),
+                                   .partition = msg->partition,
+                                   .samples = cleared,
+                               });
     }
     return rc;
 }
@@ -310,8 +313,7 @@ static void begin_fill(Tq__BeginClearReply *reply, Tq__Clearing *items, const tq
     }
 }
 
-int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_net_request *request, const Tq__BeginClear *msg,
-                           tq_error *err)
+int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_net_request *request, const Tq__BeginClear *msg, tq_error *err)
 {
     Tq__BeginClearReply reply = TQ__BEGIN_CLEAR_REPLY__INIT;
     Tq__Clearing *items = NULL;
@@ -321,8 +323,7 @@ int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_net_request *request, const 
     tqi_ctl_conv conv = {0};
     size_t n = 0;
     /* Metadata of another epoch names nothing that exists here. */
-    bool clears =
-        msg->clear && (msg->clear->epoch == 0 || msg->clear->epoch == tqi_table_epoch(ctl->meta));
+    bool clears = msg->clear && (msg->clear->epoch == 0 || msg->clear->epoch == tqi_table_epoch(ctl->meta));
     int rc = tqi_check_name("remover", msg->remover, TQ_NAME_MAX, err);
     rc = rc || !msg->clear ? rc : tqi_ctl_check_clear(msg->clear, err);
     rc = rc || !clears ? rc : begin_describe(ctl, msg->clear, msg->remover, &result, &own, err);
@@ -356,16 +357,14 @@ out:
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------ end */
+/* --- end ------------------------------------------------------------------ */
 
-int tqi_ctl_on_end_clear(tqi_controller *ctl, tqi_net_request *request, const Tq__EndClear *msg,
-                         tq_error *err)
+int tqi_ctl_on_end_clear(tqi_controller *ctl, tqi_net_request *request, const Tq__EndClear *msg, tq_error *err)
 {
     tqi_ctl_clearing *clearing = NULL;
     DL_SEARCH_SCALAR(ctl->clearings, clearing, id, msg->id);
     if (!clearing || clearing->session != tqi_ctl_session_of(request)) {
-        return tqi_error_set(err, TQ_EINVAL, "this session has begun no clear %llu",
-                             (unsigned long long)msg->id);
+        return tqi_error_set(err, TQ_EINVAL, "this session has begun no clear %llu", (unsigned long long)msg->id);
     }
     if (msg->removed) {
         clearing_end(ctl, clearing);

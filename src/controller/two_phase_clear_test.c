@@ -1,6 +1,6 @@
 /*
- * clearing_test.c - two-phase clears over the real connection: what is visible in between, and which session continues an
- * abandoned one.
+ * clearing_test.c - two-phase clears over the real connection: what is visible in between, and which session continues
+ * an abandoned one.
  */
 #include "controller/internal.h"
 #include "controller/testkit.h"
@@ -338,8 +338,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_was_left_goes_to_the_next, setup, teardown),
         cmocka_unit_test_setup_teardown(a_whole_partition, setup, teardown),
         cmocka_unit_test_setup_teardown(what_a_publish_replaces_is_to_be_removed, setup, teardown),
-        cmocka_unit_test_setup_teardown(much_that_a_publish_replaces_comes_in_pieces, setup,
-                                        teardown),
+        cmocka_unit_test_setup_teardown(much_that_a_publish_replaces_comes_in_pieces, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_requests_change_nothing, setup, teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

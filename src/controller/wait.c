@@ -1,14 +1,14 @@
 /*
  * wait.c - waiting is state: deadlines under one timer, parked requests, and waking them after a change.
  *
- * A wait is parked, and then either marked ready and answered by tqi_ctl_wake, or ended by its deadline, by its client's
- * cancel or with its session.  A cancel that finds it ready is too late: the answer is sent.
+ * A wait is parked, and then either marked ready and answered by tqi_ctl_wake, or ended by its deadline, by its
+ * client's cancel or with its session. A cancel that finds it ready is too late: the answer is sent.
  */
 #include <stdlib.h>
 
 #include "controller/internal.h"
 
-/* ------------------------------------------------------------------------------------------------ deadlines */
+/* --- deadlines ------------------------------------------------------------ */
 
 static void timed_due(uv_timer_t *timer);
 
@@ -69,7 +69,7 @@ uint64_t tqi_ctl_after_ms(uint64_t ms)
     return now + ns;
 }
 
-/* ------------------------------------------------------------------------------------------------ waits */
+/* --- waits ---------------------------------------------------------------- */
 
 /* Ends a wait with its answer, or with an error. */
 static void wait_end(tqi_ctl_wait *wait, const tq_error *err)
@@ -117,8 +117,8 @@ static void wait_cancelled(tqi_net_request *request, void *arg)
     wait_end(wait, &err);
 }
 
-void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type,
-                       tqi_net_request *request, uint64_t timeout_ms)
+void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type, tqi_net_request *request,
+                       uint64_t timeout_ms)
 {
     wait->type = type;
     wait->ctl = ctl;

@@ -1,6 +1,6 @@
 /*
- * waiting.c - the list of waiting requests, for people: claims of every session, puts as their units have reported them, and
- * puts for which there is no unit.
+ * waiting.c - the list of waiting requests, for people: claims of every session, puts as their units have reported
+ * them, and puts for which there is no unit.
  */
 #include <string.h>
 
@@ -15,7 +15,7 @@ typedef struct waiting_list {
     Tq__WaitInfo **waits;
     size_t n, max;
     tqi_net_session *only; /* NULL: of all sessions */
-    uint64_t older_ms; /* for one session: waits at least this long that it has not been told of */
+    uint64_t older_ms;     /* for one session: waits at least this long that it has not been told of */
     uint64_t now;
     uint64_t last; /* for one session: number of the last claim in the list */
     size_t puts;
@@ -24,8 +24,8 @@ typedef struct waiting_list {
 } waiting_list;
 
 /* Adds an entry, filled in with its client's details. */
-static Tq__WaitInfo *waiting_next(waiting_list *list, const char *kind, const char *client,
-                                  uint64_t pid, const char *host)
+static Tq__WaitInfo *waiting_next(waiting_list *list, const char *kind, const char *client, uint64_t pid,
+                                  const char *host)
 {
     Tq__WaitInfo *info = tqi_ctl_conv_alloc(list->conv, 1, sizeof(*info), list->err);
     if (!info) {
@@ -61,8 +61,8 @@ static void waiting_claims(tqi_net_session *net, void *arg)
                 return; /* those after it are younger */
             }
         }
-        Tq__WaitInfo *info = waiting_next(list, "claim", tqi_net_session_name(net),
-                                          tqi_net_session_pid(net), tqi_net_session_host(net));
+        Tq__WaitInfo *info =
+            waiting_next(list, "claim", tqi_net_session_name(net), tqi_net_session_pid(net), tqi_net_session_host(net));
         if (info) {
             list->last = parked->number;
             list->rc = tqi_ctl_claim_info(parked, list->conv, info, list->err);
@@ -128,8 +128,8 @@ static void waiting_units(waiting_list *list)
             return;
         }
         char *missing = tqi_ctl_conv_alloc(list->conv, TQ_ERROR_MESSAGE_MAX, 1, list->err);
-        Tq__WaitInfo *info = missing ? waiting_next(list, "put", tqi_net_session_name(net),
-                                                    tqi_net_session_pid(net), tqi_net_session_host(net))
+        Tq__WaitInfo *info = missing ? waiting_next(list, "put", tqi_net_session_name(net), tqi_net_session_pid(net),
+                                                    tqi_net_session_host(net))
                                      : NULL;
         if (!info) {
             list->rc = TQ_ENOMEM;
@@ -176,8 +176,7 @@ static int waiting_fill(waiting_list *list)
     return list->rc;
 }
 
-int tqi_ctl_waiting(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__WaitInfo ***out, size_t *n,
-                    tq_error *err)
+int tqi_ctl_waiting(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__WaitInfo ***out, size_t *n, tq_error *err)
 {
     waiting_list list = {.ctl = ctl, .conv = conv, .err = err};
     int rc = waiting_fill(&list);
@@ -208,24 +207,27 @@ static void waiting_told(const waiting_list *list)
 static void waiting_event(tqi_controller *ctl, const Tq__WaitInfo *info)
 {
     bool put = strcmp(info->kind, "put") == 0;
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "wait",
-                                               .session = info->client,
-                                               .partition = put ? info->owner : info->partition,
-                                               .task = info->task,
-                                               .samples = put ? 0 : (uint32_t)info->wanted,
-                                               .bytes = put ? info->wanted : 0});
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
+                               .kind = "wait",
+                               .session = info->client,
+                               .partition = put ? info->owner : info->partition,
+                               .task = info->task,
+                               .samples = put ? 0 : (uint32_t)info->wanted,
+                               .bytes = put ? info->wanted : 0,
+                           });
 }
 
-int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg,
-                         tq_error *err)
+int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg, tq_error *err)
 {
     Tq__SystemStatusReply reply;
     tqi_ctl_conv conv = {0};
-    waiting_list list = {.ctl = ctl,
-                         .conv = &conv,
-                         .only = tqi_net_request_session(request),
-                         .older_ms = msg->older_ms,
-                         .err = err};
+    waiting_list list = {
+        .ctl = ctl,
+        .conv = &conv,
+        .only = tqi_net_request_session(request),
+        .older_ms = msg->older_ms,
+        .err = err,
+    };
     int rc = waiting_fill(&list);
     if (rc == TQ_OK) {
         tq__system_status_reply__init(&reply);

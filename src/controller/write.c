@@ -1,25 +1,27 @@
 /*
  * handlers_write.c - requests that change samples: publish, reserve, clear, reset of consumption.
  *
- * Each is one call to the table, which is all or nothing.  A refused publish kills its blocks at once: their writer has
+ * Each is one call to the table, which is all or nothing. A refused publish kills its blocks at once: their writer has
  * finished with them and will not name them again.
  */
 #include <string.h>
 
 #include "controller/internal.h"
 
-static void write_event(tqi_controller *ctl, tqi_net_request *request, const char *kind,
-                        const char *partition, const char *task, size_t samples, uint64_t bytes)
+static void write_event(tqi_controller *ctl, tqi_net_request *request, const char *kind, const char *partition,
+                        const char *task, size_t samples, uint64_t bytes)
 {
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = kind,
-                                               .session = tqi_ctl_session_name(request),
-                                               .partition = partition,
-                                               .task = task,
-                                               .samples = (uint32_t)samples,
-                                               .bytes = bytes});
+    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
+                               .kind = kind,
+                               .session = tqi_ctl_session_name(request),
+                               .partition = partition,
+                               .task = task,
+                               .samples = (uint32_t)samples,
+                               .bytes = bytes,
+                           });
 }
 
-/* ------------------------------------------------------------------------------------------------ publish */
+/* --- publish -------------------------------------------------------------- */
 
 /* Blocks of a refused publish die if the session granted and has not published them; all others are left alone. */
 static void publish_abandon(tqi_controller *ctl, tqi_net_request *request, const Tq__Batch *batch)
@@ -28,10 +30,10 @@ static void publish_abandon(tqi_controller *ctl, tqi_net_request *request, const
     for (size_t i = 0; i < batch->n_block; i++) {
         uint64_t id = batch->block[i]->id;
         tq_error ignored = {0};
-        /* One by one, because the table accepts or refuses a list as a whole; ids of other sessions must not be touched. */
+        /* One by one, because the table accepts or refuses a list as a whole; ids of other sessions must not be
+         * touched. */
         if (tqi_table_abandon(ctl->meta, session, &id, 1, true, &ignored) == TQ_ENOMEM) {
-            tqi_log(TQI_WARN, "controller",
-                    "block %llu of a refused publish is kept until its session ends",
+            tqi_log(TQI_WARN, "controller", "block %llu of a refused publish is kept until its session ends",
                     (unsigned long long)id);
         }
     }
@@ -42,8 +44,7 @@ static int publish_naming(const Tq__Publish *msg, tqi_table_naming *naming, size
 {
     const Tq__Batch *batch = msg->batch;
     if (batch->n_index && msg->samples) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "publish names samples by index and asks for %u new ones",
+        return tqi_error_set(err, TQ_EINVAL, "publish names samples by index and asks for %u new ones",
                              (unsigned)msg->samples);
     }
     if (batch->n_index) {
@@ -63,19 +64,17 @@ static int publish_naming(const Tq__Publish *msg, tqi_table_naming *naming, size
         }
     }
     if (*n == 0) {
-        return tqi_error_set(err, TQ_EINVAL, "publish in partition '%s' names no samples",
-                             batch->partition);
+        return tqi_error_set(err, TQ_EINVAL, "publish in partition '%s' names no samples", batch->partition);
     }
     if (*n > TQI_CTL_SAMPLES_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "publish of %zu samples in partition '%s', at most %u are possible",
-                             *n, batch->partition, TQI_CTL_SAMPLES_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "publish of %zu samples in partition '%s', at most %u are possible", *n,
+                             batch->partition, TQI_CTL_SAMPLES_MAX);
     }
     return TQ_OK;
 }
 
-/* The reply to a publish or reserve.  It, and the memory that it is sent from, are allocated before the table changes, so
- * that work that was done is never answered with an error. */
+/* The reply to a publish or reserve. It, and the memory that it is sent from, are allocated before the table changes,
+ * so that work that was done is never answered with an error. */
 typedef struct write_answer {
     tqi_controller *ctl;
     tqi_net_request *request;
@@ -88,8 +87,7 @@ typedef struct write_answer {
     ProtobufCMessage *message; /* one of these two */
 } write_answer;
 
-static void write_answer_init(write_answer *answer, tqi_controller *ctl, tqi_net_request *request,
-                              const char *what)
+static void write_answer_init(write_answer *answer, tqi_controller *ctl, tqi_net_request *request, const char *what)
 {
     *answer = (write_answer){.ctl = ctl, .request = request, .what = what};
     tq__publish_reply__init(&answer->publish);
@@ -106,26 +104,26 @@ static int write_accept(const tqi_table_result *result, void *arg, tq_error *err
 {
     write_answer *answer = arg;
     answer->publish.batch = answer->reserve.batch = &answer->batch;
-    int rc = tqi_ctl_conv_batch_out(&answer->conv, &result->batch, tqi_table_epoch(answer->ctl->meta),
-                                &answer->batch, err);
+    int rc =
+        tqi_ctl_conv_batch_out(&answer->conv, &result->batch, tqi_table_epoch(answer->ctl->meta), &answer->batch, err);
     answer->publish.other_field = (char **)(uintptr_t)result->other_fields;
     answer->publish.n_other_field = result->n_other_fields;
-    return rc ? rc
-              : tqi_ctl_prepare_reply(answer->request, answer->message, answer->what,
-                                      result->batch.n, err);
+    return rc ? rc : tqi_ctl_prepare_reply(answer->request, answer->message, answer->what, result->batch.n, err);
 }
 
-static int publish_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__Publish *msg,
-                         write_answer *answer, tq_error *err)
+static int publish_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__Publish *msg, write_answer *answer,
+                         tq_error *err)
 {
     tqi_ctl_conv conv = {0};
     tqi_table_batch batch = {0};
-    tqi_table_publish_args publish = {.batch = &batch,
-                           .create = msg->create,
-                           .other_fields = msg->other_fields,
-                           .session = tqi_ctl_session_number(request),
-                           .accept = write_accept,
-                           .accept_arg = answer};
+    tqi_table_publish_args publish = {
+        .batch = &batch,
+        .create = msg->create,
+        .other_fields = msg->other_fields,
+        .session = tqi_ctl_session_number(request),
+        .accept = write_accept,
+        .accept_arg = answer,
+    };
     size_t n = 0;
     int rc = tqi_check_name("partition", msg->batch->partition, TQ_NAME_MAX, err);
     rc = rc ? rc : publish_naming(msg, &publish.naming, &n, err);
@@ -147,8 +145,7 @@ static uint64_t publish_bytes(const Tq__Batch *batch)
     return bytes;
 }
 
-int tqi_ctl_on_publish(tqi_controller *ctl, tqi_net_request *request, const Tq__Publish *msg,
-                       tq_error *err)
+int tqi_ctl_on_publish(tqi_controller *ctl, tqi_net_request *request, const Tq__Publish *msg, tq_error *err)
 {
     write_answer answer;
     tqi_ctl_clearing *replaced = NULL;
@@ -173,8 +170,7 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_net_request *request, const Tq__
         tqi_ctl_clearing_drop(replaced);
         publish_abandon(ctl, request, msg->batch);
     } else {
-        write_event(ctl, request, "put", msg->batch->partition, NULL, answer.result.batch.n,
-                    publish_bytes(msg->batch));
+        write_event(ctl, request, "put", msg->batch->partition, NULL, answer.result.batch.n, publish_bytes(msg->batch));
         if (replaced) {
             clearing.id = tqi_ctl_clearing_begun(ctl, request, replaced);
         }
@@ -184,7 +180,7 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_net_request *request, const Tq__
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------ reserve */
+/* --- reserve -------------------------------------------------------------- */
 
 static int reserve_check(const Tq__Reserve *msg, size_t *n, tq_error *err)
 {
@@ -193,15 +189,13 @@ static int reserve_check(const Tq__Reserve *msg, size_t *n, tq_error *err)
         return rc;
     }
     if ((msg->n_key != 0) == (msg->samples != 0)) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "reserve in partition '%s': %zu keys and %u new samples",
-                             msg->partition, msg->n_key, (unsigned)msg->samples);
+        return tqi_error_set(err, TQ_EINVAL, "reserve in partition '%s': %zu keys and %u new samples", msg->partition,
+                             msg->n_key, (unsigned)msg->samples);
     }
     *n = msg->n_key ? msg->n_key : msg->samples;
     if (*n > TQI_CTL_SAMPLES_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "reserve of %zu samples in partition '%s', at most %u are possible",
-                             *n, msg->partition, TQI_CTL_SAMPLES_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "reserve of %zu samples in partition '%s', at most %u are possible", *n,
+                             msg->partition, TQI_CTL_SAMPLES_MAX);
     }
     for (size_t i = 0; i < msg->n_key && rc == TQ_OK; i++) {
         rc = tqi_check_name("key", msg->key[i], TQ_KEY_MAX, err);
@@ -209,8 +203,7 @@ static int reserve_check(const Tq__Reserve *msg, size_t *n, tq_error *err)
     return rc ? rc : tqi_ctl_conv_check_count("group", msg->n_group, *n, err);
 }
 
-int tqi_ctl_on_reserve(tqi_controller *ctl, tqi_net_request *request, const Tq__Reserve *msg,
-                       tq_error *err)
+int tqi_ctl_on_reserve(tqi_controller *ctl, tqi_net_request *request, const Tq__Reserve *msg, tq_error *err)
 {
     write_answer answer;
     size_t n = 0;
@@ -218,15 +211,19 @@ int tqi_ctl_on_reserve(tqi_controller *ctl, tqi_net_request *request, const Tq__
     if (rc) {
         return rc;
     }
-    const tqi_table_batch batch = {.partition = msg->partition,
-                             .n = n,
-                             .keys = msg->n_key ? (const char *const *)msg->key : NULL,
-                             .groups = msg->n_group ? (const char *const *)msg->group : NULL};
-    const tqi_table_publish_args publish = {.batch = &batch,
-                                 .naming = msg->n_key ? TQI_TABLE_BY_KEY : TQI_TABLE_NEW,
-                                 .create = true,
-                                 .accept = write_accept,
-                                 .accept_arg = &answer};
+    const tqi_table_batch batch = {
+        .partition = msg->partition,
+        .n = n,
+        .keys = msg->n_key ? (const char *const *)msg->key : NULL,
+        .groups = msg->n_group ? (const char *const *)msg->group : NULL,
+    };
+    const tqi_table_publish_args publish = {
+        .batch = &batch,
+        .naming = msg->n_key ? TQI_TABLE_BY_KEY : TQI_TABLE_NEW,
+        .create = true,
+        .accept = write_accept,
+        .accept_arg = &answer,
+    };
     write_answer_init(&answer, ctl, request, "reserve");
     answer.message = &answer.reserve.base;
     rc = tqi_table_publish(ctl->meta, &publish, &answer.result, err);
@@ -238,7 +235,7 @@ int tqi_ctl_on_reserve(tqi_controller *ctl, tqi_net_request *request, const Tq__
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------ clear, reset */
+/* --- clear, reset --------------------------------------------------------- */
 
 static int clear_apply(tqi_controller *ctl, const Tq__Clear *msg, uint32_t *cleared, tq_error *err)
 {
@@ -253,12 +250,10 @@ static int clear_apply(tqi_controller *ctl, const Tq__Clear *msg, uint32_t *clea
         return rc;
     }
     if (msg->n_key) {
-        rc = tqi_table_clear_keys(ctl->meta, msg->partition, (const char *const *)msg->key,
-                                 msg->n_key, &by_key, err);
+        rc = tqi_table_clear_keys(ctl->meta, msg->partition, (const char *const *)msg->key, msg->n_key, &by_key, err);
     } else if (msg->n_index) {
         rc = tqi_table_clear_indexes(ctl->meta, msg->partition, msg->index,
-                                    msg->n_incarnation ? msg->incarnation : NULL, msg->n_index,
-                                    &by_index, err);
+                                     msg->n_incarnation ? msg->incarnation : NULL, msg->n_index, &by_index, err);
     }
     *cleared = by_key + by_index;
     return rc;
@@ -269,8 +264,7 @@ int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err)
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
     rc = rc ? rc : tqi_ctl_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
     if (rc == TQ_OK && (msg->all ? 1 : 0) + (msg->n_key ? 1 : 0) + (msg->n_index ? 1 : 0) > 1) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "clear of partition '%s': name all, keys or indexes, one of them",
+        return tqi_error_set(err, TQ_EINVAL, "clear of partition '%s': name all, keys or indexes, one of them",
                              msg->partition);
     }
     return rc;
@@ -299,8 +293,8 @@ int tqi_ctl_on_clear(tqi_controller *ctl, tqi_net_request *request, const Tq__Cl
     return TQ_OK;
 }
 
-int tqi_ctl_on_reset_consumption(tqi_controller *ctl, tqi_net_request *request,
-                                 const Tq__ResetConsumption *msg, tq_error *err)
+int tqi_ctl_on_reset_consumption(tqi_controller *ctl, tqi_net_request *request, const Tq__ResetConsumption *msg,
+                                 tq_error *err)
 {
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
     if (rc == TQ_OK && msg->task[0]) {

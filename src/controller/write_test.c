@@ -208,11 +208,13 @@ static void reserves_and_fills(void **state)
 static void refuses_another_epoch(void **state)
 {
     uint32_t indexes[] = {0};
-    kit_put put = {.partition = "p",
-                   .field = "x",
-                   .rows = 1,
-                   .indexes = indexes,
-                   .epoch = tqi_controller_epoch(k.controller) ^ 1};
+    kit_put put = {
+        .partition = "p",
+        .field = "x",
+        .rows = 1,
+        .indexes = indexes,
+        .epoch = tqi_controller_epoch(k.controller) ^ 1,
+    };
     (void)state;
     kit_publish_fails(&client, &put, TQ_ESTALE, "epoch");
     expect_partitions("");

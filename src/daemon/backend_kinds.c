@@ -1,6 +1,6 @@
 /*
- * server_kinds.c - Redis: one server, at a socket in the runtime directory, or at the controller's address with a password
- * of its own.  Mooncake: a master, and a process that holds the data, so that no client's exit ends it.
+ * server_kinds.c - Redis: one server, at a socket in the runtime directory, or at the controller's address with a
+ * password of its own. Mooncake: a master, and a process that holds the data, so that no client's exit ends it.
  */
 #include "daemon/backend_kinds.h"
 
@@ -22,9 +22,9 @@
 
 #define KINDS_SECRET 32 /* random bytes of a password */
 
-/* ------------------------------------------------------------------------------- plans */
+/* --- plans ---------------------------------------------------------------- */
 
-/* Adds an argument.  If it does not fit, the plan becomes too long, which plan_end detects. */
+/* Adds an argument. If it does not fit, the plan becomes too long, which plan_end detects. */
 static void plan_arg(tqd_plan *plan, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static void plan_arg(tqd_plan *plan, const char *format, ...)
@@ -49,8 +49,7 @@ static int plan_end(tqd_plan *plan, tq_error *err)
     plan->argv[plan->n_args] = NULL;
     return plan->text_size < sizeof(plan->text)
                ? TQ_OK
-               : tqi_error_set(err, TQ_ECONFIG,
-                               "%s: its command line or its configuration is too long", plan->what);
+               : tqi_error_set(err, TQ_ECONFIG, "%s: its command line or its configuration is too long", plan->what);
 }
 
 /* The first address of a host. */
@@ -71,7 +70,7 @@ static int place_resolve(const char *host, int port, struct sockaddr_storage *ou
     return TQ_OK;
 }
 
-/* Binds a port for a moment, to see whether it is free: 0 picks one.  Returns the port, or 0. */
+/* Binds a port for a moment, to see whether it is free: 0 picks one. Returns the port, or 0. */
 static int place_try_port(struct sockaddr_storage *at, int port)
 {
     struct sockaddr_in6 *v6 = (struct sockaddr_in6 *)at;
@@ -85,8 +84,7 @@ static int place_try_port(struct sockaddr_storage *at, int port)
         return 0;
     }
     *(is_v6 ? &v6->sin6_port : &v4->sin_port) = htons((uint16_t)port);
-    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
-        bind(fd, (struct sockaddr *)at, size) == 0 &&
+    if (setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 && bind(fd, (struct sockaddr *)at, size) == 0 &&
         getsockname(fd, (struct sockaddr *)at, &size) == 0) {
         found = ntohs(is_v6 ? v6->sin6_port : v4->sin_port);
     }
@@ -117,13 +115,11 @@ static int place_port(tqd_place *place, const char *host, int *out, tq_error *er
     }
     return *out ? TQ_OK
                 : tqi_error_set(err, TQ_EIO, "no port is free at %s%s%s", host,
-                                place->net->range[0] ? " in net.port_range " : "",
-                                place->net->range);
+                                place->net->range[0] ? " in net.port_range " : "", place->net->range);
 }
 
 /* "HOST:PORT" as others reach it, with brackets if the host contains colons. */
-static int place_advertise(tqd_place *place, const char *host, int port, char *out, size_t size,
-                           tq_error *err)
+static int place_advertise(tqd_place *place, const char *host, int port, char *out, size_t size, tq_error *err)
 {
     char bound[TQD_ENDPOINT_MAX];
     bool v6 = strchr(host, ':') != NULL;
@@ -138,7 +134,7 @@ static int place_advertise(tqd_place *place, const char *host, int port, char *o
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------- Redis */
+/* --- Redis ---------------------------------------------------------------- */
 
 static int redis_wanted(const tqd_config *config, bool *out, tq_error *err)
 {
@@ -152,12 +148,10 @@ static int redis_wanted(const tqd_config *config, bool *out, tq_error *err)
                              "give one of the two");
     }
     if (tqd_config_bool(config, "backend.Redis.cluster")) {
-        return tqi_error_set(err, TQ_ECONFIG,
-                             "backend.Redis.cluster: auto_init starts a single server");
+        return tqi_error_set(err, TQ_ECONFIG, "backend.Redis.cluster: auto_init starts a single server");
     }
 #ifndef TQI_WITH_REDIS
-    return tqi_error_set(err, TQ_EUNSUPPORTED,
-                         "backend.Redis: this tqd was built without Redis (-Dredis=false)");
+    return tqi_error_set(err, TQ_EUNSUPPORTED, "backend.Redis: this tqd was built without Redis (-Dredis=false)");
 #else
     return TQ_OK;
 #endif
@@ -170,14 +164,12 @@ static void redis_url_path(const char *path, char *out, size_t size)
 
     for (; *path && used + 4 < size; path++) {
         bool plain = isalnum((unsigned char)*path) || strchr("/-._~", *path);
-        used += (size_t)snprintf(out + used, size - used, plain ? "%c" : "%%%02X",
-                                 (unsigned char)*path);
+        used += (size_t)snprintf(out + used, size - used, plain ? "%c" : "%%%02X", (unsigned char)*path);
     }
 }
 
-/* Adds to the input.  If it does not fit, the plan becomes too long, which plan_end detects. */
-static void redis_add(tqd_plan *plan, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
+/* Adds to the input. If it does not fit, the plan becomes too long, which plan_end detects. */
+static void redis_add(tqd_plan *plan, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 static void redis_add(tqd_plan *plan, const char *format, ...)
 {
@@ -221,8 +213,7 @@ static int redis_at_port(tqd_place *place, tqd_plan *plan, tq_error *err)
     char secret[2 * KINDS_SECRET + 1], number[16], reached[TQI_NET_HOST_MAX + 16];
     int rc = place_port(place, place->host, &place->port, err);
 
-    if (rc ||
-        (rc = place_advertise(place, place->host, place->port, reached, sizeof(reached), err))) {
+    if (rc || (rc = place_advertise(place, place->host, place->port, reached, sizeof(reached), err))) {
         return rc;
     }
     tqi_random(random, sizeof(random));
@@ -250,8 +241,7 @@ static int redis_plan(tqd_place *place, size_t i, tqd_plan *plan, tq_error *err)
     plan->install = "install the system package redis-server";
     plan->ready_line = "eady to accept connections";
     plan_arg(plan, "redis-server");
-    plan_arg(plan,
-             "-"); /* its configuration comes through its input, because it contains a password */
+    plan_arg(plan, "-"); /* its configuration comes through its input, because it contains a password */
     redis_word(plan, "save", "");
     redis_word(plan, "appendonly", "no");
     redis_word(plan, "daemonize", "no");
@@ -276,7 +266,7 @@ static int redis_note(const tqd_place *place, tq_error *err)
     return tqd_config_note(place->config, "backend.Redis.url", place->address, err);
 }
 
-/* ------------------------------------------------------------------------------- Mooncake */
+/* --- Mooncake ------------------------------------------------------------- */
 
 static int mooncake_wanted(const tqd_config *config, bool *out, tq_error *err)
 {
@@ -288,8 +278,7 @@ static int mooncake_wanted(const tqd_config *config, bool *out, tq_error *err)
     /* Mooncake itself would try for ever. */
     return !*out || !protocol || strcmp(protocol, "tcp") == 0 || strcmp(protocol, "rdma") == 0
                ? TQ_OK
-               : tqi_error_set(err, TQ_ECONFIG,
-                               "backend.MooncakeStore.protocol: expected tcp or rdma, got '%s'",
+               : tqi_error_set(err, TQ_ECONFIG, "backend.MooncakeStore.protocol: expected tcp or rdma, got '%s'",
                                protocol);
 }
 
@@ -312,16 +301,13 @@ static int mooncake_master_at(tqd_place *place, char *host, size_t size, tq_erro
         snprintf(host, size, "%s", place->host);
         place->picked = true;
         rc = place_port(place, host, &place->port, err);
-        return rc ? rc
-                  : place_advertise(place, host, place->port, place->address,
-                                    sizeof(place->address), err);
+        return rc ? rc : place_advertise(place, host, place->port, place->address, sizeof(place->address), err);
     }
     long port = colon ? strtol(colon + 1, &end, 10) : 0;
-    if (!colon || colon == given || !end || *end || port < 1 || port > 65535 ||
-        (size_t)(colon - given) >= size || strlen(given) >= sizeof(place->address)) {
-        return tqi_error_set(
-            err, TQ_ECONFIG,
-            "backend.MooncakeStore.master_server_address: expected HOST:PORT, got '%.200s'", given);
+    if (!colon || colon == given || !end || *end || port < 1 || port > 65535 || (size_t)(colon - given) >= size ||
+        strlen(given) >= sizeof(place->address)) {
+        return tqi_error_set(err, TQ_ECONFIG,
+                             "backend.MooncakeStore.master_server_address: expected HOST:PORT, got '%.200s'", given);
     }
     bool bracket = given[0] == '[' && colon[-1] == ']';
     snprintf(host, size, "%.*s", (int)(colon - given) - 2 * bracket, given + bracket);
@@ -382,8 +368,7 @@ static int mooncake_plan_holder(tqd_place *place, tqd_plan *plan, tq_error *err)
         reached[strlen(reached) - bracket] = 0;
         host = reached + bracket;
     }
-    if ((rc = place_port(place, host, &port, err)) ||
-        (rc = place_resolve(host, port, &plan->ready_at, err))) {
+    if ((rc = place_port(place, host, &port, err)) || (rc = place_resolve(host, port, &plan->ready_at, err))) {
         return rc;
     }
     if (!size) {
@@ -399,10 +384,8 @@ static int mooncake_plan_holder(tqd_place *place, tqd_plan *plan, tq_error *err)
     plan_arg(plan, "--metadata_server=P2PHANDSHAKE");
     plan_arg(plan, "--global_segment_size=%llu", (unsigned long long)size);
     plan_arg(plan, "--local_buffer_size=0");
-    plan_arg(plan, "--protocol=%s",
-             mooncake_string(place, "backend.MooncakeStore.protocol", "tcp"));
-    plan_arg(plan, "--device_names=%s",
-             mooncake_string(place, "backend.MooncakeStore.device_name", ""));
+    plan_arg(plan, "--protocol=%s", mooncake_string(place, "backend.MooncakeStore.protocol", "tcp"));
+    plan_arg(plan, "--device_names=%s", mooncake_string(place, "backend.MooncakeStore.device_name", ""));
     plan_arg(plan, "--logtostderr=true");
     plan_arg(plan, "--minloglevel=2");
     return TQ_OK;
@@ -410,8 +393,7 @@ static int mooncake_plan_holder(tqd_place *place, tqd_plan *plan, tq_error *err)
 
 static int mooncake_plan(tqd_place *place, size_t i, tqd_plan *plan, tq_error *err)
 {
-    int rc =
-        i == 0 ? mooncake_plan_master(place, plan, err) : mooncake_plan_holder(place, plan, err);
+    int rc = i == 0 ? mooncake_plan_master(place, plan, err) : mooncake_plan_holder(place, plan, err);
 
     plan->install = "pip install 'transferq[mooncake]'";
     return rc ? rc : plan_end(plan, err);
@@ -419,17 +401,14 @@ static int mooncake_plan(tqd_place *place, size_t i, tqd_plan *plan, tq_error *e
 
 static int mooncake_note(const tqd_place *place, tq_error *err)
 {
-    int rc = tqd_config_note(place->config, "backend.MooncakeStore.master_server_address",
-                             place->address, err);
+    int rc = tqd_config_note(place->config, "backend.MooncakeStore.master_server_address", place->address, err);
 
-    rc = rc ? rc
-            : tqd_config_note(place->config, "backend.MooncakeStore.metadata_server",
-                              "P2PHANDSHAKE", err);
+    rc = rc ? rc : tqd_config_note(place->config, "backend.MooncakeStore.metadata_server", "P2PHANDSHAKE", err);
     /* Clients hold no data then. */
     return rc ? rc : tqd_config_set(place->config, "backend.MooncakeStore.auto_init=true", err);
 }
 
-/* ------------------------------------------------------------------------------- the table */
+/* --- the table ------------------------------------------------------------ */
 
 const tqd_backend_kind tqd_backend_kinds[] = {
     {TQI_BACKEND_REDIS, 1, redis_wanted, redis_plan, redis_note},

@@ -4,20 +4,20 @@
 #ifndef TQI_DAEMON_BACKEND_KINDS_H
 #define TQI_DAEMON_BACKEND_KINDS_H
 
-#include "daemon/endpoints.h"
 #include "daemon/child.h"
+#include "daemon/endpoints.h"
 
 /* Where the servers of a system are: first what is known from the start, then what a kind adds. */
 typedef struct tqd_place {
     tqd_config *config;
     const tqd_net *net;
-    const char *runtime_dir; /* NULL: none */
+    const char *runtime_dir;     /* NULL: none */
     char host[TQI_NET_HOST_MAX]; /* the controller's tcp address; else the loopback's */
-    bool local;              /* the controller listens only on unix sockets */
-    int next_port;           /* of net.port_range, to be tried next */
+    bool local;                  /* the controller listens only on unix sockets */
+    int next_port;               /* of net.port_range, to be tried next */
 
-    bool picked; /* the port was picked here: if it turns out to be taken, another one may be
-                    free */
+    /* the port was picked here: if it turns out to be taken, another one may be free */
+    bool picked;
     int port;
     char address[2 * TQI_NET_HOST_MAX]; /* as clients are told */
 } tqd_place;

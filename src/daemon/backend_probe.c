@@ -1,5 +1,5 @@
 /*
- * backend.c - see backend.h.  Opens a store as a client would, on a thread of the loop's pool.
+ * backend.c - see backend.h. Opens a store as a client would, on a thread of the loop's pool.
  */
 #include "daemon/backend_probe.h"
 
@@ -48,8 +48,7 @@ static void backend_look(uv_work_t *work)
         /* Errors about a key of the section already name it. */
         bool names = strncmp(found.message, check->backend, size) == 0 &&
                      (found.message[size] == '.' || found.message[size] == ':');
-        tqi_error_set(&check->err, rc, "backend.%s%s%s", names ? "" : check->backend,
-                      names ? "" : ": ", found.message);
+        tqi_error_set(&check->err, rc, "backend.%s%s%s", names ? "" : check->backend, names ? "" : ": ", found.message);
     }
 }
 
@@ -62,9 +61,8 @@ static void backend_looked(uv_work_t *work, int status)
     backend_free(check);
 }
 
-int tqd_backend_probe_check(uv_loop_t *loop, const tqd_config *config,
-                      void (*checked)(const tq_error *err, void *arg), void *arg, bool *out,
-                      tq_error *err)
+int tqd_backend_probe_check(uv_loop_t *loop, const tqd_config *config, void (*checked)(const tq_error *err, void *arg),
+                            void *arg, bool *out, tq_error *err)
 {
     const char *backend = tqd_config_string(config, "backend.storage_backend");
 
@@ -80,8 +78,7 @@ int tqd_backend_probe_check(uv_loop_t *loop, const tqd_config *config,
         check->checked = checked;
         check->arg = arg;
     }
-    if (!check || !check->backend || !check->section ||
-        uv_queue_work(loop, &check->work, backend_look, backend_looked)) {
+    if (!check || !check->backend || !check->section || uv_queue_work(loop, &check->work, backend_look, backend_looked)) {
         backend_free(check);
         *out = false;
         return tqi_error_nomem(err, "looking for the store of the backend");
@@ -89,7 +86,7 @@ int tqd_backend_probe_check(uv_loop_t *loop, const tqd_config *config,
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------- the end */
+/* --- the end -------------------------------------------------------------- */
 
 bool tqd_backend_probe_needs_clients(const tqd_config *config)
 {
@@ -104,32 +101,29 @@ static void backend_remove(uv_work_t *work)
     const tqi_controller_stored *stored = &check->stored;
     tq_error why = {0};
     uint64_t removed = 0;
-    int rc = tqi_manager_end(check->backend, check->section, check->epoch, BACKEND_END_SECONDS,
-                             &removed, &why);
+    int rc = tqi_manager_end(check->backend, check->section, check->epoch, BACKEND_END_SECONDS, &removed, &why);
 
     if (rc == TQ_OK) {
-        tqi_log(TQI_INFO, "tqd", "removed %" PRIu64 " value%s of this system from %s", removed,
-                tqi_text_s(removed), check->backend);
+        tqi_log(TQI_INFO, "tqd", "removed %" PRIu64 " value%s of this system from %s", removed, tqi_text_s(removed),
+                check->backend);
     } else if (rc != TQ_EUNSUPPORTED) {
         tqi_log(TQI_WARN, "tqd",
-                "not all values of this system could be removed from %s: %" PRIu64
-                " removed, there were %" PRIu64 " block%s with %" PRIu64
+                "not all values of this system could be removed from %s: %" PRIu64 " removed, there were %" PRIu64
+                " block%s with %" PRIu64
                 " bytes; a later system there removes the rest once this one has had no client "
                 "for sweep_after: %s",
-                check->backend, removed, stored->blocks, tqi_text_s(stored->blocks), stored->bytes,
-                why.message);
+                check->backend, removed, stored->blocks, tqi_text_s(stored->blocks), stored->bytes, why.message);
     } else if (stored->blocks > 0) {
         tqi_log(TQI_WARN, "tqd",
                 "%" PRIu64 " of %" PRIu64 " block%s with %" PRIu64
                 " bytes of this system stay in %s, under the keys tq/%016" PRIx64
                 "/...: %s, and none did before its end",
-                stored->left, stored->blocks, tqi_text_s(stored->blocks), stored->bytes,
-                check->backend, check->epoch, why.message);
+                stored->left, stored->blocks, tqi_text_s(stored->blocks), stored->bytes, check->backend, check->epoch,
+                why.message);
     } else if (stored->left > 0) {
         tqi_log(TQI_WARN, "tqd",
                 "up to %" PRIu64 " block%s of this system that had been cleared, or given up while "
-                "being written, may stay in %s, under the keys tq/%016" PRIx64
-                "/...: %s, and none did before its end",
+                "being written, may stay in %s, under the keys tq/%016" PRIx64 "/...: %s, and none did before its end",
                 stored->left, tqi_text_s(stored->left), check->backend, check->epoch, why.message);
     }
 }
@@ -140,8 +134,7 @@ static void backend_removed(uv_work_t *work, int status)
     backend_free(work->data);
 }
 
-void tqd_backend_probe_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch,
-                     tqi_controller_stored stored)
+void tqd_backend_probe_end(uv_loop_t *loop, const tqd_config *config, uint64_t epoch, tqi_controller_stored stored)
 {
     const char *backend = tqd_config_string(config, "backend.storage_backend");
 
@@ -153,8 +146,7 @@ void tqd_backend_probe_end(uv_loop_t *loop, const tqd_config *config, uint64_t e
     }
     if (stored.removed) {
         tqi_log(TQI_INFO, "tqd",
-                "the clients have removed %" PRIu64 " block%s with %" PRIu64
-                " bytes of this system from %s",
+                "the clients have removed %" PRIu64 " block%s with %" PRIu64 " bytes of this system from %s",
                 stored.blocks, tqi_text_s(stored.blocks), stored.bytes, backend);
         return;
     }

@@ -1,6 +1,7 @@
 /*
- * servers.c - see servers.h.  Programs are started one after the other, each once the previous one is serving.  A port that
- * was free may be taken by the time a program binds it, so a program that exits at once is tried again with another port.
+ * servers.c - see servers.h. Programs are started one after the other, each once the previous one is serving. A port
+ * that was free may be taken by the time a program binds it, so a program that exits at once is tried again with
+ * another port.
  */
 #include "daemon/backend_servers.h"
 
@@ -67,16 +68,13 @@ static void servers_on_ended(const char *how, void *arg)
         return;
     }
     if (one != &servers->ones[servers->n - 1]) {
-        tqi_error_set(
-            &err, TQ_EIO,
-            "a server of backend.%s.auto_init has ended (%s) while another one was started",
-            servers->kind->backend, how);
+        tqi_error_set(&err, TQ_EIO, "a server of backend.%s.auto_init has ended (%s) while another one was started",
+                      servers->kind->backend, how);
         servers->ready(&err, servers->arg);
         return;
     }
     servers->n--;
-    if (!servers->place.picked || ++servers->tries == SERVERS_TRIES ||
-        servers_start_next(servers, &err)) {
+    if (!servers->place.picked || ++servers->tries == SERVERS_TRIES || servers_start_next(servers, &err)) {
         servers->ready(&err, servers->arg);
     }
 }
@@ -165,8 +163,8 @@ static int servers_kind(const tqd_config *config, const tqd_backend_kind **out, 
 }
 
 int tqd_backend_servers_start(uv_loop_t *loop, const tqd_backend_servers_options *options,
-                      void (*ready)(const tq_error *err, void *arg), void *arg, tqd_backend_servers **out,
-                      tq_error *err)
+                              void (*ready)(const tq_error *err, void *arg), void *arg, tqd_backend_servers **out,
+                              tq_error *err)
 {
     const tqd_backend_kind *kind;
     int rc = servers_kind(options->config, &kind, err);
@@ -183,11 +181,13 @@ int tqd_backend_servers_start(uv_loop_t *loop, const tqd_backend_servers_options
     servers->kind = kind;
     servers->ready = ready;
     servers->arg = arg;
-    servers->place = (tqd_place){.config = options->config,
-                                 .net = options->net,
-                                 .runtime_dir = options->runtime_dir,
-                                 .host = "127.0.0.1",
-                                 .local = true};
+    servers->place = (tqd_place){
+        .config = options->config,
+        .net = options->net,
+        .runtime_dir = options->runtime_dir,
+        .host = "127.0.0.1",
+        .local = true,
+    };
     for (size_t i = 0; servers->place.local && i < options->listen->n; i++) {
         char host[TQI_NET_HOST_MAX];
         if (tqi_net_endpoint_host(options->listen->list[i], host, sizeof(host))) {

@@ -1,9 +1,9 @@
 /*
  * server.c - see server.h.
  *
- * The child is forked here, because libuv cannot ask the kernel to kill a child with its parent.  Its exit is noticed when
- * its output ends: it holds the only other end of the pipe.  Everything runs on the loop's thread, whose death makes the
- * kernel kill the child.
+ * The child is forked here, because libuv cannot ask the kernel to kill a child with its parent. Its exit is noticed
+ * when its output ends: it holds the only other end of the pipe. Everything runs on the loop's thread, whose death
+ * makes the kernel kill the child.
  */
 #include "daemon/child.h"
 
@@ -32,8 +32,8 @@ struct tqd_child {
     struct sockaddr_storage at; /* what options.ready_at points to */
     pid_t pid;
     uv_pipe_t output;
-    uv_timer_t timer;  /* until it serves: the next check; while it is being stopped: until
-                          SIGKILL */
+    /* until it serves: the next check; while it is being stopped: until SIGKILL */
+    uv_timer_t timer;
     uint64_t deadline; /* by which it must serve */
     bool serves;
     bool told; /* options.ready was called, or must no longer be called */
@@ -46,7 +46,7 @@ struct tqd_child {
     char chunk[4096];
 };
 
-/* ------------------------------------------------------------------------------- programs */
+/* --- programs ------------------------------------------------------------- */
 
 bool tqd_backend_kind_find(const char *name, char out[PATH_MAX])
 {
@@ -142,7 +142,7 @@ static int server_fork(tqd_child *server, int *output, tq_error *err)
         close(input);
         return tqi_error_errno(err, errno, "a pipe");
     }
-    /* No handler of ours runs in the child.  (Our own 0, 1 and 2 are open: tqi_stdio_guard.) */
+    /* No handler of ours runs in the child. (Our own 0, 1 and 2 are open: tqi_stdio_guard.) */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     server->pid = fork();
@@ -161,7 +161,7 @@ static int server_fork(tqd_child *server, int *output, tq_error *err)
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------- its end */
+/* --- its end -------------------------------------------------------------- */
 
 static void server_closed(uv_handle_t *handle)
 {
@@ -216,12 +216,12 @@ static void server_end(tqd_child *server)
         snprintf(server->how, sizeof(server->how), "exit status %d", WEXITSTATUS(status));
     }
     if (!server->stopping && !server->serves) {
-        tqi_error_set(&err, TQ_EIO, "%s did not start (%s); it said: %s", server->options.what,
-                      server->how, server_last(server));
+        tqi_error_set(&err, TQ_EIO, "%s did not start (%s); it said: %s", server->options.what, server->how,
+                      server_last(server));
         server_tell(server, &err);
     } else if (!server->stopping) {
-        tqi_log(TQI_ERROR, "tqd", "%s (process %d) has ended: %s; it said: %s",
-                server->options.what, (int)server->pid, server->how, server_last(server));
+        tqi_log(TQI_ERROR, "tqd", "%s (process %d) has ended: %s; it said: %s", server->options.what, (int)server->pid,
+                server->how, server_last(server));
     }
     uv_close((uv_handle_t *)&server->output, server_closed);
     uv_close((uv_handle_t *)&server->timer, server_closed);
@@ -231,8 +231,8 @@ static void server_on_late(uv_timer_t *timer)
 {
     tqd_child *server = timer->data;
 
-    tqi_log(TQI_WARN, "tqd", "%s (process %d) does not end when asked to, and is killed",
-            server->options.what, (int)server->pid);
+    tqi_log(TQI_WARN, "tqd", "%s (process %d) does not end when asked to, and is killed", server->options.what,
+            (int)server->pid);
     kill(server->pid, SIGKILL);
 }
 
@@ -252,7 +252,7 @@ int tqd_child_pid(const tqd_child *server)
     return server->pid;
 }
 
-/* ------------------------------------------------------------------------------- serving */
+/* --- serving -------------------------------------------------------------- */
 
 static void server_serves(tqd_child *server)
 {
@@ -263,18 +263,16 @@ static void server_serves(tqd_child *server)
     }
 }
 
-/* Whether anybody other than ourselves accepts connections there: a socket that connects to a free port of its own address
- * may connect to itself. */
+/* Whether anybody other than ourselves accepts connections there: a socket that connects to a free port of its own
+ * address may connect to itself. */
 static bool server_accepts(const struct sockaddr_storage *at)
 {
-    socklen_t size =
-        at->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    socklen_t size = at->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     struct sockaddr_storage own = {0};
     socklen_t own_size = sizeof(own);
     int fd = socket(at->ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool accepts = fd >= 0 && connect(fd, (const struct sockaddr *)at, size) == 0 &&
-                   getsockname(fd, (struct sockaddr *)&own, &own_size) == 0 &&
-                   memcmp(&own, at, size) != 0;
+                   getsockname(fd, (struct sockaddr *)&own, &own_size) == 0 && memcmp(&own, at, size) != 0;
 
     if (fd >= 0) {
         close(fd);
@@ -290,15 +288,12 @@ static void server_on_timer(uv_timer_t *timer)
     if (server->options.ready_at && server_accepts(&server->at)) {
         server_serves(server);
     } else if (tqi_now() >= server->deadline) {
-        tqi_error_set(&err, TQ_ETIMEDOUT, "%s does not serve after %.0f s; it said: %s",
-                      server->options.what, (double)server->options.timeout_ms / 1000,
-                      server_last(server));
+        tqi_error_set(&err, TQ_ETIMEDOUT, "%s does not serve after %.0f s; it said: %s", server->options.what,
+                      (double)server->options.timeout_ms / 1000, server_last(server));
         server_tell(server, &err);
     } else {
         uv_timer_start(timer, server_on_timer,
-                       server->options.ready_at ? SERVER_PROBE_MS
-                                                : (server->deadline - tqi_now()) / 1000000 + 1,
-                       0);
+                       server->options.ready_at ? SERVER_PROBE_MS : (server->deadline - tqi_now()) / 1000000 + 1, 0);
     }
 }
 
@@ -347,8 +342,7 @@ static void server_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *bu
     }
 }
 
-int tqd_child_start(uv_loop_t *loop, const tqd_child_options *options, tqd_child **out,
-                     tq_error *err)
+int tqd_child_start(uv_loop_t *loop, const tqd_child_options *options, tqd_child **out, tq_error *err)
 {
     tqd_child *server = calloc(1, sizeof(*server));
     int output = -1;

@@ -27,7 +27,7 @@ typedef struct config_source {
     tq_error *err;
 } config_source;
 
-/* ---------------------------------------------------------------------------------------- the tree */
+/* --- the tree ------------------------------------------------------------- */
 
 static json_t *config_get(const json_t *tree, const char *path)
 {
@@ -60,8 +60,7 @@ static int config_put(json_t *tree, const char *path, json_t *value, tq_error *e
         size_t size = strcspn(path, ".");
         snprintf(part, sizeof(part), "%.*s", (int)size, path);
         if (!path[size]) {
-            return json_object_set_new(node, part, value) ? tqi_error_nomem(err, "configuration")
-                                                          : TQ_OK;
+            return json_object_set_new(node, part, value) ? tqi_error_nomem(err, "configuration") : TQ_OK;
         }
         json_t *next = json_object_get(node, part);
         if (!json_is_object(next)) {
@@ -76,7 +75,7 @@ static int config_put(json_t *tree, const char *path, json_t *value, tq_error *e
     }
 }
 
-/* ---------------------------------------------------------------------------------------- the table */
+/* --- the table ------------------------------------------------------------ */
 
 static const tqd_key *config_key(const char *path)
 {
@@ -87,8 +86,8 @@ static const tqd_key *config_key(const char *path)
         if (strcmp(key->path, path) == 0) {
             return key;
         }
-        if (key->path[size - 1] == '*' && strncmp(key->path, path, size - 1) == 0 &&
-            path[size - 1] && (!any || size > strlen(any->path))) {
+        if (key->path[size - 1] == '*' && strncmp(key->path, path, size - 1) == 0 && path[size - 1] &&
+            (!any || size > strlen(any->path))) {
             any = key;
         }
     }
@@ -107,12 +106,11 @@ static bool config_is_section(const char *path)
     return false;
 }
 
-/* ---------------------------------------------------------------------------------------- documents */
+/* --- documents ------------------------------------------------------------ */
 
 static int config_fail(config_source *source, const yaml_node_t *node, const char *text)
 {
-    return tqi_error_set(source->err, TQ_ECONFIG, "%s:%zu: %s", source->name,
-                         node->start_mark.line + 1, text);
+    return tqi_error_set(source->err, TQ_ECONFIG, "%s:%zu: %s", source->name, node->start_mark.line + 1, text);
 }
 
 static const char *config_scalar(const yaml_node_t *node)
@@ -137,8 +135,7 @@ static json_t *config_free_form(config_source *source, const yaml_node_t *node, 
     bool list = node->type == YAML_SEQUENCE_NODE;
     json_t *out = list ? json_array() : json_object();
     if (list) {
-        for (const yaml_node_item_t *i = node->data.sequence.items.start;
-             i < node->data.sequence.items.top; i++) {
+        for (const yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
             const yaml_node_t *item = yaml_document_get_node(&source->document, *i);
             if (json_array_append_new(out, config_free_form(source, item, depth + 1))) {
                 goto fail;
@@ -146,13 +143,11 @@ static json_t *config_free_form(config_source *source, const yaml_node_t *node, 
         }
         return out;
     }
-    for (const yaml_node_pair_t *p = node->data.mapping.pairs.start;
-         p < node->data.mapping.pairs.top; p++) {
+    for (const yaml_node_pair_t *p = node->data.mapping.pairs.start; p < node->data.mapping.pairs.top; p++) {
         const yaml_node_t *key = yaml_document_get_node(&source->document, p->key);
         const yaml_node_t *value = yaml_document_get_node(&source->document, p->value);
         if (key->type != YAML_SCALAR_NODE ||
-            json_object_set_new(out, config_scalar(key),
-                                config_free_form(source, value, depth + 1))) {
+            json_object_set_new(out, config_scalar(key), config_free_form(source, value, depth + 1))) {
             goto fail;
         }
     }
@@ -162,8 +157,7 @@ fail:
     return NULL;
 }
 
-static int config_list(config_source *source, const tqd_key *key, const yaml_node_t *node,
-                       json_t **out)
+static int config_list(config_source *source, const tqd_key *key, const yaml_node_t *node, json_t **out)
 {
     json_t *list = json_array();
     if (node->type == YAML_SCALAR_NODE) {
@@ -171,22 +165,19 @@ static int config_list(config_source *source, const tqd_key *key, const yaml_nod
         *out = list;
         return TQ_OK;
     }
-    for (const yaml_node_item_t *i = node->data.sequence.items.start;
-         i < node->data.sequence.items.top; i++) {
+    for (const yaml_node_item_t *i = node->data.sequence.items.start; i < node->data.sequence.items.top; i++) {
         const yaml_node_t *item = yaml_document_get_node(&source->document, *i);
-        if (item->type != YAML_SCALAR_NODE ||
-            json_array_append_new(list, json_string(config_scalar(item)))) {
+        if (item->type != YAML_SCALAR_NODE || json_array_append_new(list, json_string(config_scalar(item)))) {
             json_decref(list);
-            return tqi_error_set(source->err, TQ_ECONFIG, "%s:%zu: %s: expected a list of strings",
-                                 source->name, item->start_mark.line + 1, key->path);
+            return tqi_error_set(source->err, TQ_ECONFIG, "%s:%zu: %s: expected a list of strings", source->name,
+                                 item->start_mark.line + 1, key->path);
         }
     }
     *out = list;
     return TQ_OK;
 }
 
-static int config_apply(config_source *source, const char *path, const tqd_key *key,
-                        const yaml_node_t *node)
+static int config_apply(config_source *source, const char *path, const tqd_key *key, const yaml_node_t *node)
 {
     char text[TQ_ERROR_MESSAGE_MAX];
     json_t *value = NULL;
@@ -231,8 +222,7 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
 
     if (*path && !config_is_section(path)) {
         if (!key) {
-            snprintf(text, sizeof(text), "unknown key '%s'; `tqd --help-config` lists all keys",
-                     path);
+            snprintf(text, sizeof(text), "unknown key '%s'; `tqd --help-config` lists all keys", path);
             return config_fail(source, node, text);
         }
         return config_apply(source, path, key, node);
@@ -244,24 +234,21 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
         snprintf(text, sizeof(text), "%s: expected a mapping", *path ? path : "the document");
         return config_fail(source, node, text);
     }
-    for (const yaml_node_pair_t *p = node->data.mapping.pairs.start;
-         p < node->data.mapping.pairs.top; p++) {
+    for (const yaml_node_pair_t *p = node->data.mapping.pairs.start; p < node->data.mapping.pairs.top; p++) {
         const yaml_node_t *name = yaml_document_get_node(&source->document, p->key);
         const yaml_node_t *value = yaml_document_get_node(&source->document, p->value);
         char below[CONFIG_PATH_MAX];
         if (name->type != YAML_SCALAR_NODE) {
             return config_fail(source, name, "expected a name as key");
         }
-        int size =
-            snprintf(below, sizeof(below), "%s%s%s", path, *path ? "." : "", config_scalar(name));
+        int size = snprintf(below, sizeof(below), "%s%s%s", path, *path ? "." : "", config_scalar(name));
         if (size < 0 || (size_t)size >= sizeof(below)) {
             return config_fail(source, name, "key is too long");
         }
         /* An unknown key is reported where its name stands, not its value. */
         bool known = config_is_section(below) || config_key(below);
         if (!known) {
-            snprintf(text, sizeof(text), "unknown key '%s'; `tqd --help-config` lists all keys",
-                     below);
+            snprintf(text, sizeof(text), "unknown key '%s'; `tqd --help-config` lists all keys", below);
             return config_fail(source, name, text);
         }
         int rc = config_walk(source, below, value);
@@ -273,8 +260,7 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
 }
 
 /* Applies a parsed text to a copy of the tree, which replaces the tree only if all of it is valid. */
-static int config_parse(tqd_config *config, yaml_parser_t *parser, const char *name,
-                        const char *path, tq_error *err)
+static int config_parse(tqd_config *config, yaml_parser_t *parser, const char *name, const char *path, tq_error *err)
 {
     config_source source = {.name = name, .tree = json_deep_copy(config->tree), .err = err};
     int rc;
@@ -341,7 +327,7 @@ int tqd_config_set(tqd_config *config, const char *assignment, tq_error *err)
     return rc;
 }
 
-/* ---------------------------------------------------------------------------------------- life and values */
+/* --- life and values ------------------------------------------------------ */
 
 int tqd_config_alloc(tqd_config **out, tq_error *err)
 {
@@ -353,8 +339,8 @@ int tqd_config_alloc(tqd_config **out, tq_error *err)
     for (size_t i = 0; i < tqd_n_keys; i++) {
         const tqd_key *key = &tqd_keys[i];
         json_t *value = NULL;
-        if (key->value && (tqd_value_parse(key, key->value, false, &value, err) ||
-                           config_put(config->tree, key->path, value, err))) {
+        if (key->value &&
+            (tqd_value_parse(key, key->value, false, &value, err) || config_put(config->tree, key->path, value, err))) {
             tqd_config_free(config);
             return err ? err->code : TQ_ENOMEM;
         }
@@ -430,7 +416,6 @@ char *tqd_config_json(const tqd_config *config)
 char *tqd_config_backend_json(const tqd_config *config)
 {
     const char *backend = tqd_config_string(config, "backend.storage_backend");
-    const json_t *section =
-        json_object_get(json_object_get(config->tree, "backend"), backend ? backend : "");
+    const json_t *section = json_object_get(json_object_get(config->tree, "backend"), backend ? backend : "");
     return json_is_object(section) ? json_dumps(section, JSON_COMPACT) : strdup("{}");
 }

@@ -1,9 +1,10 @@
 /*
  * config.h - the daemon's configuration: YAML files and --set options against one typed table.
  *
- * The table (config_table.c, made from config/keys.toml) names every key with its type, default and range.  A bad key or
- * value is refused with file, line and what was expected.  The result is kept twice: as plain C values for the daemon, and
- * as one JSON object for clients that attach (they read their own sections of it, which the daemon only passes on).
+ * The table (config_table.c, made from config/keys.toml) names every key with its type, default and range. A bad key
+ * or value is refused with file, line and what was expected. The result is kept twice: as plain C values for the
+ * daemon, and as one JSON object for clients that attach (they read their own sections of it, which the daemon only
+ * passes on).
  */
 #ifndef TQI_DAEMON_CONFIG_H
 #define TQI_DAEMON_CONFIG_H
@@ -28,12 +29,11 @@ typedef enum tqd_type {
 
 /* One key. */
 typedef struct tqd_key {
-    const char *
-        path; /* "controller.sampler"; a last part of "*" stands for any key without an entry of its own */
+    const char *path; /* "controller.sampler"; a last part of "*" stands for any key without an entry of its own */
     tqd_type type;
-    const char *value;   /* default, as YAML; NULL: none */
-    double min, max;     /* for numbers, in seconds or bytes if they have a unit; max 0: no
-                            limit */
+    const char *value; /* default, as YAML; NULL: none */
+    /* for numbers, in seconds or bytes if they have a unit; max 0: no limit */
+    double min, max;
     const char *range;   /* both in words, for messages */
     const char *choices; /* "a,b,c": the allowed strings; NULL: any */
     const char *expects; /* the choices in words */
@@ -56,14 +56,14 @@ typedef struct tqd_config tqd_config;
 /* All defaults. */
 int tqd_config_alloc(tqd_config **out, tq_error *err);
 void tqd_config_free(tqd_config *config);
-/* Applies a YAML file on top of the present values.  On an error none of it is applied. */
+/* Applies a YAML file on top of the present values. On an error none of it is applied. */
 int tqd_config_load(tqd_config *config, const char *path, tq_error *err);
 /* "controller.sampler=GRPOGroupNSampler": the value is YAML. */
 int tqd_config_set(tqd_config *config, const char *assignment, tq_error *err);
 
 /* Whether a value was given, and is not a default. */
 bool tqd_config_is_set(const tqd_config *config, const char *path);
-/* Values by path; the path must be in the table with that type.  Strings belong to the config; NULL: not set. */
+/* Values by path; the path must be in the table with that type. Strings belong to the config; NULL: not set. */
 const char *tqd_config_string(const tqd_config *config, const char *path);
 bool tqd_config_bool(const tqd_config *config, const char *path);
 int64_t tqd_config_int(const tqd_config *config, const char *path);

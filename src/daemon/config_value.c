@@ -12,7 +12,7 @@
 #include <string.h>
 #include <strings.h>
 
-/* "12 MiB" with one of the units.  False if it does not have that form. */
+/* "12 MiB" with one of the units. False if it does not have that form. */
 static bool value_quantity(const char *text, const tqd_unit *units, double *out)
 {
     char *end = NULL;
@@ -83,8 +83,7 @@ json_t *tqd_value_guess(const char *text, bool quoted)
 static int value_range(const tqd_key *key, double number, const char *text, tq_error *err)
 {
     if (number < key->min || (key->max > 0 && number > key->max)) {
-        return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (%s)", key->path, text,
-                             key->range);
+        return tqi_error_set(err, TQ_ECONFIG, "%s: %s is out of range (%s)", key->path, text, key->range);
     }
     return TQ_OK;
 }
@@ -115,8 +114,7 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
     switch (key->type) {
     case TQD_STRING:
         if (key->choices && !value_is_choice(key->choices, text)) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: expected %s, got '%s'", key->path,
-                                 key->expects, text);
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected %s, got '%s'", key->path, key->expects, text);
         }
         value = json_string(text);
         break;
@@ -129,8 +127,7 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
         break;
     case TQD_BOOL:
         if (!value_bool(text, &flag)) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: expected true or false, got '%s'", key->path,
-                                 text);
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected true or false, got '%s'", key->path, text);
         }
         value = json_boolean(flag);
         break;
@@ -138,30 +135,25 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
         errno = 0;
         number = (double)strtoll(text, &end, 10);
         if (end == text || *end || errno) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a whole number, got '%s'",
-                                 key->path, text);
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a whole number, got '%s'", key->path, text);
         }
         rc = value_range(key, number, text, err);
         value = rc ? NULL : json_integer((json_int_t)number);
         break;
     case TQD_SECONDS:
         if (!value_quantity(text, tqd_seconds_units, &number)) {
-            return tqi_error_set(err, TQ_ECONFIG,
-                                 "%s: expected a time such as 10s or 250ms, got '%s'", key->path,
-                                 text);
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a time such as 10s or 250ms, got '%s'", key->path, text);
         }
         rc = value_range(key, number, text, err);
         value = rc ? NULL : json_real(number);
         break;
     case TQD_BYTES:
         if (!value_quantity(text, tqd_bytes_units, &number)) {
-            return tqi_error_set(err, TQ_ECONFIG,
-                                 "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'",
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'",
                                  key->path, text);
         }
         if (strchr(text, '%') && strtod(text, NULL) > 100) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: %s is more than the machine's memory",
-                                 key->path, text);
+            return tqi_error_set(err, TQ_ECONFIG, "%s: %s is more than the machine's memory", key->path, text);
         }
         rc = value_range(key, number, text, err);
         value = rc ? NULL : json_integer((json_int_t)number);

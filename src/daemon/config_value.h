@@ -6,7 +6,7 @@
 
 #include "daemon/config.h"
 
-/* The JSON value of a scalar of the key's type: numbers are in seconds or bytes.  TQ_ECONFIG names the key, what was
+/* The JSON value of a scalar of the key's type: numbers are in seconds or bytes. TQ_ECONFIG names the key, what was
  * expected and what was given. */
 int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **out, tq_error *err);
 

@@ -71,8 +71,7 @@ static int net_bind(tqd_net *net, tqi_net_addresses *interface, bool *has_interf
     if (size >= sizeof(net->bind)) {
         return tqi_error_set(err, TQ_ECONFIG, "net.bind (TQ_BIND): %.40s... is too long", bind);
     }
-    snprintf(net->bind, sizeof(net->bind), "%.*s", (int)(bracket ? size - 2 : size),
-             bracket ? bind + 1 : bind);
+    snprintf(net->bind, sizeof(net->bind), "%.*s", (int)(bracket ? size - 2 : size), bracket ? bind + 1 : bind);
     return TQ_OK;
 }
 
@@ -90,8 +89,7 @@ static int net_advertise(tqd_net *net, tq_error *err)
     snprintf(endpoint, sizeof(endpoint), "tcp:%s%s%s:1", v6 ? "[" : "", host, v6 ? "]" : "");
     bool valid = strlen(host) < TQI_NET_HOST_MAX && !host[strcspn(host, ", \t\r\n/")] &&
                  tqi_net_endpoint_host(endpoint, parsed, sizeof(parsed)) &&
-                 (!strchr(parsed, ':') ||
-                  strspn(parsed, "0123456789abcdefABCDEF:.") == strcspn(parsed, "%"));
+                 (!strchr(parsed, ':') || strspn(parsed, "0123456789abcdefABCDEF:.") == strcspn(parsed, "%"));
     return valid ? TQ_OK
                  : tqi_error_set(err, TQ_ECONFIG,
                                  "net.advertise_host (TQ_ADVERTISE_HOST): expected a name or an "
@@ -137,7 +135,7 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- lists */
+/* --- lists ---------------------------------------------------------------- */
 
 /* Frames are not signed: anyone who can modify the traffic can take over a session. */
 static void listen_warn(const tqd_net *net, const char *endpoint)
@@ -145,9 +143,8 @@ static void listen_warn(const tqd_net *net, const char *endpoint)
     static atomic_flag said = ATOMIC_FLAG_INIT;
     char host[TQI_NET_HOST_MAX];
 
-    if (!tqd_config_bool(net->config, "net.trusted") &&
-        tqi_net_endpoint_host(endpoint, host, sizeof(host)) && !tqi_net_host_is_loopback(host) &&
-        !atomic_flag_test_and_set(&said)) {
+    if (!tqd_config_bool(net->config, "net.trusted") && tqi_net_endpoint_host(endpoint, host, sizeof(host)) &&
+        !tqi_net_host_is_loopback(host) && !atomic_flag_test_and_set(&said)) {
         tqi_log(TQI_WARN, "tqd",
                 "listens on %s, beyond this machine: after the handshake what is sent is neither "
                 "encrypted nor signed; keep it on a network that you trust (and say "
@@ -164,13 +161,12 @@ static int listen_add(const tqd_net *net, tqd_listen *out, const char *endpoint,
     bool any_port = strncmp(endpoint, "tcp:", 4) == 0 && strcmp(endpoint + size - 2, ":0") == 0;
 
     if (out->n == TQD_LISTEN_MAX) {
-        return tqi_error_set(err, TQ_ECONFIG, "%s: more than %d endpoints to listen on", endpoint,
-                             TQD_LISTEN_MAX);
+        return tqi_error_set(err, TQ_ECONFIG, "%s: more than %d endpoints to listen on", endpoint, TQD_LISTEN_MAX);
     }
     char *text = out->text[out->n];
-    int written = any_port && net->range[0] ? snprintf(text, TQD_ENDPOINT_MAX, "%.*s%s",
-                                                       (int)(size - 1), endpoint, net->range)
-                                            : snprintf(text, TQD_ENDPOINT_MAX, "%s", endpoint);
+    int written = any_port && net->range[0]
+                      ? snprintf(text, TQD_ENDPOINT_MAX, "%.*s%s", (int)(size - 1), endpoint, net->range)
+                      : snprintf(text, TQD_ENDPOINT_MAX, "%s", endpoint);
     if (written < 0 || written >= TQD_ENDPOINT_MAX) {
         return tqi_error_set(err, TQ_ENAME, "endpoint %.40s... is too long", endpoint);
     }
@@ -188,8 +184,8 @@ static int listen_add_host(const tqd_net *net, tqd_listen *out, const char *host
     return listen_add(net, out, endpoint, err);
 }
 
-static int listen_add_socket(const tqd_net *net, tqd_listen *out, const char *runtime_dir,
-                             const char *name, tq_error *err)
+static int listen_add_socket(const tqd_net *net, tqd_listen *out, const char *runtime_dir, const char *name,
+                             tq_error *err)
 {
     char endpoint[TQD_ENDPOINT_MAX];
     int written = snprintf(endpoint, sizeof(endpoint), "unix:%s/%s.sock", runtime_dir, name);
@@ -216,16 +212,14 @@ int tqd_net_controller(const tqd_net *net, const char *runtime_dir, tqd_listen *
     if (!rc && n == 0 && net->bind[0]) {
         rc = listen_add_host(net, out, net->bind, err);
     }
-    return rc || out->n > 0
-               ? rc
-               : tqi_error_set(err, TQ_ECONFIG,
-                               "the controller needs --runtime-dir, an endpoint to --listen on, or "
-                               "net.bind or net.interface");
+    return rc || out->n > 0 ? rc
+                            : tqi_error_set(err, TQ_ECONFIG,
+                                            "the controller needs --runtime-dir, an endpoint to --listen on, or "
+                                            "net.bind or net.interface");
 }
 
 /* An endpoint of storage.listen, with %d replaced by the unit's number. */
-static int unit_add(const tqd_net *net, const char *configured, size_t i, size_t n, tqd_listen *out,
-                    tq_error *err)
+static int unit_add(const tqd_net *net, const char *configured, size_t i, size_t n, tqd_listen *out, tq_error *err)
 {
     char endpoint[TQD_ENDPOINT_MAX];
     const char *number = strstr(configured, "%d");
@@ -239,8 +233,8 @@ static int unit_add(const tqd_net *net, const char *configured, size_t i, size_t
                              "backend.SimpleStorage.num_data_storage_units=1",
                              n, configured);
     }
-    int size = number ? snprintf(endpoint, sizeof(endpoint), "%.*s%zu%s",
-                                 (int)(number - configured), configured, i, number + 2)
+    int size = number ? snprintf(endpoint, sizeof(endpoint), "%.*s%zu%s", (int)(number - configured), configured, i,
+                                 number + 2)
                       : snprintf(endpoint, sizeof(endpoint), "%s", configured);
     if (size < 0 || (size_t)size >= sizeof(endpoint)) {
         return tqi_error_set(err, TQ_ENAME, "storage.listen: %.40s... is too long", configured);
@@ -248,10 +242,9 @@ static int unit_add(const tqd_net *net, const char *configured, size_t i, size_t
     return listen_add(net, out, endpoint, err);
 }
 
-/* If nothing is configured: at net.bind, or where this daemon's controller is, or on the route to the controller that is
- * joined. */
-static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_listen *out,
-                            tq_error *err)
+/* If nothing is configured: at net.bind, or where this daemon's controller is, or on the route to the controller that
+ * is joined. */
+static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_listen *out, tq_error *err)
 {
     const char *controller[TQD_LISTEN_MAX];
     char host[TQI_NET_HOST_MAX];
@@ -264,9 +257,7 @@ static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_lis
         return listen_add_host(net, out, net->towards, err);
     }
     if (net->join) {
-        return runtime_dir || strncmp(net->join, "tcp:", 4) != 0
-                   ? TQ_OK
-                   : listen_add_host(net, out, "127.0.0.1", err);
+        return runtime_dir || strncmp(net->join, "tcp:", 4) != 0 ? TQ_OK : listen_add_host(net, out, "127.0.0.1", err);
     }
     size_t n = tqd_config_strings(net->config, "controller.listen", controller, TQD_LISTEN_MAX);
     for (size_t i = 0; !rc && i < n; i++) {
@@ -304,12 +295,10 @@ bool tqd_net_joins_loopback(const tqd_net *net)
            tqd_config_strings(net->config, "storage.listen", configured, TQD_LISTEN_MAX) == 0;
 }
 
-int tqd_net_unit(const tqd_net *net, const char *runtime_dir, size_t i, size_t n, tqd_listen *out,
-                 tq_error *err)
+int tqd_net_unit(const tqd_net *net, const char *runtime_dir, size_t i, size_t n, tqd_listen *out, tq_error *err)
 {
     const char *configured[TQD_LISTEN_MAX];
-    size_t n_configured =
-        tqd_config_strings(net->config, "storage.listen", configured, TQD_LISTEN_MAX);
+    size_t n_configured = tqd_config_strings(net->config, "storage.listen", configured, TQD_LISTEN_MAX);
     char name[32];
     int rc = TQ_OK;
 
@@ -325,8 +314,7 @@ int tqd_net_unit(const tqd_net *net, const char *runtime_dir, size_t i, size_t n
         rc = unit_add_default(net, runtime_dir, out, err);
     }
     if (!rc && out->n == 0) {
-        rc = tqi_error_set(err, TQ_ECONFIG,
-                           "a storage unit needs --runtime-dir or an endpoint to --listen on");
+        rc = tqi_error_set(err, TQ_ECONFIG, "a storage unit needs --runtime-dir or an endpoint to --listen on");
     }
     return rc ? rc : unit_check(net, out, err);
 }

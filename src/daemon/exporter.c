@@ -1,13 +1,13 @@
 /*
  * exporter.c - GET /metrics (libmicrohttpd); see exporter.h.
  *
- * Threads: the HTTP thread raises `asked`, wakes the loop by `async` and waits for `answered` to reach it; the loop makes
- * one set for everything requested until then.  `mutex` guards these two, `set` and `closing`.
+ * Threads: the HTTP thread raises `asked`, wakes the loop by `async` and waits for `answered` to reach it; the loop
+ * makes one set for everything requested until then. `mutex` guards these two, `set` and `closing`.
  *
- * libmicrohttpd closes an idle connection, but would keep one for ever that sends a byte now and then.  So connections are
- * listed here, in the order in which their requests began, and shut down when a request takes too long or when there is one
- * connection too many.  `mutex` guards the list, too: libmicrohttpd closes a descriptor only after it has reported that the
- * connection ends.
+ * libmicrohttpd closes an idle connection, but would keep one for ever that sends a byte now and then. So connections
+ * are listed here, in the order in which their requests began, and shut down when a request takes too long or when
+ * there is one connection too many. `mutex` guards the list, too: libmicrohttpd closes a descriptor only after it has
+ * reported that the connection ends.
  */
 #include "daemon/exporter.h"
 
@@ -25,12 +25,12 @@
 #include <unistd.h>
 #include <utlist.h>
 
-/* Connections at a time.  With one more, the one whose request began first is closed: an answer takes milliseconds, so it is
- * one that never asks.  libmicrohttpd is allowed a few more, because it stops accepting at its limit. */
+/* Connections at a time. With one more, the one whose request began first is closed: an answer takes milliseconds, so
+ * it is one that never asks. libmicrohttpd is allowed a few more, because it stops accepting at its limit. */
 #define EXPORTER_CONNECTIONS 64u
 #define EXPORTER_MORE        16u
-/* Limit from the start of a connection, or the end of its last request, to the end of the next request; and the interval at
- * which it is checked. */
+/* Limit from the start of a connection, or the end of its last request, to the end of the next request; and the
+ * interval at which it is checked. */
 #define EXPORTER_REQUEST_NS UINT64_C(20000000000)
 #define EXPORTER_LOOK_MS    2000u
 /* An idle connection is closed after this. */
@@ -64,7 +64,7 @@ struct tqd_exporter {
     bool closing;
 };
 
-/* ---------------------------------------------------------------------------------------- on the loop */
+/* --- on the loop ---------------------------------------------------------- */
 
 static void exporter_on_asked(uv_async_t *async)
 {
@@ -87,7 +87,7 @@ static void exporter_on_asked(uv_async_t *async)
     uv_mutex_unlock(&exporter->mutex);
 }
 
-/* Ends the connection whose request began first; libmicrohttpd notices, and frees it.  With the mutex held. */
+/* Ends the connection whose request began first; libmicrohttpd notices, and frees it. With the mutex held. */
 static void exporter_end_first(tqd_exporter *exporter)
 {
     exporter_peer *first = exporter->peers;
@@ -125,7 +125,7 @@ static void exporter_free(uv_handle_t *handle)
     free(exporter);
 }
 
-/* ---------------------------------------------------------------------------------------- on the HTTP thread */
+/* --- on the HTTP thread --------------------------------------------------- */
 
 /* A current set; NULL if the loop did not answer, or the daemon is shutting down. */
 static tqi_metric_set *exporter_ask(tqd_exporter *exporter)
@@ -163,13 +163,12 @@ static enum MHD_Result exporter_respond(struct MHD_Connection *connection, unsig
 }
 
 /* A short text that needs no memory of its own. */
-static enum MHD_Result exporter_text(struct MHD_Connection *connection, unsigned status,
-                                     const char *type, const char *text)
+static enum MHD_Result exporter_text(struct MHD_Connection *connection, unsigned status, const char *type,
+                                     const char *text)
 {
-    return exporter_respond(connection, status,
-                            MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text,
-                                                            MHD_RESPMEM_PERSISTENT),
-                            type);
+    return exporter_respond(
+        connection, status,
+        MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT), type);
 }
 
 static enum MHD_Result exporter_metrics(tqd_exporter *exporter, struct MHD_Connection *connection)
@@ -188,16 +187,14 @@ static enum MHD_Result exporter_metrics(tqd_exporter *exporter, struct MHD_Conne
         return exporter_text(connection, MHD_HTTP_SERVICE_UNAVAILABLE, "text/plain",
                              "the controller has no metrics at the moment\n");
     }
-    struct MHD_Response *response =
-        MHD_create_response_from_buffer(text.size, text.data, MHD_RESPMEM_MUST_FREE);
+    struct MHD_Response *response = MHD_create_response_from_buffer(text.size, text.data, MHD_RESPMEM_MUST_FREE);
     if (!response) {
         tqi_buf_fini(&text);
     }
-    return exporter_respond(connection, MHD_HTTP_OK, response,
-                            "text/plain; version=0.0.4; charset=utf-8");
+    return exporter_respond(connection, MHD_HTTP_OK, response, "text/plain; version=0.0.4; charset=utf-8");
 }
 
-/* With the mutex held.  Connections being closed are last, and not counted. */
+/* With the mutex held. Connections being closed are last, and not counted. */
 static void exporter_add(tqd_exporter *exporter, exporter_peer *peer)
 {
     exporter_peer *at = exporter->peers;
@@ -215,9 +212,8 @@ static void exporter_take(tqd_exporter *exporter, exporter_peer *peer)
     exporter->n_peers -= peer->since != UINT64_MAX;
 }
 
-static enum MHD_Result exporter_handle(void *cls, struct MHD_Connection *connection,
-                                       const char *url, const char *method, const char *version,
-                                       const char *upload, size_t *upload_size, void **state)
+static enum MHD_Result exporter_handle(void *cls, struct MHD_Connection *connection, const char *url, const char *method,
+                                       const char *version, const char *upload, size_t *upload_size, void **state)
 {
     static char seen;
 
@@ -226,8 +222,7 @@ static enum MHD_Result exporter_handle(void *cls, struct MHD_Connection *connect
     (void)upload_size;
     if (strcmp(method, MHD_HTTP_METHOD_GET) != 0 && strcmp(method, MHD_HTTP_METHOD_HEAD) != 0) {
         /* Answered before its body, which is not wanted. */
-        return exporter_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain",
-                             "only GET and HEAD are served\n");
+        return exporter_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are served\n");
     }
     if (!*state) {
         *state = &seen; /* the headers have arrived; it is called again for the complete request */
@@ -241,8 +236,7 @@ static enum MHD_Result exporter_handle(void *cls, struct MHD_Connection *connect
                              "<html><head><title>transfer queue</title></head><body>"
                              "<a href=\"/metrics\">metrics</a></body></html>\n");
     }
-    return exporter_text(connection, MHD_HTTP_NOT_FOUND, "text/plain",
-                         "not found; metrics are at /metrics\n");
+    return exporter_text(connection, MHD_HTTP_NOT_FOUND, "text/plain", "not found; metrics are at /metrics\n");
 }
 
 /* A connection comes or goes. */
@@ -250,8 +244,7 @@ static void exporter_on_connection(void *cls, struct MHD_Connection *connection,
                                    enum MHD_ConnectionNotificationCode code)
 {
     tqd_exporter *exporter = cls;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD);
     exporter_peer *peer = *context;
 
     uv_mutex_lock(&exporter->mutex);
@@ -276,8 +269,7 @@ static void exporter_on_answered(void *cls, struct MHD_Connection *connection, v
                                  enum MHD_RequestTerminationCode code)
 {
     tqd_exporter *exporter = cls;
-    const union MHD_ConnectionInfo *info =
-        MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
     exporter_peer *peer = info ? info->socket_context : NULL;
 
     (void)state;
@@ -302,10 +294,9 @@ static void exporter_log(void *cls, const char *format, va_list args)
     tqi_log(TQI_DEBUG, "tqd", "metrics: %s", text);
 }
 
-/* ---------------------------------------------------------------------------------------- start and end */
+/* --- start and end -------------------------------------------------------- */
 
-int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, const tqd_net *net, tqd_exporter **out,
-                      tq_error *err)
+int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, const tqd_net *net, tqd_exporter **out, tq_error *err)
 {
     char endpoint[300];
     char bound[300];
@@ -330,8 +321,7 @@ int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, const tqd_net *net, t
         return rc;
     }
     rc = tqi_net_endpoint_advertise(bound, net->advertise, &net->reach, reached, sizeof(reached), err);
-    snprintf(exporter->endpoint, sizeof(exporter->endpoint), "%s",
-             reached + (rc ? 0 : strlen("tcp:")));
+    snprintf(exporter->endpoint, sizeof(exporter->endpoint), "%s", reached + (rc ? 0 : strlen("tcp:")));
     rc = rc ? rc : tqd_config_note(config, "metrics.endpoint", exporter->endpoint, err);
     if (rc || uv_mutex_init(&exporter->mutex)) {
         close(exporter->fd);
@@ -355,13 +345,11 @@ int tqd_exporter_start(tqd_exporter *exporter, tqi_controller *controller, tq_er
 {
     exporter->controller = controller;
     exporter->http = MHD_start_daemon(
-        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL,
-        NULL, exporter_handle, exporter, MHD_OPTION_EXTERNAL_LOGGER, exporter_log, NULL,
-        MHD_OPTION_LISTEN_SOCKET, exporter->fd, MHD_OPTION_CONNECTION_LIMIT,
-        EXPORTER_CONNECTIONS + EXPORTER_MORE, MHD_OPTION_CONNECTION_TIMEOUT, EXPORTER_IDLE_SECONDS,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)EXPORTER_MEMORY, MHD_OPTION_NOTIFY_CONNECTION,
-        exporter_on_connection, exporter, MHD_OPTION_NOTIFY_COMPLETED, exporter_on_answered,
-        exporter, MHD_OPTION_END);
+        MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_EPOLL | MHD_USE_ITC | MHD_USE_ERROR_LOG, 0, NULL, NULL,
+        exporter_handle, exporter, MHD_OPTION_EXTERNAL_LOGGER, exporter_log, NULL, MHD_OPTION_LISTEN_SOCKET,
+        exporter->fd, MHD_OPTION_CONNECTION_LIMIT, EXPORTER_CONNECTIONS + EXPORTER_MORE, MHD_OPTION_CONNECTION_TIMEOUT,
+        EXPORTER_IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)EXPORTER_MEMORY, MHD_OPTION_NOTIFY_CONNECTION,
+        exporter_on_connection, exporter, MHD_OPTION_NOTIFY_COMPLETED, exporter_on_answered, exporter, MHD_OPTION_END);
     if (!exporter->http) {
         return tqi_error_set(err, TQ_EIO, "cannot serve metrics at %s", exporter->endpoint);
     }

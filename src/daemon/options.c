@@ -47,20 +47,16 @@ enum {
 
 static const struct argp_option options_table[] = {
     {"config", 'c', "FILE", 0, "YAML configuration; may be given more than once", 0},
-    {"set", 'o', "KEY=VALUE", 0,
-     "one value of the configuration, e.g. controller.sampler=GRPOGroupNSampler", 0},
+    {"set", 'o', "KEY=VALUE", 0, "one value of the configuration, e.g. controller.sampler=GRPOGroupNSampler", 0},
     /* Once the short form of --set; with tq it names the system, so here it must mean neither. */
     {NULL, 's', "", OPTION_HIDDEN, NULL, 0},
     {"listen", 'l', "ENDPOINT", 0, "where to listen; may be given more than once", 0},
     {"join", 'j', "ENDPOINT", 0, "controller that the storage units join", 0},
-    {"token-file", 't', "FILE", 0,
-     "file with the system's secret; else, for storage, TQ_TOKEN_FILE", 0},
-    {"runtime-dir", 'd', "DIR", 0, "directory for token, sockets and handle; removed at the end",
-     0},
+    {"token-file", 't', "FILE", 0, "file with the system's secret; else, for storage, TQ_TOKEN_FILE", 0},
+    {"runtime-dir", 'd', "DIR", 0, "directory for token, sockets and handle; removed at the end", 0},
     {"name", OPT_NAME, "NAME", 0, "name of the system (default)", 0},
     {"owner-pid", OPT_OWNER, "PID", 0, "end when this process ends", 0},
-    {"ready-fd", OPT_READY, "FD", 0,
-     "write 'ready' (or 'error: ...' and 'code: N') there when all parts serve", 0},
+    {"ready-fd", OPT_READY, "FD", 0, "write 'ready' (or 'error: ...' and 'code: N') there when all parts serve", 0},
     {"version", 'V', NULL, 0, "print the version and exit", -1},
     {"help-config", OPT_HELP_CONFIG, NULL, 0, "list the keys of the configuration and exit", 0},
     {0},
@@ -88,8 +84,7 @@ static int options_role(options_state *parse, struct argp_state *state, const ch
     static const struct {
         const char *word;
         tqd_role role;
-    } roles[] = {
-        {"controller", TQD_CONTROLLER}, {"storage", TQD_STORAGE}, {"all-in-one", TQD_ALL_IN_ONE}};
+    } roles[] = {{"controller", TQD_CONTROLLER}, {"storage", TQD_STORAGE}, {"all-in-one", TQD_ALL_IN_ONE}};
 
     for (size_t i = 0; i < sizeof(roles) / sizeof(roles[0]); i++) {
         if (strcmp(word, roles[i].word) == 0 && !parse->options->role) {
@@ -98,9 +93,8 @@ static int options_role(options_state *parse, struct argp_state *state, const ch
         }
     }
     argp_error(state,
-               parse->options->role
-                   ? "unexpected argument '%s'"
-                   : "unknown role '%s'; there are controller, storage and all-in-one",
+               parse->options->role ? "unexpected argument '%s'"
+                                    : "unknown role '%s'; there are controller, storage and all-in-one",
                word);
     return EINVAL;
 }
@@ -176,9 +170,8 @@ static int options_listen(tqd_options *options, json_t *listen, tq_error *err)
     if (!text) {
         return tqi_error_nomem(err, "--listen");
     }
-    int size =
-        snprintf(assignment, sizeof(assignment), "%s=%s",
-                 options->role & TQD_CONTROLLER ? "controller.listen" : "storage.listen", text);
+    int size = snprintf(assignment, sizeof(assignment), "%s=%s",
+                        options->role & TQD_CONTROLLER ? "controller.listen" : "storage.listen", text);
     free(text);
     if (size < 0 || (size_t)size >= sizeof(assignment)) {
         return tqi_error_set(err, TQ_ENAME, "--listen: too many endpoints");
@@ -189,13 +182,10 @@ static int options_listen(tqd_options *options, json_t *listen, tq_error *err)
 static int options_check(const tqd_options *options, tq_error *err)
 {
     if (options->role == TQD_STORAGE && !options->join) {
-        return tqi_error_set(err, TQ_ECONFIG,
-                             "a storage daemon needs --join with the controller's endpoint");
+        return tqi_error_set(err, TQ_ECONFIG, "a storage daemon needs --join with the controller's endpoint");
     }
     if (options->role != TQD_STORAGE && options->join) {
-        return tqi_error_set(
-            err, TQ_ECONFIG,
-            "--join is for the storage role: this daemon has a controller of its own");
+        return tqi_error_set(err, TQ_ECONFIG, "--join is for the storage role: this daemon has a controller of its own");
     }
     int rc = tqi_check_name("system", options->name, 255, err);
     if (rc) {
@@ -203,9 +193,8 @@ static int options_check(const tqd_options *options, tq_error *err)
     }
     if (!options->token_file && (!options->runtime_dir || options->role == TQD_STORAGE)) {
         return tqi_error_set(err, TQ_ECONFIG, "--token-file is needed%s",
-                             options->role == TQD_STORAGE
-                                 ? " (or TQ_TOKEN_FILE): the token of the system to join"
-                                 : " without --runtime-dir");
+                             options->role == TQD_STORAGE ? " (or TQ_TOKEN_FILE): the token of the system to join"
+                                                          : " without --runtime-dir");
     }
     return TQ_OK;
 }
@@ -213,7 +202,11 @@ static int options_check(const tqd_options *options, tq_error *err)
 int tqd_options_parse(tqd_options *options, int argc, char **argv, tq_error *err)
 {
     static const struct argp parser = {
-        .options = options_table, .parser = options_parse, .args_doc = "ROLE", .doc = options_doc};
+        .options = options_table,
+        .parser = options_parse,
+        .args_doc = "ROLE",
+        .doc = options_doc,
+    };
     options_state state = {.options = options, .err = err, .listen = json_array()};
 
     *options = (tqd_options){.name = "default", .ready_fd = -1};

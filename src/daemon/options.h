@@ -26,7 +26,7 @@ typedef struct tqd_options {
     tqd_config *config;
 } tqd_options;
 
-/* Parses the command line; prints help or errors and exits, as programs do.  Strings belong to argv. */
+/* Parses the command line; prints help or errors and exits, as programs do. Strings belong to argv. */
 int tqd_options_parse(tqd_options *options, int argc, char **argv, tq_error *err);
 void tqd_options_fini(tqd_options *options);
 

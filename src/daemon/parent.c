@@ -52,8 +52,7 @@ bool tqd_parent_ended(const tqd_parent *owner)
         return true;
     }
     if (!owner_stat(owner->pid, &state, &start)) {
-        return owner->start !=
-               0; /* it existed before, so it is gone; without /proc, its number has to do */
+        return owner->start != 0; /* it existed before, so it is gone; without /proc, its number has to do */
     }
     return state == 'Z' || state == 'X' || (owner->start != 0 && start != owner->start);
 }
@@ -75,8 +74,8 @@ int tqd_parent_init(tqd_parent *owner, pid_t pid, tq_error *err)
     if (!owner_stat(pid, &state, &owner->start)) {
         owner->start = 0;
     }
-    tqi_log(TQI_INFO, "tqd", "no pidfd (%s): owner process %d is looked at every %d ms",
-            strerror(refused), (int)pid, TQD_PARENT_CHECK_MS);
+    tqi_log(TQI_INFO, "tqd", "no pidfd (%s): owner process %d is looked at every %d ms", strerror(refused), (int)pid,
+            TQD_PARENT_CHECK_MS);
     return TQ_OK;
 }
 

@@ -1,8 +1,8 @@
 /*
  * owner.h - the process that a daemon ends with.
  *
- * A pidfd reports its exit.  If the system refuses pidfds, the process is polled; its number alone is not enough, because
- * another process may have it by then, so its start time is kept as well.
+ * A pidfd reports its exit. If the system refuses pidfds, the process is polled; its number alone is not enough,
+ * because another process may have it by then, so its start time is kept as well.
  */
 #ifndef TQI_DAEMON_PARENT_H
 #define TQI_DAEMON_PARENT_H

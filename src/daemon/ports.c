@@ -45,8 +45,7 @@ typedef struct ports_plan {
     tqd_listen controller, unit, metrics;
 } ports_plan;
 
-static int ports_plan_make(const tqd_net *net, const tqd_ports_parts *parts, ports_plan *plan,
-                           tq_error *err)
+static int ports_plan_make(const tqd_net *net, const tqd_ports_parts *parts, ports_plan *plan, tq_error *err)
 {
     int rc = TQ_OK;
 
@@ -66,8 +65,8 @@ static int ports_plan_make(const tqd_net *net, const tqd_ports_parts *parts, por
 }
 
 /* Where the most ports are needed, and what for. */
-static ports_need ports_most(const tqd_net *net, const tqd_ports_parts *parts,
-                             const ports_plan *plan, char *where, size_t size)
+static ports_need ports_most(const tqd_net *net, const tqd_ports_parts *parts, const ports_plan *plan, char *where,
+                             size_t size)
 {
     const tqd_listen *lists[] = {&plan->controller, &plan->unit, &plan->metrics};
     char host[TQI_NET_HOST_MAX];
@@ -92,8 +91,7 @@ static ports_need ports_most(const tqd_net *net, const tqd_ports_parts *parts,
     return most;
 }
 
-static int ports_short(const tqd_net *net, const ports_need *need, unsigned has, const char *host,
-                       tq_error *err)
+static int ports_short(const tqd_net *net, const ports_need *need, unsigned has, const char *host, tq_error *err)
 {
     const struct {
         unsigned n;

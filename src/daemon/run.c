@@ -11,14 +11,14 @@
 #include "config_backends.h"
 #include "controller/controller.h"
 #include "daemon/backend_probe.h"
+#include "daemon/backend_servers.h"
 #include "daemon/endpoints.h"
 #include "daemon/exporter.h"
-#include "daemon/watchdog.h"
 #include "daemon/options.h"
 #include "daemon/parent.h"
 #include "daemon/ports.h"
 #include "daemon/rundir.h"
-#include "daemon/backend_servers.h"
+#include "daemon/watchdog.h"
 #include "sampler/sampler.h"
 #ifdef TQI_WITH_SIMPLE
 #include "daemon/units.h"
@@ -44,7 +44,7 @@ static const struct {
     {SIGHUP, "SIGHUP", TQI_NET_ENDS_SYSTEM},
     {SIGUSR1, "SIGUSR1", TQI_NET_ENDS_RUN},
 };
-/* Time for clients to remove what they have stored.  Whoever stops a system waits for it, and finally kills it. */
+/* Time for clients to remove what they have stored. Whoever stops a system waits for it, and finally kills it. */
 #define DAEMON_DRAIN_MS  4000u
 #define DAEMON_N_SIGNALS (sizeof(daemon_signals) / sizeof(daemon_signals[0]))
 
@@ -72,7 +72,7 @@ typedef struct daemon_state {
     bool owner_watched;
     uv_poll_t owner_poll;   /* of its pidfd */
     uv_timer_t owner_timer; /* else */
-    tqd_watchdog *guard;       /* or NULL */
+    tqd_watchdog *guard;    /* or NULL */
     bool stopping;
     int failed;
 } daemon_state;
@@ -146,17 +146,15 @@ static void daemon_stop(daemon_state *daemon, tqi_net_ending ending, const char 
         uv_unref((uv_handle_t *)&daemon->signals[i]);
     }
     if (daemon->owner_watched) {
-        uv_close(daemon->owner.fd >= 0 ? (uv_handle_t *)&daemon->owner_poll
-                                       : (uv_handle_t *)&daemon->owner_timer,
-                 NULL);
+        uv_close(daemon->owner.fd >= 0 ? (uv_handle_t *)&daemon->owner_poll : (uv_handle_t *)&daemon->owner_timer, NULL);
     }
     tqd_rundir_withdraw(&daemon->rundir);
     tqd_exporter_stop(daemon->exporter);
     daemon->exporter = NULL;
 #ifdef TQI_WITH_SIMPLE
     if (daemon->units) {
-        tqd_units_set_goodbye(daemon->units,
-                              ending == TQI_NET_ENDS_RUN ? TQI_NET_ENDS_RUN : TQI_NET_ENDS_SERVER, reason);
+        tqd_units_set_goodbye(daemon->units, ending == TQI_NET_ENDS_RUN ? TQI_NET_ENDS_RUN : TQI_NET_ENDS_SERVER,
+                              reason);
     }
 #endif
     if (!daemon->controller) {
@@ -166,9 +164,8 @@ static void daemon_stop(daemon_state *daemon, tqi_net_ending ending, const char 
     daemon->epoch = tqi_controller_epoch(daemon->controller);
     daemon->stored = tqi_controller_stored_elsewhere(daemon->controller);
     tqi_controller_set_goodbye(daemon->controller, ending, reason);
-    if (ending == TQI_NET_ENDS_SYSTEM && (daemon->stored.blocks > 0 || daemon->stored.dead) &&
-        !daemon->stored.stays && !daemon->servers &&
-        tqd_backend_probe_needs_clients(daemon->options.config)) {
+    if (ending == TQI_NET_ENDS_SYSTEM && (daemon->stored.blocks > 0 || daemon->stored.dead) && !daemon->stored.stays &&
+        !daemon->servers && tqd_backend_probe_needs_clients(daemon->options.config)) {
         tqi_controller_drain(daemon->controller, DAEMON_DRAIN_MS, daemon_drained, daemon);
     } else {
         daemon_close_controller(daemon);
@@ -198,8 +195,7 @@ static void daemon_watch_signals(daemon_state *daemon)
     for (size_t i = 0; i < DAEMON_N_SIGNALS; i++) {
         uv_signal_init(&daemon->loop, &daemon->signals[i]);
         daemon->signals[i].data = daemon;
-        bool ignored =
-            sigaction(daemon_signals[i].number, NULL, &before) == 0 && before.sa_handler == SIG_IGN;
+        bool ignored = sigaction(daemon_signals[i].number, NULL, &before) == 0 && before.sa_handler == SIG_IGN;
         if (!ignored || daemon_signals[i].number == SIGTERM) {
             uv_signal_start(&daemon->signals[i], daemon_on_signal, daemon_signals[i].number);
         }
@@ -209,8 +205,7 @@ static void daemon_watch_signals(daemon_state *daemon)
 static void daemon_owner_ended(daemon_state *daemon)
 {
     char reason[80];
-    snprintf(reason, sizeof(reason), "its owner, process %d, has ended",
-             (int)daemon->options.owner_pid);
+    snprintf(reason, sizeof(reason), "its owner, process %d, has ended", (int)daemon->options.owner_pid);
     tqi_log(TQI_INFO, "tqd", "%s: ending", reason);
     daemon_stop(daemon, TQI_NET_ENDS_SYSTEM, reason);
 }
@@ -234,10 +229,9 @@ static void daemon_on_look(uv_timer_t *timer)
 static int daemon_publish(daemon_state *daemon, tq_error *err)
 {
     json_t *backend = json_loads(daemon->backend_json, 0, NULL);
-    int rc =
-        tqd_rundir_publish(&daemon->rundir, daemon->address, (uint64_t)daemon->options.owner_pid,
-                           json_string_value(json_object_get(backend, "library")),
-                           json_string_value(json_object_get(backend, "module")), err);
+    int rc = tqd_rundir_publish(&daemon->rundir, daemon->address, (uint64_t)daemon->options.owner_pid,
+                                json_string_value(json_object_get(backend, "library")),
+                                json_string_value(json_object_get(backend, "module")), err);
 
     json_decref(backend);
     return rc;
@@ -299,8 +293,7 @@ static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
         daemon->owner_timer.data = daemon;
         uv_timer_start(&daemon->owner_timer, daemon_on_look, TQD_PARENT_CHECK_MS, TQD_PARENT_CHECK_MS);
     }
-    return daemon->hooks ? tqd_watchdog_start(&daemon->owner, &daemon->rundir, &daemon->guard, err)
-                         : TQ_OK;
+    return daemon->hooks ? tqd_watchdog_start(&daemon->owner, &daemon->rundir, &daemon->guard, err) : TQ_OK;
 }
 
 /* A given token goes into the runtime directory, too: a client that finds the handle there uses it to attach. */
@@ -309,9 +302,9 @@ static int daemon_token(daemon_state *daemon, tq_error *err)
     const tqd_options *options = &daemon->options;
     int rc = options->token_file ? tqi_net_token_load(options->token_file, &daemon->token, err) : TQ_OK;
 
-    return rc || !options->runtime_dir ? rc
-                                       : tqd_rundir_init(&daemon->rundir, options->runtime_dir,
-                                                         options->name, &daemon->token, err);
+    return rc || !options->runtime_dir
+               ? rc
+               : tqd_rundir_init(&daemon->rundir, options->runtime_dir, options->name, &daemon->token, err);
 }
 
 /* Looks up the configured sampler here so that the error names the key. */
@@ -354,10 +347,8 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
         .polling = tqd_config_bool(config, "controller.polling_mode"),
         .strict_schema = tqd_config_bool(config, "controller.strict_schema"),
         .grace_ms = (uint64_t)(tqd_config_seconds(config, "controller.session_grace") * 1000),
-        .owner_timeout_ms =
-            (uint64_t)(tqd_config_seconds(config, "controller.owner_timeout") * 1000),
-        .write_deadline_ms =
-            (uint64_t)(tqd_config_seconds(config, "controller.write_deadline") * 1000),
+        .owner_timeout_ms = (uint64_t)(tqd_config_seconds(config, "controller.owner_timeout") * 1000),
+        .write_deadline_ms = (uint64_t)(tqd_config_seconds(config, "controller.write_deadline") * 1000),
         .events = (uint32_t)tqd_config_count(config, "controller.events"),
         .first_counters = (uint64_t)tqd_config_int(config, "controller.first_counters"),
         .manager = tqd_config_string(config, "backend.storage_backend"),
@@ -368,12 +359,10 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
     };
     rc = tqi_controller_alloc(&daemon->loop, &options, &daemon->controller, err);
     if (!rc) {
-        daemon->address =
-            tqd_net_advertised(&daemon->net, tqi_controller_endpoint(daemon->controller));
+        daemon->address = tqd_net_advertised(&daemon->net, tqi_controller_endpoint(daemon->controller));
         rc = daemon->address ? TQ_OK : tqi_error_nomem(err, "the controller's address");
     }
-    return rc || !daemon->exporter ? rc
-                                   : tqd_exporter_start(daemon->exporter, daemon->controller, err);
+    return rc || !daemon->exporter ? rc : tqd_exporter_start(daemon->exporter, daemon->controller, err);
 }
 
 /* Whether it runs storage units: if the data is stored elsewhere, a controller's daemon has none. */
@@ -392,8 +381,7 @@ static int daemon_check_ports(const daemon_state *daemon, tq_error *err)
     tqd_ports_parts parts = {
         .controller = options->role & TQD_CONTROLLER,
         .n_units = daemon_has_units(daemon)
-                       ? (size_t)tqd_config_count(options->config,
-                                                  "backend.SimpleStorage.num_data_storage_units")
+                       ? (size_t)tqd_config_count(options->config, "backend.SimpleStorage.num_data_storage_units")
                        : 0,
         .runtime_dir = daemon->rundir.made ? daemon->rundir.path : NULL,
     };
@@ -412,16 +400,14 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
         .config = daemon->options.config,
         .net = &daemon->net,
         .runtime_dir = daemon->rundir.made ? daemon->rundir.path : NULL,
-        .controller =
-            daemon->controller ? tqi_controller_endpoint(daemon->controller) : daemon->options.join,
+        .controller = daemon->controller ? tqi_controller_endpoint(daemon->controller) : daemon->options.join,
         .token = &daemon->token,
         .token_file = daemon->controller ? NULL : daemon->options.token_file,
         .alone = daemon->controller == NULL,
     };
     if (!daemon->controller) {
         /* Logged before anything can wait; the connections log from time to time that this is still so. */
-        tqi_log(TQI_INFO, "tqd", "storage units wait for the controller at %s",
-                daemon->options.join);
+        tqi_log(TQI_INFO, "tqd", "storage units wait for the controller at %s", daemon->options.join);
     }
     if (tqd_net_joins_loopback(&daemon->net)) {
         tqi_log(TQI_INFO, "tqd",
@@ -429,8 +415,7 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
                 "workers on other machines --join the controller's address in the network",
                 daemon->options.join);
     }
-    daemon->rundir.n_units =
-        (size_t)tqd_config_count(options.config, "backend.SimpleStorage.num_data_storage_units");
+    daemon->rundir.n_units = (size_t)tqd_config_count(options.config, "backend.SimpleStorage.num_data_storage_units");
     return tqd_units_start(&daemon->loop, &options, daemon_on_units, daemon, &daemon->units, err);
 #else
     return tqi_error_set(err, TQ_EUNSUPPORTED,
@@ -486,8 +471,7 @@ static int daemon_start_servers(daemon_state *daemon, tq_error *err)
     };
 
     return rc ? rc
-              : tqd_backend_servers_start(&daemon->loop, &options, daemon_on_servers, daemon,
-                                  &daemon->servers, err);
+              : tqd_backend_servers_start(&daemon->loop, &options, daemon_on_servers, daemon, &daemon->servers, err);
 }
 
 static int daemon_start(daemon_state *daemon, tq_error *err)
@@ -509,8 +493,8 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
         waits = daemon->servers != NULL;
         /* A store that is not ours to start is checked. */
         rc = rc || waits ? rc
-                         : tqd_backend_probe_check(&daemon->loop, daemon->options.config,
-                                             daemon_on_servers, daemon, &waits, err);
+                         : tqd_backend_probe_check(&daemon->loop, daemon->options.config, daemon_on_servers, daemon,
+                                                   &waits, err);
     }
     return rc || waits ? rc : daemon_start_parts(daemon, err);
 }

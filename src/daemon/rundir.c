@@ -60,16 +60,15 @@ static int rundir_make_token(tqd_rundir *dir, tqi_net_token *token, tq_error *er
 }
 
 /*
- * Whether there is a handle whose daemon is alive.  A killed daemon leaves its files behind, and the next one clears them.
- * The socket decides: a process number proves nothing, because the handle may be from another container, or from the
- * container in which this daemon was restarted with the same number as its predecessor.
+ * Whether there is a handle whose daemon is alive. A killed daemon leaves its files behind, and the next one clears
+ * them. The socket decides: a process number proves nothing, because the handle may be from another container, or from
+ * the container in which this daemon was restarted with the same number as its predecessor.
  */
 static bool rundir_in_use(const tqd_rundir *dir)
 {
     char *text = NULL;
     size_t size = 0;
-    if (tqi_owndir_read(dir->fd, "handle.json", "handle.json", RUNDIR_HANDLE_MAX, &text, &size,
-                        NULL)) {
+    if (tqi_owndir_read(dir->fd, "handle.json", "handle.json", RUNDIR_HANDLE_MAX, &text, &size, NULL)) {
         return false;
     }
     json_t *handle = json_loadb(text, size, 0, NULL);
@@ -89,7 +88,8 @@ static bool rundir_in_use(const tqd_rundir *dir)
     return in_use;
 }
 
-/* Opens the directory and its parent, which must belong to the user if it is the directory of all systems of this user. */
+/* Opens the directory and its parent, which must belong to the user if it is the directory of all systems of this
+ * user. */
 static int rundir_open(tqd_rundir *dir, tq_error *err)
 {
     char parent[sizeof(dir->path)];
@@ -99,8 +99,7 @@ static int rundir_open(tqd_rundir *dir, tq_error *err)
     snprintf(parent, sizeof(parent), "%s", dir->path);
     const char *above = dirname(parent);
     for (int i = 0;; i++) {
-        dir->in_base =
-            tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && strcmp(above, base) == 0;
+        dir->in_base = tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && strcmp(above, base) == 0;
         if (dir->in_base) {
             rc = tq_runtime_open(NULL, true, &dir->parent, err);
             if (rc) {
@@ -112,10 +111,12 @@ static int rundir_open(tqd_rundir *dir, tq_error *err)
                 return tqi_error_errno(err, errno, dir->path);
             }
         }
-        const tqi_owndir which = {.at = dir->parent,
-                                  .name = dir->last,
-                                  .shown = dir->path,
-                                  .remedy = "name another directory by --runtime-dir"};
+        const tqi_owndir which = {
+            .at = dir->parent,
+            .name = dir->last,
+            .shown = dir->path,
+            .remedy = "name another directory by --runtime-dir",
+        };
         rc = tqi_owndir_open(&which, true, &dir->fd, err);
         struct stat status;
         /* The last system of this user has just ended and removed the directory of all systems. */
@@ -130,8 +131,7 @@ static int rundir_open(tqd_rundir *dir, tq_error *err)
     }
 }
 
-int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_net_token *token,
-                    tq_error *err)
+int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_net_token *token, tq_error *err)
 {
     size_t size = strlen(path);
 
@@ -142,8 +142,7 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_net
         size--;
     }
     if (size >= sizeof(dir->path) - 1 || strlen(name) >= sizeof(dir->name)) {
-        return tqi_error_set(err, TQ_ENAME, "runtime directory %s: path or system name is too long",
-                             path);
+        return tqi_error_set(err, TQ_ENAME, "runtime directory %s: path or system name is too long", path);
     }
     snprintf(dir->path, sizeof(dir->path), "%.*s", (int)size, path);
     snprintf(dir->name, sizeof(dir->name), "%s", name);
@@ -157,12 +156,11 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_net
         close(dir->fd);
         close(dir->parent);
         dir->fd = dir->parent = -1;
-        return tqi_error_set(
-            err, TQ_EEXIST,
-            "runtime directory %s belongs to a running system (handle.json): name another one with "
-            "--runtime-dir (for tq serve another system: --name NAME, or TQ_SYSTEM), or end that "
-            "system first",
-            path);
+        return tqi_error_set(err, TQ_EEXIST,
+                             "runtime directory %s belongs to a running system (handle.json): name another one with "
+                             "--runtime-dir (for tq serve another system: --name NAME, or TQ_SYSTEM), or end that "
+                             "system first",
+                             path);
     }
     dir->made = true;
     tqi_owndir_clear(dir->fd);
@@ -175,12 +173,12 @@ static bool rundir_in_place(const tqd_rundir *dir)
     struct stat ours;
     struct stat there;
 
-    return fstat(dir->fd, &ours) == 0 && lstat(dir->path, &there) == 0 &&
-           ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+    return fstat(dir->fd, &ours) == 0 && lstat(dir->path, &there) == 0 && ours.st_dev == there.st_dev &&
+           ours.st_ino == there.st_ino;
 }
 
-int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid,
-                       const char *library, const char *module, tq_error *err)
+int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid, const char *library,
+                       const char *module, tq_error *err)
 {
     const struct passwd *user = getpwuid(geteuid());
     char path[512];
@@ -191,10 +189,9 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
                              "change",
                              dir->path);
     }
-    json_t *handle = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:f, s:s, s:s*, s:s*}", "address",
-                               address, "token_file", dir->token_file, "pid", (json_int_t)getpid(),
-                               "owner_pid", (json_int_t)owner_pid, "name", dir->name, "user",
-                               user ? user->pw_name : "", "created", (double)tqi_wall_us() / 1e6,
+    json_t *handle = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:f, s:s, s:s*, s:s*}", "address", address, "token_file",
+                               dir->token_file, "pid", (json_int_t)getpid(), "owner_pid", (json_int_t)owner_pid, "name",
+                               dir->name, "user", user ? user->pw_name : "", "created", (double)tqi_wall_us() / 1e6,
                                "version", TQI_VERSION, "library", library, "module", module);
     char *text = handle ? json_dumps(handle, JSON_INDENT(2)) : NULL;
     int rc;
@@ -209,13 +206,13 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
     return rc;
 }
 
-/* Whether the token in the directory is the one we wrote.  If it could not be written, nobody else uses the directory. */
+/* Whether the token in the directory is the one we wrote. If it could not be written, nobody else uses the directory. */
 static bool rundir_is_ours(const tqd_rundir *dir)
 {
     struct stat status;
-    return dir->inode == 0 || (fstatat(dir->fd, "token", &status, AT_SYMLINK_NOFOLLOW) == 0 &&
-                               status.st_dev == dir->device && status.st_ino == dir->inode &&
-                               rundir_changed(&status) == dir->changed_ns);
+    return dir->inode == 0 ||
+           (fstatat(dir->fd, "token", &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_dev == dir->device &&
+            status.st_ino == dir->inode && rundir_changed(&status) == dir->changed_ns);
 }
 
 static void rundir_unlink(const tqd_rundir *dir, const char *name)
@@ -242,8 +239,8 @@ static void rundir_remove(const tqd_rundir *dir)
         tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", dir->path, strerror(errno));
     }
     /* By its path, because its parent is not held open; a link, or a directory that is not empty, is not removed. */
-    if (dir->in_base && tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && rmdir(base) &&
-        errno != ENOTEMPTY && errno != ENOENT && errno != EEXIST) {
+    if (dir->in_base && tq_runtime_dir(base, sizeof(base), NULL) == TQ_OK && rmdir(base) && errno != ENOTEMPTY &&
+        errno != ENOENT && errno != EEXIST) {
         tqi_log(TQI_WARN, "tqd", "cannot remove %s: %s", base, strerror(errno));
     }
 }

@@ -1,9 +1,9 @@
 /*
  * units.c - see units.h.
  *
- * The starting thread and a unit's thread share only: the unit's options (read-only while it runs), `stop` (an async handle
- * of the unit's loop) the counter of units that are ready, and, under a lock, why one was refused.  Their closing message is
- * set before `stop` is sent.
+ * The starting thread and a unit's thread share only: the unit's options (read-only while it runs), `stop` (an async
+ * handle of the unit's loop) the counter of units that are ready, and, under a lock, why one was refused. Their
+ * closing message is set before `stop` is sent.
  */
 #include "daemon/units.h"
 
@@ -188,9 +188,8 @@ static void units_log_size(const tqd_units *all)
     double share = 100.0 * (double)all->store.capacity * (double)all->n / (double)memory.bytes;
     char each[32], of[32];
 
-    tqi_log(TQI_INFO, "tqd", "storage: %zu x %s (%.3g %% of %s, the %s)", all->n,
-            units_size(all->store.capacity, each), share, units_size(memory.bytes, of),
-            memory.of_cgroup ? "cgroup's limit" : "machine's memory");
+    tqi_log(TQI_INFO, "tqd", "storage: %zu x %s (%.3g %% of %s, the %s)", all->n, units_size(all->store.capacity, each),
+            share, units_size(memory.bytes, of), memory.of_cgroup ? "cgroup's limit" : "machine's memory");
     if (share > 100) {
         tqi_log(TQI_WARN, "tqd",
                 "storage: %zu x %s are more than the %s of %s: backend.SimpleStorage."
@@ -199,19 +198,17 @@ static void units_log_size(const tqd_units *all)
     }
 }
 
-int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
-                    void (*ready)(const tq_error *err, void *arg), void *arg, tqd_units **out,
-                    tq_error *err)
+int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(const tq_error *err, void *arg),
+                    void *arg, tqd_units **out, tq_error *err)
 {
-    size_t n =
-        (size_t)tqd_config_count(options->config, "backend.SimpleStorage.num_data_storage_units");
+    size_t n = (size_t)tqd_config_count(options->config, "backend.SimpleStorage.num_data_storage_units");
     tqd_units *all = calloc(1, sizeof(*all));
     char host[64] = "host";
     char prefix[TQ_NAME_MAX - 16];
     int rc;
 
-    if (!all || !(all->units = calloc(n, sizeof(*all->units))) ||
-        !(all->ready_async = calloc(1, sizeof(uv_async_t))) || uv_mutex_init(&all->lock)) {
+    if (!all || !(all->units = calloc(n, sizeof(*all->units))) || !(all->ready_async = calloc(1, sizeof(uv_async_t))) ||
+        uv_mutex_init(&all->lock)) {
         free(all ? all->units : NULL);
         free(all ? all->ready_async : NULL);
         free(all);
@@ -221,12 +218,9 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
     all->n = n;
     all->ready = ready;
     all->ready_arg = arg;
-    all->store.capacity =
-        tqd_config_bytes(options->config, "backend.SimpleStorage.total_storage_size") / n;
-    all->grace_ms =
-        (uint64_t)(tqd_config_seconds(options->config, "controller.session_grace") * 1000);
-    all->keep_ms =
-        (uint64_t)(tqd_config_seconds(options->config, "backend.SimpleStorage.keep_warm") * 1000);
+    all->store.capacity = tqd_config_bytes(options->config, "backend.SimpleStorage.total_storage_size") / n;
+    all->grace_ms = (uint64_t)(tqd_config_seconds(options->config, "controller.session_grace") * 1000);
+    all->keep_ms = (uint64_t)(tqd_config_seconds(options->config, "backend.SimpleStorage.keep_warm") * 1000);
     units_log_size(all);
     uv_async_init(loop, all->ready_async, units_on_all_ready);
     all->ready_async->data = all;

@@ -18,14 +18,14 @@ typedef struct tqd_units_options {
     bool alone;             /* names must be unique across daemons: they include host and pid */
 } tqd_units_options;
 
-/* Starts all units.  `ready` is called once, on the given loop: all of them are serving (err is NULL), or the controller has
- * refused one, and they must be stopped. */
-int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options,
-                    void (*ready)(const tq_error *err, void *arg), void *arg, tqd_units **out,
-                    tq_error *err);
-/* Sets what their clients are told when they stop: that they end, or only this run of them (TQI_NET_ENDS_RUN), and why. */
+/* Starts all units. `ready` is called once, on the given loop: all of them are serving (err is NULL), or the
+ * controller has refused one, and they must be stopped. */
+int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(const tq_error *err, void *arg),
+                    void *arg, tqd_units **out, tq_error *err);
+/* Sets what their clients are told when they stop: that they end, or only this run of them (TQI_NET_ENDS_RUN), and
+ * why. */
 void tqd_units_set_goodbye(tqd_units *units, tqi_net_ending ending, const char *reason);
-/* Stops them, joins the threads and frees everything before it returns.  NULL is allowed. */
+/* Stops them, joins the threads and frees everything before it returns. NULL is allowed. */
 void tqd_units_stop(tqd_units *units);
 
 #endif

@@ -1,7 +1,7 @@
 /*
  * registry.c - storage managers by type: built in, registered, or loaded from shared libraries.
  *
- * Managers are never removed: clients keep pointers to their tables, and a loaded library stays loaded.  One lock
+ * Managers are never removed: clients keep pointers to their tables, and a loaded library stays loaded. One lock
  * guards the list; nothing is called while it is held.
  */
 #include <dlfcn.h>
@@ -21,9 +21,8 @@ typedef const tq_kv_client *(*registry_kv_plugin)(uint32_t abi);
 #define REGISTRY_BUILT(manager)    manager,
 #define REGISTRY_ABSENT(type, why) {type, why},
 
-/* The built-in ones; ends with NULL.  config/keys.toml names them. */
-static const tq_storage_manager *const registry_builtin[] = {TQI_BACKENDS_BUILT(REGISTRY_BUILT)
-                                                                 NULL};
+/* The built-in ones; ends with NULL. config/keys.toml names them. */
+static const tq_storage_manager *const registry_builtin[] = {TQI_BACKENDS_BUILT(REGISTRY_BUILT) NULL};
 
 /* Those that belong to the project but are not in this library, and why. */
 static const struct {
@@ -58,13 +57,11 @@ static int registry_check(const tq_storage_manager *manager, tq_error *err)
         return tqi_error_null(err, "tq_manager_register: manager");
     }
     if (manager->abi != TQ_MANAGER_ABI) {
-        return tqi_error_set(
-            err, TQ_EVERSION,
-            "storage manager '%s' was made for version %u of the interface, this is version %u",
-            manager->type != NULL ? manager->type : "", manager->abi, TQ_MANAGER_ABI);
+        return tqi_error_set(err, TQ_EVERSION,
+                             "storage manager '%s' was made for version %u of the interface, this is version %u",
+                             manager->type != NULL ? manager->type : "", manager->abi, TQ_MANAGER_ABI);
     }
-    int code = tqi_check_name("storage manager", manager->type != NULL ? manager->type : "",
-                              TQ_NAME_MAX, err);
+    int code = tqi_check_name("storage manager", manager->type != NULL ? manager->type : "", TQ_NAME_MAX, err);
     if (code != TQ_OK) {
         return code;
     }
@@ -75,8 +72,7 @@ static int registry_check(const tq_storage_manager *manager, tq_error *err)
                           : manager->owner != NULL && manager->remove == NULL ? "remove"
                                                                               : NULL;
     if (missing != NULL) {
-        return tqi_error_set(err, TQ_EINVAL, "storage manager '%s' has no function '%s'",
-                             manager->type, missing);
+        return tqi_error_set(err, TQ_EINVAL, "storage manager '%s' has no function '%s'", manager->type, missing);
     }
     return TQ_OK;
 }
@@ -93,10 +89,8 @@ int tq_manager_register(const tq_storage_manager *manager, tq_error *err)
     if (known == manager) {
         code = TQ_OK;
     } else if (known != NULL) {
-        code =
-            tqi_error_set(err, TQ_EEXIST, "there is a storage manager '%s' already", manager->type);
-    } else if (tqi_grow(&registry_list, &registry_capacity, registry_count + 1,
-                        sizeof(*registry_list)) != TQ_OK) {
+        code = tqi_error_set(err, TQ_EEXIST, "there is a storage manager '%s' already", manager->type);
+    } else if (tqi_grow(&registry_list, &registry_capacity, registry_count + 1, sizeof(*registry_list)) != TQ_OK) {
         code = tqi_error_nomem(err, "the list of storage managers");
     } else {
         registry_list[registry_count++] = manager;
@@ -122,19 +116,16 @@ static int registry_plug(void *library, const char *path, tq_error *err)
 
     if (registry_symbol(library, "tq_storage_manager_plugin", &plugin, sizeof(plugin))) {
         const tq_storage_manager *manager = plugin(TQ_MANAGER_ABI);
-        return manager != NULL
-                   ? tq_manager_register(manager, err)
-                   : tqi_error_set(
-                         err, TQ_EVERSION,
-                         "the storage manager in %s does not serve version %u of the interface",
-                         path, TQ_MANAGER_ABI);
+        return manager != NULL ? tq_manager_register(manager, err)
+                               : tqi_error_set(err, TQ_EVERSION,
+                                               "the storage manager in %s does not serve version %u of the interface",
+                                               path, TQ_MANAGER_ABI);
     }
     if (registry_symbol(library, "tq_kv_client_plugin", &kv_plugin, sizeof(kv_plugin))) {
         const tq_kv_client *client = kv_plugin(TQ_KV_ABI);
         return client != NULL
                    ? tq_kv_register(client, err)
-                   : tqi_error_set(err, TQ_EVERSION,
-                                   "the KV client in %s does not serve version %u of the interface",
+                   : tqi_error_set(err, TQ_EVERSION, "the KV client in %s does not serve version %u of the interface",
                                    path, TQ_KV_ABI);
     }
     return tqi_error_set(err, TQ_EMANAGER,
@@ -146,8 +137,7 @@ static int registry_plug(void *library, const char *path, tq_error *err)
 int tq_manager_load(const char *path, tq_error *err)
 {
     if (path == NULL || path[0] == 0) {
-        return tqi_error_set(err, TQ_EINVAL, "tq_manager_load: path is %s",
-                             path == NULL ? "NULL" : "empty");
+        return tqi_error_set(err, TQ_EINVAL, "tq_manager_load: path is %s", path == NULL ? "NULL" : "empty");
     }
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (library == NULL) {

@@ -47,10 +47,10 @@ static const char *fake_owner(void *state, uint64_t *incarnation)
     return "fake";
 }
 
-#define FAKE(name)                                                                 \
-    {                                                                              \
-        .abi = TQ_MANAGER_ABI, .type = (name), .state_size = 8, .open = fake_open, \
-        .close = fake_close, .put = fake_put, .get = fake_get                      \
+#define FAKE(name)                                                                                      \
+    {                                                                                                   \
+        .abi = TQ_MANAGER_ABI, .type = (name), .state_size = 8, .open = fake_open, .close = fake_close, \
+        .put = fake_put, .get = fake_get                                                                \
     }
 
 static void registers_and_finds(void **state)

@@ -22,8 +22,7 @@ typedef struct metric_family {
 } metric_family;
 
 static const metric_family metric_families[] = {
-#define METRIC_ROW(NAME, name, type, label, label2, help) \
-    {name, METRIC_##type, label, label2, help},
+#define METRIC_ROW(NAME, name, type, label, label2, help) {name, METRIC_##type, label, label2, help},
     TQI_METRIC_FAMILIES(METRIC_ROW)
 #undef METRIC_ROW
 };
@@ -51,7 +50,7 @@ struct tqi_metric_set {
     bool broken;
 };
 
-/* ------------------------------------------------------------------------------------------- histograms */
+/* --- histograms ----------------------------------------------------------- */
 
 #define US 1000u
 #define MS 1000000u
@@ -89,7 +88,7 @@ uint64_t tqi_histogram_quantile(const tqi_histogram *histogram, double q)
     return histogram->count > 0 ? low : 0; /* in the open bucket: its lower bound */
 }
 
-/* ------------------------------------------------------------------------------------------- filling */
+/* --- filling -------------------------------------------------------------- */
 
 tqi_metric_set *tqi_metric_set_alloc(void)
 {
@@ -116,21 +115,18 @@ static size_t metric_name(tqi_metric_set *set, const char *label)
     return at;
 }
 
-static metric_value *metric_append(tqi_metric_set *set, tqi_metric metric, const char *label,
-                                   const char *label2)
+static metric_value *metric_append(tqi_metric_set *set, tqi_metric metric, const char *label, const char *label2)
 {
     if (tqi_grow(&set->values, &set->capacity, set->n + 1, sizeof(*set->values)) != TQ_OK) {
         set->broken = true;
         return NULL;
     }
     metric_value *value = &set->values[set->n++];
-    *value = (metric_value){
-        .metric = metric, .label = metric_name(set, label), .label2 = metric_name(set, label2)};
+    *value = (metric_value){.metric = metric, .label = metric_name(set, label), .label2 = metric_name(set, label2)};
     return value;
 }
 
-void tqi_metric_add(tqi_metric_set *set, tqi_metric metric, const char *label, const char *label2,
-                    double value)
+void tqi_metric_add(tqi_metric_set *set, tqi_metric metric, const char *label, const char *label2, double value)
 {
     metric_value *added = metric_append(set, metric, label, label2);
     if (added) {
@@ -138,11 +134,9 @@ void tqi_metric_add(tqi_metric_set *set, tqi_metric metric, const char *label, c
     }
 }
 
-void tqi_metric_add_histogram(tqi_metric_set *set, tqi_metric metric, const char *label,
-                              const tqi_histogram *histogram)
+void tqi_metric_add_histogram(tqi_metric_set *set, tqi_metric metric, const char *label, const tqi_histogram *histogram)
 {
-    if (tqi_grow(&set->histograms, &set->histograms_capacity, set->n_histograms + 1,
-                 sizeof(*set->histograms)) != TQ_OK) {
+    if (tqi_grow(&set->histograms, &set->histograms_capacity, set->n_histograms + 1, sizeof(*set->histograms)) != TQ_OK) {
         set->broken = true;
         return;
     }
@@ -153,7 +147,7 @@ void tqi_metric_add_histogram(tqi_metric_set *set, tqi_metric metric, const char
     }
 }
 
-/* ------------------------------------------------------------------------------------------- text */
+/* --- text ----------------------------------------------------------------- */
 
 /* Length of the UTF-8 sequence at `text`; 0 if invalid. */
 static size_t metric_utf8(const unsigned char *text)
@@ -177,7 +171,7 @@ static size_t metric_utf8(const unsigned char *text)
     return size;
 }
 
-/* A label's value, quoted.  A single name that is not UTF-8 would make a scraper refuse the whole text. */
+/* A label's value, quoted. A single name that is not UTF-8 would make a scraper refuse the whole text. */
 static int metric_quote(tqi_buf *out, const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;
@@ -198,8 +192,7 @@ static int metric_quote(tqi_buf *out, const char *text)
 }
 
 /* "{label="value",le="0.5"}"; le NULL: none. */
-static int metric_labels(const tqi_metric_set *set, const metric_value *value, const char *le,
-                         tqi_buf *out)
+static int metric_labels(const tqi_metric_set *set, const metric_value *value, const char *le, tqi_buf *out)
 {
     const metric_family *family = &metric_families[value->metric];
     const char *names[] = {family->label, family->label2};
@@ -226,8 +219,8 @@ static int metric_number(tqi_buf *out, double value)
     return tqi_buf_printf(out, whole ? " %.0f\n" : " %.9g\n", value);
 }
 
-static int metric_line(const tqi_metric_set *set, const metric_value *value, const char *suffix,
-                       const char *le, double number, tqi_buf *out)
+static int metric_line(const tqi_metric_set *set, const metric_value *value, const char *suffix, const char *le,
+                       double number, tqi_buf *out)
 {
     int rc = tqi_buf_printf(out, "%s%s", metric_families[value->metric].name, suffix);
     rc = rc ? rc : metric_labels(set, value, le, out);
@@ -246,8 +239,7 @@ static int metric_histogram(const tqi_metric_set *set, const metric_value *value
         rc = metric_line(set, value, "_bucket", le, (double)below, out);
     }
     rc = rc ? rc : metric_line(set, value, "_bucket", "+Inf", (double)histogram->count, out);
-    rc =
-        rc ? rc : metric_line(set, value, "_sum", NULL, (double)histogram->sum_ns / (double)S, out);
+    rc = rc ? rc : metric_line(set, value, "_sum", NULL, (double)histogram->sum_ns / (double)S, out);
     return rc ? rc : metric_line(set, value, "_count", NULL, (double)histogram->count, out);
 }
 
@@ -257,16 +249,15 @@ int tqi_metric_render(const tqi_metric_set *set, tqi_buf *out)
     int rc = set->broken ? TQ_ENOMEM : TQ_OK;
     for (int f = 0; f < TQI_METRICS && rc == TQ_OK; f++) {
         const metric_family *family = &metric_families[f];
-        rc = tqi_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", family->name, family->help,
-                            family->name, types[family->type]);
+        rc = tqi_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", family->name, family->help, family->name,
+                            types[family->type]);
         for (size_t i = 0; i < set->n && rc == TQ_OK; i++) {
             const metric_value *value = &set->values[i];
             if ((int)value->metric != f) {
                 continue;
             }
-            rc = family->type == METRIC_HISTOGRAM
-                     ? metric_histogram(set, value, out)
-                     : metric_line(set, value, "", NULL, value->value, out);
+            rc = family->type == METRIC_HISTOGRAM ? metric_histogram(set, value, out)
+                                                  : metric_line(set, value, "", NULL, value->value, out);
         }
     }
     return rc;

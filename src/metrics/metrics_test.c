@@ -29,8 +29,8 @@ static tqi_metric_set *make(void)
     tqi_metric_set *set = tqi_metric_set_alloc();
     tqi_histogram histogram = {0};
     if (set) {
-        tqi_histogram_add(&histogram, 10000);   /* 10 us: the bound belongs to the bucket */
-        tqi_histogram_add(&histogram, 2000000); /* 2 ms */
+        tqi_histogram_add(&histogram, 10000);                  /* 10 us: the bound belongs to the bucket */
+        tqi_histogram_add(&histogram, 2000000);                /* 2 ms */
         tqi_histogram_add(&histogram, UINT64_C(400000000000)); /* 400 s: beyond all bounds */
         tqi_metric_add(set, TQI_M_PARTITIONS, NULL, NULL, 3);
         tqi_metric_add(set, TQI_M_UPTIME, NULL, NULL, 1.5);
@@ -51,8 +51,7 @@ static void text_of_a_set(void **state)
     assert_int_equal(tqi_metric_render(set, &text), TQ_OK);
     assert_line(&text, "# TYPE tq_partitions_total gauge\ntq_partitions_total 3");
     assert_line(&text, "tq_controller_uptime_seconds 1.5");
-    assert_line(&text,
-                "tq_partition_samples_total{partition_id=\"a\\\"b\\\\c\\nd\"} 1000000000000000");
+    assert_line(&text, "tq_partition_samples_total{partition_id=\"a\\\"b\\\\c\\nd\"} 1000000000000000");
     assert_line(&text, "tq_partition_samples_total{partition_id=\"caf\xC3\xA9 ????\"} 2");
     assert_line(&text, "tq_partition_production_progress{partition_id=\"p\",task_name=\"t\"} 0.25");
     assert_line(&text, "# TYPE tq_task_claim_wait_seconds histogram");

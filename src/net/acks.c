@@ -7,8 +7,7 @@
 
 #include <utlist.h>
 
-void tqi_net_channel_send(tqi_net_channel *channel, uint16_t kind, uint64_t ack,
-                      const ProtobufCMessage *message)
+void tqi_net_channel_send(tqi_net_channel *channel, uint16_t kind, uint64_t ack, const ProtobufCMessage *message)
 {
     tqi_frame frame = {.kind = kind, .ack = ack};
     tqi_net_out_frame *tx = tqi_net_out_frame_make(&frame, message, NULL, 0);
@@ -25,15 +24,15 @@ void tqi_net_channel_send_control(tqi_net_channel *channel, uint16_t kind, const
     tqi_net_channel_send(channel, kind, kind == TQI_HELLO ? 0 : tqi_net_call_ack(channel), message);
 }
 
-/* The server may keep this many replies that `ack` cannot acknowledge, plus two for each waiting call (which the frame that
- * acknowledges them must name), but never more than ACKS_KEPT_MAX or TQI_NET_KEPT_BYTES.  The smallest limits that a server
- * accepts are twice that (limits.kept_replies, limits.kept_reply_bytes). */
+/* The server may keep this many replies that `ack` cannot acknowledge, plus two for each waiting call (which the frame
+ * that acknowledges them must name), but never more than ACKS_KEPT_MAX or TQI_NET_KEPT_BYTES. The smallest limits that
+ * a server accepts are twice that (limits.kept_replies, limits.kept_reply_bytes). */
 #define ACKS_KEPT     1024u
 #define ACKS_KEPT_MAX 16384u
 
-/* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies to all later
- * calls.  So when there are many, and when the session closes, the client tells it which calls are waiting; then it knows
- * which replies were received. */
+/* The acknowledgement cannot pass a call that waits, maybe for hours, and the server would keep the replies to all
+ * later calls. So when there are many, and when the session closes, the client tells it which calls are waiting; then
+ * it knows which replies were received. */
 static void acks_send_waiting(tqi_net_channel *channel, bool last_time)
 {
     uint64_t beyond = channel->next_request - tqi_net_call_ack(channel);

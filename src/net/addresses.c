@@ -1,7 +1,8 @@
 /*
- * reach.c - the addresses by which other hosts reach this one.  The wildcard address of a listening socket is of no use to
- * another host, and the loopback address means every host itself.  So the published address is one of the interface that the
- * user chose, or the one that the kernel would send from: connecting a datagram socket reveals it, and sends nothing.
+ * reach.c - the addresses by which other hosts reach this one. The wildcard address of a listening socket is of no use
+ * to another host, and the loopback address means every host itself. So the published address is one of the interface
+ * that the user chose, or the one that the kernel would send from: connecting a datagram socket reveals it, and sends
+ * nothing.
  */
 #include "net/internal.h"
 
@@ -21,8 +22,7 @@ static const char *const reach_everywhere[] = {"203.0.113.1", "2001:db8::1"};
 
 static bool reach_numeric(const char *host, struct sockaddr_storage *addr, socklen_t *size)
 {
-    struct addrinfo hints = {
-        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM, .ai_flags = AI_NUMERICHOST};
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM, .ai_flags = AI_NUMERICHOST};
     struct addrinfo *list = NULL;
 
     if (getaddrinfo(host, "9", &hints, &list) != 0) {
@@ -36,8 +36,7 @@ static bool reach_numeric(const char *host, struct sockaddr_storage *addr, sockl
 
 static bool reach_text(const struct sockaddr *addr, char *out)
 {
-    socklen_t size =
-        addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
+    socklen_t size = addr->sa_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
 
     return getnameinfo(addr, size, out, TQI_NET_HOST_MAX, NULL, 0, NI_NUMERICHOST) == 0;
 }
@@ -50,9 +49,8 @@ bool tqi_net_host_is_any(const char *host)
     if (!reach_numeric(host, &addr, &size)) {
         return false;
     }
-    return addr.ss_family == AF_INET6
-               ? IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)&addr)->sin6_addr)
-               : ((const struct sockaddr_in *)&addr)->sin_addr.s_addr == htonl(INADDR_ANY);
+    return addr.ss_family == AF_INET6 ? IN6_IS_ADDR_UNSPECIFIED(&((const struct sockaddr_in6 *)&addr)->sin6_addr)
+                                      : ((const struct sockaddr_in *)&addr)->sin_addr.s_addr == htonl(INADDR_ANY);
 }
 
 bool tqi_net_host_is_loopback(const char *host)
@@ -134,8 +132,7 @@ static bool reach_pick(const struct ifaddrs *list, const char *interface, tqi_ne
     memset(out, 0, sizeof *out);
     for (const struct ifaddrs *at = list; at; at = at->ifa_next) {
         int rank = reach_rank(at);
-        if (interface ? strcmp(at->ifa_name, interface) != 0
-                      : (at->ifa_flags & IFF_LOOPBACK) != 0) {
+        if (interface ? strcmp(at->ifa_name, interface) != 0 : (at->ifa_flags & IFF_LOOPBACK) != 0) {
             continue;
         }
         if (rank > best && reach_text(at->ifa_addr, out->host)) {
@@ -162,8 +159,7 @@ int tqi_net_address_of_interface(const char *interface, tqi_net_addresses *out, 
         for (const struct ifaddrs *at = list; at; at = at->ifa_next) {
             /* Every interface also has a link-level entry, whose address does not count here. */
             if (at->ifa_addr && at->ifa_addr->sa_family == AF_PACKET && used < sizeof names) {
-                used += (size_t)snprintf(names + used, sizeof names - used, "%s%s",
-                                         used > 0 ? ", " : "", at->ifa_name);
+                used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used > 0 ? ", " : "", at->ifa_name);
             }
         }
         rc = tqi_error_set(err, TQ_EINVAL, "no address of a network interface '%s'%s%s", interface,
@@ -186,8 +182,7 @@ static void reach_complete(tqi_net_addresses *reach)
     }
 }
 
-static int reach_towards_one(const tqi_net_endpoint *endpoint, tqi_net_addresses *out, bool *elsewhere,
-                             tq_error *err)
+static int reach_towards_one(const tqi_net_endpoint *endpoint, tqi_net_addresses *out, bool *elsewhere, tq_error *err)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_DGRAM};
     struct addrinfo *list = NULL;
@@ -197,10 +192,8 @@ static int reach_towards_one(const tqi_net_endpoint *endpoint, tqi_net_addresses
     tqi_net_endpoint_format(endpoint, text, sizeof text);
     int rc = getaddrinfo(endpoint->host, endpoint->port, &hints, &list);
     if (rc != 0) {
-        return tqi_error_set(
-            err, TQ_EIO,
-            "%s: look-up of the name: %s; check the host's spelling, or give its address", text,
-            gai_strerror(rc));
+        return tqi_error_set(err, TQ_EIO, "%s: look-up of the name: %s; check the host's spelling, or give its address",
+                             text, gai_strerror(rc));
     }
     for (const struct addrinfo *at = list; at && errnum != 0; at = at->ai_next) {
         errnum = reach_source(at->ai_addr, at->ai_addrlen, out->host);
@@ -211,8 +204,7 @@ static int reach_towards_one(const tqi_net_endpoint *endpoint, tqi_net_addresses
     freeaddrinfo(list);
     if (errnum != 0) {
         char reason[128];
-        return tqi_error_set(err, TQ_EIO, "%s: no way there: %s", text,
-                             strerror_r(errnum, reason, sizeof reason));
+        return tqi_error_set(err, TQ_EIO, "%s: no way there: %s", text, strerror_r(errnum, reason, sizeof reason));
     }
     reach_complete(out);
     return TQ_OK;
@@ -248,8 +240,7 @@ void tqi_net_address_default(tqi_net_addresses *out)
     for (size_t i = 0; i < sizeof reach_everywhere / sizeof *reach_everywhere; i++) {
         char host[TQI_NET_HOST_MAX];
         if (!reach_numeric(reach_everywhere[i], &addr, &size) ||
-            reach_source((const struct sockaddr *)&addr, size, host) != 0 ||
-            tqi_net_host_is_loopback(host)) {
+            reach_source((const struct sockaddr *)&addr, size, host) != 0 || tqi_net_host_is_loopback(host)) {
             continue;
         }
         if (addr.ss_family == AF_INET) {
@@ -269,14 +260,14 @@ void tqi_net_address_default(tqi_net_addresses *out)
     }
 }
 
-/* ------------------------------------------------------------------------------------ endpoints as text */
+/* --- endpoints as text ---------------------------------------------------- */
 
 bool tqi_net_endpoint_host(const char *endpoint, char *out, size_t size)
 {
     tqi_net_endpoint parsed;
 
-    if (tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL) != TQ_OK ||
-        parsed.unix_socket || strlen(parsed.host) >= size) {
+    if (tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL) != TQ_OK || parsed.unix_socket ||
+        strlen(parsed.host) >= size) {
         return false;
     }
     memcpy(out, parsed.host, strlen(parsed.host) + 1);
@@ -284,7 +275,7 @@ bool tqi_net_endpoint_host(const char *endpoint, char *out, size_t size)
 }
 
 int tqi_net_endpoint_advertise(const char *bound, const char *host, const tqi_net_addresses *reach, char *out,
-                           size_t size, tq_error *err)
+                               size_t size, tq_error *err)
 {
     tqi_net_endpoint endpoint;
     char text[TQI_NET_ENDPOINT_MAX];

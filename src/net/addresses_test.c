@@ -70,8 +70,7 @@ static void test_range_elsewhere(void **state)
     char bound[TQI_NET_ENDPOINT_MAX];
     tq_error err = {0};
     int fd = -1;
-    assert_int_equal(tqi_net_listen("tcp:192.0.2.1:20000-20009", &fd, bound, sizeof bound, &err),
-                     TQ_EIO);
+    assert_int_equal(tqi_net_listen("tcp:192.0.2.1:20000-20009", &fd, bound, sizeof bound, &err), TQ_EIO);
     assert_non_null(strstr(err.message, "192.0.2.1:20000-20009"));
     assert_null(strstr(err.message, "in use"));
 }
@@ -79,8 +78,7 @@ static void test_range_elsewhere(void **state)
 static void test_ranges_as_text(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"tcp:h:0-5", "tcp:h:5-4",     "tcp:h:5-",
-                                      "tcp:h:-5",  "tcp:h:5-65536", "tcp:h:5-6-7"};
+    static const char *const bad[] = {"tcp:h:0-5", "tcp:h:5-4", "tcp:h:5-", "tcp:h:-5", "tcp:h:5-65536", "tcp:h:5-6-7"};
     tqi_net_endpoint endpoint;
     char text[TQI_NET_ENDPOINT_MAX];
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -104,10 +102,11 @@ static void test_both_kinds(void **state)
     tq_error err = {0};
     int fd = -1, second = -1;
     assert_int_equal(tqi_net_listen("tcp:[::]:0", &fd, bound, sizeof bound, &err), TQ_OK);
-    struct sockaddr_in to = {.sin_family = AF_INET,
-                             .sin_port =
-                                 htons((uint16_t)strtoul(strrchr(bound, ':') + 1, NULL, 10)),
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct sockaddr_in to = {
+        .sin_family = AF_INET,
+        .sin_port = htons((uint16_t)strtoul(strrchr(bound, ':') + 1, NULL, 10)),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
+    };
     int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(client, (const struct sockaddr *)&to, sizeof to), 0);
     close(client);
@@ -158,10 +157,8 @@ static bool reach_alone(void)
     bool alone = true;
     assert_int_equal(getifaddrs(&list), 0);
     for (const struct ifaddrs *at = list; at; at = at->ifa_next) {
-        alone =
-            alone && (!at->ifa_addr || (at->ifa_flags & IFF_LOOPBACK) != 0 ||
-                      (at->ifa_flags & IFF_UP) == 0 ||
-                      (at->ifa_addr->sa_family != AF_INET && at->ifa_addr->sa_family != AF_INET6));
+        alone = alone && (!at->ifa_addr || (at->ifa_flags & IFF_LOOPBACK) != 0 || (at->ifa_flags & IFF_UP) == 0 ||
+                          (at->ifa_addr->sa_family != AF_INET && at->ifa_addr->sa_family != AF_INET6));
     }
     freeifaddrs(list);
     return alone;
@@ -183,8 +180,7 @@ static void test_towards(void **state)
     assert_int_equal(tqi_net_address_towards("tcp:[::1]:7", &reach, &elsewhere, &err), TQ_OK);
     assert_false(elsewhere);
     assert_string_equal(reach.host, "::1");
-    assert_int_equal(tqi_net_address_towards("tcp:no-such-host.invalid:7", &reach, &elsewhere, &err),
-                     TQ_EIO);
+    assert_int_equal(tqi_net_address_towards("tcp:no-such-host.invalid:7", &reach, &elsewhere, &err), TQ_EIO);
     assert_non_null(strstr(err.message, "no-such-host.invalid"));
     assert_int_equal(tqi_net_address_towards("what", &reach, &elsewhere, &err), TQ_EINVAL);
 }
@@ -226,15 +222,13 @@ static void test_advertise(void **state)
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         char text[TQI_NET_ENDPOINT_MAX];
-        assert_int_equal(tqi_net_endpoint_advertise(cases[i].bound, cases[i].host,
-                                                cases[i].v6_only ? &v6 : &both, text, sizeof text,
-                                                NULL),
+        assert_int_equal(tqi_net_endpoint_advertise(cases[i].bound, cases[i].host, cases[i].v6_only ? &v6 : &both, text,
+                                                    sizeof text, NULL),
                          TQ_OK);
         assert_string_equal(text, cases[i].text);
     }
     char small[8];
-    assert_int_equal(
-        tqi_net_endpoint_advertise("tcp:0.0.0.0:7", NULL, &both, small, sizeof small, NULL), TQ_ENAME);
+    assert_int_equal(tqi_net_endpoint_advertise("tcp:0.0.0.0:7", NULL, &both, small, sizeof small, NULL), TQ_ENAME);
 }
 
 /* A range is no place to connect to. */

@@ -6,8 +6,8 @@
 #include "base/error.h"
 #include "base/limits.h"
 
-/* Requests that give something back and have an empty reply.  A client at its limits may still send these, up to twice the
- * limit; otherwise it could never release what it holds. */
+/* Requests that give something back and have an empty reply. A client at its limits may still send these, up to twice
+ * the limit; otherwise it could never release what it holds. */
 static bool admit_gives_back(uint16_t kind)
 {
     switch (kind) {
@@ -30,8 +30,7 @@ static bool admit_gives_back(uint16_t kind)
 static int admit_all_waiting(const tqi_net_session *session, uint64_t times, tq_error *err)
 {
     const tqi_net_server *server = session->server;
-    if (server->running_bytes / times <= tqi_limits.all_waiting_bytes ||
-        session->running_bytes / times <= ADMIT_FLOOR) {
+    if (server->running_bytes / times <= tqi_limits.all_waiting_bytes || session->running_bytes / times <= ADMIT_FLOOR) {
         return TQ_OK;
     }
     tqi_limit_reached(TQI_LIMIT_all_waiting_bytes);
@@ -40,8 +39,7 @@ static int admit_all_waiting(const tqi_net_session *session, uint64_t times, tq_
                          "which is more than %llu (limits.all_waiting_bytes): let some end first, "
                          "or start the system with more",
                          session->name, (unsigned long long)session->running_bytes,
-                         (unsigned long long)server->running_bytes,
-                         (unsigned long long)tqi_limits.all_waiting_bytes);
+                         (unsigned long long)server->running_bytes, (unsigned long long)tqi_limits.all_waiting_bytes);
 }
 
 static int admit_waiting(const tqi_net_session *session, uint64_t times, tq_error *err)
@@ -51,13 +49,12 @@ static int admit_waiting(const tqi_net_session *session, uint64_t times, tq_erro
         return TQ_OK;
     }
     tqi_limit_reached(many ? TQI_LIMIT_waiting : TQI_LIMIT_waiting_bytes);
-    return tqi_error_set(
-        err, TQ_EINVAL,
-        "session '%s' has %zu requests of %llu bytes that wait, at most "
-        "%llu of %llu may (limits.waiting, limits.waiting_bytes): let some end first, or start the "
-        "system with larger limits",
-        session->name, session->running, (unsigned long long)session->running_bytes,
-        (unsigned long long)tqi_limits.waiting, (unsigned long long)tqi_limits.waiting_bytes);
+    return tqi_error_set(err, TQ_EINVAL,
+                         "session '%s' has %zu requests of %llu bytes that wait, at most "
+                         "%llu of %llu may (limits.waiting, limits.waiting_bytes): let some end first, or start the "
+                         "system with larger limits",
+                         session->name, session->running, (unsigned long long)session->running_bytes,
+                         (unsigned long long)tqi_limits.waiting, (unsigned long long)tqi_limits.waiting_bytes);
 }
 
 static int admit_kept(const tqi_net_session *session, bool back, uint64_t times, tq_error *err)
@@ -73,8 +70,7 @@ static int admit_kept(const tqi_net_session *session, bool back, uint64_t times,
                          "%llu of %llu may be kept (limits.kept_replies, limits.kept_reply_bytes): "
                          "acknowledge them",
                          session->name, session->kept, (unsigned long long)session->kept_bytes,
-                         (unsigned long long)tqi_limits.kept_replies,
-                         (unsigned long long)tqi_limits.kept_reply_bytes);
+                         (unsigned long long)tqi_limits.kept_replies, (unsigned long long)tqi_limits.kept_reply_bytes);
 }
 
 int tqi_net_session_admit(const tqi_net_session *session, uint16_t kind, bool keep, tq_error *err)

@@ -27,11 +27,10 @@ void tqi_net_token_warn(const char *what, const tqi_net_token *token)
     static atomic_flag said = ATOMIC_FLAG_INIT;
 
     if (token->size < AUTH_TOKEN_LEAST && !atomic_flag_test_and_set(&said)) {
-        tqi_log(
-            TQI_WARN, "auth",
-            "%s has %zu bytes; fewer than %d can be guessed, and whoever knows the token can read "
-            "and clear everything: make one with `openssl rand -hex 32`",
-            what, token->size, AUTH_TOKEN_LEAST);
+        tqi_log(TQI_WARN, "auth",
+                "%s has %zu bytes; fewer than %d can be guessed, and whoever knows the token can read "
+                "and clear everything: make one with `openssl rand -hex 32`",
+                what, token->size, AUTH_TOKEN_LEAST);
     }
 }
 
@@ -41,13 +40,12 @@ static void auth_warn_mode(const char *path, int fd)
     static atomic_flag said = ATOMIC_FLAG_INIT;
     struct stat status;
 
-    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) &&
-        (status.st_mode & (S_IRGRP | S_IROTH)) && !atomic_flag_test_and_set(&said)) {
-        tqi_log(
-            TQI_WARN, "auth",
-            "token file '%s' can be read by other users (mode %04o): chmod 600 it, and make a new "
-            "token if others may have read it",
-            path, (unsigned)status.st_mode & 07777);
+    if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode) && (status.st_mode & (S_IRGRP | S_IROTH)) &&
+        !atomic_flag_test_and_set(&said)) {
+        tqi_log(TQI_WARN, "auth",
+                "token file '%s' can be read by other users (mode %04o): chmod 600 it, and make a new "
+                "token if others may have read it",
+                path, (unsigned)status.st_mode & 07777);
     }
 }
 
@@ -57,11 +55,10 @@ int tqi_net_token_load(const char *path, tqi_net_token *token, tq_error *err)
     char what[330];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) {
-        return tqi_error_set(
-            err, TQ_EAUTH,
-            "token file '%s' cannot be opened: %s; a system's is the file token in its "
-            "runtime directory",
-            path, strerror_r(errno, reason, sizeof reason));
+        return tqi_error_set(err, TQ_EAUTH,
+                             "token file '%s' cannot be opened: %s; a system's is the file token in its "
+                             "runtime directory",
+                             path, strerror_r(errno, reason, sizeof reason));
     }
     auth_warn_mode(path, fd);
     /* Room for white space after the longest token, which an editor may have added. */
@@ -103,8 +100,8 @@ int tqi_net_token_load(const char *path, tqi_net_token *token, tq_error *err)
 }
 
 int tqi_net_auth_proof(const tqi_net_token *token, const char *role, const uint8_t first[TQI_NET_NONCE],
-                   const uint8_t second[TQI_NET_NONCE], const uint8_t session[TQI_NET_SESSION_ID],
-                   uint8_t proof[TQI_NET_PROOF])
+                       const uint8_t second[TQI_NET_NONCE], const uint8_t session[TQI_NET_SESSION_ID],
+                       uint8_t proof[TQI_NET_PROOF])
 {
     uint8_t text[16 + 2 * TQI_NET_NONCE + TQI_NET_SESSION_ID];
     size_t size = strlen(role);
@@ -116,8 +113,7 @@ int tqi_net_auth_proof(const tqi_net_token *token, const char *role, const uint8
     memcpy(text + size, session, TQI_NET_SESSION_ID);
     size += TQI_NET_SESSION_ID;
     unsigned int length = 0;
-    if (!HMAC(EVP_sha256(), token->bytes, (int)token->size, text, size, proof, &length) ||
-        length != TQI_NET_PROOF) {
+    if (!HMAC(EVP_sha256(), token->bytes, (int)token->size, text, size, proof, &length) || length != TQI_NET_PROOF) {
         return TQ_EINTERNAL;
     }
     return TQ_OK;

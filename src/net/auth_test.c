@@ -234,8 +234,7 @@ static void later_start(later_server *later, const char *endpoint, const void *b
     later->bytes = bytes;
     later->size = size;
     assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
-    assert_int_equal(tqi_net_endpoint_listen(&parsed, &later->fd, NULL, bound, sizeof bound, NULL),
-                     TQ_OK);
+    assert_int_equal(tqi_net_endpoint_listen(&parsed, &later->fd, NULL, bound, sizeof bound, NULL), TQ_OK);
     uv_poll_init(&testing_loop, &later->poll, later->fd);
     later->poll.data = later;
     uv_poll_start(&later->poll, UV_READABLE, later_on_accept);
@@ -427,19 +426,10 @@ static void test_malformed_after_login(void **state)
 {
     (void)state;
     static const tqi_frame frames[] = {
-        {.version = TQI_PROTOCOL_VERSION,
-         .kind = TQI_RESERVE,
-         .request = 1,
-         .body = TQI_FRAME_BODY_MAX + 1},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 1, .body = TQI_FRAME_BODY_MAX + 1},
         {.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 0},
-        {.version = TQI_PROTOCOL_VERSION,
-         .kind = TQI_RESERVE,
-         .request = 1,
-         .flags = TQI_FRAME_REPLY},
-        {.version = TQI_PROTOCOL_VERSION,
-         .kind = TQI_RESERVE,
-         .request = 1,
-         .flags = 1u << TQI_FRAME_FDS_SHIFT},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 1, .flags = TQI_FRAME_REPLY},
+        {.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 1, .flags = 1u << TQI_FRAME_FDS_SHIFT},
         {.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 1, .body = 3},
         {.version = TQI_PROTOCOL_VERSION, .kind = TQI_CANCEL, .body = 2},
         {.version = TQI_PROTOCOL_VERSION, .kind = TQI_ACK, .payload = 5},
@@ -488,10 +478,7 @@ static void test_unknown_kind(void **state)
     testing_raw_login(&raw);
     uint8_t payload[100] = {0};
     testing_raw_frame(
-        &raw,
-        &(tqi_frame){
-            .version = TQI_PROTOCOL_VERSION, .kind = 999, .request = 1, .payload = sizeof payload},
-        NULL);
+        &raw, &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = 999, .request = 1, .payload = sizeof payload}, NULL);
     testing_raw_send(&raw, payload, sizeof payload);
     testing_until(&raw.size, TQI_FRAME_HEADER + 4);
     tqi_frame reply;
@@ -499,10 +486,8 @@ static void test_unknown_kind(void **state)
     assert_int_equal(reply.kind, TQI_FAILED);
     assert_int_equal(reply.request, 1);
     raw.size = 0;
-    testing_raw_frame(
-        &raw,
-        &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 2, .ack = 2},
-        NULL);
+    testing_raw_frame(&raw, &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 2, .ack = 2},
+                      NULL);
     testing_until(&raw.size, TQI_FRAME_HEADER);
     assert_int_equal(tqi_frame_decode(raw.bytes, &reply, NULL), TQ_OK);
     assert_int_equal(reply.kind, TQI_RESERVE);

@@ -1,8 +1,8 @@
 /*
- * call.c - one request in flight: started, resent whenever the connection breaks, and completed exactly once.  A call lives
- * until its answer has arrived.  If it ends early (deadline) after it was sent, a KEEP call stays as an orphan: its request
- * may have been executed, so it is resent after a reconnect like any other, the owner's orphan function undoes its answer,
- * and only then does the acknowledgement pass it.
+ * call.c - one request in flight: started, resent whenever the connection breaks, and completed exactly once. A call
+ * lives until its answer has arrived. If it ends early (deadline) after it was sent, a KEEP call stays as an orphan:
+ * its request may have been executed, so it is resent after a reconnect like any other, the owner's orphan function
+ * undoes its answer, and only then does the acknowledgement pass it.
  */
 #include "net/calling.h"
 
@@ -65,7 +65,7 @@ static void call_free(tqi_net_call *call)
     free(call);
 }
 
-/* Ends a call with an error.  It is unlinked first; its memory is freed after done. */
+/* Ends a call with an error. It is unlinked first; its memory is freed after done. */
 static void call_fail(tqi_net_call *call, const tq_error *why)
 {
     call_unlist(call);
@@ -77,10 +77,10 @@ static void call_fail(tqi_net_call *call, const tq_error *why)
     call_free(call);
 }
 
-/* ---------------------------------------------------------------------------------------------------- start */
+/* --- start ---------------------------------------------------------------- */
 
-static int call_check(const tqi_net_channel *channel, const tqi_net_call_args *args,
-                      const tqi_method *method, tq_error *err)
+static int call_check(const tqi_net_channel *channel, const tqi_net_call_args *args, const tqi_method *method,
+                      tq_error *err)
 {
     if (channel->state == TQI_NET_CHANNEL_CLOSED) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
@@ -90,8 +90,7 @@ static int call_check(const tqi_net_channel *channel, const tqi_net_call_args *a
     }
     size_t size = protobuf_c_message_get_packed_size(args->message);
     if (size > TQI_FRAME_BODY_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "a %s of %zu bytes is too large, at most %u are allowed", method->name,
+        return tqi_error_set(err, TQ_EINVAL, "a %s of %zu bytes is too large, at most %u are allowed", method->name,
                              size, (unsigned)TQI_FRAME_BODY_MAX);
     }
     return TQ_OK;
@@ -172,7 +171,7 @@ nomem:
     return tqi_error_nomem(err, "a request");
 }
 
-/* --------------------------------------------------------------------------------------------------- cancel */
+/* --- cancel --------------------------------------------------------------- */
 
 void tqi_net_call_cancel(tqi_net_call *call)
 {
@@ -201,14 +200,13 @@ void tqi_net_call_end_cancelled(tqi_net_connector *connector)
         connector->flusher.called_out = true;
         DL_DELETE2(connector->ending, call, ending_prev, ending_next);
         tq_error err;
-        tqi_error_set(&err, TQ_ECANCELED, "%s was cancelled before it was sent",
-                      call->method->name);
+        tqi_error_set(&err, TQ_ECANCELED, "%s was cancelled before it was sent", call->method->name);
         call_fail(call, &err);
         tqi_net_channel_settle(channel);
     }
 }
 
-/* ------------------------------------------------------------------------------------------ end of the calls */
+/* --- end of the calls ----------------------------------------------------- */
 
 /* Makes the frame of a call that ends early independent of the owner's memory. */
 static void call_own_payload(tqi_net_call *call)
@@ -259,8 +257,8 @@ static void call_timeout(tqi_net_call *call)
     tqi_net_channel *channel = call->channel;
     tq_error err;
     if (channel->state == TQI_NET_CHANNEL_OPEN) {
-        tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before %s answered (%s)",
-                      channel->endpoint, call->method->name);
+        tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before %s answered (%s)", channel->endpoint,
+                      call->method->name);
     } else {
         char since[48] = "";
         if (channel->failing_since) {
@@ -268,9 +266,7 @@ static void call_timeout(tqi_net_call *call)
                      (double)(tqi_now() - channel->failing_since) / 1e9);
         }
         tqi_error_set(&err, TQ_EUNREACHABLE, "%s cannot be reached: %s%s", channel->endpoint,
-                      channel->reason.code != TQ_OK ? channel->reason.message
-                                                    : "no connection was made in time",
-                      since);
+                      channel->reason.code != TQ_OK ? channel->reason.message : "no connection was made in time", since);
     }
     if (call->tx->touched) {
         call_abandon(call, &err);
@@ -303,8 +299,7 @@ void tqi_net_call_give_up(tqi_net_channel *channel, const tq_error *why)
         /* From the start again after each: its callback may end any other. */
         found = false;
         tqi_net_call *call;
-        for (call = channel->calls; call && call_before(call->number, limit);
-             call = call->hh.next) {
+        for (call = channel->calls; call && call_before(call->number, limit); call = call->hh.next) {
             if (!call->ended || !call_may_be_kept(call)) {
                 found = true;
                 break;
@@ -341,8 +336,7 @@ void tqi_net_call_stale(tqi_net_channel *channel, bool another)
         tqi_error_set(&err, TQ_ESTALE,
                       "%s at %s was restarted%s%s: what was stored before that is gone; put, claim "
                       "or resolve the samples again",
-                      channel->primary ? "the controller" : "the server", channel->endpoint,
-                      at[0] ? " at " : "", at);
+                      channel->primary ? "the controller" : "the server", channel->endpoint, at[0] ? " at " : "", at);
     } else {
         tqi_error_set(&err, TQ_ESTALE,
                       "%s does not know this client any more: it did not hear of it for its grace "
@@ -354,8 +348,7 @@ void tqi_net_call_stale(tqi_net_channel *channel, bool another)
         /* From the start again after each: its callback may end any other. */
         found = false;
         tqi_net_call *call;
-        for (call = channel->calls; call && call_before(call->number, limit);
-             call = call->hh.next) {
+        for (call = channel->calls; call && call_before(call->number, limit); call = call->hh.next) {
             if (call->method->keep && call->tx->touched) {
                 found = true;
                 call_fail(call, &err);

@@ -1,5 +1,6 @@
 /*
- * call_test.c - how calls end early: cancelled, past the deadline, or with no server; and what happens to their answers.
+ * call_test.c - how calls end early: cancelled, past the deadline, or with no server; and what happens to their
+ * answers.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,7 +187,8 @@ static void test_orphan(void **state)
     assert_int_equal(call.orphans_freed, 1);
 }
 
-/* The same, but the connection breaks while the answer is in flight: the kept reply is fetched so that it can be undone. */
+/* The same, but the connection breaks while the answer is in flight: the kept reply is fetched so that it can be
+ * undone. */
 static void test_orphan_resumed(void **state)
 {
     (void)state;
@@ -465,10 +467,8 @@ static void test_nobody_there(void **state)
     assert_int_equal(call.status, TQ_EUNREACHABLE);
     assert_non_null(strstr(call.error.message, endpoint));
     /* Of the one that was tried last. */
-    const char *refused =
-        strstr(call.error.message, "tcp:127.0.0.1:1: connect: Connection refused");
-    const char *missing =
-        strstr(call.error.message, "unix:/nonexistent/tq.sock: connect: No such file or directory");
+    const char *refused = strstr(call.error.message, "tcp:127.0.0.1:1: connect: Connection refused");
+    const char *missing = strstr(call.error.message, "unix:/nonexistent/tq.sock: connect: No such file or directory");
     assert_true((refused != NULL) != (missing != NULL));
     tqi_net_channel_unref(nowhere);
 }
@@ -477,8 +477,7 @@ static void test_second_endpoint(void **state)
 {
     (void)state;
     char endpoint[700];
-    snprintf(endpoint, sizeof endpoint, "unix:/nonexistent/tq.sock,tcp:localhost:1,%s",
-             server.endpoint);
+    snprintf(endpoint, sizeof endpoint, "unix:/nonexistent/tq.sock,tcp:localhost:1,%s", server.endpoint);
     tqi_net_connector *own = testing_connector(&testing_token, 0);
     tqi_net_channel *list = testing_channel(own, endpoint);
     testing_call call = {0};
@@ -494,8 +493,7 @@ static void test_closed_client(void **state)
     (void)state;
     for (int rounds = 0; rounds < 20; rounds++) {
         tqi_net_connector *own = testing_connector(&testing_token, 0);
-        tqi_net_channel *unreachable =
-            testing_channel(own, rounds % 2 ? "tcp:localhost:1" : server.endpoint);
+        tqi_net_channel *unreachable = testing_channel(own, rounds % 2 ? "tcp:localhost:1" : server.endpoint);
         testing_call call = {0};
         testing_claim(unreachable, &call, false, -1);
         for (int i = 0; i < rounds / 2; i++) {
@@ -507,7 +505,7 @@ static void test_closed_client(void **state)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------- deadlines */
+/* --- deadlines ------------------------------------------------------------ */
 
 static void test_many_deadlines(void **state)
 {

@@ -1,7 +1,7 @@
 /*
- * calling.h - shared by the client's files: connector.c (identity, start and shutdown, fork), channel.c (its life cycle and
- * connections), ends.c (servers that are gone, and how the client knows), dial.c (resolve and connect), greet.c (handshake),
- * call.c (requests), reply.c (their answers).
+ * calling.h - shared by the client's files: connector.c (identity, start and shutdown, fork), channel.c (its life
+ * cycle and connections), ends.c (servers that are gone, and how the client knows), dial.c (resolve and connect),
+ * greet.c (handshake), call.c (requests), reply.c (their answers).
  */
 #ifndef TQI_NET_CALLING_H
 #define TQI_NET_CALLING_H
@@ -18,8 +18,8 @@
 #define TQI_NET_GOODBYE_MS  200          /* to send what is queued when closing */
 #define TQI_NET_PATIENCE_NS 2000000000u  /* without any connection; then it logs whom it waits for */
 #define TQI_NET_SAY_NS      30000000000u /* and again, while that goes on */
-/* Nobody has listened at an address of this machine for this long: it is given up.  A controller may be restarted; what a
- * storage unit held is gone in any case, and the controller knows the other units. */
+/* Nobody has listened at an address of this machine for this long: it is given up. A controller may be restarted; what
+ * a storage unit held is gone in any case, and the controller knows the other units. */
 #define TQI_NET_REFUSED_NS      UINT64_C(5000000000)
 #define TQI_NET_REFUSED_UNIT_NS UINT64_C(500000000)
 #define TQI_NET_GONE_ATTEMPT_MS 1000 /* to connect to a server that has ended */
@@ -37,7 +37,7 @@ typedef struct tqi_net_fd_chunk tqi_net_fd_chunk;
 typedef struct tqi_net_resolve tqi_net_resolve;
 typedef struct tqi_net_open_fn tqi_net_open_fn;
 
-/* Sockets of the process.  The list can be read after a fork at any moment, because chunks are only ever added. */
+/* Sockets of the process. The list can be read after a fork at any moment, because chunks are only ever added. */
 struct tqi_net_fd_chunk {
     atomic_int fds[64]; /* -1: free */
     _Atomic(tqi_net_fd_chunk *) next;
@@ -54,8 +54,8 @@ struct tqi_net_connector {
     uint64_t first_request;
     tqi_net_flusher flusher;
     tqi_net_channel *channels;
-    tqi_net_call *ending;    /* cancelled before they were sent; they end when the loop is about to
-                         wait */
+    /* cancelled before they were sent; they end when the loop is about to wait */
+    tqi_net_call *ending;
     bool acks_due;       /* a channel may have ack_due */
     uint64_t crowded_at; /* when a server last said that it is crowded; 0: never */
     tqi_net_fd_chunk fds;
@@ -98,11 +98,11 @@ struct tqi_net_channel {
     tqi_net_endpoint *endpoints;
     size_t n_endpoints, at; /* the one tried now */
     uint64_t server;        /* the only one it is for, 0 = any */
-    bool primary;           /* the connector's first channel: if its server ends, the system has
-                               ended */
-    bool parkable;          /* its server may ask for the connection */
-    bool unwanted;          /* without calls it does not reconnect when the connection is lost */
-    bool other;             /* in this round of the list, an endpoint belonged to another server */
+    /* the connector's first channel: if its server ends, the system has ended */
+    bool primary;
+    bool parkable; /* its server may ask for the connection */
+    bool unwanted; /* without calls it does not reconnect when the connection is lost */
+    bool other;    /* in this round of the list, an endpoint belonged to another server */
     int refs;
     int state;
     tqi_net_conn *conn;
@@ -111,13 +111,12 @@ struct tqi_net_channel {
     uint64_t instance; /* of the session at the server */
     uint64_t lost_at;  /* when an established connection was lost; 0 = connected, or never was */
     uint64_t opened_at;
-    uint64_t
-        failing_since; /* of the first failed round of attempts; 0: none has failed since it was
-                          last open */
-    uint64_t refused_since; /* since when all of them found nobody listening; 0: not the case */
-    uint64_t told_at;       /* when it last logged which server it is waiting for; 0: not yet */
+    /* of the first failed round of attempts; 0: none has failed since it was last open */
+    uint64_t failing_since;
+    uint64_t refused_since;        /* since when all of them found nobody listening; 0: not the case */
+    uint64_t told_at;              /* when it last logged which server it is waiting for; 0: not yet */
     bool all_refused, all_unknown; /* in this round of the list, so far */
-    tqi_net_failure failure;           /* of the current attempt */
+    tqi_net_failure failure;       /* of the current attempt */
     struct sockaddr_storage dialed;
     bool told_other;     /* it was logged that an endpoint belongs to somebody else */
     size_t connected_at; /* endpoint of the last connection, counted from 1; 0: none yet */
@@ -125,8 +124,8 @@ struct tqi_net_channel {
     /* the server, as it claims */
     char system[TQI_NET_SYSTEM_MAX];
     int64_t started_us;
-    char challenge_system[TQI_NET_SYSTEM_MAX]; /* of the server that answers now, before either side is
-                                              trusted */
+    /* of the server that answers now, before either side is trusted */
+    char challenge_system[TQI_NET_SYSTEM_MAX];
     int64_t challenge_started_us;
     Tq__Goodbye *goodbye; /* that is being received */
     bool restarting;      /* it announced a restart */
@@ -159,8 +158,8 @@ struct tqi_net_channel {
     size_t n_keeps;
     tqi_heap deadlines;
     uint64_t ack_sent;
-    uint64_t arrived;       /* answers to KEEP calls since the server was last told which calls are
-                         waiting */
+    /* answers to KEEP calls since the server was last told which calls are waiting */
+    uint64_t arrived;
     uint64_t arrived_bytes; /* of these */
     bool ack_due;
     bool ack_hold; /* frames queued in this round must not carry the new ack */
@@ -204,7 +203,7 @@ void tqi_net_connector_part_closed(tqi_net_connector *connector);
 void tqi_net_channel_failed(tqi_net_channel *channel, const tq_error *why);
 /* Drops the connection, or the attempt. */
 void tqi_net_channel_drop(tqi_net_channel *channel);
-/* Retrying would not help: all calls end with the error.  The next call connects again. */
+/* Retrying would not help: all calls end with the error. The next call connects again. */
 void tqi_net_channel_fatal(tqi_net_channel *channel, const tq_error *why);
 /* The same, with a complete error. */
 void tqi_net_channel_fatal_as(tqi_net_channel *channel, const tq_error *why);
@@ -218,8 +217,7 @@ void tqi_net_channel_close(tqi_net_channel *channel);
 void tqi_net_channel_arm_deadline(tqi_net_channel *channel);
 /* acks.c: an answer that the server keeps has arrived and is about to be delivered. */
 void tqi_net_channel_arrived(const tqi_net_call *call);
-void tqi_net_channel_send(tqi_net_channel *channel, uint16_t kind, uint64_t ack,
-                      const ProtobufCMessage *message);
+void tqi_net_channel_send(tqi_net_channel *channel, uint16_t kind, uint64_t ack, const ProtobufCMessage *message);
 void tqi_net_channel_send_control(tqi_net_channel *channel, uint16_t kind, const ProtobufCMessage *message);
 void tqi_net_channel_send_ack(tqi_net_channel *channel);
 /* The same; `last_time`: also names the waiting calls, however few replies came after them. */
@@ -231,14 +229,14 @@ void tqi_net_channel_broken(tqi_net_conn *conn, const tq_error *err);
 /* ends.c */
 /* The server has sent a Goodbye; the frame is in channel->goodbye. */
 void tqi_net_channel_goodbye(tqi_net_channel *channel);
-/* A server with another token answers where this channel was connected, so its system has ended.  False: it was never
+/* A server with another token answers where this channel was connected, so its system has ended. False: it was never
  * connected. */
 bool tqi_net_channel_replaced(tqi_net_channel *channel);
-/* Records what a failed attempt says about the server.  Called before the next attempt of the round begins. */
+/* Records what a failed attempt says about the server. Called before the next attempt of the round begins. */
 void tqi_net_channel_note_failure(tqi_net_channel *channel);
 /* connect() has failed with that number. */
 void tqi_net_channel_refused(tqi_net_channel *channel, int errnum);
-/* All endpoints of the list have failed.  True: given up, and all calls have ended. */
+/* All endpoints of the list have failed. True: given up, and all calls have ended. */
 bool tqi_net_channel_give_up(tqi_net_channel *channel);
 /* It is open again. */
 void tqi_net_channel_back(tqi_net_channel *channel);
@@ -251,8 +249,7 @@ void tqi_net_dial_stop(tqi_net_channel *channel);
 
 /* greet.c */
 int tqi_net_client_handshake_head(const tqi_frame *frame, tq_error *err);
-int tqi_net_client_handshake_body(tqi_net_channel *channel, const tqi_frame *frame, const uint8_t *body,
-                   tq_error *err);
+int tqi_net_client_handshake_body(tqi_net_channel *channel, const tqi_frame *frame, const uint8_t *body, tq_error *err);
 
 /* reply.c */
 extern const tqi_net_conn_ops tqi_net_channel_ops;
@@ -263,8 +260,8 @@ uint64_t tqi_net_call_ack(const tqi_net_channel *channel);
 void tqi_net_call_resend(tqi_net_channel *channel);
 /* KEEP calls that an earlier session had sent end with TQ_ESTALE; another: the server is a different run, too. */
 void tqi_net_call_stale(tqi_net_channel *channel, bool another);
-/* The connection is gone and no other will be tried: ends the calls that were started before this.  KEEP calls that had been
- * sent stay as orphans: the acknowledgement must not pass an answer that nobody received. */
+/* The connection is gone and no other will be tried: ends the calls that were started before this. KEEP calls that had
+ * been sent stay as orphans: the acknowledgement must not pass an answer that nobody received. */
 void tqi_net_call_give_up(tqi_net_channel *channel, const tq_error *why);
 /* Ends every call that was started before this, including orphans. */
 void tqi_net_call_end_all(tqi_net_channel *channel, const tq_error *why);

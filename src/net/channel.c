@@ -1,7 +1,7 @@
 /*
- * channel.c - a channel: when it connects, what it does when that fails, and how it closes.  It connects at the first call.
- * Once it has been connected, and for as long as somebody holds it, it reconnects when the connection is lost, even without
- * calls: its session at the server must stay alive, and with it everything that depends on the session.
+ * channel.c - a channel: when it connects, what it does when that fails, and how it closes. It connects at the first
+ * call. Once it has been connected, and for as long as somebody holds it, it reconnects when the connection is lost,
+ * even without calls: its session at the server must stay alive, and with it everything that depends on the session.
  */
 #include "net/calling.h"
 
@@ -18,7 +18,7 @@
 static void channel_on_retry(uv_timer_t *timer);
 static void channel_on_deadline(uv_timer_t *timer);
 
-/* ---------------------------------------------------------------------------------------------- connecting */
+/* --- connecting ----------------------------------------------------------- */
 
 void tqi_net_channel_reset_rx(tqi_net_channel *channel)
 {
@@ -41,8 +41,8 @@ static bool channel_is_over(const tqi_net_channel *channel)
 
 static bool channel_wants_connection(const tqi_net_channel *channel)
 {
-    return channel->calls || (channel->refs > 0 && channel->epoch != 0 && !channel->unwanted &&
-                              !channel_is_over(channel));
+    return channel->calls ||
+           (channel->refs > 0 && channel->epoch != 0 && !channel->unwanted && !channel_is_over(channel));
 }
 
 /* For one attempt, in milliseconds. */
@@ -67,8 +67,8 @@ static void channel_remember(tqi_net_channel *channel, const tq_error *why)
     tqi_net_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
     tqi_error_set(&channel->reason, why->code, "%s: %s", name, why->message);
     if (channel->endpoints[channel->at].unix_socket) {
-        snprintf(channel->unix_failure, sizeof channel->unix_failure, "%.*s",
-                 (int)sizeof channel->unix_failure - 1, channel->reason.message);
+        snprintf(channel->unix_failure, sizeof channel->unix_failure, "%.*s", (int)sizeof channel->unix_failure - 1,
+                 channel->reason.message);
     }
 }
 
@@ -94,8 +94,7 @@ static void channel_pause(tqi_net_channel *channel)
     }
     channel->state = TQI_NET_CHANNEL_WAIT;
     /* Half of it is random, so that the clients of a restarted server do not all come at once. */
-    unsigned delay =
-        channel->backoff_ms / 2 + (unsigned)(tqi_random_id() % (channel->backoff_ms / 2 + 1));
+    unsigned delay = channel->backoff_ms / 2 + (unsigned)(tqi_random_id() % (channel->backoff_ms / 2 + 1));
     uv_timer_start(&channel->retry_timer, channel_on_retry, delay, 0);
     channel->backoff_ms *= 2;
     if (channel->backoff_ms > TQI_NET_BACKOFF_MAX_MS) {
@@ -110,12 +109,11 @@ void tqi_net_channel_failed(tqi_net_channel *channel, const tq_error *why)
     tqi_net_channel_drop(channel);
     tqi_net_connector_log(channel->connector, TQI_DEBUG, "%s", channel->reason.message);
     if (was_open) {
-        /* Logged once: further failed attempts only write to the debug log.  Not logged at all for a server that shut down
-         * in order. */
+        /* Logged once: further failed attempts only write to the debug log. Not logged at all for a server that shut
+         * down in order. */
         bool known = channel->restarting || channel->connector->ended.code != TQ_OK;
         tqi_net_connector_log(channel->connector, known ? TQI_INFO : TQI_WARN,
-                          "connection to %s lost, trying again: %s", channel->endpoint,
-                          channel->reason.message);
+                              "connection to %s lost, trying again: %s", channel->endpoint, channel->reason.message);
         channel->lost_at = tqi_now();
         if (tqi_now() - channel->opened_at > TQI_NET_BACKOFF_CALM_NS) {
             channel->backoff_ms = TQI_NET_BACKOFF_MIN_MS;
@@ -141,8 +139,7 @@ void tqi_net_channel_failed(tqi_net_channel *channel, const tq_error *why)
     if (channel->other) {
         /* The intended server may have been restarted, at these endpoints or at others: the channel's user finds out. */
         tq_error gone;
-        tqi_error_set(&gone, TQ_ESTALE, "another server of this system is at %s",
-                      channel->endpoint);
+        tqi_error_set(&gone, TQ_ESTALE, "another server of this system is at %s", channel->endpoint);
         tqi_net_channel_fatal(channel, &gone);
         return;
     }
@@ -169,7 +166,7 @@ void tqi_net_channel_fatal_as(tqi_net_channel *channel, const tq_error *why)
     tqi_net_channel_settle(channel);
 }
 
-/* The server has another version.  A header of ours goes back, so that its log, too, names both. */
+/* The server has another version. A header of ours goes back, so that its log, too, names both. */
 static void channel_tell_version(tqi_net_channel *channel)
 {
     tqi_net_conn *conn = channel->conn;
@@ -192,8 +189,7 @@ void tqi_net_channel_broken(tqi_net_conn *conn, const tq_error *err)
         tq_error why = {0};
         tqi_frame_version_error(&why, "the server", conn->frame.version, "this client");
         if (channel->told_version != conn->frame.version + 1) {
-            tqi_net_connector_log(channel->connector, TQI_WARN, "%s: %s", channel->endpoint,
-                              why.message);
+            tqi_net_connector_log(channel->connector, TQI_WARN, "%s: %s", channel->endpoint, why.message);
             channel->told_version = conn->frame.version + 1;
         }
         channel_tell_version(channel);
@@ -206,11 +202,11 @@ void tqi_net_channel_broken(tqi_net_conn *conn, const tq_error *err)
 static void channel_broken(tqi_net_channel *channel, const tq_error *err)
 {
     if (err->code == TQ_EAUTH || err->code == TQ_EVERSION) {
-        if (err->code == TQ_EAUTH && channel->connected_at == channel->at + 1 &&
-            tqi_net_channel_replaced(channel)) {
+        if (err->code == TQ_EAUTH && channel->connected_at == channel->at + 1 && tqi_net_channel_replaced(channel)) {
             return;
         }
-        /* A path or an address of another host may belong to somebody else here, who refuses us: the next one is tried. */
+        /* A path or an address of another host may belong to somebody else here, who refuses us: the next one is
+         * tried. */
         if (channel->state == TQI_NET_CHANNEL_OPEN || channel->at + 1 >= channel->n_endpoints) {
             tqi_net_channel_fatal(channel, err);
             return;
@@ -218,12 +214,12 @@ static void channel_broken(tqi_net_channel *channel, const tq_error *err)
         char name[TQI_NET_ENDPOINT_MAX];
         tqi_net_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
         tqi_net_connector_log(channel->connector, channel->told_other ? TQI_DEBUG : TQI_WARN,
-                          "%s: %s; trying the next of %s", name, err->message, channel->endpoint);
+                              "%s: %s; trying the next of %s", name, err->message, channel->endpoint);
         channel->told_other = true;
     }
     if (err->code == TQ_EPROTO) {
-        tqi_net_connector_log(channel->connector, TQI_WARN, "connection to %s closed: %s",
-                          channel->endpoint, err->message);
+        tqi_net_connector_log(channel->connector, TQI_WARN, "connection to %s closed: %s", channel->endpoint,
+                              err->message);
         if (++channel->proto_errors >= TQI_NET_PROTO_ERRORS) {
             tqi_net_channel_fatal(channel, err);
             return;
@@ -307,7 +303,7 @@ void tqi_net_channel_opened(tqi_net_channel *channel, uint64_t epoch, bool resum
     channel->state = TQI_NET_CHANNEL_OPEN;
     tqi_net_call_resend(channel);
     if (resumed) {
-        /* The last acknowledgement may have been lost.  It is queued after the requests, because one of them may undo an
+        /* The last acknowledgement may have been lost. It is queued after the requests, because one of them may undo an
          * answer. */
         channel->ack_sent = 0;
         channel->ack_hold = true;
@@ -323,7 +319,7 @@ void tqi_net_channel_opened(tqi_net_channel *channel, uint64_t epoch, bool resum
     }
 }
 
-/* ----------------------------------------------------------------------------------------------- deadlines */
+/* --- deadlines ------------------------------------------------------------ */
 
 void tqi_net_channel_arm_deadline(tqi_net_channel *channel)
 {
@@ -332,8 +328,8 @@ void tqi_net_channel_arm_deadline(tqi_net_channel *channel)
     }
     uint64_t now = tqi_now();
     uint64_t deadline = channel->deadlines.top->key;
-    uv_timer_start(&channel->deadline_timer, channel_on_deadline,
-                   deadline > now ? (deadline - now) / 1000000 + 1 : 0, 0);
+    uv_timer_start(&channel->deadline_timer, channel_on_deadline, deadline > now ? (deadline - now) / 1000000 + 1 : 0,
+                   0);
 }
 
 static void channel_on_deadline(uv_timer_t *timer)
@@ -345,7 +341,7 @@ static void channel_on_deadline(uv_timer_t *timer)
     }
 }
 
-/* ------------------------------------------------------------------------------------------- start and end */
+/* --- start and end -------------------------------------------------------- */
 
 static void channel_free(tqi_net_channel *channel)
 {
@@ -367,14 +363,13 @@ static tqi_net_channel *channel_find(tqi_net_connector *connector, const char *e
     return NULL;
 }
 
-int tqi_net_channel_get(tqi_net_connector *connector, const char *endpoint, tqi_net_channel **out,
-                    tq_error *err)
+int tqi_net_channel_get(tqi_net_connector *connector, const char *endpoint, tqi_net_channel **out, tq_error *err)
 {
     return tqi_net_channel_get_server(connector, endpoint, 0, out, err);
 }
 
 int tqi_net_channel_get_server(tqi_net_connector *connector, const char *endpoint, uint64_t server,
-                           tqi_net_channel **out, tq_error *err)
+                               tqi_net_channel **out, tq_error *err)
 {
     if (connector->closing) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
@@ -495,8 +490,7 @@ void tqi_net_channel_close(tqi_net_channel *channel)
 }
 
 void tqi_net_channel_on_open(tqi_net_channel *channel,
-                         void (*fn)(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg),
-                         void *arg)
+                             void (*fn)(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg)
 {
     size_t i = 0;
     while (i < channel->n_on_open && channel->on_open[i].arg != arg) {
@@ -509,10 +503,9 @@ void tqi_net_channel_on_open(tqi_net_channel *channel,
         return;
     }
     if (i == channel->n_on_open) {
-        if (tqi_grow(&channel->on_open, &channel->cap_on_open, i + 1, sizeof *channel->on_open) !=
-            TQ_OK) {
+        if (tqi_grow(&channel->on_open, &channel->cap_on_open, i + 1, sizeof *channel->on_open) != TQ_OK) {
             tqi_net_connector_log(channel->connector, TQI_ERROR, "out of memory for a callback of %s",
-                              channel->endpoint);
+                                  channel->endpoint);
             return;
         }
         channel->n_on_open++;

@@ -16,9 +16,8 @@ int tqi_net_client_handshake_head(const tqi_frame *frame, tq_error *err)
 {
     if (frame->body > GREET_BODY_MAX || frame->payload > 0 ||
         (frame->kind != TQI_CHALLENGE && frame->kind != TQI_WELCOME && frame->kind != TQI_FAILED)) {
-        return tqi_error_set(
-            err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, in the handshake",
-            (unsigned)frame->kind, (unsigned)frame->body, (unsigned long long)frame->payload);
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, in the handshake",
+                             (unsigned)frame->kind, (unsigned)frame->body, (unsigned long long)frame->payload);
     }
     return TQ_OK;
 }
@@ -36,7 +35,7 @@ static int greet_challenge(tqi_net_channel *channel, const Tq__Challenge *challe
     tqi_random(channel->client_nonce, TQI_NET_NONCE);
     uint8_t proof[TQI_NET_PROOF];
     if (tqi_net_auth_proof(&connector->token, "tq-client", channel->server_nonce, channel->client_nonce,
-                       connector->session, proof) != TQ_OK) {
+                           connector->session, proof) != TQ_OK) {
         return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
     }
     Tq__Hello hello;
@@ -62,12 +61,11 @@ static int greet_welcome(tqi_net_channel *channel, const Tq__Welcome *welcome, t
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without a Challenge");
     }
     if (tqi_net_auth_proof(&connector->token, "tq-server", channel->client_nonce, channel->server_nonce,
-                       connector->session, proof) != TQ_OK) {
+                           connector->session, proof) != TQ_OK) {
         return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
     }
     if (welcome->proof.len != TQI_NET_PROOF || !tqi_net_auth_equal(proof, welcome->proof.data, TQI_NET_PROOF)) {
-        return tqi_error_set(err, TQ_EAUTH,
-                             "authentication failed: the server does not know the token");
+        return tqi_error_set(err, TQ_EAUTH, "authentication failed: the server does not know the token");
     }
     if (welcome->epoch == 0) {
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without an epoch");
@@ -88,8 +86,7 @@ static int greet_welcome(tqi_net_channel *channel, const Tq__Welcome *welcome, t
 
 int tqi_net_client_handshake_body(tqi_net_channel *channel, const tqi_frame *frame, const uint8_t *body, tq_error *err)
 {
-    const ProtobufCMessageDescriptor *type = frame->kind == TQI_CHALLENGE
-                                                 ? &tq__challenge__descriptor
+    const ProtobufCMessageDescriptor *type = frame->kind == TQI_CHALLENGE ? &tq__challenge__descriptor
                                              : frame->kind == TQI_WELCOME ? &tq__welcome__descriptor
                                                                           : &tq__error__descriptor;
     ProtobufCMessage *message = tqi_message_decode(type, body, frame->body, err);
@@ -107,8 +104,7 @@ int tqi_net_client_handshake_body(tqi_net_channel *channel, const tqi_frame *fra
         bool final = refused->code == TQ_EAUTH || refused->code == TQ_EVERSION;
         const char *file = refused->code == TQ_EAUTH ? channel->connector->token.file : "";
         rc = tqi_error_set(err, final ? refused->code : TQ_EIO, "%s%s%s%s", refused->message,
-                           file[0] ? " (the one that was used is of " : "", file,
-                           file[0] ? ")" : "");
+                           file[0] ? " (the one that was used is of " : "", file, file[0] ? ")" : "");
     }
     protobuf_c_message_free_unpacked(message, NULL);
     return rc;

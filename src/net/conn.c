@@ -74,7 +74,7 @@ void tqi_net_conn_arm(tqi_net_conn *conn)
 }
 
 int tqi_net_conn_open(uv_loop_t *loop, tqi_net_flusher *flusher, int fd, bool unix_socket, bool connecting,
-                  const tqi_net_conn_ops *ops, void *owner, tqi_net_conn **out, tq_error *err)
+                      const tqi_net_conn_ops *ops, void *owner, tqi_net_conn **out, tq_error *err)
 {
     tqi_net_conn *conn = calloc(1, sizeof *conn);
     if (!conn) {
@@ -83,8 +83,7 @@ int tqi_net_conn_open(uv_loop_t *loop, tqi_net_flusher *flusher, int fd, bool un
     int rc = uv_poll_init(loop, &conn->poll, fd);
     if (rc != 0) {
         free(conn);
-        return tqi_error_set(err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "cannot poll a socket: %s",
-                             uv_strerror(rc));
+        return tqi_error_set(err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "cannot poll a socket: %s", uv_strerror(rc));
     }
     conn->poll.data = conn;
     conn->ops = ops;
@@ -103,8 +102,7 @@ bool tqi_net_conn_stuffed(const tqi_net_conn *conn)
     /* A connection that cannot be written to is read, because reading shows that it has ended. */
     return conn->limited && !conn->tx_broken &&
            (conn->queued > tqi_limits.queued_replies ||
-            (conn->queued > CONN_QUEUED_FLOOR &&
-             conn->flusher->queued > tqi_limits.all_queued_replies));
+            (conn->queued > CONN_QUEUED_FLOOR && conn->flusher->queued > tqi_limits.all_queued_replies));
 }
 
 static void conn_take(tqi_net_conn *conn, size_t memory)
@@ -128,8 +126,7 @@ int tqi_net_conn_incoming(tqi_net_conn *conn, size_t memory, tq_error *err)
     }
     conn_take(conn, memory);
     /* A slow or stopped sender began before those that do finish, so the oldest is the one to close. */
-    while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges &&
-           flusher->larges->large_next) {
+    while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges && flusher->larges->large_next) {
         tqi_net_conn *oldest = flusher->larges;
         tqi_limit_reached(TQI_LIMIT_incoming_bytes);
         tq_error why;

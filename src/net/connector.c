@@ -24,8 +24,8 @@ static void connector_init_chunk(tqi_net_fd_chunk *chunk)
 }
 
 /*
- * A slot is filled after its socket was opened and emptied before it is closed: at worst, a fork in between leaves the child
- * one socket too many; it never makes the child close a socket of somebody else.
+ * A slot is filled after its socket was opened and emptied before it is closed: at worst, a fork in between leaves the
+ * child one socket too many; it never makes the child close a socket of somebody else.
  */
 atomic_int *tqi_net_connector_note_fd(tqi_net_connector *connector, int fd)
 {
@@ -93,15 +93,14 @@ static void connector_tick(void *owner)
 }
 
 int tqi_net_connector_alloc(uv_loop_t *loop, const tqi_net_connector_options *options, tqi_net_connector **out,
-                        tq_error *err)
+                            tq_error *err)
 {
     if (!options->token || options->token->size == 0) {
         return tqi_error_set(err, TQ_EINVAL, "a client needs a token");
     }
     const char *name = options->name ? options->name : "";
     if (strlen(name) > 255) {
-        return tqi_error_set(err, TQ_ENAME, "session name has %zu bytes, at most 255 are allowed",
-                             strlen(name));
+        return tqi_error_set(err, TQ_ENAME, "session name has %zu bytes, at most 255 are allowed", strlen(name));
     }
     tqi_net_connector *connector = calloc(1, sizeof *connector);
     if (!connector) {

@@ -1,8 +1,9 @@
 /*
- * crowd.c - connections in the handshake: how many there may be, and which are closed to make room (see serving.h).  A
- * stranger can open connections and send nothing.  If a server then stopped accepting, no client could connect; so the
- * server keeps accepting, and closes the connections that have been silent longest.  It does not close those of this user's
- * own processes: each would be reopened, and the handshakes of thousands of honest clients on busy cores do take seconds.
+ * crowd.c - connections in the handshake: how many there may be, and which are closed to make room (see serving.h). A
+ * stranger can open connections and send nothing. If a server then stopped accepting, no client could connect; so the
+ * server keeps accepting, and closes the connections that have been silent longest. It does not close those of this
+ * user's own processes: each would be reopened, and the handshakes of thousands of honest clients on busy cores do
+ * take seconds.
  */
 #include "net/serving.h"
 
@@ -16,7 +17,7 @@
 #include "base/clock.h"
 #include "base/limits.h"
 
-/* Number of servers in this process, which share its descriptors.  Only used to compute a size: relaxed. */
+/* Number of servers in this process, which share its descriptors. Only used to compute a size: relaxed. */
 static _Atomic int crowd_servers;
 
 void tqi_net_greeting_server(int change)
@@ -27,8 +28,7 @@ void tqi_net_greeting_server(int change)
 static uint64_t crowd_max(const tqi_net_server *server)
 {
     int servers = atomic_load_explicit(&crowd_servers, memory_order_relaxed);
-    uint64_t all =
-        tqi_limits.greeting ? tqi_limits.greeting : server->descriptors / TQI_NET_GREETING_SHARE;
+    uint64_t all = tqi_limits.greeting ? tqi_limits.greeting : server->descriptors / TQI_NET_GREETING_SHARE;
     uint64_t most = all / (uint64_t)(servers > 0 ? servers : 1);
 
     return most > TQI_NET_GREETING_MIN ? most : TQI_NET_GREETING_MIN;
@@ -122,7 +122,7 @@ static void crowd_close(tqi_net_peer *peer)
     tqi_net_greeting_remove(peer);
     tqi_limit_reached(TQI_LIMIT_greeting);
     tqi_net_server_warn(peer->server, peer->conn->peer,
-                    "closed: it did not authenticate, and others came (limits.greeting)");
+                        "closed: it did not authenticate, and others came (limits.greeting)");
     tqi_net_peer_close(peer);
 }
 

@@ -1,5 +1,6 @@
 /*
- * crowd_test.c - many sessions at one server: how many descriptors they cost, and what happens when descriptors run out.
+ * crowd_test.c - many sessions at one server: how many descriptors they cost, and what happens when descriptors run
+ * out.
  */
 #include "net/calling.h"
 #include "net/serving.h"
@@ -39,7 +40,7 @@ static int crowd_count(int *processes)
     return n;
 }
 
-/* ---------------------------------------------------------------------------------------- one process, many sessions */
+/* --- one process, many sessions ------------------------------------------- */
 
 enum {
     SESSIONS = 12
@@ -95,8 +96,7 @@ static void test_one_process(void **state)
 
     /* One of its sessions ends: the others continue. */
     tqi_net_session *session = servers[0].server->sessions;
-    assert_true(tqi_net_session_process(session) ==
-                tqi_net_session_process((tqi_net_session *)session->hh.next));
+    assert_true(tqi_net_session_process(session) == tqi_net_session_process((tqi_net_session *)session->hh.next));
     tqi_net_session_end(session, false);
     testing_run_ms(10);
     assert_int_equal(servers[0].ended, 1);
@@ -179,11 +179,10 @@ static void test_held_process(void **state)
     testing_server_stop(&server);
 }
 
-/* ---------------------------------------------------------------------------------------- few descriptors */
+/* --- few descriptors ------------------------------------------------------ */
 
 /* A client whose connection may be asked for, and one call. */
-static tqi_net_channel *crowd_client(const testing_server *server, tqi_net_connector **connector,
-                                 uint32_t number)
+static tqi_net_channel *crowd_client(const testing_server *server, tqi_net_connector **connector, uint32_t number)
 {
     *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(*connector, server->endpoint);
@@ -392,11 +391,11 @@ static void test_more_than_fit(void **state)
     testing_server_stop(&server);
 }
 
-/* ------------------------------------------------------------------------------------------------ strangers */
+/* --- strangers ------------------------------------------------------------ */
 
 enum {
     STRANGERS = 300,
-    LIMIT = 512,                          /* descriptors, as the server takes it */
+    LIMIT = 512,                              /* descriptors, as the server takes it */
     GREETING = LIMIT / TQI_NET_GREETING_SHARE /* of them for connections that greet */
 };
 
@@ -455,8 +454,7 @@ static void strangers_at(const char *endpoint, unsigned most)
     testing_reserve(testing_channel(connector, server.endpoint), &call, 1, 20);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
-    assert_true(tqi_now() - since <
-                TQI_NET_ATTEMPT_MS * UINT64_C(1000000)); /* with the first attempt */
+    assert_true(tqi_now() - since < TQI_NET_ATTEMPT_MS * UINT64_C(1000000)); /* with the first attempt */
     assert_true(server.server->short_since == 0);
     testing_connector_stop(connector);
     for (int i = 0; i < STRANGERS; i++) {

@@ -2,8 +2,8 @@
  * cut_test.c - the connection breaks after every single byte of an exchange, in both directions: every request is
  * executed exactly once and every call gets its answer.
  *
- * A relay between client and server passes a given number of bytes and then closes both its sockets; later connections pass
- * unhindered.
+ * A relay between client and server passes a given number of bytes and then closes both its sockets; later connections
+ * pass unhindered.
  */
 #include <stdio.h>
 #include <stdlib.h>

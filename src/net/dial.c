@@ -1,7 +1,7 @@
 /*
  * dial.c - from an endpoint to a connecting socket.
  *
- * Numeric addresses are used at once, names are looked up by libuv's threads.  The addresses of a name are tried one
+ * Numeric addresses are used at once, names are looked up by libuv's threads. The addresses of a name are tried one
  * after the other.
  */
 #include "net/calling.h"
@@ -57,8 +57,8 @@ static void dial_connect(tqi_net_channel *channel, const struct sockaddr *addr, 
         tqi_net_channel_failed(channel, &err);
         return;
     }
-    if (tqi_net_conn_open(connector->loop, &connector->flusher, fd, unix_socket, rc != 0,
-                      &tqi_net_channel_ops, channel, &channel->conn, &err) != TQ_OK) {
+    if (tqi_net_conn_open(connector->loop, &connector->flusher, fd, unix_socket, rc != 0, &tqi_net_channel_ops, channel,
+                          &channel->conn, &err) != TQ_OK) {
         atomic_store(slot, -1);
         close(fd);
         tqi_net_channel_failed(channel, &err);
@@ -99,8 +99,7 @@ static void dial_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo 
             if (status == UV_EAI_NONAME || status == UV_EAI_NODATA || status == UV_EAI_ADDRFAMILY) {
                 channel->failure = TQI_NET_FAILURE_UNKNOWN;
             }
-            tqi_error_set(&err, TQ_EIO, "look-up of the name: %s; " DIAL_REMEDY,
-                          uv_strerror(status));
+            tqi_error_set(&err, TQ_EIO, "look-up of the name: %s; " DIAL_REMEDY, uv_strerror(status));
             tqi_net_channel_failed(channel, &err);
         } else {
             channel->addresses = list;
@@ -113,9 +112,11 @@ static void dial_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo 
 
 static void dial_resolve(tqi_net_channel *channel, const tqi_net_endpoint *endpoint)
 {
-    struct addrinfo hints = {.ai_family = AF_UNSPEC,
-                             .ai_socktype = SOCK_STREAM,
-                             .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV};
+    struct addrinfo hints = {
+        .ai_family = AF_UNSPEC,
+        .ai_socktype = SOCK_STREAM,
+        .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
+    };
     struct addrinfo *list = NULL;
     if (getaddrinfo(endpoint->host, endpoint->port, &hints, &list) == 0) {
         channel->addresses = list;
@@ -125,14 +126,14 @@ static void dial_resolve(tqi_net_channel *channel, const tqi_net_endpoint *endpo
     }
     hints.ai_flags = AI_NUMERICSERV;
     tqi_net_resolve *resolve = calloc(1, sizeof *resolve);
-    int rc = resolve ? uv_getaddrinfo(channel->connector->loop, &resolve->req, dial_on_resolved,
-                                      endpoint->host, endpoint->port, &hints)
+    int rc = resolve ? uv_getaddrinfo(channel->connector->loop, &resolve->req, dial_on_resolved, endpoint->host,
+                                      endpoint->port, &hints)
                      : UV_ENOMEM;
     if (rc != 0) {
         free(resolve);
         tq_error err;
-        tqi_error_set(&err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO,
-                      "look-up of the name: %s; " DIAL_REMEDY, uv_strerror(rc));
+        tqi_error_set(&err, rc == UV_ENOMEM ? TQ_ENOMEM : TQ_EIO, "look-up of the name: %s; " DIAL_REMEDY,
+                      uv_strerror(rc));
         tqi_net_channel_failed(channel, &err);
         return;
     }

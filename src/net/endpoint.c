@@ -25,10 +25,8 @@ static int endpoint_parse_unix(const char *text, size_t size, tqi_net_endpoint *
     }
     size_t length = size - prefix;
     if (length >= sizeof endpoint->path) {
-        return tqi_error_set(
-            err, TQ_EINVAL,
-            "path of endpoint '%.*s' has %zu bytes, a unix socket allows at most %zu", (int)size,
-            text, length, sizeof endpoint->path - 1);
+        return tqi_error_set(err, TQ_EINVAL, "path of endpoint '%.*s' has %zu bytes, a unix socket allows at most %zu",
+                             (int)size, text, length, sizeof endpoint->path - 1);
     }
     endpoint->unix_socket = true;
     memcpy(endpoint->path, text + prefix, length);
@@ -66,31 +64,26 @@ static int endpoint_parse_tcp(const char *text, size_t size, tqi_net_endpoint *e
         host++;
         host_end--;
     } else if (colon > host && memchr(host, ':', (size_t)(colon - host))) {
-        return tqi_error_set(
-            err, TQ_EINVAL,
-            "endpoint '%.*s': an IPv6 address is written in brackets, tcp:[address]:port",
-            (int)size, text);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "endpoint '%.*s': an IPv6 address is written in brackets, tcp:[address]:port", (int)size,
+                             text);
     }
     if (colon <= host || host_end <= host || port >= end) {
-        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s' is not of the form tcp:host:port",
-                             (int)size, text);
+        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s' is not of the form tcp:host:port", (int)size, text);
     }
     size_t host_size = (size_t)(host_end - host);
     if (host_size >= sizeof endpoint->host) {
-        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.40s...': the host name is too long",
-                             text);
+        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.40s...': the host name is too long", text);
     }
     const char *dash = memchr(port, '-', (size_t)(end - port));
     long number = endpoint_port(port, dash ? dash : end);
     long last = dash ? endpoint_port(dash + 1, end) : number;
     if (number < 0 || last < 0) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "endpoint '%.*s': the port is not a number from 0 to 65535", (int)size,
+        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s': the port is not a number from 0 to 65535", (int)size,
                              text);
     }
     if (dash && (number == 0 || last < number)) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "endpoint '%.*s': a range of ports is written first-last, from 1 on",
+        return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s': a range of ports is written first-last, from 1 on",
                              (int)size, text);
     }
     memcpy(endpoint->host, host, host_size);
@@ -108,11 +101,10 @@ int tqi_net_endpoint_parse(const char *text, size_t size, tqi_net_endpoint *endp
     if (size >= 4 && memcmp(text, "tcp:", 4) == 0) {
         return endpoint_parse_tcp(text, size, endpoint, err);
     }
-    return tqi_error_set(
-        err, TQ_EINVAL,
-        "endpoint '%.*s' begins with neither unix: nor tcp:, as in tcp:HOST:PORT and "
-        "unix:/PATH",
-        (int)(size < 200 ? size : 200), text);
+    return tqi_error_set(err, TQ_EINVAL,
+                         "endpoint '%.*s' begins with neither unix: nor tcp:, as in tcp:HOST:PORT and "
+                         "unix:/PATH",
+                         (int)(size < 200 ? size : 200), text);
 }
 
 int tqi_net_endpoint_parse_list(const char *text, tqi_net_endpoint **out, size_t *count, tq_error *err)
@@ -153,8 +145,7 @@ void tqi_net_endpoint_format(const tqi_net_endpoint *endpoint, char *out, size_t
         if (endpoint->last_port != 0) {
             snprintf(last, sizeof last, "-%u", endpoint->last_port);
         }
-        snprintf(out, size, "tcp:%s%s%s:%s%s", v6 ? "[" : "", endpoint->host, v6 ? "]" : "",
-                 endpoint->port, last);
+        snprintf(out, size, "tcp:%s%s%s:%s%s", v6 ? "[" : "", endpoint->host, v6 ? "]" : "", endpoint->port, last);
     }
 }
 
@@ -164,8 +155,7 @@ const char *tqi_net_endpoint_name(const tqi_net_endpoint *endpoint)
     return slash ? slash + 1 : endpoint->path;
 }
 
-void tqi_net_endpoint_sockaddr_un(const tqi_net_endpoint *endpoint, struct sockaddr_un *addr,
-                              socklen_t *size)
+void tqi_net_endpoint_sockaddr_un(const tqi_net_endpoint *endpoint, struct sockaddr_un *addr, socklen_t *size)
 {
     memset(addr, 0, sizeof *addr);
     addr->sun_family = AF_UNIX;
@@ -231,8 +221,8 @@ static int endpoint_probe(const struct sockaddr_un *addr, socklen_t size)
     return errnum == ECONNREFUSED ? 0 : -1;
 }
 
-/* Opens the directory of a socket: from then on the socket is made, examined and removed there, wherever its path may lead
- * later. */
+/* Opens the directory of a socket: from then on the socket is made, examined and removed there, wherever its path may
+ * lead later. */
 static int endpoint_open_dir(const tqi_net_endpoint *endpoint, tq_error *err)
 {
     char path[sizeof endpoint->path];
@@ -250,10 +240,9 @@ static int endpoint_open_dir(const tqi_net_endpoint *endpoint, tq_error *err)
     return dir;
 }
 
-/* Where bind makes the socket: there is no bindat, but a path may start at a descriptor.  Without /proc, or if the name is
- * too long for that, the endpoint's path is used. */
-static void endpoint_bind_at(const tqi_net_endpoint *endpoint, int dir, struct sockaddr_un *addr,
-                             socklen_t *size)
+/* Where bind makes the socket: there is no bindat, but a path may start at a descriptor. Without /proc, or if the name
+ * is too long for that, the endpoint's path is used. */
+static void endpoint_bind_at(const tqi_net_endpoint *endpoint, int dir, struct sockaddr_un *addr, socklen_t *size)
 {
     tqi_net_endpoint there = {.unix_socket = true};
     const char *name = tqi_net_endpoint_name(endpoint);
@@ -267,8 +256,7 @@ static void endpoint_bind_at(const tqi_net_endpoint *endpoint, int dir, struct s
     tqi_net_endpoint_sockaddr_un(fits ? &there : endpoint, addr, size);
 }
 
-static int endpoint_listen_unix(const tqi_net_endpoint *endpoint, int *fd_out, int *dir_out,
-                                tq_error *err)
+static int endpoint_listen_unix(const tqi_net_endpoint *endpoint, int *fd_out, int *dir_out, tq_error *err)
 {
     struct sockaddr_un addr;
     socklen_t size;
@@ -294,10 +282,8 @@ static int endpoint_listen_unix(const tqi_net_endpoint *endpoint, int *fd_out, i
         }
         int alive = endpoint_probe(&addr, size);
         if (alive != 0) {
-            rc = tqi_error_set(
-                err, TQ_EEXIST,
-                "endpoint unix:%s is in use: another process accepts connections there",
-                endpoint->path);
+            rc = tqi_error_set(err, TQ_EEXIST, "endpoint unix:%s is in use: another process accepts connections there",
+                               endpoint->path);
             goto fail;
         }
         unlinkat(dir, name, 0);
@@ -342,8 +328,7 @@ static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum
         } else {
             ((struct sockaddr_in *)&addr)->sin_port = htons((uint16_t)port);
         }
-        if (bind(fd, (const struct sockaddr *)&addr, at->ai_addrlen) == 0 &&
-            listen(fd, SOMAXCONN) == 0) {
+        if (bind(fd, (const struct sockaddr *)&addr, at->ai_addrlen) == 0 && listen(fd, SOMAXCONN) == 0) {
             return fd;
         }
         *errnum = errno;
@@ -353,8 +338,7 @@ static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum
 }
 
 /* Explains why listening on a TCP endpoint failed, and what to do about it. */
-static int endpoint_listen_failed(const tqi_net_endpoint *endpoint, const char *text, int errnum,
-                                  tq_error *err)
+static int endpoint_listen_failed(const tqi_net_endpoint *endpoint, const char *text, int errnum, tq_error *err)
 {
     char reason[128];
     const char *remedy = "";
@@ -373,22 +357,21 @@ static int endpoint_listen_failed(const tqi_net_endpoint *endpoint, const char *
     } else if (errnum == EACCES) {
         remedy = ": this user may not listen on this port; take one above 1023";
     }
-    return tqi_error_set(err, TQ_EIO, "cannot listen on %s: %s%s", text,
-                         strerror_r(errnum, reason, sizeof reason), remedy);
+    return tqi_error_set(err, TQ_EIO, "cannot listen on %s: %s%s", text, strerror_r(errnum, reason, sizeof reason),
+                         remedy);
 }
 
-static int endpoint_listen_tcp(const tqi_net_endpoint *endpoint, int *fd_out, char *bound,
-                               size_t bound_size, tq_error *err)
+static int endpoint_listen_tcp(const tqi_net_endpoint *endpoint, int *fd_out, char *bound, size_t bound_size,
+                               tq_error *err)
 {
     char text[TQI_NET_ENDPOINT_MAX];
     tqi_net_endpoint_format(endpoint, text, sizeof text);
-    struct addrinfo hints = {
-        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *list = NULL;
     int rc = getaddrinfo(endpoint->host, endpoint->port, &hints, &list);
     if (rc != 0) {
-        return tqi_error_set(err, TQ_EIO, "cannot listen on %s: host '%s' is not known here: %s",
-                             text, endpoint->host, gai_strerror(rc));
+        return tqi_error_set(err, TQ_EIO, "cannot listen on %s: host '%s' is not known here: %s", text, endpoint->host,
+                             gai_strerror(rc));
     }
     unsigned port = (unsigned)strtoul(endpoint->port, NULL, 10);
     int errnum = EADDRNOTAVAIL;
@@ -412,8 +395,8 @@ static int endpoint_listen_tcp(const tqi_net_endpoint *endpoint, int *fd_out, ch
     return TQ_OK;
 }
 
-int tqi_net_endpoint_listen(const tqi_net_endpoint *endpoint, int *fd_out, int *dir_out, char *bound,
-                        size_t bound_size, tq_error *err)
+int tqi_net_endpoint_listen(const tqi_net_endpoint *endpoint, int *fd_out, int *dir_out, char *bound, size_t bound_size,
+                            tq_error *err)
 {
     int dir = -1;
     int rc;
@@ -445,8 +428,7 @@ bool tqi_net_endpoint_alive(const char *endpoint)
     struct sockaddr_un addr;
     socklen_t size;
 
-    if (tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL) != TQ_OK ||
-        !parsed.unix_socket) {
+    if (tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL) != TQ_OK || !parsed.unix_socket) {
         return false;
     }
     tqi_net_endpoint_sockaddr_un(&parsed, &addr, &size);

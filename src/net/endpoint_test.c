@@ -21,18 +21,14 @@ static void test_parse(void **state)
     static const struct {
         const char *text, *path, *host, *port;
     } good[] = {
-        {"unix:/run/x.sock", "/run/x.sock", "", ""},
-        {"unix:x", "x", "", ""},
-        {"tcp:10.0.0.1:7000", "", "10.0.0.1", "7000"},
-        {"tcp:node-3.cluster:0", "", "node-3.cluster", "0"},
-        {"tcp:[::1]:65535", "", "::1", "65535"},
-        {"tcp:[fe80::1%eth0]:1", "", "fe80::1%eth0", "1"},
+        {"unix:/run/x.sock", "/run/x.sock", "", ""},   {"unix:x", "x", "", ""},
+        {"tcp:10.0.0.1:7000", "", "10.0.0.1", "7000"}, {"tcp:node-3.cluster:0", "", "node-3.cluster", "0"},
+        {"tcp:[::1]:65535", "", "::1", "65535"},       {"tcp:[fe80::1%eth0]:1", "", "fe80::1%eth0", "1"},
     };
     for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
         tqi_net_endpoint endpoint;
         char text[TQI_NET_ENDPOINT_MAX];
-        assert_int_equal(tqi_net_endpoint_parse(good[i].text, strlen(good[i].text), &endpoint, NULL),
-                         TQ_OK);
+        assert_int_equal(tqi_net_endpoint_parse(good[i].text, strlen(good[i].text), &endpoint, NULL), TQ_OK);
         assert_string_equal(endpoint.path, good[i].path);
         assert_string_equal(endpoint.host, good[i].host);
         assert_string_equal(endpoint.port, good[i].port);
@@ -44,10 +40,9 @@ static void test_parse(void **state)
 static void test_parse_bad(void **state)
 {
     (void)state;
-    static const char *const bad[] = {
-        "",          "x",        "unix:",      "tcp:",        "tcp::",    "tcp:h",
-        "tcp:h:",    "tcp::5",   "tcp:h:x",    "tcp:h:65536", "tcp:h:-1", "tcp:h:000001",
-        "tcp:::1:5", "tcp:[]:5", "tcp:[::1]5", "udp:h:5",     "tcp:h:5 "};
+    static const char *const bad[] = {"",          "x",        "unix:",      "tcp:",        "tcp::",    "tcp:h",
+                                      "tcp:h:",    "tcp::5",   "tcp:h:x",    "tcp:h:65536", "tcp:h:-1", "tcp:h:000001",
+                                      "tcp:::1:5", "tcp:[]:5", "tcp:[::1]5", "udp:h:5",     "tcp:h:5 "};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         tqi_net_endpoint endpoint;
         tq_error err = {0};
@@ -72,8 +67,7 @@ static void test_parse_list(void **state)
     tqi_net_endpoint *list = NULL;
     size_t count = 0;
     tq_error err = {0};
-    assert_int_equal(tqi_net_endpoint_parse_list("unix:/a,tcp:h:1,tcp:[::]:2", &list, &count, &err),
-                     TQ_OK);
+    assert_int_equal(tqi_net_endpoint_parse_list("unix:/a,tcp:h:1,tcp:[::]:2", &list, &count, &err), TQ_OK);
     assert_int_equal(count, 3);
     assert_string_equal(list[2].port, "2");
     free(list);
@@ -184,11 +178,9 @@ static void test_listen_errors(void **state)
     char small[8];
     testing_server_start(&server, testing_unix_endpoint(), 1, 0);
     assert_int_equal(tqi_net_server_listen(server.server, "nowhere", NULL, 0, &err), TQ_EINVAL);
-    assert_int_equal(tqi_net_server_listen(server.server, "tcp:127.0.0.1:0", small, sizeof small, &err),
-                     TQ_EINVAL);
+    assert_int_equal(tqi_net_server_listen(server.server, "tcp:127.0.0.1:0", small, sizeof small, &err), TQ_EINVAL);
     char second[300];
-    assert_int_equal(
-        tqi_net_server_listen(server.server, "tcp:127.0.0.1:0", second, sizeof second, &err), TQ_OK);
+    assert_int_equal(tqi_net_server_listen(server.server, "tcp:127.0.0.1:0", second, sizeof second, &err), TQ_OK);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     testing_call call = {0};
     testing_reserve(testing_channel(connector, second), &call, 1, 10);
@@ -199,11 +191,9 @@ static void test_listen_errors(void **state)
     tqi_net_server *none = NULL;
     tqi_net_server_options options = {.epoch = 1};
     tqi_net_service service = {.name = "none"};
-    assert_int_equal(tqi_net_server_alloc(&testing_loop, &service, NULL, &options, &none, &err),
-                     TQ_EINVAL);
+    assert_int_equal(tqi_net_server_alloc(&testing_loop, &service, NULL, &options, &none, &err), TQ_EINVAL);
     options = (tqi_net_server_options){.token = &testing_token};
-    assert_int_equal(tqi_net_server_alloc(&testing_loop, &service, NULL, &options, &none, &err),
-                     TQ_EINVAL);
+    assert_int_equal(tqi_net_server_alloc(&testing_loop, &service, NULL, &options, &none, &err), TQ_EINVAL);
 }
 
 /* When no descriptors are left, the server pauses; it accepts again once some are free. */

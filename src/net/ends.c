@@ -1,9 +1,9 @@
 /*
- * ends.c - servers that are gone: they sent a Goodbye, or somebody else answers in their place, or nobody does.  A client
- * has one system.  The first channel of its connector leads to the controller (`primary`); if that ends, the end applies to
- * all channels: connector->ended.  If another server ends, it applies to that server alone: channel->gone.  Both make calls
- * fail at once, but do not stop the client from trying: each later call makes one round of attempts, and a successful
- * connection clears that state.
+ * ends.c - servers that are gone: they sent a Goodbye, or somebody else answers in their place, or nobody does. A
+ * client has one system. The first channel of its connector leads to the controller (`primary`); if that ends, the end
+ * applies to all channels: connector->ended. If another server ends, it applies to that server alone: channel->gone.
+ * Both make calls fail at once, but do not stop the client from trying: each later call makes one round of attempts,
+ * and a successful connection clears that state.
  */
 #include "net/calling.h"
 
@@ -27,12 +27,10 @@ static const char *ends_who(const tqi_net_connector *connector)
 /* What a program can do about it; a part of a daemon rejoins the next server there by itself. */
 static const char *ends_remedy(const tqi_net_connector *connector)
 {
-    return connector->part
-               ? ""
-               : ": call init(), or open a new client, to attach to the system that runs now";
+    return connector->part ? "" : ": call init(), or open a new client, to attach to the system that runs now";
 }
 
-/* --------------------------------------------------------------------------------- what is known at once */
+/* --- what is known at once ------------------------------------------------ */
 
 /* Nothing more is sent to this server or expected from it. */
 static void ends_drop(tqi_net_channel *channel)
@@ -88,10 +86,8 @@ void tqi_net_channel_goodbye(tqi_net_channel *channel)
 
     channel->goodbye = NULL;
     if (goodbye->ending == TQ__ENDING__ENDS_SYSTEM && channel->primary) {
-        tqi_error_set(&why, TQ_EENDED,
-                      "system '%s', which this %s was attached to, has ended (%s)%s",
-                      goodbye->system, ends_who(channel->connector), goodbye->reason,
-                      ends_remedy(channel->connector));
+        tqi_error_set(&why, TQ_EENDED, "system '%s', which this %s was attached to, has ended (%s)%s", goodbye->system,
+                      ends_who(channel->connector), goodbye->reason, ends_remedy(channel->connector));
     } else if (goodbye->ending == TQ__ENDING__ENDS_RUN) {
         tqi_error_set(&why, TQ_EIO, "it ends to be started again (%s)", goodbye->reason);
     } else {
@@ -123,13 +119,11 @@ bool tqi_net_channel_replaced(tqi_net_channel *channel)
         return true;
     }
     const char *since = tqi_text_time(channel->challenge_started_us, clock, sizeof clock);
-    bool same =
-        channel->challenge_system[0] && strcmp(channel->challenge_system, channel->system) == 0;
+    bool same = channel->challenge_system[0] && strcmp(channel->challenge_system, channel->system) == 0;
     tqi_error_set(&why, TQ_EENDED,
                   "system '%s', which this %s was attached to, has ended; another one%s answers "
                   "at %s%s%s%s",
-                  channel->system, ends_who(channel->connector),
-                  same ? " of that name" : ", with another token,", name,
+                  channel->system, ends_who(channel->connector), same ? " of that name" : ", with another token,", name,
                   since[0] ? " since " : " now", since, ends_remedy(channel->connector));
     ends_system(channel->connector, why);
     return true;
@@ -140,14 +134,13 @@ void tqi_net_connector_set_ended(tqi_net_connector *connector, const tq_error *w
     connector->ended = *why;
 }
 
-void tqi_net_connector_on_ended(tqi_net_connector *connector, void (*fn)(const tq_error *why, void *arg),
-                            void *arg)
+void tqi_net_connector_on_ended(tqi_net_connector *connector, void (*fn)(const tq_error *why, void *arg), void *arg)
 {
     connector->on_ended = fn;
     connector->on_ended_arg = arg;
 }
 
-/* ------------------------------------------------------------------------------- what attempts tell together */
+/* --- what attempts tell together ------------------------------------------ */
 
 static bool ends_same_address(const struct sockaddr *a, const struct sockaddr_storage *b)
 {
@@ -160,8 +153,7 @@ static bool ends_same_address(const struct sockaddr *a, const struct sockaddr_st
     }
     return a->sa_family == AF_INET6 &&
            memcmp(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr,
-                  &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr,
-                  sizeof(struct in6_addr)) == 0;
+                  &((const struct sockaddr_in6 *)(const void *)b)->sin6_addr, sizeof(struct in6_addr)) == 0;
 }
 
 /* Whether it is one of this machine's addresses. */
@@ -185,8 +177,7 @@ static bool ends_local(const struct sockaddr_storage *address)
 
 void tqi_net_channel_refused(tqi_net_channel *channel, int errnum)
 {
-    bool nobody =
-        errnum == ECONNREFUSED || (errnum == ENOENT && channel->dialed.ss_family == AF_UNIX);
+    bool nobody = errnum == ECONNREFUSED || (errnum == ENOENT && channel->dialed.ss_family == AF_UNIX);
     if (nobody && ends_local(&channel->dialed)) {
         channel->failure = TQI_NET_FAILURE_REFUSED;
     }
@@ -211,9 +202,8 @@ static void ends_tell(tqi_net_channel *channel, uint64_t now)
         return;
     }
     channel->told_at = now;
-    tqi_net_connector_log(channel->connector, TQI_WARN, "still waiting for %s after %.0f s: %s",
-                      channel->endpoint, (double)(now - channel->failing_since) / 1e9,
-                      channel->reason.message);
+    tqi_net_connector_log(channel->connector, TQI_WARN, "still waiting for %s after %.0f s: %s", channel->endpoint,
+                          (double)(now - channel->failing_since) / 1e9, channel->reason.message);
 }
 
 bool tqi_net_channel_give_up(tqi_net_channel *channel)
@@ -237,14 +227,12 @@ bool tqi_net_channel_give_up(tqi_net_channel *channel)
         channel->refused_since = now;
     }
     if (channel->all_unknown && channel->epoch == 0) {
-        tqi_error_set(&why, TQ_EUNREACHABLE, "%s cannot be reached: %s", channel->endpoint,
-                      channel->reason.message);
+        tqi_error_set(&why, TQ_EUNREACHABLE, "%s cannot be reached: %s", channel->endpoint, channel->reason.message);
     } else if (channel->refused_since != 0 && now - channel->refused_since >= patience) {
         tqi_error_set(&why, TQ_EUNREACHABLE,
                       "%s cannot be reached: %s; nobody has listened there for %.1f s: check the "
                       "address, and that the system runs",
-                      channel->endpoint, channel->reason.message,
-                      (double)(now - channel->refused_since) / 1e9);
+                      channel->endpoint, channel->reason.message, (double)(now - channel->refused_since) / 1e9);
     } else {
         return false;
     }
@@ -258,8 +246,8 @@ void tqi_net_channel_back(tqi_net_channel *channel)
 
     if (channel->lost_at != 0) {
         tqi_net_connector_log(channel->connector, channel->restarting ? TQI_INFO : TQI_WARN,
-                          "connection to %s is back after %.1f s", channel->endpoint,
-                          (double)(tqi_now() - channel->lost_at) / 1e9);
+                              "connection to %s is back after %.1f s", channel->endpoint,
+                              (double)(tqi_now() - channel->lost_at) / 1e9);
     }
     channel->connected_at = channel->at + 1;
     channel->lost_at = 0;
@@ -271,8 +259,7 @@ void tqi_net_channel_back(tqi_net_channel *channel)
     channel->gone.code = TQ_OK;
     if (channel->primary && connector->ended.code != TQ_OK) {
         connector->ended.code = TQ_OK;
-        tqi_net_connector_log(channel->connector, TQI_INFO, "a system serves at %s again",
-                          channel->endpoint);
+        tqi_net_connector_log(channel->connector, TQI_INFO, "a system serves at %s again", channel->endpoint);
         if (connector->on_ended) {
             connector->on_ended(NULL, connector->on_ended_arg);
         }

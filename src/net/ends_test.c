@@ -1,6 +1,6 @@
 /*
- * ends_test.c - servers that shut down: they send a Goodbye while requests wait, the connection may break at any byte of it,
- * and a client that does not know Goodbye, or a server that does not send one, is no worse off than before.
+ * ends_test.c - servers that shut down: they send a Goodbye while requests wait, the connection may break at any byte
+ * of it, and a client that does not know Goodbye, or a server that does not send one, is no worse off than before.
  */
 #include <errno.h>
 #include <stdio.h>
@@ -130,8 +130,8 @@ static void test_a_run_ends(void **state)
     testing_server_stop(&server);
 }
 
-/* A client that does not read, with more queued than its socket takes, is waited for only briefly, and the others learn of
- * the shutdown at once. */
+/* A client that does not read, with more queued than its socket takes, is waited for only briefly, and the others
+ * learn of the shutdown at once. */
 static void test_a_deaf_client_holds_nothing_up(void **state)
 {
     (void)state;
@@ -187,7 +187,7 @@ static void test_an_old_client_gets_no_goodbye(void **state)
     testing_raw_close(&raw);
 }
 
-/* ------------------------------------------------------------------------------------- cut at any byte */
+/* --- cut at any byte ------------------------------------------------------ */
 
 /* Relays one connection to the real server, and a limited number of bytes of what the server sends from then on. */
 typedef struct player {
@@ -281,8 +281,7 @@ static int cut_at(size_t limit, bool cut, size_t *size)
 
     testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
     snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
-    assert_int_equal(tqi_net_endpoint_parse(server.endpoint, strlen(server.endpoint), &target, NULL),
-                     TQ_OK);
+    assert_int_equal(tqi_net_endpoint_parse(server.endpoint, strlen(server.endpoint), &target, NULL), TQ_OK);
     assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &own, NULL), TQ_OK);
     tqi_net_endpoint_sockaddr_un(&target, &addr, &addr_size);
     p.server = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);

@@ -1,8 +1,9 @@
 /*
  * flush.c - the sending half of connections.
  *
- * Frames queued during one iteration of the loop are sent together, in as few sendmsg calls as their pieces allow, right
- * before the loop waits again (or right after it polled).  The loop polls for writability only while the socket is full.
+ * Frames queued during one iteration of the loop are sent together, in as few sendmsg calls as their pieces allow,
+ * right before the loop waits again (or right after it polled). The loop polls for writability only while the socket
+ * is full.
  */
 #include "net/internal.h"
 
@@ -16,8 +17,8 @@
 
 #define FLUSH_PIECES 256
 
-/* Collects pieces of the queue's frames, up to a frame with descriptors that is not the first: descriptors travel with a
- * frame's first byte. */
+/* Collects pieces of the queue's frames, up to a frame with descriptors that is not the first: descriptors travel with
+ * a frame's first byte. */
 static int flush_gather(tqi_net_conn *conn, struct iovec *vec, size_t *bytes)
 {
     int n = 0;
@@ -80,7 +81,7 @@ static void flush_advance(tqi_net_conn *conn, size_t bytes)
     }
 }
 
-/* Makes one sendmsg call.  Returns whether it took everything. */
+/* Makes one sendmsg call. Returns whether it took everything. */
 static bool flush_once(tqi_net_conn *conn)
 {
     struct iovec vec[FLUSH_PIECES];

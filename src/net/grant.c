@@ -20,8 +20,8 @@ static uint8_t *grant_put(uint8_t *at, uint64_t value, size_t size)
 }
 
 int tqi_net_grant_make(const uint8_t key[TQI_NET_GRANT_KEY], const char *owner, uint64_t incarnation,
-                   const uint8_t session[TQI_NET_SESSION_ID], uint64_t first, uint32_t count,
-                   uint8_t proof[TQI_NET_GRANT])
+                       const uint8_t session[TQI_NET_SESSION_ID], uint64_t first, uint32_t count,
+                       uint8_t proof[TQI_NET_GRANT])
 {
     uint8_t text[2 + TQ_NAME_MAX + 8 + TQI_NET_SESSION_ID + 8 + 4], whole[EVP_MAX_MD_SIZE];
     unsigned int length = 0;
@@ -46,13 +46,12 @@ int tqi_net_grant_make(const uint8_t key[TQI_NET_GRANT_KEY], const char *owner, 
 }
 
 bool tqi_net_grant_holds(const uint8_t key[TQI_NET_GRANT_KEY], const char *owner, uint64_t incarnation,
-                     const uint8_t session[TQI_NET_SESSION_ID], uint64_t first, uint32_t count,
-                     const uint8_t *proof, size_t size)
+                         const uint8_t session[TQI_NET_SESSION_ID], uint64_t first, uint32_t count,
+                         const uint8_t *proof, size_t size)
 {
     uint8_t right[TQI_NET_GRANT];
 
-    return size == TQI_NET_GRANT &&
-           tqi_net_grant_make(key, owner, incarnation, session, first, count, right) == TQ_OK &&
+    return size == TQI_NET_GRANT && tqi_net_grant_make(key, owner, incarnation, session, first, count, right) == TQ_OK &&
            tqi_net_auth_equal(right, proof, TQI_NET_GRANT);
 }
 

@@ -124,17 +124,14 @@ static void test_many_replies_beside_many_claims(void **state)
     stop();
 }
 
-/* ------------------------------------------------------------------------------------- a client without acks */
+/* --- a client without acks ------------------------------------------------ */
 
 static uint64_t raw_requests;
 
 static void raw_send(testing_raw *raw, uint16_t kind)
 {
     testing_raw_frame(
-        raw,
-        &(tqi_frame){
-            .version = TQI_PROTOCOL_VERSION, .kind = kind, .request = ++raw_requests, .ack = 1},
-        NULL);
+        raw, &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = kind, .request = ++raw_requests, .ack = 1}, NULL);
 }
 
 /* Sends `n` requests and waits until they are kept. */
@@ -208,7 +205,7 @@ static void test_the_limit_that_is_reached_counts(void **state)
     stop();
 }
 
-/* ------------------------------------------------------------------------------------------------ incoming */
+/* --- incoming ------------------------------------------------------------- */
 
 enum {
     LARGE = 70000
@@ -220,11 +217,13 @@ static void raw_begin(testing_raw *raw)
     static uint8_t bytes[TQI_FRAME_HEADER + LARGE] = {0};
     uint8_t *body = bytes + TQI_FRAME_HEADER;
     const size_t head = 5, size = LARGE - head;
-    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
-                       .kind = TQI_UNIT_WRITE,
-                       .request = ++raw_requests,
-                       .body = LARGE,
-                       .payload = 1000};
+    tqi_frame frame = {
+        .version = TQI_PROTOCOL_VERSION,
+        .kind = TQI_UNIT_WRITE,
+        .request = ++raw_requests,
+        .body = LARGE,
+        .payload = 1000,
+    };
     tqi_frame_encode(&frame, bytes);
     body[0] = 0xa2; /* a field of a newer version: bytes, number 100 */
     body[1] = 0x06;
@@ -273,7 +272,7 @@ static void test_slow_payloads_are_bounded(void **state)
     stop();
 }
 
-/* ---------------------------------------------------------------------------------------------------- held */
+/* --- held ----------------------------------------------------------------- */
 
 /* Sends on the client's own socket, after what the client has sent, in small pieces: with the large segments of the
  * loopback, a socket becomes readable before the amount it was set to wait for has arrived. */
@@ -291,8 +290,8 @@ static void send_all(const uint8_t *data, size_t size)
     }
 }
 
-/* Much of a payload is missing when the connection is held; when it resumes, less is missing than the socket was set to wait
- * for. */
+/* Much of a payload is missing when the connection is held; when it resumes, less is missing than the socket was set
+ * to wait for. */
 static void test_goes_on_over_tcp(void **state)
 {
     enum {
@@ -308,10 +307,12 @@ static void test_goes_on_over_tcp(void **state)
     server.refuse_sink = SIZE;
     tqi_limits.queued_replies = 0;
     uint64_t before = tqi_limit_times(TQI_LIMIT_queued_replies);
-    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
-                       .kind = TQI_UNIT_WRITE,
-                       .request = channel->next_request++,
-                       .payload = SIZE};
+    tqi_frame frame = {
+        .version = TQI_PROTOCOL_VERSION,
+        .kind = TQI_UNIT_WRITE,
+        .request = channel->next_request++,
+        .payload = SIZE,
+    };
     tqi_frame_encode(&frame, data);
     send_all(data, FIRST);
     const tqi_net_conn *conn = server.session->peer->conn;

@@ -198,12 +198,10 @@ static void plain_done(tqi_net_call *handle, tqi_net_answer *answer, void *arg)
     }
 }
 
-static void start_plain(tqi_net_channel *channel, testing_call *call, uint16_t kind,
-                        ProtobufCMessage *message)
+static void start_plain(tqi_net_channel *channel, testing_call *call, uint16_t kind, ProtobufCMessage *message)
 {
     tq_error err = {0};
-    tqi_net_call_args args = {
-        .kind = kind, .message = message, .deadline = UINT64_MAX, .done = plain_done, .arg = call};
+    tqi_net_call_args args = {.kind = kind, .message = message, .deadline = UINT64_MAX, .done = plain_done, .arg = call};
     assert_int_equal(tqi_net_call_start(channel, &args, &call->call, &err), TQ_OK);
 }
 
@@ -215,8 +213,7 @@ static void test_failures(void **state)
     server.refuse_sink = 5000;
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, server.endpoint);
-    testing_call failing = {0}, unserved = {0}, refused = {0}, narrow = {0}, without = {0},
-                 after = {0};
+    testing_call failing = {0}, unserved = {0}, refused = {0}, narrow = {0}, without = {0}, after = {0};
     Tq__Clear clear;
     tq__clear__init(&clear);
     start_plain(channel, &failing, TQI_CLEAR, &clear.base);
@@ -304,11 +301,13 @@ static void chain_next(tqi_net_call *handle, tqi_net_answer *answer, void *arg)
     }
     Tq__Reserve message;
     tq__reserve__init(&message);
-    tqi_net_call_args args = {.kind = TQI_RESERVE,
-                          .message = &message.base,
-                          .deadline = UINT64_MAX,
-                          .done = chain_next,
-                          .arg = c};
+    tqi_net_call_args args = {
+        .kind = TQI_RESERVE,
+        .message = &message.base,
+        .deadline = UINT64_MAX,
+        .done = chain_next,
+        .arg = c,
+    };
     assert_int_equal(tqi_net_call_start(c->channel, &args, NULL, NULL), TQ_OK);
 }
 

@@ -76,11 +76,13 @@ static void test_client_alloc(void **state)
         int done = 0;
         Tq__Reserve message;
         tq__reserve__init(&message);
-        tqi_net_call_args args = {.kind = TQI_RESERVE,
-                              .message = &message.base,
-                              .deadline = 1,
-                              .done = ignore_done,
-                              .arg = &done};
+        tqi_net_call_args args = {
+            .kind = TQI_RESERVE,
+            .message = &message.base,
+            .deadline = 1,
+            .done = ignore_done,
+            .arg = &done,
+        };
         oom_one_after(n++);
         int rc = tqi_net_connector_alloc(&testing_loop, &options, &connector, &err);
         if (rc == TQ_OK) {
@@ -121,8 +123,7 @@ static void test_exchange(void **state)
         testing_server_start(&server, testing_unix_endpoint(), 1, 10000);
         tqi_net_connector *connector = testing_connector(&testing_token, 0);
         tqi_net_channel *channel = testing_channel(connector, server.endpoint);
-        testing_call reserve = {0}, publish = {0},
-                     read = {.buffer = back, .buffer_size = sizeof back}, map = {0};
+        testing_call reserve = {0}, publish = {0}, read = {.buffer = back, .buffer_size = sizeof back}, map = {0};
         testing_reserve(channel, &reserve, 1, 20);
         testing_write(channel, &publish, TQI_PUBLISH, data, sizeof data, 20);
         testing_read(channel, &read, sizeof back, 20);
@@ -135,8 +136,7 @@ static void test_exchange(void **state)
         failed = oom_end() > 0;
         const testing_call *calls[] = {&reserve, &publish, &read, &map};
         for (int i = 0; i < 4; i++) {
-            assert_true(calls[i]->status == TQ_OK || calls[i]->status == TQ_ENOMEM ||
-                        calls[i]->status == TQ_ESTALE);
+            assert_true(calls[i]->status == TQ_OK || calls[i]->status == TQ_ENOMEM || calls[i]->status == TQ_ESTALE);
             ok += calls[i]->status == TQ_OK;
             assert_true(failed || calls[i]->status == TQ_OK);
         }
@@ -168,8 +168,7 @@ static void test_reply_room(void **state)
         bool varies = false;
         for (unsigned i = 0; i < method->reply->n_fields; i++) {
             const ProtobufCFieldDescriptor *field = &method->reply->fields[i];
-            varies = varies || field->label == PROTOBUF_C_LABEL_REPEATED ||
-                     field->type == PROTOBUF_C_TYPE_STRING ||
+            varies = varies || field->label == PROTOBUF_C_LABEL_REPEATED || field->type == PROTOBUF_C_TYPE_STRING ||
                      field->type == PROTOBUF_C_TYPE_BYTES || field->type == PROTOBUF_C_TYPE_MESSAGE;
             size += 2 + 10; /* its number, and the longest integer */
         }

@@ -26,8 +26,8 @@ static tqi_net_out_frame *tx_alloc(size_t body, int count)
     return tx;
 }
 
-static void tx_fill(tqi_net_out_frame *tx, const tqi_frame *frame, const ProtobufCMessage *message,
-                    size_t body, const struct iovec *payload)
+static void tx_fill(tqi_net_out_frame *tx, const tqi_frame *frame, const ProtobufCMessage *message, size_t body,
+                    const struct iovec *payload)
 {
     uint8_t *bytes = (uint8_t *)(tx->iov + tx->n);
     if (body > 0) {
@@ -47,7 +47,7 @@ static void tx_fill(tqi_net_out_frame *tx, const tqi_frame *frame, const Protobu
 }
 
 tqi_net_out_frame *tqi_net_out_frame_make(const tqi_frame *frame, const ProtobufCMessage *message,
-                    const struct iovec *payload, int count)
+                                          const struct iovec *payload, int count)
 {
     size_t body = message ? protobuf_c_message_get_packed_size(message) : 0;
     tqi_net_out_frame *tx = tx_alloc(body, count);

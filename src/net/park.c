@@ -11,8 +11,8 @@ static bool park_is_idle(const tqi_net_peer *peer)
 {
     const tqi_net_session *session = peer->session;
 
-    return session && !peer->parked && !peer->conn->closed && !peer->conn->finishing &&
-           !peer->conn->queue && !peer->incoming && session->running == 0;
+    return session && !peer->parked && !peer->conn->closed && !peer->conn->finishing && !peer->conn->queue &&
+           !peer->incoming && session->running == 0;
 }
 
 void tqi_net_peer_set_parked(tqi_net_peer *peer, bool parked)
@@ -26,8 +26,8 @@ void tqi_net_peer_set_parked(tqi_net_peer *peer, bool parked)
     peer->parked = parked;
 }
 
-/* A client that has a call in flight, or more to send, stays.  Those that were asked may take a while to leave: thousands of
- * them share a few cores. */
+/* A client that has a call in flight, or more to send, stays. Those that were asked may take a while to leave:
+ * thousands of them share a few cores. */
 unsigned tqi_net_peer_make_room(tqi_net_server *server, unsigned n, unsigned enough)
 {
     unsigned asked = 0, looked = 0;

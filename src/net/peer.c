@@ -78,7 +78,7 @@ static bool peer_refused_before(tqi_net_server *server, const uint8_t *session)
     return false;
 }
 
-/* Tells the client why, then closes.  Logged as a warning only if `aloud`. */
+/* Tells the client why, then closes. Logged as a warning only if `aloud`. */
 static void peer_refuse(tqi_net_peer *peer, int code, char *text, bool aloud)
 {
     Tq__Error error;
@@ -90,25 +90,22 @@ static void peer_refuse(tqi_net_peer *peer, int code, char *text, bool aloud)
         snprintf(what, sizeof(what), "refused: %s", text);
         tqi_net_server_warn(peer->server, peer->conn->peer, what);
     } else {
-        tqi_log(TQI_DEBUG, peer->server->service->name, "connection from %s refused again: %s",
-                peer->conn->peer, text);
+        tqi_log(TQI_DEBUG, peer->server->service->name, "connection from %s refused again: %s", peer->conn->peer, text);
     }
     tqi_net_peer_send(peer, TQI_FAILED, &error.base);
     tqi_net_conn_finish(peer->conn);
 }
 
-/* ------------------------------------------------------------------------------------------------ handshake */
+/* --- handshake ------------------------------------------------------------ */
 
 static int peer_check_hello(const Tq__Hello *hello, tq_error *err)
 {
     if (hello->nonce.len != TQI_NET_NONCE || hello->proof.len != TQI_NET_PROOF ||
         hello->session.len != TQI_NET_SESSION_ID) {
-        return tqi_error_set(err, TQ_EPROTO,
-                             "malformed message: a Hello with parts of a wrong size");
+        return tqi_error_set(err, TQ_EPROTO, "malformed message: a Hello with parts of a wrong size");
     }
     if (strlen(hello->name) > 255 || strlen(hello->host) > 255) {
-        return tqi_error_set(err, TQ_EPROTO,
-                             "malformed message: a Hello with a name that is too long");
+        return tqi_error_set(err, TQ_EPROTO, "malformed message: a Hello with a name that is too long");
     }
     /* They are shown to people, in the status, in events and in logs. */
     if (tqi_text_plain(hello->name, strlen(hello->name)) != strlen(hello->name) ||
@@ -127,8 +124,8 @@ static int peer_welcome(tqi_net_peer *peer, const Tq__Hello *hello, tq_error *er
     uint8_t proof[TQI_NET_PROOF];
     Tq__Welcome welcome;
     tq__welcome__init(&welcome);
-    if (tqi_net_auth_proof(&server->token, "tq-server", hello->nonce.data, peer->nonce,
-                       hello->session.data, proof) != TQ_OK) {
+    if (tqi_net_auth_proof(&server->token, "tq-server", hello->nonce.data, peer->nonce, hello->session.data, proof) !=
+        TQ_OK) {
         return tqi_error_set(err, TQ_EINTERNAL, "no proof could be computed");
     }
     tqi_net_session *session = tqi_net_session_find(server, hello->session.data);
@@ -147,16 +144,14 @@ static int peer_welcome(tqi_net_peer *peer, const Tq__Hello *hello, tq_error *er
         tqi_net_session_end(server->lost, false);
     }
     if (!known) {
-        session =
-            tqi_net_session_make(server, hello->session.data, hello->name, hello->host, hello->pid);
+        session = tqi_net_session_make(server, hello->session.data, hello->name, hello->host, hello->pid);
         if (!session) {
             return tqi_error_nomem(err, "a session");
         }
     }
     tqi_net_greeting_remove(peer);
     tqi_net_session_attach(session, peer);
-    if (!known && server->service->session_open &&
-        server->service->session_open(session, server->ctx) != TQ_OK) {
+    if (!known && server->service->session_open && server->service->session_open(session, server->ctx) != TQ_OK) {
         /* A half-made session would be resumed, and stay half-made for as long as its client lives. */
         tqi_net_session_unmake(session);
         return tqi_error_nomem(err, "a session");
@@ -171,8 +166,8 @@ static int peer_welcome(tqi_net_peer *peer, const Tq__Hello *hello, tq_error *er
     welcome.crowded = (unsigned)peer->conn->fd >= server->descriptors / TQI_NET_CROWDED_SHARE;
     peer->goodbyes = hello->goodbyes;
     tqi_net_peer_send(peer, TQI_WELCOME, &welcome.base);
-    tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name,
-            known ? "resumed" : "opened", peer->conn->peer);
+    tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name, known ? "resumed" : "opened",
+            peer->conn->peer);
     return TQ_OK;
 }
 
@@ -186,16 +181,15 @@ static int peer_hello(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_e
     const Tq__Hello *hello = (const Tq__Hello *)message;
     int rc = peer_check_hello(hello, err);
     if (rc == TQ_OK) {
-        rc = tqi_net_auth_proof(&peer->server->token, "tq-client", peer->nonce, hello->nonce.data,
-                            hello->session.data, proof);
+        rc = tqi_net_auth_proof(&peer->server->token, "tq-client", peer->nonce, hello->nonce.data, hello->session.data,
+                                proof);
         if (rc != TQ_OK) {
             tqi_error_set(err, rc, "no proof could be computed");
         } else if (!tqi_net_auth_equal(proof, hello->proof.data, sizeof proof)) {
             char text[] = "authentication failed: the token is not the server's; use the token "
                           "file of the system that runs now, for one that is started again has a "
                           "new token";
-            peer_refuse(peer, TQ_EAUTH, text,
-                        !peer_refused_before(peer->server, hello->session.data));
+            peer_refuse(peer, TQ_EAUTH, text, !peer_refused_before(peer->server, hello->session.data));
         } else {
             rc = peer_welcome(peer, hello, err);
         }
@@ -204,7 +198,7 @@ static int peer_hello(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_e
     return rc;
 }
 
-/* ------------------------------------------------------------------------------------------------- requests */
+/* --- requests ------------------------------------------------------------- */
 
 static int peer_cancel(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_error *err)
 {
@@ -238,8 +232,7 @@ static int peer_ack(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_err
     for (size_t i = 1; i < ack->n_waiting && rc == TQ_OK; i++) {
         if (!tqi_net_request_below(ack->waiting[i - 1], ack->waiting[i])) {
             rc = tqi_error_set(err, TQ_EPROTO, "malformed Ack: request %llu is before %llu",
-                               (unsigned long long)ack->waiting[i - 1],
-                               (unsigned long long)ack->waiting[i]);
+                               (unsigned long long)ack->waiting[i - 1], (unsigned long long)ack->waiting[i]);
         }
     }
     if (rc == TQ_OK) {
@@ -263,17 +256,14 @@ static int peer_bye(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_err
 }
 
 /* Asks the service where the payload goes, and keeps the destinations for the handler. */
-static int peer_places(const tqi_net_peer *peer, uint64_t size, struct iovec *iov, int *count,
-                       tq_error *err)
+static int peer_places(const tqi_net_peer *peer, uint64_t size, struct iovec *iov, int *count, tq_error *err)
 {
     const tqi_net_server *server = peer->server;
     tqi_net_request *request = peer->incoming;
     if (!server->service->sink) {
-        return tqi_error_set(err, TQ_EUNSUPPORTED, "requests of kind %u take no payload",
-                             (unsigned)request->kind);
+        return tqi_error_set(err, TQ_EUNSUPPORTED, "requests of kind %u take no payload", (unsigned)request->kind);
     }
-    int rc = server->service->sink(request, request->message, size, iov, TQI_NET_SINK_MAX, count,
-                                   server->ctx, err);
+    int rc = server->service->sink(request, request->message, size, iov, TQI_NET_SINK_MAX, count, server->ctx, err);
     if (rc != TQ_OK) {
         return rc;
     }
@@ -317,8 +307,7 @@ static int peer_repeated(tqi_net_request *request, const tqi_frame *frame, tq_er
 {
     if (request->kind != frame->kind) {
         return tqi_error_set(err, TQ_EPROTO, "malformed frame: request %llu is of kind %u, not %u",
-                             (unsigned long long)frame->request, (unsigned)request->kind,
-                             (unsigned)frame->kind);
+                             (unsigned long long)frame->request, (unsigned)request->kind, (unsigned)frame->kind);
     }
     if (request->answered) {
         tqi_net_request_repeat(request);
@@ -326,8 +315,8 @@ static int peer_repeated(tqi_net_request *request, const tqi_frame *frame, tq_er
     return TQ_OK;
 }
 
-static int peer_request(tqi_net_peer *peer, const tqi_frame *frame, const uint8_t *body,
-                        struct iovec *iov, int *count, tq_error *err)
+static int peer_request(tqi_net_peer *peer, const tqi_frame *frame, const uint8_t *body, struct iovec *iov, int *count,
+                        tq_error *err)
 {
     tqi_net_server *server = peer->server;
     tqi_net_session *session = peer->session;
@@ -347,9 +336,8 @@ static int peer_request(tqi_net_peer *peer, const tqi_frame *frame, const uint8_
     }
     if (!method || !server->service->serves(frame->kind, server->ctx)) {
         tq_error refused;
-        tqi_error_set(&refused, TQ_EUNSUPPORTED, "%s does not answer requests of kind %u (%s)",
-                      server->service->name, (unsigned)frame->kind,
-                      method ? method->name : "unknown");
+        tqi_error_set(&refused, TQ_EUNSUPPORTED, "%s does not answer requests of kind %u (%s)", server->service->name,
+                      (unsigned)frame->kind, method ? method->name : "unknown");
         tqi_net_request_fail(request, &refused);
         return TQ_OK;
     }
@@ -358,8 +346,7 @@ static int peer_request(tqi_net_peer *peer, const tqi_frame *frame, const uint8_
         tqi_net_request_fail(request, &full);
         return TQ_OK;
     }
-    request->message =
-        tqi_request_decode(method->request, body, frame->body, &request->memory, err);
+    request->message = tqi_request_decode(method->request, body, frame->body, &request->memory, err);
     if (!request->message && err->code != TQ_EPROTO) {
         /* The frame arrived completely, so the connection can continue without it. */
         tq_error refused = *err;
@@ -379,32 +366,30 @@ static int peer_request(tqi_net_peer *peer, const tqi_frame *frame, const uint8_
     return tqi_net_conn_incoming(peer->conn, large ? request->memory : 0, err);
 }
 
-/* -------------------------------------------------------------------------------------------------- the ops */
+/* --- the ops -------------------------------------------------------------- */
 
 static int peer_on_head(tqi_net_conn *conn, const tqi_frame *frame, tq_error *err)
 {
     const tqi_net_peer *peer = conn->owner;
     if (!peer->session) {
         if (frame->kind != TQI_HELLO || frame->body > TQI_NET_HELLO_MAX || frame->payload > 0) {
-            return tqi_error_set(
-                err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, before a Hello",
-                (unsigned)frame->kind, (unsigned)frame->body, (unsigned long long)frame->payload);
+            return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, before a Hello",
+                                 (unsigned)frame->kind, (unsigned)frame->body, (unsigned long long)frame->payload);
         }
         return TQ_OK;
     }
     bool control = frame->kind == TQI_ACK || frame->kind == TQI_CANCEL || frame->kind == TQI_BYE;
-    if (frame->flags != 0 || (control && frame->payload > 0) ||
-        (!control && frame->kind < TQI_PUBLISH) || (!control && frame->request == 0)) {
-        return tqi_error_set(
-            err, TQ_EPROTO,
-            "malformed frame: kind %u, request %llu, flags 0x%x is no frame of a client",
-            (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
+    if (frame->flags != 0 || (control && frame->payload > 0) || (!control && frame->kind < TQI_PUBLISH) ||
+        (!control && frame->request == 0)) {
+        return tqi_error_set(err, TQ_EPROTO,
+                             "malformed frame: kind %u, request %llu, flags 0x%x is no frame of a client",
+                             (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
     }
     return TQ_OK;
 }
 
-static int peer_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8_t *body,
-                        struct iovec *iov, int *count, tq_error *err)
+static int peer_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov, int *count,
+                        tq_error *err)
 {
     tqi_net_peer *peer = conn->owner;
     if (!peer->session) {
@@ -466,8 +451,8 @@ static void peer_on_broken(tqi_net_conn *conn, const tq_error *err)
     if (err->code == TQ_EIO) {
         tqi_log(TQI_DEBUG, component, "%s: %s", conn->peer, err->message);
     } else if (peer->session) {
-        tqi_log(TQI_WARN, component, "connection of %s (%s) closed: %s",
-                tqi_net_session_name(peer->session), conn->peer, err->message);
+        tqi_log(TQI_WARN, component, "connection of %s (%s) closed: %s", tqi_net_session_name(peer->session),
+                conn->peer, err->message);
     } else {
         char what[TQ_ERROR_MESSAGE_MAX + 16];
         snprintf(what, sizeof(what), "closed: %s", err->message);
@@ -510,8 +495,7 @@ static void peer_on_held(tqi_net_conn *conn)
         tqi_log(TQI_WARN, peer->server->service->name,
                 "%s does not take its replies: %zu bytes wait, and it is not read from until it "
                 "does (limits.%s)",
-                tqi_net_session_name(session), conn->queued,
-                own ? "queued_replies" : "all_queued_replies");
+                tqi_net_session_name(session), conn->queued, own ? "queued_replies" : "all_queued_replies");
     }
 }
 
@@ -536,8 +520,7 @@ static void peer_credentials(tqi_net_peer *peer, int fd)
     }
 }
 
-int tqi_net_peer_open(tqi_net_server *server, int fd, const struct sockaddr *addr, const char *peer_name,
-                  tq_error *err)
+int tqi_net_peer_open(tqi_net_server *server, int fd, const struct sockaddr *addr, const char *peer_name, tq_error *err)
 {
     bool unix_socket = addr == NULL;
     tqi_net_peer *peer = calloc(1, sizeof *peer);
@@ -548,8 +531,8 @@ int tqi_net_peer_open(tqi_net_server *server, int fd, const struct sockaddr *add
     if (unix_socket) {
         peer_credentials(peer, fd);
     }
-    int rc = tqi_net_conn_open(server->loop, &server->flusher, fd, unix_socket, false, &peer_ops, peer,
-                           &peer->conn, err);
+    int rc =
+        tqi_net_conn_open(server->loop, &server->flusher, fd, unix_socket, false, &peer_ops, peer, &peer->conn, err);
     if (rc != TQ_OK) {
         free(peer);
         return rc;

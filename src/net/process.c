@@ -2,10 +2,10 @@
  * process.c - the processes behind the sessions of a server, each watched once however many sessions it has.
  *
  * A pidfd is taken once per process and shared by all servers in our process, under a lock, because their loops run on
- * different threads.  A watch belongs to one server and its loop, in which a descriptor can be polled only once.
+ * different threads. A watch belongs to one server and its loop, in which a descriptor can be polled only once.
  *
- * Two pidfds of the same number that are both alive are the same process: the number is reused only once the process that
- * has it is gone.
+ * Two pidfds of the same number that are both alive are the same process: the number is reused only once the process
+ * that has it is gone.
  */
 #include "net/serving.h"
 
@@ -26,7 +26,7 @@
 #define SO_PEERPIDFD 77
 #endif
 
-/* ------------------------------------------------------------------------------------ shared by all servers */
+/* --- shared by all servers ------------------------------------------------ */
 
 struct tqi_net_pidfd {
     uint64_t pid;
@@ -66,7 +66,7 @@ static int pidfd_of(int socket, uint64_t pid)
 #endif
 }
 
-/* Takes over `fd`.  NULL: out of memory. */
+/* Takes over `fd`. NULL: out of memory. */
 static tqi_net_pidfd *pidfd_share(uint64_t pid, int fd)
 {
     tqi_net_pidfd *shared, *made = calloc(1, sizeof *made);
@@ -125,7 +125,7 @@ static void pidfd_rele(tqi_net_pidfd *shared)
     }
 }
 
-/* ------------------------------------------------------------------------------------------------ one server's */
+/* --- one server's --------------------------------------------------------- */
 
 static void process_unlist(tqi_net_process *process)
 {
@@ -214,8 +214,7 @@ tqi_net_process *tqi_net_process_get(tqi_net_server *server, int socket, uint64_
         return process;
     }
     if (process) {
-        process_unlist(
-            process); /* an earlier process with that number, whose end is about to be noticed */
+        process_unlist(process); /* an earlier process with that number, whose end is about to be noticed */
     }
     *errnum = ENOMEM;
     tqi_net_pidfd *pidfd = pidfd_share(pid, fd);

@@ -1,9 +1,9 @@
 /*
- * receive.c - the receiving half of connections: turns bytes into frames.  Small frames are read ahead into an input buffer,
- * which a connection holds only while it needs it: one buffer serves all connections of a loop, and thousands of idle ones
- * cost nothing.  A payload is read by the same recvmsg straight into the owner's destinations, followed by the input buffer
- * for whatever comes after it.  The buffer of a body too large for it grows as bytes arrive, so that a mere length reserves
- * nothing.
+ * receive.c - the receiving half of connections: turns bytes into frames. Small frames are read ahead into an input
+ * buffer, which a connection holds only while it needs it: one buffer serves all connections of a loop, and thousands
+ * of idle ones cost nothing. A payload is read by the same recvmsg straight into the owner's destinations, followed by
+ * the input buffer for whatever comes after it. The buffer of a body too large for it grows as bytes arrive, so that a
+ * mere length reserves nothing.
  */
 #include "net/internal.h"
 
@@ -14,11 +14,11 @@
 
 #include "base/error.h"
 
-/* While more than this is missing of a payload, the reader waits until at least this much has arrived: otherwise it would
- * wake up, and take a core from the sender, for every few segments. */
+/* While more than this is missing of a payload, the reader waits until at least this much has arrived: otherwise it
+ * would wake up, and take a core from the sender, for every few segments. */
 #define RECEIVE_AT_ONCE   (256 << 10)
 #define RECEIVE_PIECES    256
-#define RECEIVE_ROUNDS    8 /* reads per event, so that one peer does not starve the others */
+#define RECEIVE_ROUNDS    8          /* reads per event, so that one peer does not starve the others */
 #define RECEIVE_BODY_STEP (1u << 20) /* a large body's buffer grows at least by that */
 
 static size_t receive_ahead(const tqi_net_conn *conn)
@@ -63,9 +63,7 @@ static int receive_take_fds(tqi_net_conn *conn, tq_error *err)
 {
     int want = (int)(conn->frame.flags >> TQI_FRAME_FDS_SHIFT & TQI_FRAME_FDS_MASK);
     if (want > conn->n_fds || want > TQI_NET_FDS_MAX) {
-        return tqi_error_set(err, TQ_EPROTO,
-                             "malformed frame: it announces %d descriptors, %d came", want,
-                             conn->n_fds);
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: it announces %d descriptors, %d came", want, conn->n_fds);
     }
     memcpy(conn->frame_fds, conn->fds, (size_t)want * sizeof(int));
     conn->n_frame_fds = want;
@@ -202,10 +200,9 @@ static void receive_make_room(tqi_net_conn *conn)
     }
 }
 
-/* Where the next bytes go: the destinations of the current frame, then the input buffer.  *direct is the size of the
+/* Where the next bytes go: the destinations of the current frame, then the input buffer. *direct is the size of the
  * former. */
-static int receive_places(tqi_net_conn *conn, struct iovec *vec, int *count, size_t *direct,
-                          tq_error *err)
+static int receive_places(tqi_net_conn *conn, struct iovec *vec, int *count, size_t *direct, tq_error *err)
 {
     int n = 0;
     *direct = 0;
@@ -287,11 +284,10 @@ static int receive_control(tqi_net_conn *conn, struct msghdr *msg, tq_error *err
             }
         }
     }
-    return overflow ? tqi_error_set(err, TQ_EPROTO, "too many descriptors came with a frame")
-                    : TQ_OK;
+    return overflow ? tqi_error_set(err, TQ_EPROTO, "too many descriptors came with a frame") : TQ_OK;
 }
 
-/* Makes one recvmsg call and processes the result.  *drained: the socket had less than there was room for. */
+/* Makes one recvmsg call and processes the result. *drained: the socket had less than there was room for. */
 static int receive_once(tqi_net_conn *conn, bool *drained, tq_error *err)
 {
     struct iovec vec[RECEIVE_PIECES];
@@ -323,8 +319,7 @@ static int receive_once(tqi_net_conn *conn, bool *drained, tq_error *err)
     }
     if (n < 0) {
         char reason[128];
-        return tqi_error_set(err, TQ_EIO, "connection lost: %s",
-                             strerror_r(errno, reason, sizeof reason));
+        return tqi_error_set(err, TQ_EIO, "connection lost: %s", strerror_r(errno, reason, sizeof reason));
     }
     if (n == 0) {
         return tqi_error_set(err, TQ_EIO, "connection closed by the peer");
@@ -394,15 +389,13 @@ static void receive_all(tqi_net_conn *conn, bool last, tq_error *err)
     }
 }
 
-/* Sets how many bytes make the socket readable: never more than the payload still needs, because the peer may send nothing
- * after it.  The end of the connection is noticed in any case. */
+/* Sets how many bytes make the socket readable: never more than the payload still needs, because the peer may send
+ * nothing after it. The end of the connection is noticed in any case. */
 static void receive_set_least(tqi_net_conn *conn)
 {
-    bool much = !conn->unix_socket && conn->state == TQI_NET_RX_PAYLOAD &&
-                conn->payload_left >= RECEIVE_AT_ONCE;
+    bool much = !conn->unix_socket && conn->state == TQI_NET_RX_PAYLOAD && conn->payload_left >= RECEIVE_AT_ONCE;
     int least = much ? RECEIVE_AT_ONCE : 1;
-    if (much != conn->much &&
-        setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least) == 0) {
+    if (much != conn->much && setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least) == 0) {
         conn->much = much;
     }
 }

@@ -32,12 +32,11 @@ static int reply_on_head(tqi_net_conn *conn, const tqi_frame *frame, tq_error *e
         return tqi_net_client_handshake_head(frame, err);
     }
     bool park = frame->kind == TQI_PARK && frame->body == 0 && frame->payload == 0;
-    bool goodbye = frame->kind == TQI_GOODBYE && frame->body <= REPLY_GOODBYE_MAX &&
-                   frame->payload == 0 && frame->flags == 0;
+    bool goodbye =
+        frame->kind == TQI_GOODBYE && frame->body <= REPLY_GOODBYE_MAX && frame->payload == 0 && frame->flags == 0;
     if (!park && !goodbye && (!(frame->flags & TQI_FRAME_REPLY) || frame->request == 0)) {
-        return tqi_error_set(
-            err, TQ_EPROTO, "malformed frame: kind %u, request %llu, flags 0x%x is no reply",
-            (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, request %llu, flags 0x%x is no reply",
+                             (unsigned)frame->kind, (unsigned long long)frame->request, (unsigned)frame->flags);
     }
     return TQ_OK;
 }
@@ -51,8 +50,7 @@ static int reply_failed(tqi_net_channel *channel, const uint8_t *body, size_t si
     const Tq__Error *error = (const Tq__Error *)message;
     int rc = TQ_OK;
     if (error->code >= 0) {
-        rc = tqi_error_set(err, TQ_EPROTO, "malformed message: an Error with code %d",
-                           (int)error->code);
+        rc = tqi_error_set(err, TQ_EPROTO, "malformed message: an Error with code %d", (int)error->code);
     } else {
         tqi_error_set(&channel->rx_error, error->code, "%s", error->message);
     }
@@ -61,17 +59,15 @@ static int reply_failed(tqi_net_channel *channel, const uint8_t *body, size_t si
 }
 
 /* Says where the payload of a reply goes; *count 0: it is dropped. */
-static void reply_sink(tqi_net_channel *channel, const tqi_net_call *call, uint64_t size, struct iovec *iov,
-                       int *count)
+static void reply_sink(tqi_net_channel *channel, const tqi_net_call *call, uint64_t size, struct iovec *iov, int *count)
 {
     int rc = TQ_OK;
     if (call->ended) {
         return;
     }
     if (!call->args.sink) {
-        tqi_error_set(&channel->rx_error, TQ_EPROTO,
-                      "the reply to %s came with a payload of %llu bytes", call->method->name,
-                      (unsigned long long)size);
+        tqi_error_set(&channel->rx_error, TQ_EPROTO, "the reply to %s came with a payload of %llu bytes",
+                      call->method->name, (unsigned long long)size);
         return;
     }
     rc = call->args.sink(channel->rx_reply, size, iov, TQI_NET_SINK_MAX, count, call->args.arg);
@@ -89,8 +85,8 @@ static void reply_sink(tqi_net_channel *channel, const tqi_net_call *call, uint6
     }
 }
 
-static int reply_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8_t *body,
-                         struct iovec *iov, int *count, tq_error *err)
+static int reply_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8_t *body, struct iovec *iov, int *count,
+                         tq_error *err)
 {
     tqi_net_channel *channel = conn->owner;
     if (channel->state != TQI_NET_CHANNEL_OPEN) {
@@ -101,8 +97,7 @@ static int reply_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8
         return TQ_OK;
     }
     if (frame->kind == TQI_GOODBYE) {
-        channel->goodbye =
-            (Tq__Goodbye *)tqi_message_decode(&tq__goodbye__descriptor, body, frame->body, err);
+        channel->goodbye = (Tq__Goodbye *)tqi_message_decode(&tq__goodbye__descriptor, body, frame->body, err);
         return channel->goodbye ? TQ_OK : err->code;
     }
     tqi_net_call *call;
@@ -118,8 +113,7 @@ static int reply_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8
     }
     if (frame->kind != call->method->kind) {
         call->garbled = true;
-        return tqi_error_set(err, TQ_EPROTO,
-                             "malformed frame: a reply of kind %u to a request of kind %u",
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: a reply of kind %u to a request of kind %u",
                              (unsigned)frame->kind, (unsigned)call->method->kind);
     }
     channel->rx_reply = tqi_reply_decode(call->method->reply, body, frame->body, err);
@@ -128,8 +122,7 @@ static int reply_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8
         return TQ_ENOMEM;
     }
     if (!channel->rx_reply && err->code != TQ_EPROTO) {
-        tqi_error_set(&channel->rx_error, err->code, "the reply to %s: %s", call->method->name,
-                      err->message);
+        tqi_error_set(&channel->rx_error, err->code, "the reply to %s: %s", call->method->name, err->message);
         channel->rx_call = call;
         return TQ_OK;
     }
@@ -168,8 +161,7 @@ static int reply_on_done(tqi_net_conn *conn, const tqi_frame *frame, tq_error *e
     channel->rx_reply = NULL;
     channel->proto_errors = 0;
     channel->backoff_ms = TQI_NET_BACKOFF_MIN_MS;
-    tqi_net_answer answer = {
-        .status = failed.code, .told = true, .epoch = channel->epoch, .n_fds = conn->n_frame_fds};
+    tqi_net_answer answer = {.status = failed.code, .told = true, .epoch = channel->epoch, .n_fds = conn->n_frame_fds};
     if (failed.code == TQ_OK) {
         answer.reply = reply;
         answer.payload = frame->payload;

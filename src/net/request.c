@@ -121,10 +121,9 @@ int tqi_net_request_prepare(tqi_net_request *request, size_t bytes, tq_error *er
     return TQ_OK;
 }
 
-/* Makes its frame, in the reserved room if it fits.  NULL: out of memory. */
+/* Makes its frame, in the reserved room if it fits. NULL: out of memory. */
 static tqi_net_out_frame *request_frame(tqi_net_request *request, const tqi_frame *frame,
-                             const ProtobufCMessage *message, const struct iovec *payload,
-                             int count)
+                                        const ProtobufCMessage *message, const struct iovec *payload, int count)
 {
     tqi_net_out_frame *tx = request->room;
     if (!tx || count > 0 || !tqi_net_out_frame_fill(tx, frame, message)) {
@@ -148,7 +147,7 @@ static tqi_net_out_frame *request_failure(tqi_net_request *request, int code, co
     return request_frame(request, &frame, &error.base, NULL, 0);
 }
 
-/* Sends the frame on the session's connection, if it has one.  Takes over a reference. */
+/* Sends the frame on the session's connection, if it has one. Takes over a reference. */
 static void request_send(tqi_net_session *session, tqi_net_out_frame *tx)
 {
     if (session->peer) {
@@ -236,8 +235,8 @@ static bool request_is_orphan(const tqi_net_request *request)
     return !request->session || request->session->ended;
 }
 
-bool tqi_net_request_reply(tqi_net_request *request, const ProtobufCMessage *reply,
-                       const struct iovec *payload, int count, void (*sent)(void *arg), void *arg)
+bool tqi_net_request_reply(tqi_net_request *request, const ProtobufCMessage *reply, const struct iovec *payload,
+                           int count, void (*sent)(void *arg), void *arg)
 {
     if (request_is_orphan(request)) {
         request_drop(request, sent, arg);
@@ -268,8 +267,8 @@ bool tqi_net_request_reply(tqi_net_request *request, const ProtobufCMessage *rep
     return made;
 }
 
-void tqi_net_request_reply_fds(tqi_net_request *request, const ProtobufCMessage *reply, const int *fds,
-                           int count, void (*sent)(void *arg), void *arg)
+void tqi_net_request_reply_fds(tqi_net_request *request, const ProtobufCMessage *reply, const int *fds, int count,
+                               void (*sent)(void *arg), void *arg)
 {
     if (request_is_orphan(request)) {
         request_drop(request, sent, arg);
@@ -283,9 +282,11 @@ void tqi_net_request_reply_fds(tqi_net_request *request, const ProtobufCMessage 
         sent(arg);
         return;
     }
-    tqi_frame frame = {.kind = request->kind,
-                       .request = request->number,
-                       .flags = TQI_FRAME_REPLY | (uint32_t)count << TQI_FRAME_FDS_SHIFT};
+    tqi_frame frame = {
+        .kind = request->kind,
+        .request = request->number,
+        .flags = TQI_FRAME_REPLY | (uint32_t)count << TQI_FRAME_FDS_SHIFT,
+    };
     tqi_net_out_frame *tx = tqi_net_out_frame_make(&frame, reply, NULL, 0);
     if (!tx) {
         tqi_net_request_settle(request, false);
@@ -339,8 +340,7 @@ int tqi_net_request_payload(const tqi_net_request *request, const struct iovec *
     return request->n_iov;
 }
 
-void tqi_net_request_on_cancel(tqi_net_request *request, void (*fn)(tqi_net_request *request, void *arg),
-                           void *arg)
+void tqi_net_request_on_cancel(tqi_net_request *request, void (*fn)(tqi_net_request *request, void *arg), void *arg)
 {
     request->cancel = fn;
     request->cancel_arg = arg;

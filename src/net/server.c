@@ -88,18 +88,17 @@ void tqi_net_server_warn(tqi_net_server *server, const char *peer, const char *w
     uint64_t now = tqi_now();
     if (server->warned_since == 0 || now - server->warned_since > TQI_NET_WARN_NS) {
         if (server->warned > TQI_NET_WARN_MAX) {
-            tqi_log(TQI_WARN, component, "%u more connection%s like these %s closed",
-                    server->warned - TQI_NET_WARN_MAX, tqi_text_s(server->warned - TQI_NET_WARN_MAX),
+            tqi_log(TQI_WARN, component, "%u more connection%s like these %s closed", server->warned - TQI_NET_WARN_MAX,
+                    tqi_text_s(server->warned - TQI_NET_WARN_MAX),
                     server->warned - TQI_NET_WARN_MAX == 1 ? "was" : "were");
         }
         server->warned_since = now;
         server->warned = 0;
     }
-    tqi_log(server->warned++ < TQI_NET_WARN_MAX ? TQI_WARN : TQI_DEBUG, component,
-            "connection from %s %s", peer, what);
+    tqi_log(server->warned++ < TQI_NET_WARN_MAX ? TQI_WARN : TQI_DEBUG, component, "connection from %s %s", peer, what);
 }
 
-/* ------------------------------------------------------------------------------------------------------ time */
+/* --- time ----------------------------------------------------------------- */
 
 static void server_on_timer(uv_timer_t *timer);
 
@@ -163,17 +162,15 @@ static void server_on_timer(uv_timer_t *timer)
     tqi_net_server_arm_timer(server);
 }
 
-/* --------------------------------------------------------------------------------------------------- sockets */
+/* --- sockets -------------------------------------------------------------- */
 
 /* addr NULL: a unix socket. */
-static void server_adopt(tqi_net_server *server, int fd, const struct sockaddr *addr,
-                         const char *peer_name)
+static void server_adopt(tqi_net_server *server, int fd, const struct sockaddr *addr, const char *peer_name)
 {
     tq_error err;
     tqi_net_socket_tune(fd, addr == NULL);
     if (tqi_net_peer_open(server, fd, addr, peer_name, &err) != TQ_OK) {
-        tqi_log(TQI_WARN, server->service->name, "connection from %s closed: %s", peer_name,
-                err.message);
+        tqi_log(TQI_WARN, server->service->name, "connection from %s closed: %s", peer_name, err.message);
         close(fd);
         return;
     }
@@ -249,13 +246,11 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
     for (int i = 0; i < SERVER_ACCEPTS && listener->fd >= 0; i++) {
         struct sockaddr_storage addr = {.ss_family = AF_UNIX};
         socklen_t size = sizeof addr;
-        int fd =
-            accept4(listener->fd, (struct sockaddr *)&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(listener->fd, (struct sockaddr *)&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             char name[TQI_NET_PEER_MAX];
             tqi_net_peer_format((const struct sockaddr *)&addr, name, sizeof name);
-            server_adopt(listener->server, fd,
-                         listener->endpoint.unix_socket ? NULL : (const struct sockaddr *)&addr,
+            server_adopt(listener->server, fd, listener->endpoint.unix_socket ? NULL : (const struct sockaddr *)&addr,
                          name);
             if (fd >= listener->server->full && !tqi_net_greeting_give_way(listener->server)) {
                 server_pause(listener, EMFILE);
@@ -263,7 +258,7 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
             }
             if (fd >= listener->server->crowded) {
                 tqi_net_peer_make_room(listener->server, TQI_NET_PARK_EACH,
-                                   (unsigned)(fd - listener->server->crowded) + TQI_NET_PARK_EACH);
+                                       (unsigned)(fd - listener->server->crowded) + TQI_NET_PARK_EACH);
             }
         } else if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
             int errnum = errno;
@@ -278,8 +273,7 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
     }
 }
 
-int tqi_net_server_listen(tqi_net_server *server, const char *endpoint, char *bound, size_t bound_size,
-                      tq_error *err)
+int tqi_net_server_listen(tqi_net_server *server, const char *endpoint, char *bound, size_t bound_size, tq_error *err)
 {
     char text[TQI_NET_ENDPOINT_MAX];
     tqi_net_listener *listener = calloc(1, sizeof *listener);
@@ -290,8 +284,7 @@ int tqi_net_server_listen(tqi_net_server *server, const char *endpoint, char *bo
     if (rc != TQ_OK) {
         goto fail;
     }
-    rc = tqi_net_endpoint_listen(&listener->endpoint, &listener->fd, &listener->dir, text, sizeof text,
-                             err);
+    rc = tqi_net_endpoint_listen(&listener->endpoint, &listener->fd, &listener->dir, text, sizeof text, err);
     if (rc != TQ_OK) {
         goto fail;
     }
@@ -305,8 +298,8 @@ int tqi_net_server_listen(tqi_net_server *server, const char *endpoint, char *bo
         goto fail_socket;
     }
     struct stat st;
-    if (listener->dir >= 0 && fstatat(listener->dir, tqi_net_endpoint_name(&listener->endpoint), &st,
-                                      AT_SYMLINK_NOFOLLOW) == 0) {
+    if (listener->dir >= 0 &&
+        fstatat(listener->dir, tqi_net_endpoint_name(&listener->endpoint), &st, AT_SYMLINK_NOFOLLOW) == 0) {
         listener->device = st.st_dev;
         listener->inode = st.st_ino;
     }
@@ -344,8 +337,8 @@ static void server_close_listener(tqi_net_listener *listener)
     const char *name = tqi_net_endpoint_name(&listener->endpoint);
     struct stat st;
     if (listener->dir >= 0) {
-        if (fstatat(listener->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-            st.st_dev == listener->device && st.st_ino == listener->inode) {
+        if (fstatat(listener->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == listener->device &&
+            st.st_ino == listener->inode) {
             unlinkat(listener->dir, name, 0);
         }
         close(listener->dir);
@@ -356,7 +349,7 @@ static void server_close_listener(tqi_net_listener *listener)
     listener->fd = -1;
 }
 
-/* --------------------------------------------------------------------------------------------- start and end */
+/* --- start and end -------------------------------------------------------- */
 
 static void server_tick(void *owner)
 {
@@ -364,7 +357,7 @@ static void server_tick(void *owner)
 }
 
 int tqi_net_server_alloc(uv_loop_t *loop, const tqi_net_service *service, void *ctx,
-                     const tqi_net_server_options *options, tqi_net_server **out, tq_error *err)
+                         const tqi_net_server_options *options, tqi_net_server **out, tq_error *err)
 {
     if (options->epoch == 0 || !options->token || options->token->size == 0) {
         return tqi_error_set(err, TQ_EINVAL, "%s needs an epoch and a token", service->name);
@@ -384,8 +377,7 @@ int tqi_net_server_alloc(uv_loop_t *loop, const tqi_net_service *service, void *
     server->started_us = tqi_wall_us();
     server->epoch = options->epoch;
     server->id = tqi_random_id();
-    server->grace_ns =
-        options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
+    server->grace_ns = options->grace_ms > UINT64_MAX / 2000000 ? UINT64_MAX / 2 : options->grace_ms * 1000000;
     server->handshake_ns = TQI_NET_HANDSHAKE_NS;
     server->user = geteuid();
     server->token = *options->token;
@@ -408,8 +400,7 @@ void tqi_net_server_set_token(tqi_net_server *server, const tqi_net_token *token
     server->token = *token;
 }
 
-void tqi_net_server_set_goodbye(tqi_net_server *server, tqi_net_ending ending, const char *who,
-                            const char *reason)
+void tqi_net_server_set_goodbye(tqi_net_server *server, tqi_net_ending ending, const char *who, const char *reason)
 {
     server->says_goodbye = true;
     server->ending = ending;
@@ -476,8 +467,7 @@ void tqi_net_server_close(tqi_net_server *server, void (*done)(void *arg), void 
     server_close_rest(server);
 }
 
-void tqi_net_server_each_session(tqi_net_server *server, void (*fn)(tqi_net_session *session, void *arg),
-                             void *arg)
+void tqi_net_server_each_session(tqi_net_server *server, void (*fn)(tqi_net_session *session, void *arg), void *arg)
 {
     tqi_net_session *session, *next;
     HASH_ITER (hh, server->sessions, session, next) {

@@ -1,7 +1,7 @@
 /*
- * serving.h - shared by the server's files: server.c (sockets, time), crowd.c (connections in the handshake), peer.c (one
- * connection: handshake and frames), park.c (making room), session.c (sessions and kept replies), admit.c (their limits),
- * process.c (the processes behind them), request.c (requests).
+ * serving.h - shared by the server's files: server.c (sockets, time), crowd.c (connections in the handshake), peer.c
+ * (one connection: handshake and frames), park.c (making room), session.c (sessions and kept replies), admit.c (their
+ * limits), process.c (the processes behind them), request.c (requests).
  */
 #ifndef TQI_NET_SERVING_H
 #define TQI_NET_SERVING_H
@@ -28,10 +28,11 @@
 /* Clients with a wrong token are logged once each, as long as they are among the last this many. */
 #define TQI_NET_REFUSED_MAX 64u
 /*
- * Connections in the handshake.  A stranger may open them, so the servers of a process share one in TQI_NET_GREETING_SHARE of
- * its descriptors for them, and one address may use half of a server's part.  When one more arrives than that, the oldest is
- * closed if its handshake has taken longer than an honest client's; with twice as many it is closed in any case.  Processes
- * of this user, on a unix socket, are not strangers: thousands of clients that come at once may take their time.
+ * Connections in the handshake. A stranger may open them, so the servers of a process share one in
+ * TQI_NET_GREETING_SHARE of its descriptors for them, and one address may use half of a server's part. When one more
+ * arrives than that, the oldest is closed if its handshake has taken longer than an honest client's; with twice as
+ * many it is closed in any case. Processes of this user, on a unix socket, are not strangers: thousands of clients
+ * that come at once may take their time.
  */
 #define TQI_NET_GREETING_SHARE    8u
 #define TQI_NET_GREETING_MIN      16u
@@ -47,7 +48,7 @@ typedef struct tqi_net_pidfd tqi_net_pidfd;
 typedef struct tqi_net_origin {
     uint8_t key[16];
     UT_hash_handle hh;
-    unsigned n;      /* of its connections that greet */
+    unsigned n;          /* of its connections that greet */
     tqi_net_peer *peers; /* these, the oldest first */
 } tqi_net_origin;
 
@@ -76,8 +77,8 @@ struct tqi_net_server {
     uint64_t requests;
     uint64_t running_bytes; /* of all sessions */
     unsigned descriptors;   /* that the process may have */
-    int full; /* and those from this one on are reserved for what connections need: pidfds, passed
-                 memory */
+    /* and those from this one on are reserved for what connections need: pidfds, passed memory */
+    int full;
     int crowded;            /* descriptors from this number on are the last eighth */
     unsigned leaving;       /* peers recently asked to leave that are still connected */
     uint64_t leaving_since; /* lately: since then */
@@ -85,9 +86,9 @@ struct tqi_net_server {
     uint64_t warned_since;  /* window of tqi_net_server_warn */
     unsigned warned;        /* in it */
     uint8_t refused[TQI_NET_REFUSED_MAX][TQI_NET_SESSION_ID]; /* a ring of those that were warned of */
-    unsigned n_refused;                               /* ever */
-    char *system;                                     /* "" of a unit */
-    int64_t started_us;                               /* unix time */
+    unsigned n_refused;                                       /* ever */
+    char *system;                                             /* "" of a unit */
+    int64_t started_us;                                       /* unix time */
     bool says_goodbye;
     tqi_net_ending ending;
     char who[TQI_NET_REASON_MAX];
@@ -103,8 +104,8 @@ struct tqi_net_server {
 struct tqi_net_peer {
     tqi_net_server *server;
     tqi_net_conn *conn;
-    tqi_net_session *session; /* NULL until it is authenticated, and after the session was taken over or
-                    ended */
+    /* NULL until it is authenticated, and after the session was taken over or ended */
+    tqi_net_session *session;
     uint8_t nonce[TQI_NET_NONCE];
     uint64_t deadline;
     bool greeted;  /* not in the list `greeting` */
@@ -126,7 +127,7 @@ struct tqi_net_process {
     tqi_net_pidfd *pidfd;
     uint64_t pid;
     unsigned refs;
-    bool listed;     /* in server->processes */
+    bool listed;         /* in server->processes */
     tqi_net_exit *exits; /* to notify when it exits */
     UT_hash_handle hh;
 };
@@ -138,19 +139,18 @@ struct tqi_net_session {
     char *name;
     char *host;
     char endpoint[TQI_NET_PEER_MAX];
-    uint64_t instance; /* sent to the client: a lost Welcome must not make it take this for an older
-                     session */
+    /* sent to the client: a lost Welcome must not make it take this for an older session */
+    uint64_t instance;
     uint64_t pid;
-    uint64_t opened;      /* monotonic */
-    uint64_t deadline;    /* end of the grace, while in server->lost */
+    uint64_t opened;          /* monotonic */
+    uint64_t deadline;        /* end of the grace, while in server->lost */
     tqi_net_peer *peer;       /* NULL while not connected */
     tqi_net_process *process; /* NULL: its end cannot be watched */
     tqi_net_exit exit;
-    char remote[96];       /* why no process is known */
-    uint64_t acked;        /* replies below it were received; 0 = none acknowledged yet */
+    char remote[96];           /* why no process is known */
+    uint64_t acked;            /* replies below it were received; 0 = none acknowledged yet */
     tqi_net_request *requests; /* running, and kept, by number */
-    tqi_net_request *
-        keeps; /* the KEEP ones among these, in order of arrival, which is the order of their numbers */
+    tqi_net_request *keeps;    /* the KEEP ones among these, in order of arrival, which is the order of their numbers */
     size_t running;
     uint64_t running_bytes; /* memory of these */
     size_t kept;            /* answered and not acknowledged */
@@ -168,10 +168,10 @@ struct tqi_net_request {
     UT_hash_handle hh;
     uint16_t kind;
     bool keep;
-    bool listed;          /* in session->requests */
-    bool answered;        /* kept for repeats */
-    size_t memory;        /* of its message, while it runs */
-    size_t kept;          /* bytes, while it is kept */
+    bool listed;              /* in session->requests */
+    bool answered;            /* kept for repeats */
+    size_t memory;            /* of its message, while it runs */
+    size_t kept;              /* bytes, while it is kept */
     tqi_net_session *session; /* NULL once it has ended */
     ProtobufCMessage *message;
     struct iovec *iov;
@@ -181,8 +181,8 @@ struct tqi_net_request {
     void *cancel_arg;
     void (*settled)(bool acked, void *arg);
     void *settled_arg;
-    tqi_net_out_frame *room;             /* for the reply, or NULL; see tqi_net_request_prepare */
-    tqi_net_out_frame *reply;            /* kept; NULL if there was no memory for it */
+    tqi_net_out_frame *room;      /* for the reply, or NULL; see tqi_net_request_prepare */
+    tqi_net_out_frame *reply;     /* kept; NULL if there was no memory for it */
     tqi_net_request *prev, *next; /* keeps */
 };
 
@@ -192,7 +192,7 @@ void tqi_net_server_arm_timer(tqi_net_server *server);
 /* Takes over an accepted socket, even on failure. */
 void tqi_net_server_adopt(tqi_net_server *server, int fd, bool unix_socket, const char *peer_name);
 
-/* crowd.c: a connection begins its handshake, and its credentials are known.  addr NULL: over a unix socket.  TQ_OK or
+/* crowd.c: a connection begins its handshake, and its credentials are known. addr NULL: over a unix socket. TQ_OK or
  * TQ_ENOMEM. */
 int tqi_net_greeting_add(tqi_net_peer *peer, const struct sockaddr *addr);
 /* It does not any more. */
@@ -204,13 +204,12 @@ bool tqi_net_greeting_give_way(tqi_net_server *server);
 /* A server in this process starts, or has ended. */
 void tqi_net_greeting_server(int change);
 
-/* Logs a connection of a stranger, whom nothing keeps from opening many: the first few in each period as warnings, with the
- * number suppressed before, the rest in the debug log. */
+/* Logs a connection of a stranger, whom nothing keeps from opening many: the first few in each period as warnings,
+ * with the number suppressed before, the rest in the debug log. */
 void tqi_net_server_warn(tqi_net_server *server, const char *peer, const char *what);
 
 /* peer.c */
-int tqi_net_peer_open(tqi_net_server *server, int fd, const struct sockaddr *addr, const char *peer_name,
-                  tq_error *err);
+int tqi_net_peer_open(tqi_net_server *server, int fd, const struct sockaddr *addr, const char *peer_name, tq_error *err);
 void tqi_net_peer_close(tqi_net_peer *peer);
 /* Sends the last frame and closes once that is sent; its session, if any, is then without a connection. */
 void tqi_net_peer_goodbye(tqi_net_peer *peer, const Tq__Goodbye *goodbye);
@@ -219,8 +218,8 @@ void tqi_net_peer_goodbye(tqi_net_peer *peer, const Tq__Goodbye *goodbye);
 void tqi_net_peer_send(tqi_net_peer *peer, uint16_t kind, const ProtobufCMessage *message);
 
 /* park.c */
-/* Asks up to n that are idle to close their connections, those that were silent longest first, until `enough` are leaving;
- * returns how many are. */
+/* Asks up to n that are idle to close their connections, those that were silent longest first, until `enough` are
+ * leaving; returns how many are. */
 unsigned tqi_net_peer_make_room(tqi_net_server *server, unsigned n, unsigned enough);
 /* Whether it was asked to leave; false once it is gone or has sent something since. */
 void tqi_net_peer_set_parked(tqi_net_peer *peer, bool parked);
@@ -229,8 +228,8 @@ void tqi_net_peer_not_idle(tqi_net_peer *peer);
 /* session.c */
 tqi_net_session *tqi_net_session_find(tqi_net_server *server, const uint8_t *id);
 /* NULL: out of memory. */
-tqi_net_session *tqi_net_session_make(tqi_net_server *server, const uint8_t *id, const char *name,
-                              const char *host, uint64_t pid);
+tqi_net_session *tqi_net_session_make(tqi_net_server *server, const uint8_t *id, const char *name, const char *host,
+                                      uint64_t pid);
 void tqi_net_session_attach(tqi_net_session *session, tqi_net_peer *peer);
 /* Undoes a session that was just made and attached; its peer stays, without a session. */
 void tqi_net_session_unmake(tqi_net_session *session);
@@ -254,7 +253,7 @@ int tqi_net_process_fd(const tqi_net_process *process);
 
 /* request.c */
 tqi_net_request *tqi_net_request_make(tqi_net_session *session, uint16_t kind, bool keep, uint64_t number);
-/* Adds it to the session: from now on, repeats find it.  TQ_OK or TQ_ENOMEM. */
+/* Adds it to the session: from now on, repeats find it. TQ_OK or TQ_ENOMEM. */
 int tqi_net_request_list(tqi_net_request *request);
 /* It runs no longer. */
 void tqi_net_request_stopped(tqi_net_request *request);

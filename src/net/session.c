@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 
-/* --------------------------------------------------------------------------------- the process of a session */
+/* --- the process of a session --------------------------------------------- */
 
 static void session_on_exit(tqi_net_exit *exit, const char *failed)
 {
@@ -22,13 +22,11 @@ static void session_on_exit(tqi_net_exit *exit, const char *failed)
     unsigned long long pid = session->process->pid;
     if (failed) {
         /* Its session ends like one without a process. */
-        tqi_log(TQI_WARN, component,
-                "the end of process %llu of session %s cannot be watched for any more: %s", pid,
+        tqi_log(TQI_WARN, component, "the end of process %llu of session %s cannot be watched for any more: %s", pid,
                 tqi_net_session_name(session), failed);
         return;
     }
-    tqi_log(TQI_DEBUG, component, "process %llu of session %s has ended", pid,
-            tqi_net_session_name(session));
+    tqi_log(TQI_DEBUG, component, "process %llu of session %s has ended", pid, tqi_net_session_name(session));
     tqi_net_session_end(session, true);
 }
 
@@ -40,26 +38,24 @@ static void session_watch(tqi_net_session *session, const tqi_net_peer *peer)
     }
     session->pid = peer->pid;
     if (peer->pid == 0) {
-        snprintf(session->remote, sizeof session->remote,
-                 "it runs in another pid namespace, where its end is not seen");
+        snprintf(session->remote, sizeof session->remote, "it runs in another pid namespace, where its end is not seen");
         return;
     }
     int errnum = 0;
     session->process = tqi_net_process_get(session->server, peer->conn->fd, peer->pid, &errnum);
     if (!session->process) {
         char reason[64];
-        snprintf(session->remote, sizeof session->remote,
-                 "its end cannot be watched, for there is no pidfd: %s",
+        snprintf(session->remote, sizeof session->remote, "its end cannot be watched, for there is no pidfd: %s",
                  strerror_r(errnum, reason, sizeof reason));
-        tqi_log(TQI_DEBUG, session->server->service->name, "session %s: %s",
-                tqi_net_session_name(session), session->remote);
+        tqi_log(TQI_DEBUG, session->server->service->name, "session %s: %s", tqi_net_session_name(session),
+                session->remote);
         return;
     }
     session->exit.fn = session_on_exit;
     tqi_net_process_on_exit(session->process, &session->exit);
 }
 
-/* ------------------------------------------------------------------------------------------------ the table */
+/* --- the table ------------------------------------------------------------ */
 
 tqi_net_session *tqi_net_session_find(tqi_net_server *server, const uint8_t *id)
 {
@@ -87,8 +83,8 @@ static void session_free(tqi_net_session *session)
     free(session);
 }
 
-tqi_net_session *tqi_net_session_make(tqi_net_server *server, const uint8_t *id, const char *name,
-                              const char *host, uint64_t pid)
+tqi_net_session *tqi_net_session_make(tqi_net_server *server, const uint8_t *id, const char *name, const char *host,
+                                      uint64_t pid)
 {
     tqi_net_session *session = calloc(1, sizeof *session);
     if (!session) {
@@ -148,8 +144,7 @@ void tqi_net_session_ack_but(tqi_net_session *session, uint64_t below, const uin
 {
     tqi_net_request *request, *next, *arrived = NULL;
     size_t at = 0;
-    for (request = session->keeps; request && tqi_net_request_below(request->number, below);
-         request = next) {
+    for (request = session->keeps; request && tqi_net_request_below(request->number, below); request = next) {
         next = request->next;
         while (at < n && tqi_net_request_below(waiting[at], request->number)) {
             at++;
@@ -207,8 +202,8 @@ static void session_cancel_running(tqi_net_session *session)
         request->cancel = NULL;
         cancel(request, request->cancel_arg);
         if (session->running >= before) {
-            tqi_log(TQI_ERROR, session->server->service->name,
-                    "a cancelled request of kind %u was not ended", (unsigned)request->kind);
+            tqi_log(TQI_ERROR, session->server->service->name, "a cancelled request of kind %u was not ended",
+                    (unsigned)request->kind);
             abort();
         }
     }
@@ -269,7 +264,7 @@ void tqi_net_session_reap(tqi_net_server *server)
     }
 }
 
-/* ------------------------------------------------------------------------------------------- what others ask */
+/* --- what others ask ------------------------------------------------------ */
 
 const uint8_t *tqi_net_session_id(const tqi_net_session *session)
 {
@@ -328,8 +323,7 @@ uint64_t tqi_net_session_age_ms(const tqi_net_session *session)
 
 bool tqi_net_session_local(const tqi_net_session *session)
 {
-    return session->process && session->peer && session->peer->same_user &&
-           session->peer->pid == session->process->pid;
+    return session->process && session->peer && session->peer->same_user && session->peer->pid == session->process->pid;
 }
 
 const char *tqi_net_session_remote(const tqi_net_session *session)

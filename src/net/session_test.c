@@ -168,12 +168,9 @@ static void test_grace(void **state)
     testing_raw raw;
     testing_raw_connect(&raw, server.endpoint);
     testing_raw_login(&raw);
-    static const tqi_frame reserve = {
-        .version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 1, .ack = 1};
-    static const tqi_frame claim = {
-        .version = TQI_PROTOCOL_VERSION, .kind = TQI_CLAIM, .request = 2, .ack = 1};
-    static const tqi_frame events = {
-        .version = TQI_PROTOCOL_VERSION, .kind = TQI_EVENTS, .request = 3, .ack = 1};
+    static const tqi_frame reserve = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_RESERVE, .request = 1, .ack = 1};
+    static const tqi_frame claim = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_CLAIM, .request = 2, .ack = 1};
+    static const tqi_frame events = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_EVENTS, .request = 3, .ack = 1};
     testing_raw_frame(&raw, &reserve, NULL);
     testing_raw_frame(&raw, &claim, NULL);
     testing_raw_frame(&raw, &events, NULL);
@@ -207,8 +204,7 @@ static void test_lost_welcome(void **state)
     testing_raw_connect(&raws[1], server.endpoint);
     assert_true(testing_raw_hello(&raws[1], session, &instance));
     assert_true(instance == first);
-    testing_raw_frame(&raws[1], &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = TQI_BYE},
-                      NULL);
+    testing_raw_frame(&raws[1], &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = TQI_BYE}, NULL);
     testing_until(&server.ended, 1);
     for (int i = 2; i < 5; i++) {
         instance = first;
@@ -281,7 +277,7 @@ static void test_rele(void **state)
     testing_server_stop(&servers[1]);
 }
 
-/* ---------------------------------------------------------------------------------------- processes that die */
+/* --- processes that die --------------------------------------------------- */
 
 /* Runs in a separate process: a client, then a child that inherits its socket and stays; the client simply exits. */
 static int child_main(const char *endpoint)
@@ -340,8 +336,7 @@ static void test_death(void **state)
     assert_int_equal(tqi_net_session_pid(server.session), child);
     /* The pidfd is that process: it is alive, and signals reach it. */
     assert_true(tqi_net_session_pidfd(server.session) >= 0);
-    assert_int_equal(syscall(SYS_pidfd_send_signal, tqi_net_session_pidfd(server.session), 0, NULL, 0),
-                     0);
+    assert_int_equal(syscall(SYS_pidfd_send_signal, tqi_net_session_pidfd(server.session), 0, NULL, 0), 0);
     pid_t grandchild = 0;
     assert_int_equal(read(out[0], &grandchild, sizeof grandchild), sizeof grandchild);
     assert_int_equal(server.ended, 0);
@@ -390,7 +385,7 @@ static void test_forked(void **state)
     testing_server_stop(&server);
 }
 
-/* -------------------------------------------------------------------------------------------- kept replies */
+/* --- kept replies --------------------------------------------------------- */
 
 static void test_acks(void **state)
 {
@@ -427,17 +422,13 @@ static void test_acks_beyond_what_waits(void **state)
     testing_raw_connect(&raw, server.endpoint);
     testing_raw_login(&raw);
     /* Numbers from UINT64_MAX - 2 to 4, without 0; the second and the last wait. */
-    static const uint16_t kinds[] = {TQI_RESERVE, TQI_CLAIM,   TQI_RESERVE,
-                                     TQI_RESERVE, TQI_RESERVE, TQI_CLAIM};
+    static const uint16_t kinds[] = {TQI_RESERVE, TQI_CLAIM, TQI_RESERVE, TQI_RESERVE, TQI_RESERVE, TQI_CLAIM};
     uint64_t number = UINT64_MAX - 2, numbers[6];
     for (int i = 0; i < 6; i++) {
         numbers[i] = number;
-        testing_raw_frame(&raw,
-                          &(tqi_frame){.version = TQI_PROTOCOL_VERSION,
-                                       .kind = kinds[i],
-                                       .request = number,
-                                       .ack = numbers[0]},
-                          NULL);
+        testing_raw_frame(
+            &raw, &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = kinds[i], .request = number, .ack = numbers[0]},
+            NULL);
         number = number + 1 != 0 ? number + 1 : 1;
     }
     testing_until(&server.n_waiting, 2);
@@ -448,10 +439,12 @@ static void test_acks_beyond_what_waits(void **state)
     ack.waiting = waiting;
     ack.n_waiting = 3;
     uint8_t body[64];
-    tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
-                       .kind = TQI_ACK,
-                       .ack = numbers[0],
-                       .body = (uint32_t)tq__ack__pack(&ack, body)};
+    tqi_frame frame = {
+        .version = TQI_PROTOCOL_VERSION,
+        .kind = TQI_ACK,
+        .ack = numbers[0],
+        .body = (uint32_t)tq__ack__pack(&ack, body),
+    };
     testing_raw_frame(&raw, &frame, body);
     testing_until(&server.settled_acked, 3);
     /* Two that are running, and the one whose answer was not received. */
@@ -512,11 +505,13 @@ static void stream_fill(stream *s)
         Tq__Reserve message;
         tq__reserve__init(&message);
         message.samples = 1;
-        tqi_net_call_args args = {.kind = TQI_RESERVE,
-                              .message = &message.base,
-                              .deadline = tqi_deadline(60),
-                              .done = stream_done,
-                              .arg = s};
+        tqi_net_call_args args = {
+            .kind = TQI_RESERVE,
+            .message = &message.base,
+            .deadline = tqi_deadline(60),
+            .done = stream_done,
+            .arg = s,
+        };
         assert_int_equal(tqi_net_call_start(s->channel, &args, NULL, NULL), TQ_OK);
         s->started++;
     }
@@ -554,9 +549,7 @@ static void stream_beside_a_claim(uint64_t first_request, uint64_t cut_each)
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
     tqi_net_connector *connector = testing_connector(&testing_token, first_request);
-    stream s = {.server = &server,
-                .channel = testing_channel(connector, server.endpoint),
-                .cut_each = cut_each};
+    stream s = {.server = &server, .channel = testing_channel(connector, server.endpoint), .cut_each = cut_each};
     testing_call claim = {0};
     testing_claim(s.channel, &claim, false, -1);
     testing_until(&server.n_waiting, 1);
@@ -589,8 +582,8 @@ static void test_one_waits_on_connections_that_break(void **state)
     stream_beside_a_claim(0, STREAM_CALLS / 40 - 3);
 }
 
-/* A client that closes has received everything that was delivered, even after a waiting claim; answers still in flight are
- * undone. */
+/* A client that closes has received everything that was delivered, even after a waiting claim; answers still in flight
+ * are undone. */
 static void test_goodbye(void **state)
 {
     (void)state;
@@ -631,13 +624,10 @@ int main(int argc, char **argv)
         cmocka_unit_test_setup_teardown(test_death, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_forked, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_acks, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_acks_beyond_what_waits, testing_setup,
-                                        testing_teardown),
+        cmocka_unit_test_setup_teardown(test_acks_beyond_what_waits, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_memory_stays_flat, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_memory_stays_flat_while_one_waits, testing_setup,
-                                        testing_teardown),
-        cmocka_unit_test_setup_teardown(test_one_waits_on_connections_that_break, testing_setup,
-                                        testing_teardown),
+        cmocka_unit_test_setup_teardown(test_memory_stays_flat_while_one_waits, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(test_one_waits_on_connections_that_break, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(test_goodbye, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net_session", tests, NULL, NULL);

@@ -17,7 +17,7 @@ tqi_net_token testing_token;
 static char testing_dir[64];
 static int testing_paths;
 
-/* --------------------------------------------------------------------------------------------------- the loop */
+/* --- the loop ------------------------------------------------------------- */
 
 int testing_setup(void **state)
 {
@@ -122,7 +122,7 @@ const char *testing_unix_endpoint(void)
     return endpoint;
 }
 
-/* ------------------------------------------------------------------------------------------------ the service */
+/* --- the service ---------------------------------------------------------- */
 
 static int service_open(tqi_net_session *session, void *ctx)
 {
@@ -183,8 +183,7 @@ static void service_wait(testing_server *server, tqi_net_request *request)
     server->waiting[server->n_waiting++] = request;
 }
 
-static void service_reserve(testing_server *server, tqi_net_request *request,
-                            const ProtobufCMessage *message)
+static void service_reserve(testing_server *server, tqi_net_request *request, const ProtobufCMessage *message)
 {
     uint32_t number = ((const Tq__Reserve *)message)->samples;
     server->executed[number % TESTING_NUMBERS]++;
@@ -241,8 +240,7 @@ static void *service_alloc(size_t size)
     return memory;
 }
 
-static void service_read(testing_server *server, tqi_net_request *request,
-                         const ProtobufCMessage *message)
+static void service_read(testing_server *server, tqi_net_request *request, const ProtobufCMessage *message)
 {
     const Tq__UnitRead *read = (const Tq__UnitRead *)message;
     size_t size = read->n_size ? read->size[0] : 0;
@@ -254,8 +252,7 @@ static void service_read(testing_server *server, tqi_net_request *request,
     Tq__UnitReadReply reply;
     tq__unit_read_reply__init(&reply);
     /* In three pieces, one of them empty. */
-    struct iovec pieces[3] = {
-        {out->bytes, size / 3}, {out->bytes, 0}, {out->bytes + size / 3, size - size / 3}};
+    struct iovec pieces[3] = {{out->bytes, size / 3}, {out->bytes, 0}, {out->bytes + size / 3, size - size / 3}};
     tqi_net_request_reply(request, &reply.base, pieces, 3, service_sent, out);
 }
 
@@ -339,8 +336,8 @@ static void service_handle(tqi_net_request *request, const ProtobufCMessage *mes
     }
 }
 
-static int service_sink(tqi_net_request *request, const ProtobufCMessage *message, uint64_t size,
-                        struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
+static int service_sink(tqi_net_request *request, const ProtobufCMessage *message, uint64_t size, struct iovec *iov,
+                        int max, int *count, void *ctx, tq_error *err)
 {
     testing_server *server = ctx;
     (void)message;
@@ -402,18 +399,15 @@ void testing_answer_at(testing_server *server, int at)
     tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
 }
 
-void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch,
-                          uint64_t grace_ms)
+void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch, uint64_t grace_ms)
 {
     tq_error err = {0};
     memset(server, 0, sizeof *server);
     server->epoch = epoch;
     tqi_net_server_options options = {.epoch = epoch, .token = &testing_token, .grace_ms = grace_ms};
-    assert_int_equal(
-        tqi_net_server_alloc(&testing_loop, &testing_service, server, &options, &server->server, &err),
-        TQ_OK);
-    int rc = tqi_net_server_listen(server->server, endpoint, server->endpoint, sizeof server->endpoint,
-                               &err);
+    assert_int_equal(tqi_net_server_alloc(&testing_loop, &testing_service, server, &options, &server->server, &err),
+                     TQ_OK);
+    int rc = tqi_net_server_listen(server->server, endpoint, server->endpoint, sizeof server->endpoint, &err);
     if (rc != TQ_OK) {
         fail_msg("%s", err.message);
     }
@@ -432,14 +426,13 @@ void testing_server_stop(testing_server *server)
     server->server = NULL;
 }
 
-/* ------------------------------------------------------------------------------------------------- the client */
+/* --- the client ----------------------------------------------------------- */
 
 tqi_net_connector *testing_connector(const tqi_net_token *token, uint64_t first_request)
 {
     tqi_net_connector *connector = NULL;
     tq_error err = {0};
-    tqi_net_connector_options options = {
-        .token = token, .name = "tester", .first_request = first_request};
+    tqi_net_connector_options options = {.token = token, .name = "tester", .first_request = first_request};
     assert_int_equal(tqi_net_connector_alloc(&testing_loop, &options, &connector, &err), TQ_OK);
     return connector;
 }
@@ -489,8 +482,7 @@ static void testing_on_done(tqi_net_call *handle, tqi_net_answer *answer, void *
     }
 }
 
-static int testing_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max,
-                        int *count, void *arg)
+static int testing_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max, int *count, void *arg)
 {
     testing_call *call = arg;
     assert_non_null(reply);
@@ -516,18 +508,19 @@ static void testing_on_orphan_free(void *arg)
     ((testing_call *)arg)->orphans_freed++;
 }
 
-static void testing_start(tqi_net_channel *channel, testing_call *call, uint16_t kind,
-                          ProtobufCMessage *message, const struct iovec *payload, int n_payload,
-                          double seconds)
+static void testing_start(tqi_net_channel *channel, testing_call *call, uint16_t kind, ProtobufCMessage *message,
+                          const struct iovec *payload, int n_payload, double seconds)
 {
     tq_error err = {0};
-    tqi_net_call_args args = {.kind = kind,
-                          .message = message,
-                          .payload = payload,
-                          .n_payload = n_payload,
-                          .deadline = tqi_deadline(seconds),
-                          .done = testing_on_done,
-                          .arg = call};
+    tqi_net_call_args args = {
+        .kind = kind,
+        .message = message,
+        .payload = payload,
+        .n_payload = n_payload,
+        .deadline = tqi_deadline(seconds),
+        .done = testing_on_done,
+        .arg = call,
+    };
     if (call->buffer) {
         args.sink = testing_sink;
     }
@@ -589,21 +582,19 @@ void testing_events(tqi_net_channel *channel, testing_call *call, double seconds
     testing_start(channel, call, TQI_EVENTS, &message.base, NULL, 0, seconds);
 }
 
-void testing_write(tqi_net_channel *channel, testing_call *call, uint16_t kind, const uint8_t *data,
-                   size_t size, double seconds)
+void testing_write(tqi_net_channel *channel, testing_call *call, uint16_t kind, const uint8_t *data, size_t size,
+                   double seconds)
 {
     union {
         const uint8_t *in;
         uint8_t *out;
     } bytes = {data};
-    struct iovec pieces[2] = {{bytes.out, size / 3},
-                              {bytes.out ? bytes.out + size / 3 : NULL, size - size / 3}};
+    struct iovec pieces[2] = {{bytes.out, size / 3}, {bytes.out ? bytes.out + size / 3 : NULL, size - size / 3}};
     Tq__UnitWrite write;
     tq__unit_write__init(&write);
     Tq__Publish publish;
     tq__publish__init(&publish);
-    testing_start(channel, call, kind, kind == TQI_PUBLISH ? &publish.base : &write.base, pieces, 2,
-                  seconds);
+    testing_start(channel, call, kind, kind == TQI_PUBLISH ? &publish.base : &write.base, pieces, 2, seconds);
 }
 
 void testing_read(tqi_net_channel *channel, testing_call *call, size_t size, double seconds)

@@ -1,10 +1,10 @@
 /*
  * testing.h - a small service and a client for the tests of this folder, on one loop.
  *
- * The service: RESERVE counts how often each `samples` number was executed and answers it as a sample's index, after the
- * first CLAIM that waits if it is TESTING_MATCH; CLAIM waits until the test answers it (poll: answers at once); RELEASE
- * counts; EVENTS waits; UNIT_WRITE and PUBLISH take payloads; UNIT_READ answers size[0] bytes of a pattern; UNIT_MAP
- * passes a memfd.
+ * The service: RESERVE counts how often each `samples` number was executed and answers it as a sample's index, after
+ * the first CLAIM that waits if it is TESTING_MATCH; CLAIM waits until the test answers it (poll: answers at once);
+ * RELEASE counts; EVENTS waits; UNIT_WRITE and PUBLISH take payloads; UNIT_READ answers size[0] bytes of a pattern;
+ * UNIT_MAP passes a memfd.
  */
 #ifndef TQI_NET_TESTKIT_H
 #define TQI_NET_TESTKIT_H
@@ -36,8 +36,8 @@ typedef struct testing_server {
     uint64_t refuse_sink; /* payloads of that size are refused */
     uint64_t received;    /* bytes of payloads that all matched the pattern */
     int bad_payloads;
-    char *partition;                       /* of the batch that answers RESERVE, or NULL */
-    int sent;                              /* calls of `sent` of payload replies */
+    char *partition;                           /* of the batch that answers RESERVE, or NULL */
+    int sent;                                  /* calls of `sent` of payload replies */
     tqi_net_request *waiting[TESTING_WAITING]; /* CLAIM and EVENTS */
     int n_waiting;
     int cancelled;
@@ -65,7 +65,7 @@ typedef struct testing_call {
     uint64_t orphan_claim;
     int orphans_freed;
     tqi_net_channel *release_on; /* the orphan releases its claim there */
-    bool undo;               /* done does so */
+    bool undo;                   /* done does so */
 } testing_call;
 
 extern const tqi_net_service testing_service; /* its ctx is a testing_server */
@@ -81,8 +81,7 @@ void testing_until(const int *flag, int value);
 void testing_run_ms(unsigned ms);
 uint8_t testing_byte(uint64_t at);
 
-void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch,
-                          uint64_t grace_ms);
+void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch, uint64_t grace_ms);
 void testing_server_stop(testing_server *server);
 /* A unique path under the temporary directory, as an endpoint. */
 const char *testing_unix_endpoint(void);
@@ -95,8 +94,8 @@ tqi_net_channel *testing_channel(tqi_net_connector *connector, const char *endpo
 void testing_reserve(tqi_net_channel *channel, testing_call *call, uint32_t number, double seconds);
 void testing_claim(tqi_net_channel *channel, testing_call *call, bool poll, double seconds);
 void testing_events(tqi_net_channel *channel, testing_call *call, double seconds);
-void testing_write(tqi_net_channel *channel, testing_call *call, uint16_t kind, const uint8_t *data,
-                   size_t size, double seconds);
+void testing_write(tqi_net_channel *channel, testing_call *call, uint16_t kind, const uint8_t *data, size_t size,
+                   double seconds);
 void testing_read(tqi_net_channel *channel, testing_call *call, size_t size, double seconds);
 void testing_map(tqi_net_channel *channel, testing_call *call);
 /* Answers the first waiting request of the server. */

@@ -15,8 +15,7 @@ static void raw_on_event(uv_poll_t *poll, int status, int events)
     testing_raw *raw = poll->data;
     (void)status;
     (void)events;
-    ssize_t n =
-        recv(raw->fd, raw->bytes + raw->size, sizeof raw->bytes - (size_t)raw->size, MSG_DONTWAIT);
+    ssize_t n = recv(raw->fd, raw->bytes + raw->size, sizeof raw->bytes - (size_t)raw->size, MSG_DONTWAIT);
     if (n > 0) {
         raw->size += (int)n;
     } else {
@@ -66,9 +65,7 @@ bool testing_raw_hello(testing_raw *raw, const uint8_t *session, uint64_t *insta
     testing_until(&raw->size, TQI_FRAME_HEADER + 34);
     Tq__Challenge *challenge = tq__challenge__unpack(NULL, 34, raw->bytes + TQI_FRAME_HEADER);
     assert_non_null(challenge);
-    assert_int_equal(
-        tqi_net_auth_proof(&testing_token, "tq-client", challenge->nonce.data, nonce, id, proof),
-        TQ_OK);
+    assert_int_equal(tqi_net_auth_proof(&testing_token, "tq-client", challenge->nonce.data, nonce, id, proof), TQ_OK);
     tq__challenge__free_unpacked(challenge, NULL);
     Tq__Hello hello;
     tq__hello__init(&hello);

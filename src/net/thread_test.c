@@ -32,9 +32,8 @@ static void serve(void *arg)
     assert_int_equal(uv_loop_init(&t->loop), 0);
     uv_async_init(&t->loop, &t->stop, on_stop);
     t->stop.data = t;
-    assert_int_equal(
-        tqi_net_server_alloc(&t->loop, &testing_service, &t->server, &options, &t->server.server, NULL),
-        TQ_OK);
+    assert_int_equal(tqi_net_server_alloc(&t->loop, &testing_service, &t->server, &options, &t->server.server, NULL),
+                     TQ_OK);
     assert_int_equal(tqi_net_server_listen(t->server.server, t->endpoint, NULL, 0, NULL), TQ_OK);
     uv_sem_post(&t->ready);
     uv_run(&t->loop, UV_RUN_DEFAULT);

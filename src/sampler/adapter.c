@@ -47,7 +47,7 @@ struct tq_pick {
     char own_slot[TQ_NAME_MAX + 1];
 };
 
-/* ---------------------------------------------------------------------------------------- what a sampler reads */
+/* --- what a sampler reads ------------------------------------------------- */
 
 uint32_t tq_view_count(const tq_sampler_view *view)
 {
@@ -61,21 +61,17 @@ const uint32_t *tq_view_indexes(const tq_sampler_view *view)
 
 const char *tq_view_group(const tq_sampler_view *view, uint32_t i)
 {
-    return view != NULL && i < view->count ? tqi_table_view_sample_group(view->view, view->indexes[i])
-                                           : NULL;
+    return view != NULL && i < view->count ? tqi_table_view_sample_group(view->view, view->indexes[i]) : NULL;
 }
 
 uint32_t tq_view_group_size(const tq_sampler_view *view, uint32_t i)
 {
-    return view != NULL && i < view->count
-               ? tqi_table_view_sample_group_size(view->view, view->indexes[i])
-               : 0;
+    return view != NULL && i < view->count ? tqi_table_view_sample_group_size(view->view, view->indexes[i]) : 0;
 }
 
 uint64_t tq_view_ordinal(const tq_sampler_view *view, uint32_t i)
 {
-    return view != NULL && i < view->count ? tqi_table_view_sample_ordinal(view->view, view->indexes[i])
-                                           : 0;
+    return view != NULL && i < view->count ? tqi_table_view_sample_ordinal(view->view, view->indexes[i]) : 0;
 }
 
 /* Big-endian number of 1, 2, 4 or 8 bytes. */
@@ -143,8 +139,7 @@ bool tq_view_tag_number(const tq_sampler_view *view, uint32_t i, const char *nam
            adapter_number(tqi_table_view_sample_tag(view->view, view->indexes[i], name), out);
 }
 
-bool tq_view_tag(const tq_sampler_view *view, uint32_t i, uint32_t tag, const char **name,
-                 tq_slice *value)
+bool tq_view_tag(const tq_sampler_view *view, uint32_t i, uint32_t tag, const char **name, tq_slice *value)
 {
     return view != NULL && name != NULL && value != NULL && i < view->count &&
            tqi_table_view_sample_tag_at(view->view, view->indexes[i], tag, name, value);
@@ -155,7 +150,7 @@ bool tq_view_had(const tq_sampler_view *view, uint32_t index)
     return view != NULL && tqi_table_view_had(view->view, index);
 }
 
-/* ---------------------------------------------------------------------------------------- what a sampler picks */
+/* --- what a sampler picks ------------------------------------------------- */
 
 static bool adapter_bit(uint8_t *bits, uint32_t i)
 {
@@ -181,8 +176,7 @@ static int adapter_bits(tq_pick *pick)
 
 static int adapter_consume(tq_pick *pick, uint32_t i)
 {
-    if (tqi_grow(&pick->consumed, &pick->consumed_capacity, pick->n_consumed + 1,
-                 sizeof(*pick->consumed)) != TQ_OK) {
+    if (tqi_grow(&pick->consumed, &pick->consumed_capacity, pick->n_consumed + 1, sizeof(*pick->consumed)) != TQ_OK) {
         return TQ_ENOMEM;
     }
     if (!adapter_bit(pick->consumed_bits, i)) {
@@ -197,8 +191,7 @@ int tq_pick_add(tq_pick *pick, uint32_t i, bool consume)
         return TQ_EINVAL;
     }
     if (adapter_bits(pick) != TQ_OK ||
-        tqi_grow(&pick->chosen, &pick->chosen_capacity, pick->n_chosen + 1,
-                 sizeof(*pick->chosen)) != TQ_OK) {
+        tqi_grow(&pick->chosen, &pick->chosen_capacity, pick->n_chosen + 1, sizeof(*pick->chosen)) != TQ_OK) {
         return TQ_ENOMEM;
     }
     if (adapter_bit(pick->chosen_bits, i)) {
@@ -221,10 +214,8 @@ int tq_pick_again(tq_pick *pick, uint32_t index)
     if (pick == NULL || !tqi_table_view_had(pick->view->view, index)) {
         return TQ_EINVAL;
     }
-    if (tqi_grow(&pick->again, &pick->again_capacity, pick->n_again + 1, sizeof(*pick->again)) !=
-            TQ_OK ||
-        tqi_grow(&pick->chosen, &pick->chosen_capacity, pick->n_chosen + 1,
-                 sizeof(*pick->chosen)) != TQ_OK) {
+    if (tqi_grow(&pick->again, &pick->again_capacity, pick->n_again + 1, sizeof(*pick->again)) != TQ_OK ||
+        tqi_grow(&pick->chosen, &pick->chosen_capacity, pick->n_chosen + 1, sizeof(*pick->chosen)) != TQ_OK) {
         return TQ_ENOMEM;
     }
     pick->again[pick->n_again++] = index;
@@ -236,15 +227,12 @@ int tq_pick_cache(tq_pick *pick, const char *slot, const uint32_t *positions, ui
 {
     pick_slot *out;
 
-    if (pick == NULL || slot == NULL || positions == NULL || slot[0] == '\0' ||
-        strlen(slot) > TQ_NAME_MAX || n == 0) {
+    if (pick == NULL || slot == NULL || positions == NULL || slot[0] == '\0' || strlen(slot) > TQ_NAME_MAX || n == 0) {
         return TQ_EINVAL;
     }
     if (adapter_bits(pick) != TQ_OK ||
-        tqi_grow(&pick->slots, &pick->slots_capacity, pick->n_slots + 1, sizeof(*pick->slots)) !=
-            TQ_OK ||
-        tqi_grow(&pick->cached, &pick->cached_capacity, pick->n_cached + n,
-                 sizeof(*pick->cached)) != TQ_OK) {
+        tqi_grow(&pick->slots, &pick->slots_capacity, pick->n_slots + 1, sizeof(*pick->slots)) != TQ_OK ||
+        tqi_grow(&pick->cached, &pick->cached_capacity, pick->n_cached + n, sizeof(*pick->cached)) != TQ_OK) {
         return TQ_ENOMEM;
     }
     out = &pick->slots[pick->n_slots];
@@ -282,7 +270,7 @@ static void adapter_pick_fini(tq_pick *pick)
     free(pick->slots);
 }
 
-/* ---------------------------------------------------------------------------------------- the claim */
+/* --- the claim ------------------------------------------------------------ */
 
 /* Stores the cached picks and takes the samples. */
 static int adapter_take(tqi_table_view *view, const tq_pick *pick, uint64_t session, bool with_tags,
@@ -302,7 +290,7 @@ static int adapter_take(tqi_table_view *view, const tq_pick *pick, uint64_t sess
     }
     if (rc == TQ_OK) {
         rc = tqi_table_view_take(view, pick->chosen, (uint32_t)pick->n_chosen, pick->consumed,
-                           (uint32_t)pick->n_consumed, session, with_tags, result, err);
+                                 (uint32_t)pick->n_consumed, session, with_tags, result, err);
         if (rc != TQ_OK && pick->own_slot[0] != '\0') {
             (void)tqi_table_view_cache_set(view, pick->own_slot, NULL, 0, &ignored);
         }
@@ -330,15 +318,14 @@ static int adapter_check_again(tq_pick *pick, const char *sampler, tq_error *err
     }
     for (size_t i = 1; i < pick->n_again; i++) {
         if (pick->again[i] == pick->again[i - 1]) {
-            return tqi_error_set(err, TQ_EINVAL, "sampler '%s' picked sample %u twice", sampler,
-                                 pick->again[i]);
+            return tqi_error_set(err, TQ_EINVAL, "sampler '%s' picked sample %u twice", sampler, pick->again[i]);
         }
     }
     return TQ_OK;
 }
 
-int tqi_sampler_slot(const tq_sampler *sampler, const tq_pick_request *request,
-                     char slot[TQ_NAME_MAX + 1], tq_error *err)
+int tqi_sampler_slot(const tq_sampler *sampler, const tq_pick_request *request, char slot[TQ_NAME_MAX + 1],
+                     tq_error *err)
 {
     slot[0] = '\0';
     return sampler->slot != NULL ? sampler->slot(request, slot, err) : TQ_OK;
@@ -373,9 +360,8 @@ static void adapter_tell(const tq_pick *pick, const tqi_sampler_told *told)
     }
 }
 
-int tqi_sampler_claim(const tq_sampler *sampler, tqi_table_view *view, const tq_pick_request *request,
-                      uint64_t session, bool with_tags, tqi_table_result *result,
-                      const tqi_sampler_told *told, tq_error *err)
+int tqi_sampler_claim(const tq_sampler *sampler, tqi_table_view *view, const tq_pick_request *request, uint64_t session,
+                      bool with_tags, tqi_table_result *result, const tqi_sampler_told *told, tq_error *err)
 {
     tq_sampler_view shown = {.view = view};
     tq_pick pick = {.view = &shown};
@@ -388,8 +374,7 @@ int tqi_sampler_claim(const tq_sampler *sampler, tqi_table_view *view, const tq_
     }
     if ((tqi_table_view_ready(view) < need || tqi_table_view_ready(view) == 0) &&
         (sampler->kept == NULL || !sampler->kept(request))) {
-        return tqi_error_set(err, TQ_EAGAIN,
-                             "%u sample%s ready for task '%s' in partition '%s', %u needed",
+        return tqi_error_set(err, TQ_EAGAIN, "%u sample%s ready for task '%s' in partition '%s', %u needed",
                              tqi_table_view_ready(view), tqi_table_view_ready(view) == 1 ? " is" : "s are",
                              request->task, request->partition, need);
     }
@@ -414,12 +399,11 @@ int tqi_sampler_claim(const tq_sampler *sampler, tqi_table_view *view, const tq_
         }
     } else if (err != NULL && err->code != rc) {
         /* The sampler gave no detail. */
-        (void)tqi_error_set(
-            err, rc,
-            rc == TQ_EAGAIN
-                ? "sampler '%s' finds too few fitting samples in partition '%s' for task '%s'"
-                : "sampler '%s' failed in partition '%s' for task '%s'",
-            sampler->name, request->partition, request->task);
+        (void)tqi_error_set(err, rc,
+                            rc == TQ_EAGAIN
+                                ? "sampler '%s' finds too few fitting samples in partition '%s' for task '%s'"
+                                : "sampler '%s' failed in partition '%s' for task '%s'",
+                            sampler->name, request->partition, request->task);
     }
     adapter_pick_fini(&pick);
     return rc;

@@ -1,11 +1,12 @@
 /*
- * balance.c - the largest differencing method for k parts: N. Karmarkar and R. M. Karp, "The differencing method of set
- * partitioning", Technical Report UCB/CSD 82/113, 1982.
+ * balance.c - the largest differencing method for k parts: N. Karmarkar and R. M. Karp, "The differencing method of
+ * set partitioning", Technical Report UCB/CSD 82/113, 1982.
  *
- * A solution is k sets with their sums, heaviest first.  The two solutions with the largest spread are merged, the heaviest
- * set of one with the lightest of the other, until one is left.  For parts of equal size, each initial solution holds k
- * consecutive things in order of weight, one per set; otherwise one thing and k - 1 empty sets.  Ties are broken by the
- * number of things in a set and then by its first thing, so the same weights always give the same parts.
+ * A solution is k sets with their sums, heaviest first. The two solutions with the largest spread are merged, the
+ * heaviest set of one with the lightest of the other, until one is left. For parts of equal size, each initial
+ * solution holds k consecutive things in order of weight, one per set; otherwise one thing and k - 1 empty sets. Ties
+ * are broken by the number of things in a set and then by its first thing, so the same weights always give the same
+ * parts.
  *
  * Sets are linked lists through `next`, so that a merge costs k log k: all of it n log n.
  */
@@ -95,8 +96,7 @@ static balance_set *balance_pop(balance *work)
         if (child >= work->n_heap) {
             break;
         }
-        if (child + 1 < work->n_heap &&
-            balance_before(work, work->heap[child + 1], work->heap[child])) {
+        if (child + 1 < work->n_heap && balance_before(work, work->heap[child + 1], work->heap[child])) {
             child++;
         }
         if (!balance_before(work, work->heap[child], moved)) {
@@ -148,20 +148,17 @@ static int balance_check(const double *weights, uint32_t n, uint32_t k, bool equ
         return tqi_error_set(err, TQ_EINVAL, "%u things cannot be split into %u parts", n, k);
     }
     if (equal && n % k != 0) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "%u things cannot be split into %u parts of equal size", n, k);
+        return tqi_error_set(err, TQ_EINVAL, "%u things cannot be split into %u parts of equal size", n, k);
     }
     for (uint32_t i = 0; i < n; i++) {
         if (!isfinite(weights[i])) {
-            return tqi_error_set(err, TQ_EINVAL, "the weight of thing %u is not a finite number",
-                                 i);
+            return tqi_error_set(err, TQ_EINVAL, "the weight of thing %u is not a finite number", i);
         }
     }
     return TQ_OK;
 }
 
-int tq_balance(const double *weights, uint32_t n, uint32_t k, bool equal, uint32_t *part,
-               tq_error *err)
+int tq_balance(const double *weights, uint32_t n, uint32_t k, bool equal, uint32_t *part, tq_error *err)
 {
     uint32_t each = equal ? k : 1;
     balance work = {.k = k};

@@ -16,14 +16,12 @@
 /* Keys that some sampler reads, and others that callers of the Python peer pass along. */
 static const char *const config_keys[] = {"batch_index",          "dp_rank",      "dp_size",
                                           "n_samples_per_prompt", "partition_id", "task_name"};
-#define CONFIG_KEYS (sizeof(config_keys) / sizeof(config_keys[0]))
-#define CONFIG_KNOWN_KEYS \
-    "batch_index, dp_rank, dp_size, n_samples_per_prompt, partition_id, task_name"
+#define CONFIG_KEYS       (sizeof(config_keys) / sizeof(config_keys[0]))
+#define CONFIG_KNOWN_KEYS "batch_index, dp_rank, dp_size, n_samples_per_prompt, partition_id, task_name"
 
 static int config_parse(const tq_pick_request *request, json_t **out, tq_error *err)
 {
-    const char *text =
-        request->config != NULL && request->config[0] != '\0' ? request->config : "{}";
+    const char *text = request->config != NULL && request->config[0] != '\0' ? request->config : "{}";
     json_error_t error;
 
     *out = json_loads(text, JSON_REJECT_DUPLICATES, &error);
@@ -59,9 +57,8 @@ static int config_check_keys(json_t *config, const char *sampler, tq_error *err)
     json_object_foreach(config, key, value)
     {
         if (!config_known(key)) {
-            return tqi_error_set(
-                err, TQ_EINVAL, "sampling_config: unknown key '%.64s'; %s knows " CONFIG_KNOWN_KEYS,
-                key, sampler);
+            return tqi_error_set(err, TQ_EINVAL, "sampling_config: unknown key '%.64s'; %s knows " CONFIG_KNOWN_KEYS,
+                                 key, sampler);
         }
     }
     return TQ_OK;
@@ -70,8 +67,8 @@ static int config_check_keys(json_t *config, const char *sampler, tq_error *err)
 static int config_bad(const json_t *value, const char *name, const char *expected, tq_error *err)
 {
     char *given = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
-    int code = tqi_error_set(err, TQ_EINVAL, "sampling_config: %s: expected %s, got %.100s", name,
-                             expected, given != NULL ? given : "?");
+    int code = tqi_error_set(err, TQ_EINVAL, "sampling_config: %s: expected %s, got %.100s", name, expected,
+                             given != NULL ? given : "?");
 
     free(given);
     return code;
@@ -86,8 +83,7 @@ static int config_count(const json_t *config, const char *name, uint32_t *out, t
     if (value == NULL || json_is_null(value)) {
         return TQ_OK;
     }
-    if (!json_is_integer(value) || json_integer_value(value) < 1 ||
-        json_integer_value(value) > UINT32_MAX) {
+    if (!json_is_integer(value) || json_integer_value(value) < 1 || json_integer_value(value) > UINT32_MAX) {
         return config_bad(value, name, "a whole number from 1 to 4294967295", err);
     }
     *out = (uint32_t)json_integer_value(value);
@@ -97,20 +93,18 @@ static int config_count(const json_t *config, const char *name, uint32_t *out, t
 #define CONFIG_STEP " batch_index="
 
 /* Slot of a rank, given as JSON text, and the config's step. */
-static int config_slot(const json_t *config, const char *rank, char slot[TQ_NAME_MAX + 1],
-                       tq_error *err)
+static int config_slot(const json_t *config, const char *rank, char slot[TQ_NAME_MAX + 1], tq_error *err)
 {
     const json_t *step = json_object_get(config, "batch_index");
-    char *step_text =
-        step != NULL ? json_dumps(step, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    char *step_text = step != NULL ? json_dumps(step, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS) : NULL;
     int length;
 
     slot[0] = '\0';
     if (step != NULL && step_text == NULL) {
         return tqi_error_nomem(err, "sampling_config");
     }
-    length = snprintf(slot, TQ_NAME_MAX + 1, "dp_rank=%s" CONFIG_STEP "%s", rank,
-                      step_text != NULL ? step_text : "null");
+    length =
+        snprintf(slot, TQ_NAME_MAX + 1, "dp_rank=%s" CONFIG_STEP "%s", rank, step_text != NULL ? step_text : "null");
     free(step_text);
     if (length < 0 || length > TQ_NAME_MAX) {
         slot[0] = '\0';
@@ -144,8 +138,7 @@ static int config_read_rank(const json_t *config, tqi_sampler_config *out, tq_er
     return rc;
 }
 
-static int config_read(const tq_pick_request *request, const char *sampler, tqi_sampler_config *out,
-                       tq_error *err)
+static int config_read(const tq_pick_request *request, const char *sampler, tqi_sampler_config *out, tq_error *err)
 {
     json_t *config;
     int rc = config_parse(request, &config, err);
@@ -174,8 +167,7 @@ static size_t config_size(const tqi_sampler_config *config)
     return offsetof(tqi_sampler_config, slot) + strlen(config->slot) + 1;
 }
 
-int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler,
-                            tqi_sampler_config *out, tq_error *err)
+int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler, tqi_sampler_config *out, tq_error *err)
 {
     if (request->prepared != NULL) {
         memcpy(out, request->prepared, config_size(request->prepared));
@@ -235,8 +227,7 @@ uint32_t tqi_sampler_group(const tq_sampler *sampler, const tq_pick_request *req
         strcmp(sampler->name, tqi_sampler_seqlen_balanced.name) != 0) {
         return 1;
     }
-    return tqi_sampler_config_read(request, sampler->name, &config, &err) == TQ_OK ? config.group
-                                                                                   : 1;
+    return tqi_sampler_config_read(request, sampler->name, &config, &err) == TQ_OK ? config.group : 1;
 }
 
 int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sampler, tq_error *err)
@@ -248,16 +239,14 @@ int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sample
                              sampler);
     }
     if (config->rank < 0) {
-        return tqi_error_set(
-            err, TQ_EINVAL,
-            "sampling_config: dp_rank: expected a whole number greater than or equal to 0, got %s",
-            config->rank_text);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "sampling_config: dp_rank: expected a whole number greater than or equal to 0, got %s",
+                             config->rank_text);
     }
     return TQ_OK;
 }
 
-int tqi_sampler_config_slot(const tqi_sampler_config *config, uint32_t rank,
-                            char slot[TQ_NAME_MAX + 1], tq_error *err)
+int tqi_sampler_config_slot(const tqi_sampler_config *config, uint32_t rank, char slot[TQ_NAME_MAX + 1], tq_error *err)
 {
     /* The slot begins with our own rank, a number: the first match is what follows it. */
     const char *step = strstr(config->slot, CONFIG_STEP);
@@ -273,11 +262,12 @@ int tqi_sampler_config_slot(const tqi_sampler_config *config, uint32_t rank,
 tqi_sampler_family tqi_sampler_family_of(const tq_sampler *sampler, const tq_pick_request *request)
 {
     if (config_builtin(sampler)) {
-        return (tqi_sampler_family){.sampler = sampler,
-                                    .group = tqi_sampler_group(sampler, request),
-                                    .grows = true,
-                                    .config = ""};
+        return (tqi_sampler_family){
+            .sampler = sampler,
+            .group = tqi_sampler_group(sampler, request),
+            .grows = true,
+            .config = "",
+        };
     }
-    return (tqi_sampler_family){
-        .sampler = sampler, .batch_size = request->batch_size, .config = request->config};
+    return (tqi_sampler_family){.sampler = sampler, .batch_size = request->batch_size, .config = request->config};
 }

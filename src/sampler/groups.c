@@ -1,5 +1,5 @@
 /*
- * groups.c - see groups.h.  One pass over the view, one hash table; its cost is in proportion to the samples it has to
+ * groups.c - see groups.h. One pass over the view, one hash table; its cost is in proportion to the samples it has to
  * examine.
  */
 #include "sampler/groups.h"
@@ -69,16 +69,14 @@ static void groups_free(group_scan *scan)
 }
 
 /* Stops as soon as the first `wanted` groups are complete: later samples cannot change them. */
-static void groups_collect(group_scan *scan, const tq_sampler_view *view, uint32_t n,
-                           uint32_t wanted)
+static void groups_collect(group_scan *scan, const tq_sampler_view *view, uint32_t n, uint32_t wanted)
 {
     uint32_t count = tq_view_count(view);
     uint32_t complete = 0; /* groups from the first one on */
 
     for (uint32_t i = 0; i < count && complete < wanted; i++) {
         const char *name = tq_view_group(view, i);
-        group_entry *group =
-            groups_find(scan, name, name != NULL ? 0 : tq_view_ordinal(view, i) / n);
+        group_entry *group = groups_find(scan, name, name != NULL ? 0 : tq_view_ordinal(view, i) / n);
 
         scan->next[i] = GROUPS_NONE;
         if (group->last == GROUPS_NONE) {
@@ -103,8 +101,7 @@ static bool groups_enough(const group_scan *scan, uint32_t n, uint32_t wanted)
     return wanted == 0;
 }
 
-int tqi_sampler_groups_choose(const tq_sampler_view *view, uint32_t n, uint32_t wanted, uint32_t **out,
-                      tq_error *err)
+int tqi_sampler_groups_choose(const tq_sampler_view *view, uint32_t n, uint32_t wanted, uint32_t **out, tq_error *err)
 {
     group_scan scan;
     uint32_t *positions = NULL;

@@ -17,8 +17,7 @@ static int grpo_config(const tq_pick_request *request, tqi_sampler_config *confi
     int rc = tqi_sampler_config_read(request, GRPO_NAME, config, err);
 
     if (rc == TQ_OK && request->batch_size % config->group != 0) {
-        rc = tqi_error_set(err, TQ_EINVAL,
-                           "batch_size (%u) must be a multiple of n_samples_per_prompt (%u)",
+        rc = tqi_error_set(err, TQ_EINVAL, "batch_size (%u) must be a multiple of n_samples_per_prompt (%u)",
                            request->batch_size, config->group);
     }
     return rc;
@@ -45,16 +44,14 @@ static uint32_t grpo_need(const tq_pick_request *request)
     return request->batch_size;
 }
 
-static int grpo_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick,
-                     tq_error *err)
+static int grpo_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err)
 {
     tqi_sampler_config config;
     uint32_t *positions = NULL;
     int rc = grpo_config(request, &config, err);
 
     if (rc == TQ_OK) {
-        rc = tqi_sampler_groups_choose(view, config.group, request->batch_size / config.group, &positions,
-                               err);
+        rc = tqi_sampler_groups_choose(view, config.group, request->batch_size / config.group, &positions, err);
     }
     for (uint32_t i = 0; rc == TQ_OK && i < request->batch_size; i++) {
         rc = tq_pick_add(pick, positions[i], true);

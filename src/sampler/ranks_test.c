@@ -1,8 +1,8 @@
 /*
  * ranks_test.c - samplers of data-parallel ranks over a real table, and their balancing against a naive search.
  */
-#include "table/test/testkit.h"
 #include "sampler/sampler.h"
+#include "table/test/testkit.h"
 
 #include <math.h>
 
@@ -34,15 +34,13 @@ static void close_claim(claim_test *c)
 static int claim(claim_test *c, const char *sampler, uint32_t batch, const char *config)
 {
     const tq_sampler *found;
-    tq_pick_request request = {
-        .batch_size = batch, .partition = "p", .task = "train", .config = config};
+    tq_pick_request request = {.batch_size = batch, .partition = "p", .task = "train", .config = config};
     int rc;
 
     tqi_table_result_fini(&c->r);
     assert_int_equal(tqi_sampler_find(sampler, &found, &c->t.err), TQ_OK);
     rc = found->check(&request, &c->t.err);
-    return rc ? rc
-              : tqi_sampler_claim(found, c->view, &request, SESSION, false, &c->r, NULL, &c->t.err);
+    return rc ? rc : tqi_sampler_claim(found, c->view, &request, SESSION, false, &c->r, NULL, &c->t.err);
 }
 
 static void assert_picked(const claim_test *c, const uint32_t *want, size_t n)
@@ -52,10 +50,9 @@ static void assert_picked(const claim_test *c, const uint32_t *want, size_t n)
         assert_int_equal(c->r.batch.indexes[i], want[i]);
     }
 }
-#define PICKED(c, ...) \
-    assert_picked(c, (const uint32_t[]){__VA_ARGS__}, sizeof((const uint32_t[]){__VA_ARGS__}) / 4)
+#define PICKED(c, ...) assert_picked(c, (const uint32_t[]){__VA_ARGS__}, sizeof((const uint32_t[]){__VA_ARGS__}) / 4)
 
-/* New samples with the tag total_lengths as uint32; 0: without it.  Groups may be NULL. */
+/* New samples with the tag total_lengths as uint32; 0: without it. Groups may be NULL. */
 static void put_lengths(claim_test *c, size_t n, const uint32_t *lengths, const char *const *groups)
 {
     uint8_t *values = calloc(n, 5);
@@ -76,21 +73,23 @@ static void put_lengths(claim_test *c, size_t n, const uint32_t *lengths, const 
         }
     }
     tqi_table_batch_tag tag = {"total_lengths", values, used, sizes};
-    put p = {.partition = "p",
-             .n = n,
-             .naming = TQI_TABLE_NEW,
-             .groups = groups,
-             .tags = &tag,
-             .n_tags = 1,
-             .fields = fields,
-             .n_fields = 1};
+    put p = {
+        .partition = "p",
+        .n = n,
+        .naming = TQI_TABLE_NEW,
+        .groups = groups,
+        .tags = &tag,
+        .n_tags = 1,
+        .fields = fields,
+        .n_fields = 1,
+    };
     assert_int_equal(table_put(&c->t, &p, &r), TQ_OK);
     tqi_table_result_fini(&r);
     free(values);
     free(sizes);
 }
 
-/* ---------------------------------------------------------------------------------------- rank aware */
+/* --- rank aware ----------------------------------------------------------- */
 
 static void rank_aware_gives_a_step_again(void **state)
 {
@@ -133,16 +132,13 @@ static void bad_config_is_refused(void **state)
     } bad[] = {
         {"RankAwareSampler", 2, "{}", "needs dp_rank"},
         {"RankAwareSampler", 2, "{\"dp_rank\":0}", "needs batch_index"},
-        {"RankAwareSampler", 2, "{\"dp_rank\":-1,\"batch_index\":0}",
-         "dp_rank: expected a whole number"},
-        {"RankAwareSampler", 2, "{\"dp_rank\":\"0\",\"batch_index\":0}",
-         "dp_rank: expected a whole number"},
+        {"RankAwareSampler", 2, "{\"dp_rank\":-1,\"batch_index\":0}", "dp_rank: expected a whole number"},
+        {"RankAwareSampler", 2, "{\"dp_rank\":\"0\",\"batch_index\":0}", "dp_rank: expected a whole number"},
         {"RankAwareSampler", 2, "{\"dp_rnak\":0,\"batch_index\":0}", "unknown key 'dp_rnak'"},
         {"SequentialSampler", 2, "{\"dp_rnak\":0}", "SequentialSampler knows batch_index, dp_rank"},
         {"GRPOGroupNSampler", 2, "{\"n_samples\":2}", "unknown key 'n_samples'"},
         {"SeqlenBalancedSampler", 2, "{\"dp_size\":2}", "needs dp_rank"},
-        {"SeqlenBalancedSampler", 2, "{\"dp_size\":0}",
-         "dp_size: expected a whole number from 1 to 4294967295, got 0"},
+        {"SeqlenBalancedSampler", 2, "{\"dp_size\":0}", "dp_size: expected a whole number from 1 to 4294967295, got 0"},
         {"SeqlenBalancedSampler", 2, "{\"dp_size\":2,\"dp_rank\":2}", "must be below dp_size 2"},
         {"SeqlenBalancedSampler", 3, "{\"n_samples_per_prompt\":2}", "must be a multiple of"},
         {"SeqlenBalancedSampler", 65536, "{\"dp_size\":65536,\"dp_rank\":1}", "2^32"},
@@ -164,13 +160,12 @@ static void bad_config_is_refused(void **state)
     close_claim(&c);
 }
 
-/* ---------------------------------------------------------------------------------------- balanced by length */
+/* --- balanced by length --------------------------------------------------- */
 
 static void seqlen_fills_the_slots_of_all_ranks(void **state)
 {
     static const uint32_t lengths[] = {50, 50, 5, 5, 50, 50, 5, 5, 9};
-    static const char *const config =
-        "{\"n_samples_per_prompt\":2,\"dp_size\":2,\"dp_rank\":%d,\"batch_index\":7}";
+    static const char *const config = "{\"n_samples_per_prompt\":2,\"dp_size\":2,\"dp_rank\":%d,\"batch_index\":7}";
     char text[128];
     claim_test c;
 
@@ -202,13 +197,15 @@ static void seqlen_weighs_samples_without_the_tag(void **state)
     static const uint8_t word[] = {0xa1, 'x', 0xcb, 0x7f, 0xf8, 0, 0, 0, 0, 0, 0};
     static const uint32_t sizes[] = {2, 9};
     tqi_table_batch_tag tag = {"total_lengths", word, sizeof(word), sizes};
-    put p = {.partition = "p",
-             .n = 2,
-             .naming = TQI_TABLE_NEW,
-             .tags = &tag,
-             .n_tags = 1,
-             .fields = fields,
-             .n_fields = 1};
+    put p = {
+        .partition = "p",
+        .n = 2,
+        .naming = TQI_TABLE_NEW,
+        .tags = &tag,
+        .n_tags = 1,
+        .fields = fields,
+        .n_fields = 1,
+    };
     tqi_table_result r = {0};
     claim_test c;
 
@@ -242,8 +239,7 @@ static void seqlen_property(void **state)
     for (int round = 0; round < 20; round++) {
         uint32_t lengths[GROUPS * GROUP + 5];
         const char *groups[GROUPS * GROUP + 5];
-        static const char *const names[] = {"a", "b", "c", "d", "e", "f",   "g",
-                                            "h", "i", "j", "k", "l", "rest"};
+        static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h", "i", "j", "k", "l", "rest"};
         uint8_t seen[GROUPS * GROUP + 5] = {0};
         double weights[GROUPS] = {0};
         double sums[RANKS] = {0};
@@ -267,8 +263,7 @@ static void seqlen_property(void **state)
                            "{\"n_samples_per_prompt\":%d,\"dp_size\":%d,\"dp_rank\":%d,"
                            "\"batch_index\":%d}",
                            GROUP, RANKS, rank, round);
-            assert_int_equal(claim(&c, "SeqlenBalancedSampler", GROUPS / RANKS * GROUP, text),
-                             TQ_OK);
+            assert_int_equal(claim(&c, "SeqlenBalancedSampler", GROUPS / RANKS * GROUP, text), TQ_OK);
             assert_int_equal(c.r.batch.n, GROUPS / RANKS * GROUP);
             for (size_t i = 0; i < c.r.batch.n; i++) {
                 uint32_t index = c.r.batch.indexes[i];
@@ -293,11 +288,11 @@ static void seqlen_property(void **state)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- tq_balance */
+/* --- tq_balance ----------------------------------------------------------- */
 
 /* Smallest possible largest sum, over all ways to split n things into k parts (of equal size). */
-static double search(const double *weights, uint32_t n, uint32_t k, bool equal, uint32_t at,
-                     double *sums, uint32_t *counts)
+static double search(const double *weights, uint32_t n, uint32_t k, bool equal, uint32_t at, double *sums,
+                     uint32_t *counts)
 {
     double best = INFINITY;
 

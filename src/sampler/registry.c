@@ -1,6 +1,6 @@
 /*
- * registry.c - samplers by name.  Registered ones come after the built-in ones; nothing is ever removed, so a found table
- * stays valid.
+ * registry.c - samplers by name. Registered ones come after the built-in ones; nothing is ever removed, so a found
+ * table stays valid.
  */
 #include "sampler/builtin.h"
 #include "sampler/sampler.h"
@@ -17,12 +17,9 @@ static const struct {
     const char *name;
     const tq_sampler *sampler;
 } registry_builtin[] = {
-    {"SequentialSampler", &tqi_sampler_sequential},
-    {"GRPOGroupNSampler", &tqi_sampler_grpo_group_n},
-    {"RankAwareSampler", &tqi_sampler_rank_aware},
-    {"SeqlenBalancedSampler", &tqi_sampler_seqlen_balanced},
-    {"sequential", &tqi_sampler_sequential},
-    {"grpo_group_n", &tqi_sampler_grpo_group_n},
+    {"SequentialSampler", &tqi_sampler_sequential}, {"GRPOGroupNSampler", &tqi_sampler_grpo_group_n},
+    {"RankAwareSampler", &tqi_sampler_rank_aware},  {"SeqlenBalancedSampler", &tqi_sampler_seqlen_balanced},
+    {"sequential", &tqi_sampler_sequential},        {"grpo_group_n", &tqi_sampler_grpo_group_n},
 };
 #define REGISTRY_BUILTIN (sizeof(registry_builtin) / sizeof(registry_builtin[0]))
 
@@ -67,9 +64,9 @@ static int registry_unknown(const char *name, tq_error *err)
     for (entry = registry_entries; rc == TQ_OK && entry != NULL; entry = entry->next) {
         rc = tqi_buf_printf(&names, ", %s", entry->sampler->name);
     }
-    rc = rc == TQ_OK ? tqi_error_set(err, TQ_ESAMPLER, "no sampler '%.64s'; there are %s", name,
-                                     (const char *)names.data)
-                     : tqi_error_nomem(err, "names of samplers");
+    rc = rc == TQ_OK
+             ? tqi_error_set(err, TQ_ESAMPLER, "no sampler '%.64s'; there are %s", name, (const char *)names.data)
+             : tqi_error_nomem(err, "names of samplers");
     tqi_buf_fini(&names);
     return rc;
 }
@@ -99,9 +96,8 @@ int tq_sampler_register(const tq_sampler *sampler, tq_error *err)
         return tqi_error_null(err, "tq_sampler_register: sampler");
     }
     if (sampler->abi != TQ_SAMPLER_ABI) {
-        return tqi_error_set(
-            err, TQ_EVERSION, "sampler '%s' was made for another interface (%u, not %u)",
-            sampler->name != NULL ? sampler->name : "", sampler->abi, TQ_SAMPLER_ABI);
+        return tqi_error_set(err, TQ_EVERSION, "sampler '%s' was made for another interface (%u, not %u)",
+                             sampler->name != NULL ? sampler->name : "", sampler->abi, TQ_SAMPLER_ABI);
     }
     rc = tqi_check_name("sampler", sampler->name, TQ_NAME_MAX, err);
     if (rc != TQ_OK) {
@@ -134,8 +130,8 @@ void tqi_sampler_forget(const char *partition)
     (void)pthread_mutex_lock(&registry_lock);
     entry = registry_entries;
     (void)pthread_mutex_unlock(&registry_lock);
-    /* Entries are only ever prepended and never change, so they can be walked without the lock, which a sampler must be able
-     * to take to register another. */
+    /* Entries are only ever prepended and never change, so they can be walked without the lock, which a sampler must
+     * be able to take to register another. */
     for (; entry != NULL; entry = entry->next) {
         if (entry->sampler->forget != NULL) {
             entry->sampler->forget(partition, entry->sampler->user);

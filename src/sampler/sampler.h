@@ -8,8 +8,8 @@
 
 #include <tq/sampler.h>
 
-/* The sampler of that name ("" or NULL: SequentialSampler).  TQ_ESAMPLER lists the known ones.  The short names sequential
- * and grpo_group_n are accepted too. */
+/* The sampler of that name ("" or NULL: SequentialSampler). TQ_ESAMPLER lists the known ones. The short names
+ * sequential and grpo_group_n are accepted too. */
 int tqi_sampler_find(const char *name, const tq_sampler **out, tq_error *err);
 
 /* Samples per group, for a built-in sampler that hands out whole groups; 1 for all others. */
@@ -21,8 +21,8 @@ void tqi_sampler_forget(const char *partition);
 /* Largest sampling_config in bytes: it is kept for as long as its claim waits. */
 #define TQI_SAMPLER_CONFIG_MAX 65536u
 
-/* Prepares a request for many tries: sets its user and, for a built-in sampler, the parsed config, so that no try parses it
- * again; then lets the sampler check it.  Call release in any case. */
+/* Prepares a request for many tries: sets its user and, for a built-in sampler, the parsed config, so that no try
+ * parses it again; then lets the sampler check it. Call release in any case. */
 int tqi_sampler_prepare(const tq_sampler *sampler, tq_pick_request *request, tq_error *err);
 void tqi_sampler_release(tq_pick_request *request);
 
@@ -43,14 +43,14 @@ typedef struct tqi_sampler_told {
     void *arg;
 } tqi_sampler_told;
 
-/* One claim on a view: cached answer, else pick, else TQ_EAGAIN.  On success the samples are taken (tqi_table_view_take) and
- * described in result, and then `told` (may be NULL) is called with the slots that were filled. */
-int tqi_sampler_claim(const tq_sampler *sampler, tqi_table_view *view, const tq_pick_request *request,
-                      uint64_t session, bool with_tags, tqi_table_result *result,
-                      const tqi_sampler_told *told, tq_error *err);
+/* One claim on a view: cached answer, else pick, else TQ_EAGAIN. On success the samples are taken
+ * (tqi_table_view_take) and described in result, and then `told` (may be NULL) is called with the slots that were
+ * filled. */
+int tqi_sampler_claim(const tq_sampler *sampler, tqi_table_view *view, const tq_pick_request *request, uint64_t session,
+                      bool with_tags, tqi_table_result *result, const tqi_sampler_told *told, tq_error *err);
 
 /* The slot whose pick the request is given; "" for none. */
-int tqi_sampler_slot(const tq_sampler *sampler, const tq_pick_request *request,
-                     char slot[TQ_NAME_MAX + 1], tq_error *err);
+int tqi_sampler_slot(const tq_sampler *sampler, const tq_pick_request *request, char slot[TQ_NAME_MAX + 1],
+                     tq_error *err);
 
 #endif

@@ -1,8 +1,8 @@
 /*
  * sampler_test.c - samplers over a real table: picks, groups, cached picks, config, registry.
  */
-#include "table/test/testkit.h"
 #include "sampler/sampler.h"
+#include "table/test/testkit.h"
 
 static const char *const fields[] = {"a"};
 
@@ -31,8 +31,7 @@ static void close_claim(claim_test *c)
 static int claim(claim_test *c, const char *sampler, uint32_t batch, const char *config)
 {
     const tq_sampler *found;
-    tq_pick_request request = {
-        .batch_size = batch, .partition = "p", .task = "train", .config = config};
+    tq_pick_request request = {.batch_size = batch, .partition = "p", .task = "train", .config = config};
 
     tqi_table_result_fini(&c->r);
     assert_int_equal(tqi_sampler_find(sampler, &found, &c->t.err), TQ_OK);
@@ -47,17 +46,11 @@ static void assert_picked(const claim_test *c, const uint32_t *want, size_t n)
         assert_int_equal(c->r.batch.indexes[i], want[i]);
     }
 }
-#define PICKED(c, ...) \
-    assert_picked(c, (const uint32_t[]){__VA_ARGS__}, sizeof((const uint32_t[]){__VA_ARGS__}) / 4)
+#define PICKED(c, ...) assert_picked(c, (const uint32_t[]){__VA_ARGS__}, sizeof((const uint32_t[]){__VA_ARGS__}) / 4)
 
 static void put_field(claim_test *c, const uint32_t *indexes, size_t n)
 {
-    put p = {.partition = "p",
-             .n = n,
-             .naming = TQI_TABLE_BY_INDEX,
-             .indexes = indexes,
-             .fields = fields,
-             .n_fields = 1};
+    put p = {.partition = "p", .n = n, .naming = TQI_TABLE_BY_INDEX, .indexes = indexes, .fields = fields, .n_fields = 1};
     tqi_table_result r = {0};
 
     assert_int_equal(table_put(&c->t, &p, &r), TQ_OK);
@@ -68,8 +61,7 @@ static void clear_one(claim_test *c, uint32_t index)
 {
     uint32_t cleared;
 
-    assert_int_equal(tqi_table_clear_indexes(c->t.meta, "p", &index, NULL, 1, &cleared, &c->t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(c->t.meta, "p", &index, NULL, 1, &cleared, &c->t.err), TQ_OK);
     assert_int_equal(cleared, 1);
 }
 
@@ -234,8 +226,7 @@ static int odd_slot(const tq_pick_request *request, char slot[TQ_NAME_MAX + 1], 
     return TQ_OK;
 }
 
-static int odd_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick,
-                    tq_error *err)
+static int odd_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err)
 {
     uint32_t n = tq_view_count(view);
     uint32_t before[] = {n - 2, n - 3};
@@ -278,22 +269,28 @@ static int odd_pick(const tq_sampler_view *view, const tq_pick_request *request,
 static void a_registered_sampler_caches_for_others(void **state)
 {
     static const tq_sampler odd = {
-        .abi = TQ_SAMPLER_ABI, .name = "odd", .slot = odd_slot, .need = odd_need, .pick = odd_pick};
-    static const tq_sampler old = {
-        .abi = TQ_SAMPLER_ABI + 1, .name = "old", .need = odd_need, .pick = odd_pick};
+        .abi = TQ_SAMPLER_ABI,
+        .name = "odd",
+        .slot = odd_slot,
+        .need = odd_need,
+        .pick = odd_pick,
+    };
+    static const tq_sampler old = {.abi = TQ_SAMPLER_ABI + 1, .name = "old", .need = odd_need, .pick = odd_pick};
     static const tq_sampler empty = {.abi = TQ_SAMPLER_ABI, .name = "empty"};
     /* -3, 70000, 1.5f, -129, "x", truncated float64, none */
     static const uint8_t values[] = {0xfd, 0xce, 0,    1,    0x11, 0x70, 0xca, 0x3f, 0xc0, 0,
                                      0,    0xd1, 0xff, 0x7f, 0xa1, 'x',  0xcb, 0x3f, 0xf8};
     static const uint32_t sizes[] = {1, 5, 5, 3, 2, 3, 0};
     tqi_table_batch_tag tag = {"t", values, sizeof(values), sizes};
-    put p = {.partition = "p",
-             .n = 7,
-             .naming = TQI_TABLE_NEW,
-             .tags = &tag,
-             .n_tags = 1,
-             .fields = fields,
-             .n_fields = 1};
+    put p = {
+        .partition = "p",
+        .n = 7,
+        .naming = TQI_TABLE_NEW,
+        .tags = &tag,
+        .n_tags = 1,
+        .fields = fields,
+        .n_fields = 1,
+    };
     claim_test c;
     const tq_sampler *found;
 
@@ -301,8 +298,7 @@ static void a_registered_sampler_caches_for_others(void **state)
     open_claim(&c);
     assert_int_equal(tqi_sampler_find("odd", &found, &c.t.err), TQ_ESAMPLER);
     assert_non_null(
-        strstr(c.t.err.message,
-               "SequentialSampler, GRPOGroupNSampler, RankAwareSampler, SeqlenBalancedSampler"));
+        strstr(c.t.err.message, "SequentialSampler, GRPOGroupNSampler, RankAwareSampler, SeqlenBalancedSampler"));
     assert_int_equal(tq_sampler_register(&odd, &c.t.err), TQ_OK);
     assert_int_equal(tq_sampler_register(&odd, &c.t.err), TQ_EEXIST);
     assert_int_equal(tq_sampler_register(&old, &c.t.err), TQ_EVERSION);
@@ -342,8 +338,7 @@ static void keeper_forget(const char *partition, void *user)
     own->n = 0;
 }
 
-static int keeper_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick,
-                       tq_error *err)
+static int keeper_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err)
 {
     keeper *own = request->user;
     int rc = TQ_OK;
@@ -370,13 +365,15 @@ static int keeper_pick(const tq_sampler_view *view, const tq_pick_request *reque
 static void a_sampler_keeps_answers_of_its_own(void **state)
 {
     static keeper own;
-    static const tq_sampler table_of = {.abi = TQ_SAMPLER_ABI,
-                                        .name = "keeper",
-                                        .need = odd_need,
-                                        .pick = keeper_pick,
-                                        .user = &own,
-                                        .kept = keeper_kept,
-                                        .forget = keeper_forget};
+    static const tq_sampler table_of = {
+        .abi = TQ_SAMPLER_ABI,
+        .name = "keeper",
+        .need = odd_need,
+        .pick = keeper_pick,
+        .user = &own,
+        .kept = keeper_kept,
+        .forget = keeper_forget,
+    };
     claim_test c;
 
     (void)state;

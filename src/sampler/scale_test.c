@@ -1,9 +1,9 @@
 /*
- * scale_test.c - memory per cell of the table, and costs of the table and of claims that must not grow with the partition.
- * Times are printed, not judged.
+ * scale_test.c - memory per cell of the table, and costs of the table and of claims that must not grow with the
+ * partition. Times are printed, not judged.
  */
-#include "table/test/testkit.h"
 #include "sampler/sampler.h"
+#include "table/test/testkit.h"
 
 #include <malloc.h>
 #include <time.h>
@@ -58,8 +58,7 @@ static void a_cell_costs_at_most_32_bytes(void **state)
     }
     after = memory();
     assert_int_equal(tqi_table_view_ready(view), ROWS);
-    print_message("bytes per cell, in 128 puts: %.1f\n",
-                  (double)(after - before) / (ROWS * FIELDS));
+    print_message("bytes per cell, in 128 puts: %.1f\n", (double)(after - before) / (ROWS * FIELDS));
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
     assert_true(after - before <= (size_t)32 * ROWS * FIELDS);
 #endif
@@ -79,12 +78,10 @@ static void a_cell_costs_at_most_32_bytes(void **state)
     table_close(&t);
 }
 
-static void claim_many(table *t, tqi_table_view *view, const char *sampler, const char *config,
-                       uint32_t times)
+static void claim_many(table *t, tqi_table_view *view, const char *sampler, const char *config, uint32_t times)
 {
     const tq_sampler *found;
-    tq_pick_request request = {
-        .batch_size = 64, .partition = "p", .task = "train", .config = config};
+    tq_pick_request request = {.batch_size = 64, .partition = "p", .task = "train", .config = config};
     tqi_table_result r = {0};
     uint32_t before = tqi_table_view_ready(view);
     double start;
@@ -92,14 +89,12 @@ static void claim_many(table *t, tqi_table_view *view, const char *sampler, cons
     assert_int_equal(tqi_sampler_find(sampler, &found, &t->err), TQ_OK);
     start = seconds();
     for (uint32_t i = 0; i < times; i++) {
-        assert_int_equal(
-            tqi_sampler_claim(found, view, &request, SESSION, false, &r, NULL, &t->err), TQ_OK);
+        assert_int_equal(tqi_sampler_claim(found, view, &request, SESSION, false, &r, NULL, &t->err), TQ_OK);
         assert_int_equal(r.batch.n, 64);
         tqi_table_claim_settle(t->meta, r.claim);
         tqi_table_result_fini(&r);
     }
-    print_message("%s: claim of 64 of %u ready: %.1f us\n", sampler, before,
-                  (seconds() - start) * 1e6 / times);
+    print_message("%s: claim of 64 of %u ready: %.1f us\n", sampler, before, (seconds() - start) * 1e6 / times);
     assert_int_equal(tqi_table_view_ready(view), before - 64 * times);
 }
 
@@ -127,16 +122,14 @@ static void claims_cost_by_their_size(void **state)
         for (uint32_t k = 0; k < 50; k++) {
             table_new(&t, "p", 64, fields, 2, NULL);
         }
-        print_message("put of 64 x 2 beside %u: %.1f us\n", sizes[i],
-                      (seconds() - start) * 1e6 / 50);
+        print_message("put of 64 x 2 beside %u: %.1f us\n", sizes[i], (seconds() - start) * 1e6 / 50);
         start = seconds();
         for (uint32_t k = 0; k < 3200; k += 64) {
             uint32_t indexes[64];
             for (uint32_t j = 0; j < 64; j++) {
                 indexes[j] = k + j;
             }
-            assert_int_equal(
-                tqi_table_clear_indexes(t.meta, "p", indexes, NULL, 64, &cleared, &t.err), TQ_OK);
+            assert_int_equal(tqi_table_clear_indexes(t.meta, "p", indexes, NULL, 64, &cleared, &t.err), TQ_OK);
             assert_int_equal(cleared, 64);
         }
         print_message("clear of 64 x 2: %.1f us\n", (seconds() - start) * 1e6 / 50);

@@ -1,8 +1,8 @@
 /*
- * seqlen_balanced.c - one step of all data-parallel ranks at once: whole groups, distributed so that the ranks get nearly
- * the same sum of the tag `total_lengths`.  The first caller of a step picks for all ranks: batch_size samples for each of
- * dp_size ranks.  The others' picks are kept in their slots.  Every rank gets the same number of groups; a sample without
- * the tag weighs 1.
+ * seqlen_balanced.c - one step of all data-parallel ranks at once: whole groups, distributed so that the ranks get
+ * nearly the same sum of the tag `total_lengths`. The first caller of a step picks for all ranks: batch_size samples
+ * for each of dp_size ranks. The others' picks are kept in their slots. Every rank gets the same number of groups; a
+ * sample without the tag weighs 1.
  */
 #include "sampler/builtin.h"
 #include "sampler/config.h"
@@ -28,8 +28,7 @@ static int seqlen_config(const tq_pick_request *request, tqi_sampler_config *con
         return rc;
     }
     if (config->has_rank && config->rank >= (int64_t)config->dp_size) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "sampling_config: dp_rank %lld must be below dp_size %u",
+        return tqi_error_set(err, TQ_EINVAL, "sampling_config: dp_rank %lld must be below dp_size %u",
                              (long long)config->rank, config->dp_size);
     }
     if (request->batch_size % config->group != 0) {
@@ -39,8 +38,7 @@ static int seqlen_config(const tq_pick_request *request, tqi_sampler_config *con
                              request->batch_size, config->group);
     }
     if ((uint64_t)request->batch_size * config->dp_size > UINT32_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "batch_size (%u) times dp_size (%u) is more than 2^32 samples",
+        return tqi_error_set(err, TQ_EINVAL, "batch_size (%u) times dp_size (%u) is more than 2^32 samples",
                              request->batch_size, config->dp_size);
     }
     return TQ_OK;
@@ -67,13 +65,12 @@ static uint32_t seqlen_need(const tq_pick_request *request)
     tqi_sampler_config config;
 
     /* The claim was checked before. */
-    return seqlen_config(request, &config, NULL) == TQ_OK ? request->batch_size * config.dp_size
-                                                          : request->batch_size;
+    return seqlen_config(request, &config, NULL) == TQ_OK ? request->batch_size * config.dp_size : request->batch_size;
 }
 
 /* Weight of each group; positions[] holds n_groups times n. */
-static int seqlen_weigh(const tq_sampler_view *view, const uint32_t *positions, uint32_t n_groups,
-                        uint32_t n, double *weights, tq_error *err)
+static int seqlen_weigh(const tq_sampler_view *view, const uint32_t *positions, uint32_t n_groups, uint32_t n,
+                        double *weights, tq_error *err)
 {
     for (uint32_t g = 0; g < n_groups; g++) {
         weights[g] = 0;
@@ -91,8 +88,7 @@ static int seqlen_weigh(const tq_sampler_view *view, const uint32_t *positions, 
                 }
             }
             if (!isfinite(length)) {
-                return tqi_error_set(err, TQ_EINVAL,
-                                     "tag " SEQLEN_TAG " of sample %u is not a finite number",
+                return tqi_error_set(err, TQ_EINVAL, "tag " SEQLEN_TAG " of sample %u is not a finite number",
                                      tq_view_indexes(view)[at]);
             }
             weights[g] += length;
@@ -102,9 +98,8 @@ static int seqlen_weigh(const tq_sampler_view *view, const uint32_t *positions, 
 }
 
 /* Hands out the groups: those of the caller's rank to the pick, those of the others to their slots. */
-static int seqlen_deal(const tq_pick_request *request, const tqi_sampler_config *config,
-                       const uint32_t *positions, const uint32_t *part, uint32_t *share,
-                       tq_pick *pick, tq_error *err)
+static int seqlen_deal(const tq_pick_request *request, const tqi_sampler_config *config, const uint32_t *positions,
+                       const uint32_t *part, uint32_t *share, tq_pick *pick, tq_error *err)
 {
     uint32_t n_groups = request->batch_size / config->group * config->dp_size;
     uint32_t own = config->has_rank ? (uint32_t)config->rank : 0;
@@ -115,8 +110,7 @@ static int seqlen_deal(const tq_pick_request *request, const tqi_sampler_config 
         uint32_t used = 0;
         for (uint32_t g = 0; g < n_groups; g++) {
             if (part[g] == rank) {
-                memcpy(share + used, positions + (size_t)g * config->group,
-                       config->group * sizeof(*share));
+                memcpy(share + used, positions + (size_t)g * config->group, config->group * sizeof(*share));
                 used += config->group;
             }
         }
@@ -132,8 +126,7 @@ static int seqlen_deal(const tq_pick_request *request, const tqi_sampler_config 
     return rc == TQ_OK && config->slot[0] != '\0' ? tq_pick_slot(pick, config->slot) : rc;
 }
 
-static int seqlen_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick,
-                       tq_error *err)
+static int seqlen_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err)
 {
     tqi_sampler_config config;
     uint32_t *positions = NULL;

@@ -23,8 +23,7 @@ static uint32_t sequential_need(const tq_pick_request *request)
     return request->batch_size;
 }
 
-static int sequential_pick(const tq_sampler_view *view, const tq_pick_request *request,
-                           tq_pick *pick, tq_error *err)
+static int sequential_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err)
 {
     (void)err;
     if (tq_view_count(view) < request->batch_size) {
@@ -48,8 +47,7 @@ const tq_sampler tqi_sampler_sequential = {
     .look = sequential_need,
 };
 
-static int rank_aware_config(const tq_pick_request *request, tqi_sampler_config *config,
-                             tq_error *err)
+static int rank_aware_config(const tq_pick_request *request, tqi_sampler_config *config, tq_error *err)
 {
     int rc = tqi_sampler_config_read(request, RANK_AWARE_NAME, config, err);
 
@@ -57,8 +55,7 @@ static int rank_aware_config(const tq_pick_request *request, tqi_sampler_config 
         rc = tqi_sampler_config_rank(config, RANK_AWARE_NAME, err);
     }
     if (rc == TQ_OK && !config->has_step) {
-        rc = tqi_error_set(err, TQ_EINVAL, "%s needs batch_index in the sampling_config",
-                           RANK_AWARE_NAME);
+        rc = tqi_error_set(err, TQ_EINVAL, "%s needs batch_index in the sampling_config", RANK_AWARE_NAME);
     }
     return rc;
 }
@@ -70,8 +67,7 @@ static int rank_aware_check(const tq_pick_request *request, tq_error *err)
     return rank_aware_config(request, &config, err);
 }
 
-static int rank_aware_slot(const tq_pick_request *request, char slot[TQ_NAME_MAX + 1],
-                           tq_error *err)
+static int rank_aware_slot(const tq_pick_request *request, char slot[TQ_NAME_MAX + 1], tq_error *err)
 {
     tqi_sampler_config config;
     int rc = rank_aware_config(request, &config, err);
@@ -80,8 +76,7 @@ static int rank_aware_slot(const tq_pick_request *request, char slot[TQ_NAME_MAX
     return rc;
 }
 
-static int rank_aware_pick(const tq_sampler_view *view, const tq_pick_request *request,
-                           tq_pick *pick, tq_error *err)
+static int rank_aware_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err)
 {
     char slot[TQ_NAME_MAX + 1];
     int rc = rank_aware_slot(request, slot, err);

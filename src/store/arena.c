@@ -1,9 +1,9 @@
 /*
  * arena.c - the arena's memfd: sealed, sparse, mapped once (see arena.h).
  *
- * Relies on Linux memfds: sealing against shrinking is what lets clients map the arena without fear of SIGBUS, and sealing
- * against growing is what keeps a client that has the descriptor from enlarging it.  Without memfds the memory is anonymous
- * and not shared.
+ * Relies on Linux memfds: sealing against shrinking is what lets clients map the arena without fear of SIGBUS, and
+ * sealing against growing is what keeps a client that has the descriptor from enlarging it. Without memfds the memory
+ * is anonymous and not shared.
  */
 #include "store/arena.h"
 
@@ -28,8 +28,7 @@
 /* Whether the system refuses such calls altogether, not just this one. */
 static bool arena_refused(int errnum)
 {
-    return errnum == ENOSYS || errnum == EPERM || errnum == EACCES || errnum == EINVAL ||
-           errnum == EOPNOTSUPP;
+    return errnum == ENOSYS || errnum == EPERM || errnum == EACCES || errnum == EINVAL || errnum == EOPNOTSUPP;
 }
 
 static void arena_why(char why[TQI_STORE_WHY], const char *what)
@@ -75,8 +74,7 @@ int tqi_store_arena_init(tqi_store_arena *arena, uint64_t size, tq_error *err)
     memset(arena, 0, sizeof(*arena));
     arena->fd = -1;
     if (size == 0 || size > (UINT64_C(1) << 47)) {
-        return tqi_error_set(err, TQ_EINVAL, "a store of %llu bytes is not possible",
-                             (unsigned long long)size);
+        return tqi_error_set(err, TQ_EINVAL, "a store of %llu bytes is not possible", (unsigned long long)size);
     }
     size = (size + page - 1) / page * page;
     int fd = tqi_store_arena_memfd("tq-arena", size, arena->why, err);
@@ -96,7 +94,7 @@ int tqi_store_arena_init(tqi_store_arena *arena, uint64_t size, tq_error *err)
         }
         return code;
     }
-    /* No writable mapping in a forked child.  A daemon's children do not write, so a refusal is tolerated here; a client
+    /* No writable mapping in a forked child. A daemon's children do not write, so a refusal is tolerated here; a client
      * that is refused it does not map. */
     if (madvise(base, size, MADV_DONTFORK) != 0 && !arena_refused(errno)) {
         int code = tqi_error_errno(err, errno, "MADV_DONTFORK of a store's arena");
@@ -139,8 +137,8 @@ static int arena_populate_pages(tqi_store_arena *arena, uint64_t offset, uint64_
     if (errno == ENOMEM || errno == EFAULT || errno == EHWPOISON) {
         return TQ_ENOMEM;
     }
-    /* An older kernel, or a sandbox.  Writing into the pages could undo a writer's byte; fallocate adds the missing pages
-     * to the file and leaves the others alone, so that a first touch only has to map them. */
+    /* An older kernel, or a sandbox. Writing into the pages could undo a writer's byte; fallocate adds the missing
+     * pages to the file and leaves the others alone, so that a first touch only has to map them. */
     if (arena->fd < 0) {
         return TQ_ENOMEM; /* then nothing is warm, and each first touch makes its page */
     }
@@ -188,8 +186,7 @@ int tqi_store_arena_punch(tqi_store_arena *arena, uint64_t offset, uint64_t size
         return madvise(arena->base + begin, end - begin, MADV_DONTNEED) == 0 ? TQ_OK : TQ_EIO;
     }
     do {
-        rc = fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin,
-                       (off_t)(end - begin));
+        rc = fallocate(arena->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)begin, (off_t)(end - begin));
     } while (rc != 0 && errno == EINTR);
     if (rc != 0) {
         /* The same by another name, for processes that may not call fallocate. */

@@ -1,8 +1,8 @@
 /*
  * fence.h - the racing copy of the seqlock between a store and its readers (base/fence.h says why it may race).
  *
- * The bytes of a block are plain memory that its owner may reuse while a reader copies: the reader detects this by the slot
- * and discards the copy.  The slot words are atomics, and all other memory of a store is checked completely.
+ * The bytes of a block are plain memory that its owner may reuse while a reader copies: the reader detects this by the
+ * slot and discards the copy. The slot words are atomics, and all other memory of a store is checked completely.
  */
 #ifndef TQI_STORE_FENCE_H
 #define TQI_STORE_FENCE_H

@@ -12,17 +12,16 @@
 #define MADV_COLLAPSE 25 /* Linux 6.1 */
 #endif
 
-/* Maps [offset, offset + size) of the file at an address with the same alignment within a large page as the offset has: only
- * then can the kernel use large pages. */
+/* Maps [offset, offset + size) of the file at an address with the same alignment within a large page as the offset
+ * has: only then can the kernel use large pages. */
 static void *huge_place(size_t size, int prot, int flags, int fd, uint64_t offset)
 {
     if (size < TQI_STORE_HUGE || size > SIZE_MAX - TQI_STORE_HUGE) {
         return mmap(NULL, size, prot, flags, fd, (off_t)offset);
     }
-    /* Reserves enough addresses for an aligned part of that size; the file is mapped over that part, and the rest is given
-     * back. */
-    uint8_t *room =
-        mmap(NULL, size + TQI_STORE_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    /* Reserves enough addresses for an aligned part of that size; the file is mapped over that part, and the rest is
+     * given back. */
+    uint8_t *room = mmap(NULL, size + TQI_STORE_HUGE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (room == MAP_FAILED) {
         return mmap(NULL, size, prot, flags, fd, (off_t)offset);
     }
@@ -59,12 +58,11 @@ void *tqi_store_huge_borrow(size_t size, int fd, uint64_t offset)
 
 bool tqi_store_huge_collapse(uint8_t *window)
 {
-    /* Consecutive failures: after a few, the kernel is assumed to be unable to do this.  A hint between threads. */
+    /* Consecutive failures: after a few, the kernel is assumed to be unable to do this. A hint between threads. */
     static _Atomic unsigned failures;
     const unsigned enough = 32;
 
-    if (atomic_load_explicit(&failures, memory_order_relaxed) >= enough ||
-        (uintptr_t)window % TQI_STORE_HUGE != 0) {
+    if (atomic_load_explicit(&failures, memory_order_relaxed) >= enough || (uintptr_t)window % TQI_STORE_HUGE != 0) {
         return false;
     }
     if (madvise(window, TQI_STORE_HUGE, MADV_COLLAPSE) == 0) {

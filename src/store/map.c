@@ -1,8 +1,8 @@
 /*
  * map.c - a reader's or writer's mapping of a store in another process, and the reader's half of the seqlock.
  *
- * Everything that comes from messages (slot, offset, size) is checked against the mapping: a wrong locator must not make
- * a client read outside of it.
+ * Everything that comes from messages (slot, offset, size) is checked against the mapping: a wrong locator must not
+ * make a client read outside of it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -52,14 +52,14 @@ static int map_check(int fd, uint64_t bytes, const char *what, tq_error *err)
         return tqi_error_errno(err, errno, what);
     }
     if (st.st_size < 0 || (uint64_t)st.st_size < bytes) {
-        return tqi_error_set(err, TQ_EPROTO, "%s has %lld bytes, %llu were announced", what,
-                             (long long)st.st_size, (unsigned long long)bytes);
+        return tqi_error_set(err, TQ_EPROTO, "%s has %lld bytes, %llu were announced", what, (long long)st.st_size,
+                             (unsigned long long)bytes);
     }
     return TQ_OK;
 }
 
-int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes,
-                       uint64_t slots, tq_error *err)
+int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes, uint64_t slots,
+                       tq_error *err)
 {
     void *arena = MAP_FAILED, *words = MAP_FAILED;
     int code;
@@ -67,8 +67,7 @@ int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t 
     memset(map, 0, sizeof(*map));
     map->arena_fd = -1;
     if (slots > UINT32_MAX) {
-        return tqi_error_set(err, TQ_EPROTO, "a slot table of %llu slots",
-                             (unsigned long long)slots);
+        return tqi_error_set(err, TQ_EPROTO, "a slot table of %llu slots", (unsigned long long)slots);
     }
     code = map_check(arena_fd, arena_bytes, "arena of a storage unit", err);
     if (code == TQ_OK) {
@@ -153,13 +152,11 @@ void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size
     }
 }
 
-uint8_t *tqi_store_map_borrow(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base,
-                            size_t *bytes)
+uint8_t *tqi_store_map_borrow(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base, size_t *bytes)
 {
     uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE);
 
-    if (map->arena_fd < 0 || size == 0 || offset > map->arena_bytes ||
-        size > map->arena_bytes - offset) {
+    if (map->arena_fd < 0 || size == 0 || offset > map->arena_bytes || size > map->arena_bytes - offset) {
         return NULL;
     }
     uint64_t begin = offset / page * page;
@@ -173,20 +170,20 @@ uint8_t *tqi_store_map_borrow(const tqi_store_map *map, uint64_t offset, uint64_
     return view + (offset - begin);
 }
 
-const _Atomic uint64_t *tqi_store_map_look(const tqi_store_map *map, uint64_t id, uint32_t slot,
-                                           uint64_t offset, uint64_t size, uint8_t **at)
+const _Atomic uint64_t *tqi_store_map_look(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,
+                                           uint64_t size, uint8_t **at)
 {
     *at = NULL;
-    if (slot >= map->n_slots || offset > map->arena_bytes || size > map->arena_bytes - offset ||
-        id == 0 || atomic_load_explicit(&map->slots[slot], memory_order_relaxed) != id) {
+    if (slot >= map->n_slots || offset > map->arena_bytes || size > map->arena_bytes - offset || id == 0 ||
+        atomic_load_explicit(&map->slots[slot], memory_order_relaxed) != id) {
         return NULL;
     }
     *at = map->arena + offset;
     return &map->slots[slot];
 }
 
-bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,
-                        void *dest, size_t size, bool streaming)
+bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset, void *dest, size_t size,
+                        bool streaming)
 {
     if (slot >= map->n_slots || offset > map->arena_bytes || size > map->arena_bytes - offset) {
         return false;
@@ -197,7 +194,7 @@ bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, ui
     }
     tqi_store_racy_copy(dest, map->arena + offset, size, streaming);
     /* Acquire fence: if the copy saw a byte written after the block was freed, the load below sees the slot emptied
-     * before (tqi_store_slots_give has the release fence).  Ids are never reused, so an equal id means the same block. */
+     * before (tqi_store_slots_give has the release fence). Ids are never reused, so an equal id means the same block. */
     TQI_FENCE(memory_order_acquire);
     return atomic_load_explicit(&map->slots[slot], memory_order_relaxed) == id;
 }

@@ -93,8 +93,7 @@ static void descriptors_are_safe(void **state)
     assert_int_equal(tqi_store_map_init(&map, arena, slots, 2 << 20, 64, &err), TQ_EPROTO);
     assert_int_equal(tqi_store_map_init(&map, arena, slots, 1 << 20, 65, &err), TQ_EPROTO);
     assert_int_equal(tqi_store_map_init(&map, arena, slots, 0, 64, &err), TQ_EPROTO);
-    assert_int_equal(tqi_store_map_init(&map, arena, slots, 1 << 20, UINT64_MAX / 8, &err),
-                     TQ_EPROTO);
+    assert_int_equal(tqi_store_map_init(&map, arena, slots, 1 << 20, UINT64_MAX / 8, &err), TQ_EPROTO);
     assert_int_equal(tqi_store_map_init(&map, -1, slots, 1 << 20, 64, &err), TQ_EIO);
     tqi_store_free(store);
 }
@@ -151,8 +150,7 @@ static void *race_read(void *arg)
             sem_post(&race->begun);
         }
         uint64_t id = word >> 8;
-        if (!tqi_store_map_read(&race->map, id, (uint32_t)(word & 0xff), offset, out, BLOCK,
-                                id % 2 == 0)) {
+        if (!tqi_store_map_read(&race->map, id, (uint32_t)(word & 0xff), offset, out, BLOCK, id % 2 == 0)) {
             race->gone++;
             continue;
         }
@@ -199,11 +197,9 @@ static void never_torn(void **state)
     assert_int_equal(sem_wait(&race.begun), 0);
     atomic_store(&race.stop, true);
     pthread_join(thread, NULL);
-    assert_true(
-        tqi_store_map_read(&race.map, ROUNDS + 1, last.slot, last.offset, out, BLOCK, false));
+    assert_true(tqi_store_map_read(&race.map, ROUNDS + 1, last.slot, last.offset, out, BLOCK, false));
     assert_int_equal(race.torn, 0);
-    print_message("reads: %llu good, %llu gone\n", (unsigned long long)race.good,
-                  (unsigned long long)race.gone);
+    print_message("reads: %llu good, %llu gone\n", (unsigned long long)race.good, (unsigned long long)race.gone);
     sem_destroy(&race.begun);
     tqi_store_map_fini(&race.map);
     tqi_store_free(store);

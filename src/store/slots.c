@@ -1,11 +1,11 @@
 /*
  * slots.c - the slot table: which block's bytes a place of the arena holds, readable by every client.
  *
- * Clients must not be able to write it, because a forged id would make readers take foreign bytes for a block's.  Two things
- * ensure that: the descriptor handed out is a second, read-only opening of the memfd (a mapping made from it cannot be made
- * writable), and F_SEAL_FUTURE_WRITE, set after the owner's own mapping was made, refuses every later write or writable
- * mapping, even to a process that reopens the memfd through /proc.  A kernel before 5.1 lacks the seal, which leaves the
- * first protection; without /proc, the second remains.
+ * Clients must not be able to write it, because a forged id would make readers take foreign bytes for a block's. Two
+ * things ensure that: the descriptor handed out is a second, read-only opening of the memfd (a mapping made from it
+ * cannot be made writable), and F_SEAL_FUTURE_WRITE, set after the owner's own mapping was made, refuses every later
+ * write or writable mapping, even to a process that reopens the memfd through /proc. A kernel before 5.1 lacks the
+ * seal, which leaves the first protection; without /proc, the second remains.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,8 +25,8 @@
 #endif
 
 /*
- * A descriptor that does not allow writing: a second, read-only opening, or else the first one if the seal forbids writing
- * (there may be no /proc through which to reopen it).  -1 with `why` if neither is possible.
+ * A descriptor that does not allow writing: a second, read-only opening, or else the first one if the seal forbids
+ * writing (there may be no /proc through which to reopen it). -1 with `why` if neither is possible.
  */
 static int slots_read_only(int fd, bool sealed, char why[TQI_STORE_WHY])
 {
@@ -41,8 +41,7 @@ static int slots_read_only(int fd, bool sealed, char why[TQI_STORE_WHY])
     if (sealed) {
         return fd;
     }
-    snprintf(why, TQI_STORE_WHY, "opening a slot table read-only: %s",
-             strerror_r(errno, reason, sizeof(reason)));
+    snprintf(why, TQI_STORE_WHY, "opening a slot table read-only: %s", strerror_r(errno, reason, sizeof(reason)));
     close(fd);
     return -1;
 }
@@ -98,8 +97,7 @@ int tqi_store_slots_take(tqi_store_slot_table *slots, uint64_t id, uint32_t *slo
         at = slots->spares[slots->n_spares - 1];
     } else if (slots->fresh < slots->count) {
         /* Reserves room to give it back later, so that giving cannot fail. */
-        if (tqi_grow(&slots->spares, &slots->spares_capacity, (size_t)slots->fresh + 1,
-                     sizeof(uint32_t)) != TQ_OK) {
+        if (tqi_grow(&slots->spares, &slots->spares_capacity, (size_t)slots->fresh + 1, sizeof(uint32_t)) != TQ_OK) {
             return TQ_ENOMEM;
         }
         at = slots->fresh;
@@ -120,9 +118,9 @@ int tqi_store_slots_take(tqi_store_slot_table *slots, uint64_t id, uint32_t *slo
 void tqi_store_slots_give(tqi_store_slot_table *slots, uint32_t slot)
 {
     /*
-     * The writer's half of the seqlock.  The release fence orders the store of 0 before all later writes into the block's
-     * memory.  A reader whose copy saw one of those writes has an acquire fence after the copy and therefore sees the 0 (or
-     * a later id) when it loads the slot again.
+     * The writer's half of the seqlock. The release fence orders the store of 0 before all later writes into the
+     * block's memory. A reader whose copy saw one of those writes has an acquire fence after the copy and therefore
+     * sees the 0 (or a later id) when it loads the slot again.
      */
     atomic_store_explicit(&slots->words[slot], 0, memory_order_relaxed);
     TQI_FENCE(memory_order_release);

@@ -43,7 +43,7 @@ struct tqi_store {
     uint64_t used;
     uint64_t held_dead;  /* bytes of dead blocks */
     uint64_t join_limit; /* limit in bytes for blocks that add samples */
-    /* Shared with the one thread that warms; everything else belongs to the owner.  They are hints: relaxed. */
+    /* Shared with the one thread that warms; everything else belongs to the owner. They are hints: relaxed. */
     _Atomic uint64_t high; /* end of the memory ever given out */
     _Atomic uint64_t warm; /* pages below exist */
     _Atomic bool cold;     /* the system refused more pages: no use in continuing */
@@ -56,8 +56,7 @@ int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error 
     int code;
 
     if (percent > 100) {
-        return tqi_error_set(err, TQ_EINVAL, "join_percent is %u, at most 100 is possible",
-                             percent);
+        return tqi_error_set(err, TQ_EINVAL, "join_percent is %u, at most 100 is possible", percent);
     }
     tqi_store *store = calloc(1, sizeof(*store));
     if (store == NULL) {
@@ -215,8 +214,7 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "a block has id 0");
     }
     if (store_any(store, place->id) != NULL) {
-        return tqi_error_set(err, TQ_EINVAL, "block %llu is there already",
-                             (unsigned long long)place->id);
+        return tqi_error_set(err, TQ_EINVAL, "block %llu is there already", (unsigned long long)place->id);
     }
     store_block *block = calloc(1, sizeof(*block));
     if (block == NULL) {
@@ -227,17 +225,15 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
     int code = tqi_store_tlsf_take(&store->tlsf, place->size, &block->chunk);
     if (code != TQ_OK) {
         free(block);
-        return code == TQ_EFULL ? tqi_error_set(err, code, "no %llu bytes in one piece",
-                                                (unsigned long long)place->size)
+        return code == TQ_EFULL ? tqi_error_set(err, code, "no %llu bytes in one piece", (unsigned long long)place->size)
                                 : tqi_error_nomem(err, "a chunk");
     }
     code = tqi_store_slots_take(&store->slots, block->id, &block->slot);
     if (code != TQ_OK) {
         tqi_store_tlsf_give(&store->tlsf, block->chunk);
         free(block);
-        return code == TQ_EFULL
-                   ? tqi_error_set(err, code, "all %u slots are taken", store->slots.count)
-                   : tqi_error_nomem(err, "a slot");
+        return code == TQ_EFULL ? tqi_error_set(err, code, "all %u slots are taken", store->slots.count)
+                                : tqi_error_nomem(err, "a slot");
     }
     HASH_ADD(hh, store->blocks, id, sizeof(block->id), block);
     if (block->hh.tbl == NULL) {
@@ -267,8 +263,7 @@ static bool store_possible(const tqi_store *store, uint64_t sum, size_t n, bool 
     return sum <= (adds_samples ? store->join_limit : store->arena.size) && n <= store->slots.count;
 }
 
-int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples,
-                      tq_error *err)
+int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples, tq_error *err)
 {
     uint64_t limit = adds_samples ? store->join_limit : store->arena.size;
     uint64_t sum = 0;
@@ -280,13 +275,11 @@ int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool 
         return tqi_error_set(err, TQ_EINVAL,
                              "%zu block%s of %llu bytes together can never fit: %llu bytes and %u "
                              "blocks are the most",
-                             n, tqi_text_s(n), (unsigned long long)sum, (unsigned long long)limit,
-                             store->slots.count);
+                             n, tqi_text_s(n), (unsigned long long)sum, (unsigned long long)limit, store->slots.count);
     }
     if (sum > limit || store->used > limit - sum) {
-        return tqi_error_set(err, TQ_EFULL, "%llu bytes wanted, %llu of %llu are used",
-                             (unsigned long long)sum, (unsigned long long)store->used,
-                             (unsigned long long)limit);
+        return tqi_error_set(err, TQ_EFULL, "%llu bytes wanted, %llu of %llu are used", (unsigned long long)sum,
+                             (unsigned long long)store->used, (unsigned long long)limit);
     }
     for (size_t i = 0; i < n; i++) {
         int code = store_place(store, &places[i], err);
@@ -454,9 +447,7 @@ static uint64_t store_ahead(uint64_t high)
 {
     uint64_t ahead = high / 16;
 
-    return ahead < STORE_AHEAD_MIN   ? STORE_AHEAD_MIN
-           : ahead > STORE_AHEAD_MAX ? STORE_AHEAD_MAX
-                                     : ahead;
+    return ahead < STORE_AHEAD_MIN ? STORE_AHEAD_MIN : ahead > STORE_AHEAD_MAX ? STORE_AHEAD_MAX : ahead;
 }
 
 uint64_t tqi_store_keeps(uint64_t used)
@@ -512,7 +503,7 @@ static uint64_t store_give_end(tqi_store *store, uint64_t want)
     return end - from;
 }
 
-/* The same for a free chunk.  A reader of punched memory once had a block there, whose slot was emptied, with the fence,
+/* The same for a free chunk. A reader of punched memory once had a block there, whose slot was emptied, with the fence,
  * when it was freed. */
 static uint64_t store_give_chunk(tqi_store *store, tqi_store_chunk *chunk, uint64_t want)
 {
@@ -536,8 +527,8 @@ uint64_t tqi_store_give_back(tqi_store *store, uint64_t keep, uint64_t max_bytes
     }
     uint64_t want = resident - keep < max_bytes ? resident - keep : max_bytes;
     uint64_t given = store_give_end(store, want);
-    for (uint32_t i = store->tlsf.chunks[store->tlsf.top].before;
-         i != TQI_STORE_TLSF_NONE && given < want; i = store->tlsf.chunks[i].before) {
+    for (uint32_t i = store->tlsf.chunks[store->tlsf.top].before; i != TQI_STORE_TLSF_NONE && given < want;
+         i = store->tlsf.chunks[i].before) {
         tqi_store_chunk *chunk = &store->tlsf.chunks[i];
         if (!chunk->used && chunk->warm > 0) {
             given += store_give_chunk(store, chunk, want - given);
@@ -574,8 +565,7 @@ bool tqi_store_check(const tqi_store *store)
         if (!chunk->used || chunk->offset != block->offset || chunk->size < block->size) {
             return false;
         }
-        uint64_t word =
-            atomic_load_explicit(&store->slots.words[block->slot], memory_order_relaxed);
+        uint64_t word = atomic_load_explicit(&store->slots.words[block->slot], memory_order_relaxed);
         if (!block->dead && word != block->id) {
             return false;
         }

@@ -2,13 +2,13 @@
  * store.h - what a storage unit keeps: blocks of bytes in one arena of shared memory.
  *
  * A store owns two memfds: the arena (its quota's size, sparse, sealed against resizing, mapped once) and the slot
- * table (slot -> block id, ids never reused, 0 = free), which clients map read-only.  It knows nothing of sessions,
- * sockets or tensors.  One thread owns a store; readers and writers in other processes touch only the two memfds,
+ * table (slot -> block id, ids never reused, 0 = free), which clients map read-only. It knows nothing of sessions,
+ * sockets or tensors. One thread owns a store; readers and writers in other processes touch only the two memfds,
  * by the rules below.
  *
- * Reading from another process (seqlock of one word): load-acquire slots[slot], compare with the block id; copy; acquire
- * fence; load again; equal both times means that the bytes are the block's.  The store therefore sets the slot to 0,
- * then a release fence, before it reuses or punches the memory.
+ * Reading from another process (seqlock of one word): load-acquire slots[slot], compare with the block id; copy;
+ * acquire fence; load again; equal both times means that the bytes are the block's. The store therefore sets the slot
+ * to 0, then a release fence, before it reuses or punches the memory.
  */
 #ifndef TQI_STORE_STORE_H
 #define TQI_STORE_STORE_H
@@ -34,15 +34,14 @@ void tqi_store_free(tqi_store *store);
 /* Why this system does not let the store share its memory with other processes, as text; NULL if it does. */
 const char *tqi_store_unshared(const tqi_store *store);
 int tqi_store_arena_fd(const tqi_store *store); /* -1 when it is not shared */
-int tqi_store_slots_fd(
-    const tqi_store *store); /* to hand out: does not allow writing; -1 if not shared */
+int tqi_store_slots_fd(const tqi_store *store); /* to hand out: does not allow writing; -1 if not shared */
 uint64_t tqi_store_capacity(const tqi_store *store);
 uint64_t tqi_store_used(const tqi_store *store); /* bytes of blocks, rounding included */
 /* Bytes that blocks of a kind may fill: all, or less if they add samples. */
 uint64_t tqi_store_limit(const tqi_store *store, bool adds_samples);
 /* How many of the used bytes belong to blocks that were freed while held. */
 uint64_t tqi_store_held_dead(const tqi_store *store);
-/* Bytes of the longest free piece.  Walks all pieces. */
+/* Bytes of the longest free piece. Walks all pieces. */
 uint64_t tqi_store_longest(const tqi_store *store);
 uint64_t tqi_store_blocks(const tqi_store *store);
 uint32_t tqi_store_slots(const tqi_store *store);
@@ -58,14 +57,14 @@ typedef struct tqi_store_place {
 void tqi_store_locator_make(uint8_t locator[TQI_STORE_LOCATOR], uint32_t slot, uint64_t offset);
 /* The slot. */
 uint32_t tqi_store_locator_read(const uint8_t locator[TQI_STORE_LOCATOR], uint64_t *offset);
-/* Reserves room for all blocks or none.  TQ_EFULL if they do not fit now; TQ_EINVAL if they can never fit, or for a
- * duplicate id.  The memory is readable under its id from now on: a block's bytes are undefined until it is published, and
- * nobody has its locator before. */
-int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples,
-                      tq_error *err);
+/* Reserves room for all blocks or none. TQ_EFULL if they do not fit now; TQ_EINVAL if they can never fit, or for a
+ * duplicate id. The memory is readable under its id from now on: a block's bytes are undefined until it is published,
+ * and nobody has its locator before. */
+int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool adds_samples, tq_error *err);
 /* Whether these would fit if all held blocks were freed. */
 bool tqi_store_fits(const tqi_store *store, const uint64_t *sizes, size_t n, bool adds_samples);
-/* Frees a block; false if it does not exist (frees are idempotent).  A held one is freed when its last hold is released. */
+/* Frees a block; false if it does not exist (frees are idempotent). A held one is freed when its last hold is
+ * released. */
 bool tqi_store_free_block(tqi_store *store, uint64_t id);
 /* Address of a block and its size (may be NULL), or NULL if it does not exist or has another slot. */
 uint8_t *tqi_store_find(tqi_store *store, uint64_t id, uint32_t slot, uint64_t *size);
@@ -91,15 +90,15 @@ bool tqi_store_unpin(tqi_store *store, uint64_t id);
 bool tqi_store_pinned(const tqi_store *store, uint64_t id);
 /* Frees everything (a new epoch); held blocks are freed when released. */
 void tqi_store_drop_all(tqi_store *store);
-/* Off the hot path: populates the next bytes ahead of the high-water mark; returns the bytes to do next time (0 = enough is
- * warm; with max_bytes 0, does nothing).  Safe to call from one helper thread at a time while the owner works: it touches
- * only page tables. */
+/* Off the hot path: populates the next bytes ahead of the high-water mark; returns the bytes to do next time (0 =
+ * enough is warm; with max_bytes 0, does nothing). Safe to call from one helper thread at a time while the owner
+ * works: it touches only page tables. */
 uint64_t tqi_store_warm(tqi_store *store, uint64_t max_bytes);
 /* Gives all idle pages back to the system (hole punching); returns bytes given back. */
 uint64_t tqi_store_trim(tqi_store *store);
-/* Gives idle pages back, highest addresses first, until at most `keep` bytes are resident, but not much more than max_bytes
- * per call.  Returns the bytes that it walked; 0: there is nothing to give back.  Must not run while another thread is
- * warming. */
+/* Gives idle pages back, highest addresses first, until at most `keep` bytes are resident, but not much more than
+ * max_bytes per call. Returns the bytes that it walked; 0: there is nothing to give back. Must not run while another
+ * thread is warming. */
 uint64_t tqi_store_give_back(tqi_store *store, uint64_t keep, uint64_t max_bytes);
 /* Bytes that a store should keep resident when `used` are in use: more than that, to be warm ahead. */
 uint64_t tqi_store_keeps(uint64_t used);
@@ -120,28 +119,27 @@ typedef struct tqi_store_map {
     uint64_t n_slots;
     int arena_fd; /* for views; -1: there are none */
 } tqi_store_map;
-/* Maps both (arena read-write, slots read-only); MADV_DONTFORK on the arena.  The caller keeps the descriptors. */
-int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes,
-                       uint64_t slots, tq_error *err);
+/* Maps both (arena read-write, slots read-only); MADV_DONTFORK on the arena. The caller keeps the descriptors. */
+int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes, uint64_t slots,
+                       tq_error *err);
 void tqi_store_map_fini(tqi_store_map *map);
-/* A private view of [offset, offset + size) of the arena: it shows the present bytes, and writes to it are visible to nobody
- * else.  The caller must make sure that the owner does not reuse the bytes, and must unmap [*base, *base + *bytes).  NULL:
- * out of bounds, or refused by the system. */
-uint8_t *tqi_store_map_borrow(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base,
-                            size_t *bytes);
-/* In a forked child: releases what was inherited.  The arena was not: its addresses may be in use for something else by
+/* A private view of [offset, offset + size) of the arena: it shows the present bytes, and writes to it are visible to
+ * nobody else. The caller must make sure that the owner does not reuse the bytes, and must unmap [*base, *base +
+ * *bytes). NULL: out of bounds, or refused by the system. */
+uint8_t *tqi_store_map_borrow(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base, size_t *bytes);
+/* In a forked child: releases what was inherited. The arena was not: its addresses may be in use for something else by
  * now. */
 void tqi_store_map_forked(tqi_store_map *map);
 /* Called before copying many bytes to `at` in the arena, which belong to the caller: turns the memory there into large
- * pages, if the system can.  Only saves time.  Any thread. */
+ * pages, if the system can. Only saves time. Any thread. */
 void tqi_store_map_warm(const tqi_store_map *map, const uint8_t *at, size_t size);
-/* Where these bytes are, if the slot holds the id; NULL otherwise, or if out of bounds.  They belong to the block as long as
- * the returned word holds its id, see above; nothing else is guaranteed. */
-const _Atomic uint64_t *tqi_store_map_look(const tqi_store_map *map, uint64_t id, uint32_t slot,
-                                           uint64_t offset, uint64_t size, uint8_t **at);
-/* Copies size bytes from `offset` (in the arena) if slot holds id before and after; false: the block is gone. Checks bounds.
- * `streaming`: bypasses the caches (stream.h). */
-bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,
-                        void *dest, size_t size, bool streaming);
+/* Where these bytes are, if the slot holds the id; NULL otherwise, or if out of bounds. They belong to the block as
+ * long as the returned word holds its id, see above; nothing else is guaranteed. */
+const _Atomic uint64_t *tqi_store_map_look(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,
+                                           uint64_t size, uint8_t **at);
+/* Copies size bytes from `offset` (in the arena) if slot holds id before and after; false: the block is gone. Checks
+ * bounds. `streaming`: bypasses the caches (stream.h). */
+bool tqi_store_map_read(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset, void *dest, size_t size,
+                        bool streaming);
 
 #endif

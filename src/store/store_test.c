@@ -37,8 +37,7 @@ static int reserve(tqi_store *store, uint64_t id, uint64_t size, bool adds, tqi_
 static void keeps_bytes(void **state)
 {
     tqi_store *store = make(1 << 20, 0);
-    tqi_store_place places[3] = {
-        {.id = 7, .size = 100}, {.id = 8, .size = 0}, {.id = 9, .size = 5000}};
+    tqi_store_place places[3] = {{.id = 7, .size = 100}, {.id = 8, .size = 0}, {.id = 9, .size = 5000}};
     uint64_t size = 0;
     tq_error err;
 

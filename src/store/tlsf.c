@@ -194,8 +194,8 @@ static uint32_t tlsf_find_own(const tqi_store_tlsf *tlsf, uint64_t size, uint32_
     return TQI_STORE_TLSF_NONE;
 }
 
-/* Cuts `size` bytes from the low side of a chunk that is in no list; the record `at` keeps the high side, and the returned
- * new record is the low side. */
+/* Cuts `size` bytes from the low side of a chunk that is in no list; the record `at` keeps the high side, and the
+ * returned new record is the low side. */
 static uint32_t tlsf_cut(tqi_store_tlsf *tlsf, uint32_t at, uint64_t size)
 {
     uint32_t low = tlsf_record(tlsf);
@@ -336,8 +336,7 @@ bool tqi_store_tlsf_check(const tqi_store_tlsf *tlsf, uint64_t *used)
     *used = 0;
     for (uint32_t at = tlsf->first; at != TQI_STORE_TLSF_NONE; at = tlsf->chunks[at].after) {
         const tqi_store_chunk *chunk = &tlsf->chunks[at];
-        if (chunk->offset != offset || chunk->before != before ||
-            chunk->size % TQI_STORE_TLSF_UNIT != 0) {
+        if (chunk->offset != offset || chunk->before != before || chunk->size % TQI_STORE_TLSF_UNIT != 0) {
             return false;
         }
         if (chunk->used) {

@@ -3,7 +3,7 @@
  */
 #include "table/internal.h"
 
-/* ---------------------------------------------------------------------------------------- the map from ids */
+/* --- the map from ids ----------------------------------------------------- */
 
 static uint32_t block_hash(uint64_t id)
 {
@@ -97,7 +97,7 @@ tqi_table_owner *tqi_table_block_owner(const tqi_table *meta, uint64_t id)
     return handle == 0 ? NULL : tqi_t_block(meta, handle)->owner;
 }
 
-/* ---------------------------------------------------------------------------------------- records */
+/* --- records -------------------------------------------------------------- */
 
 int tqi_t_blocks_reserve(tqi_table *meta, size_t n, tq_error *err)
 {
@@ -203,7 +203,7 @@ void tqi_t_blocks_fini(tqi_table *meta)
     free(meta->block_map);
 }
 
-/* ---------------------------------------------------------------------------------------- lost */
+/* --- lost ----------------------------------------------------------------- */
 
 void tqi_t_partition_cells(tqi_table_partition *partition, tqi_t_cell_fn fn, void *arg)
 {
@@ -230,13 +230,11 @@ typedef struct block_loss {
     roaring_bitmap_t *hit;
 } block_loss;
 
-static void block_lose_cell(tqi_table_field *field, uint32_t index, uint32_t row, tqi_table_cell *cell,
-                            void *arg)
+static void block_lose_cell(tqi_table_field *field, uint32_t index, uint32_t row, tqi_table_cell *cell, void *arg)
 {
     block_loss *loss = arg;
 
-    if (tqi_t_stored(cell) &&
-        tqi_t_block(field->partition->meta, cell->block)->stamp == loss->stamp) {
+    if (tqi_t_stored(cell) && tqi_t_block(field->partition->meta, cell->block)->stamp == loss->stamp) {
         tqi_t_cell_unlink(field, index, row, TQI_TABLE_CELL_LOST);
         if (loss->hit != NULL) {
             roaring_bitmap_add(loss->hit, index);
@@ -245,8 +243,7 @@ static void block_lose_cell(tqi_table_field *field, uint32_t index, uint32_t row
 }
 
 /* Reports the samples, in one call if there is memory for it. */
-static void block_tell(const char *partition, const roaring_bitmap_t *hit, tqi_table_lost_fn lost,
-                       void *arg)
+static void block_tell(const char *partition, const roaring_bitmap_t *hit, tqi_table_lost_fn lost, void *arg)
 {
     size_t n = roaring_bitmap_get_cardinality(hit);
     uint32_t few[64];
@@ -280,7 +277,7 @@ void tqi_t_lose_stamped(tqi_table_partition *partition, uint64_t stamp, tqi_tabl
 }
 
 int tqi_table_blocks_lost(tqi_table *meta, const uint64_t *ids, size_t n, tqi_table_lost_fn lost, void *arg,
-                         tq_error *err)
+                          tq_error *err)
 {
     uint64_t stamp = ++meta->stamp;
     tqi_table_partition **partitions = NULL;
@@ -300,8 +297,7 @@ int tqi_table_blocks_lost(tqi_table *meta, const uint64_t *ids, size_t n, tqi_ta
             scanned++;
         }
         if (scanned == n_partitions) {
-            if (tqi_grow(&partitions, &capacity, n_partitions + 1, sizeof(tqi_table_partition *)) !=
-                TQ_OK) {
+            if (tqi_grow(&partitions, &capacity, n_partitions + 1, sizeof(tqi_table_partition *)) != TQ_OK) {
                 free(partitions);
                 return tqi_error_nomem(err, "lost blocks");
             }

@@ -1,8 +1,8 @@
 /*
- * claim.c - taking samples for a task, settling and releasing claims, and resetting consumption.  A claim's record lives
- * from the take until its answer is acknowledged (settle) or its samples go back (release).  A release gives back only
- * samples that still belong to the claim: not those cleared since (incarnation), not after a reset (generation), and not
- * those of a cached pick, which another caller may still be given.
+ * claim.c - taking samples for a task, settling and releasing claims, and resetting consumption. A claim's record
+ * lives from the take until its answer is acknowledged (settle) or its samples go back (release). A release gives back
+ * only samples that still belong to the claim: not those cleared since (incarnation), not after a reset (generation),
+ * and not those of a cached pick, which another caller may still be given.
  */
 #include "table/internal.h"
 
@@ -47,8 +47,8 @@ static int claim_make(tqi_table_view *view, const uint32_t *consumed, uint32_t n
         const tqi_table_sample *sample = tqi_t_member(task->partition, consumed[i], 0);
         if (sample == NULL) {
             free(claim);
-            return tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'",
-                                 consumed[i], task->partition->name);
+            return tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'", consumed[i],
+                                 task->partition->name);
         }
         if (!roaring_bitmap_contains(task->consumed, consumed[i])) {
             claim->indexes[claim->n] = consumed[i];
@@ -84,16 +84,14 @@ static int claim_describe(tqi_table_view *view, const uint32_t *chosen, uint32_t
     for (uint32_t i = 0; i < n; i++) {
         const tqi_table_sample *sample = tqi_t_member(set->partition, chosen[i], 0);
         if (sample == NULL) {
-            rc = tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'", chosen[i],
-                               set->partition->name);
+            rc = tqi_error_set(err, TQ_ECLEARED, "sample %u is not in partition '%s'", chosen[i], set->partition->name);
             goto done;
         }
         rows[i] = tqi_t_row_of(chosen[i], sample);
     }
     rc = tqi_t_describe_samples(set->partition, rows, n, with_tags, with_tags, result, err);
     if (rc == TQ_OK) {
-        rc =
-            tqi_t_describe_fields(set->partition, rows, n, set->fields, set->n_fields, result, err);
+        rc = tqi_t_describe_fields(set->partition, rows, n, set->fields, set->n_fields, result, err);
     }
 
 done:
@@ -101,9 +99,8 @@ done:
     return rc;
 }
 
-int tqi_table_view_take(tqi_table_view *view, const uint32_t *chosen, uint32_t n_chosen,
-                  const uint32_t *consumed, uint32_t n_consumed, uint64_t session, bool with_tags,
-                  tqi_table_result *result, tq_error *err)
+int tqi_table_view_take(tqi_table_view *view, const uint32_t *chosen, uint32_t n_chosen, const uint32_t *consumed,
+                        uint32_t n_consumed, uint64_t session, bool with_tags, tqi_table_result *result, tq_error *err)
 {
     tqi_table_claim *claim = NULL;
     int rc = claim_describe(view, chosen, n_chosen, with_tags, result, err);
@@ -166,7 +163,7 @@ void tqi_table_claim_release(tqi_table *meta, uint64_t session, uint64_t id)
     tqi_t_claim_free(meta, claim);
 }
 
-/* ---------------------------------------------------------------------------------------- cached picks */
+/* --- cached picks --------------------------------------------------------- */
 
 static tqi_table_cached_pick *claim_slot(const tqi_table_task *task, const char *name)
 {
@@ -200,7 +197,8 @@ const uint32_t *tqi_table_view_cache_get(const tqi_table_view *view, const char 
     return slot->indexes;
 }
 
-int tqi_t_cached_pick_make(tqi_table_task *task, const char *name, uint32_t n, tqi_table_cached_pick **out, tq_error *err)
+int tqi_t_cached_pick_make(tqi_table_task *task, const char *name, uint32_t n, tqi_table_cached_pick **out,
+                           tq_error *err)
 {
     bool hash_failed = false;
     tqi_table_cached_pick *old = claim_slot(task, name);
@@ -229,8 +227,7 @@ int tqi_t_cached_pick_make(tqi_table_task *task, const char *name, uint32_t n, t
     return TQ_OK;
 }
 
-int tqi_table_view_cache_set(tqi_table_view *view, const char *name, const uint32_t *indexes, uint32_t n,
-                       tq_error *err)
+int tqi_table_view_cache_set(tqi_table_view *view, const char *name, const uint32_t *indexes, uint32_t n, tq_error *err)
 {
     tqi_table_task *task = view->key.task;
     tqi_table_cached_pick *slot;
@@ -260,7 +257,7 @@ int tqi_table_view_cache_set(tqi_table_view *view, const char *name, const uint3
     return rc;
 }
 
-/* ---------------------------------------------------------------------------------------- reset */
+/* --- reset ---------------------------------------------------------------- */
 
 void tqi_t_task_reset(tqi_table_task *task)
 {
@@ -282,8 +279,7 @@ void tqi_t_task_reset(tqi_table_task *task)
     }
 }
 
-int tqi_table_reset_consumption(tqi_table *meta, const char *partition_name, const char *task_name,
-                               tq_error *err)
+int tqi_table_reset_consumption(tqi_table *meta, const char *partition_name, const char *task_name, tq_error *err)
 {
     tqi_table_partition *partition;
     tqi_table_task *task;

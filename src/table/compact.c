@@ -1,24 +1,24 @@
 /*
- * move.c - compaction: finding sparse blocks, listing their live bytes, and relinking cells to the copies.  An owner is told
- * once about a block that has become sparse, and again when half of the rest is gone, so a block that its owner cannot move
- * costs nothing.  The table has no list of the cells of a block; they are found by walking the rows in which it had cells,
- * with one walk for all blocks of a request that share rows, since these are mostly columns of the same samples.
+ * move.c - compaction: finding sparse blocks, listing their live bytes, and relinking cells to the copies. An owner is
+ * told once about a block that has become sparse, and again when half of the rest is gone, so a block that its owner
+ * cannot move costs nothing. The table has no list of the cells of a block; they are found by walking the rows in
+ * which it had cells, with one walk for all blocks of a request that share rows, since these are mostly columns of the
+ * same samples.
  */
 #include "table/internal.h"
 
 /* Alignment of the next column's rows in a block: enough for any value. */
 #define MOVE_ALIGN 16u
-/* Most blocks answered at once, and most cells examined for them: about a millisecond, or twice what the first block alone
- * takes.  In a table whose rows were reused, blocks share all rows, so answering fewer would be no faster. */
+/* Most blocks answered at once, and most cells examined for them: about a millisecond, or twice what the first block
+ * alone takes. In a table whose rows were reused, blocks share all rows, so answering fewer would be no faster. */
 #define MOVE_LIVE_BLOCKS 256u
 #define MOVE_LIVE_WALK   (UINT64_C(1) << 18)
 
-/* ---------------------------------------------------------------------------------------- thin blocks */
+/* --- thin blocks ---------------------------------------------------------- */
 
 static bool thin_is(const tqi_table_block *block)
 {
-    return block->live_bytes <= block->thin_from && block->size > TQI_T_SPARSE_MIN &&
-           block->live <= TQI_T_SPARSE_CELLS;
+    return block->live_bytes <= block->thin_from && block->size > TQI_T_SPARSE_MIN && block->live <= TQI_T_SPARSE_CELLS;
 }
 
 void tqi_t_sparse_check(tqi_table *meta, tqi_table_block *block, uint32_t handle)
@@ -100,7 +100,7 @@ void tqi_table_owner_sparse_done(tqi_table_owner *owner, uint64_t number)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- walks */
+/* --- walks ---------------------------------------------------------------- */
 
 /* Rows of a partition in which the blocks of a walk have cells, and how many rows. */
 typedef struct move_rows {
@@ -156,8 +156,7 @@ static size_t move_stamp(tqi_table *meta, const uint32_t *handles, size_t n, mov
         }
         if (block != NULL && block->stamp != meta->stamp) {
             block->stamp = meta->stamp;
-            rows[n_rows++] =
-                (move_rows){block->partition, block->row_first, block->row_last, block->live};
+            rows[n_rows++] = (move_rows){block->partition, block->row_first, block->row_last, block->live};
         }
     }
     return rows_join(rows, n_rows);
@@ -169,8 +168,7 @@ static uint64_t rows_walk(const move_rows *rows, size_t n)
     uint64_t sum = 0;
 
     for (size_t i = 0; i < n; i++) {
-        for (const tqi_table_field *field = rows[i].partition->known; field != NULL;
-             field = field->next) {
+        for (const tqi_table_field *field = rows[i].partition->known; field != NULL; field = field->next) {
             sum += (uint64_t)rows[i].last - rows[i].first + 1;
         }
     }
@@ -183,10 +181,8 @@ static void move_walk(tqi_table *meta, const move_rows *rows, move_fn fn, void *
     uint64_t stamp = meta->stamp;
     uint64_t left = rows->cells;
 
-    for (tqi_table_field *field = rows->partition->known; field != NULL && left > 0;
-         field = field->next) {
-        uint64_t end =
-            (uint64_t)rows->last + 1 < field->capacity ? (uint64_t)rows->last + 1 : field->capacity;
+    for (tqi_table_field *field = rows->partition->known; field != NULL && left > 0; field = field->next) {
+        uint64_t end = (uint64_t)rows->last + 1 < field->capacity ? (uint64_t)rows->last + 1 : field->capacity;
         uint32_t other = TQI_TABLE_CELL_NONE; /* the last block seen that has no stamp */
         for (uint64_t row = rows->first; row < end && left > 0; row++) {
             tqi_table_cell *cell = &field->cells[row];
@@ -204,7 +200,7 @@ static void move_walk(tqi_table *meta, const move_rows *rows, move_fn fn, void *
     }
 }
 
-/* ---------------------------------------------------------------------------------------- what is live */
+/* --- what is live --------------------------------------------------------- */
 
 typedef struct live_cell {
     const tqi_table_field *field;
@@ -224,13 +220,11 @@ static void live_add(tqi_table_field *field, tqi_table_cell *cell, tqi_table_blo
 {
     live_cells *found = arg;
 
-    if (found->failed ||
-        tqi_grow(&found->cells, &found->capacity, found->n + 1, sizeof(*found->cells)) != TQ_OK) {
+    if (found->failed || tqi_grow(&found->cells, &found->capacity, found->n + 1, sizeof(*found->cells)) != TQ_OK) {
         found->failed = true;
         return;
     }
-    found->cells[found->n++] =
-        (live_cell){field, cell->offset, tqi_t_cell_bytes(field, cell), block->place};
+    found->cells[found->n++] = (live_cell){field, cell->offset, tqi_t_cell_bytes(field, cell), block->place};
 }
 
 static int live_order(const void *left, const void *right)
@@ -269,8 +263,7 @@ static int live_join(const live_cells *found, size_t *at, uint32_t block, tqi_ta
             last->bytes += more;
             *size += more;
         } else {
-            if (tqi_grow(&out->stretches, &out->capacity, out->n_stretches + 1,
-                         sizeof(*out->stretches)) != TQ_OK) {
+            if (tqi_grow(&out->stretches, &out->capacity, out->n_stretches + 1, sizeof(*out->stretches)) != TQ_OK) {
                 return TQ_ENOMEM;
             }
             /* Rows of a column lie end to end. */
@@ -294,8 +287,7 @@ int tqi_table_compact_live(tqi_table *meta, const uint64_t *ids, size_t n, tqi_t
     size_t at = 0;
     int rc = TQ_OK;
 
-    *out = (tqi_table_live){.sizes = calloc(n + 1, sizeof(*out->sizes)),
-                      .counts = calloc(n + 1, sizeof(*out->counts))};
+    *out = (tqi_table_live){.sizes = calloc(n + 1, sizeof(*out->sizes)), .counts = calloc(n + 1, sizeof(*out->counts))};
     if (handles == NULL || rows == NULL || out->sizes == NULL || out->counts == NULL) {
         rc = tqi_error_nomem(err, "live cells");
         goto out;
@@ -346,7 +338,7 @@ void tqi_table_live_fini(tqi_table_live *live)
     *live = (tqi_table_live){0};
 }
 
-/* ---------------------------------------------------------------------------------------- moves */
+/* --- moves ---------------------------------------------------------------- */
 
 typedef struct move_plan {
     tqi_table *meta;
@@ -374,14 +366,12 @@ static tqi_table_range *move_range(const tqi_table_session *session, const tqi_t
 
     if (range == NULL || to->owner == NULL || strcmp(range->owner->name, to->owner) != 0 ||
         range->owner->incarnation != to->owner_incarnation) {
-        tqi_error_set(err, TQ_EINVAL,
-                      "block %llu is not an unpublished block of this session and owner",
+        tqi_error_set(err, TQ_EINVAL, "block %llu is not an unpublished block of this session and owner",
                       (unsigned long long)to->id);
         return NULL;
     }
     if (to->locator_size > TQ_LOCATOR_MAX) {
-        tqi_error_set(err, TQ_EINVAL,
-                      "locator of block %llu has %zu bytes, at most %d are possible",
+        tqi_error_set(err, TQ_EINVAL, "locator of block %llu has %zu bytes, at most %d are possible",
                       (unsigned long long)to->id, to->locator_size, TQ_LOCATOR_MAX);
         return NULL;
     }
@@ -394,8 +384,8 @@ static int move_check_stretches(const tqi_table_move *move, tq_error *err)
 
     for (size_t i = 0; i < move->n; i++) {
         const tqi_table_stretch *stretch = &move->stretches[i];
-        if (stretch->begin < end || stretch->bytes > UINT64_MAX - stretch->begin ||
-            stretch->place > move->to.size || stretch->bytes > move->to.size - stretch->place) {
+        if (stretch->begin < end || stretch->bytes > UINT64_MAX - stretch->begin || stretch->place > move->to.size ||
+            stretch->bytes > move->to.size - stretch->place) {
             return tqi_error_set(err, TQ_EINVAL,
                                  "what is moved of block %llu is out of order, or does not fit "
                                  "into block %llu",

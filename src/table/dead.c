@@ -1,13 +1,13 @@
 /*
  * dead.c - queues of dead block ids, one per owner, redelivered until confirmed.
  *
- * Nodes come from one pool.  Every live block and every unpublished id has a node reserved from its grant on, so that the
- * death of a block cannot fail.  A node's notice number only rises along the queue, and "done" covers whole nodes.  Only ids
- * that die in one operation share a node: so a node that was handed out, or is older than a hold, does not grow, and the
- * same operations make the same notices whenever they are requested.  A block that may still be written after its owner has
- * freed it is kept: its node moves from the queue to the owner's late ones, in order of time, and returns to the queue when
- * that time has passed, as if it had just died.  That needs no memory either.  limits.late_ranges bounds the number of late
- * nodes of all owners.
+ * Nodes come from one pool. Every live block and every unpublished id has a node reserved from its grant on, so that
+ * the death of a block cannot fail. A node's notice number only rises along the queue, and "done" covers whole nodes.
+ * Only ids that die in one operation share a node: so a node that was handed out, or is older than a hold, does not
+ * grow, and the same operations make the same notices whenever they are requested. A block that may still be written
+ * after its owner has freed it is kept: its node moves from the queue to the owner's late ones, in order of time, and
+ * returns to the queue when that time has passed, as if it had just died. That needs no memory either.
+ * limits.late_ranges bounds the number of late nodes of all owners.
  */
 #include "table/internal.h"
 
@@ -99,8 +99,8 @@ static bool dead_merge(tqi_table_owner *owner, uint64_t id, bool writer_done)
 {
     tqi_table_dead_node *tail = owner->dead_tail;
 
-    if (tail == NULL || tail->operation != owner->meta->operation ||
-        tail->writer_done != writer_done || tail->count == UINT32_MAX) {
+    if (tail == NULL || tail->operation != owner->meta->operation || tail->writer_done != writer_done ||
+        tail->count == UINT32_MAX) {
         return false;
     }
     if (id == tail->first + tail->count && id != 0) {

@@ -2,7 +2,7 @@
  * field.c - fields: their schemas and their cells.
  *
  * Everything that counts cells goes through tqi_t_cell_link and tqi_t_cell_unlink: produced and lost counts, bytes,
- * blocks, shapes, readiness.  A schema lasts from the first cell to the last.
+ * blocks, shapes, readiness. A schema lasts from the first cell to the last.
  */
 #include "table/internal.h"
 

@@ -1,5 +1,5 @@
 /*
- * grant.c - sessions in the table: the block ids granted to them, and their claims.  Ids only increase, so a session's
+ * grant.c - sessions in the table: the block ids granted to them, and their claims. Ids only increase, so a session's
  * ranges, kept in order of granting, are sorted by their distance from the first one, even across the counter's wrap.
  */
 #include "table/internal.h"
@@ -100,16 +100,15 @@ void tqi_t_range_use(tqi_table *meta, tqi_table_range *range)
     }
 }
 
-int tqi_table_grant(tqi_table *meta, uint64_t session_id, tqi_table_owner *owner, uint32_t count,
-                   uint64_t *first, tq_error *err)
+int tqi_table_grant(tqi_table *meta, uint64_t session_id, tqi_table_owner *owner, uint32_t count, uint64_t *first,
+                    tq_error *err)
 {
     tqi_table_session *session;
     tqi_table_range *range;
     int rc;
 
     if (count == 0 || count > TQI_T_GRANT_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "a grant is of 1 to %u blocks, not %u",
-                             TQI_T_GRANT_MAX, count);
+        return tqi_error_set(err, TQ_EINVAL, "a grant is of 1 to %u blocks, not %u", TQI_T_GRANT_MAX, count);
     }
     rc = tqi_t_session_get(meta, session_id, &session, err);
     if (rc != TQ_OK) {
@@ -117,14 +116,13 @@ int tqi_table_grant(tqi_table *meta, uint64_t session_id, tqi_table_owner *owner
     }
     if (session->n_ranges >= tqi_limits.grants) {
         tqi_limit_reached(TQI_LIMIT_grants);
-        return tqi_error_set(
-            err, TQ_EINVAL,
-            "this session has %llu grants of block ids that it has not used, which "
-            "is the most (limits.grants): publish or abandon some",
-            (unsigned long long)tqi_limits.grants);
+        return tqi_error_set(err, TQ_EINVAL,
+                             "this session has %llu grants of block ids that it has not used, which "
+                             "is the most (limits.grants): publish or abandon some",
+                             (unsigned long long)tqi_limits.grants);
     }
-    if (tqi_grow(&session->ranges, &session->ranges_capacity, session->n_ranges + 1,
-                 sizeof(tqi_table_range *)) != TQ_OK) {
+    if (tqi_grow(&session->ranges, &session->ranges_capacity, session->n_ranges + 1, sizeof(tqi_table_range *)) !=
+        TQ_OK) {
         return tqi_error_nomem(err, "grant");
     }
     range = calloc(1, sizeof(*range));
@@ -140,11 +138,8 @@ int tqi_table_grant(tqi_table *meta, uint64_t session_id, tqi_table_owner *owner
     if (meta->next_block == 0 || meta->next_block > UINT64_MAX - count + 1) {
         meta->next_block = 1;
     }
-    *range = (tqi_table_range){.session = session,
-                         .owner = owner,
-                         .first = meta->next_block,
-                         .count = count,
-                         .left = count};
+    *range =
+        (tqi_table_range){.session = session, .owner = owner, .first = meta->next_block, .count = count, .left = count};
     meta->next_block += count;
     meta->n_ranges++;
     session->ranges[session->n_ranges++] = range;
@@ -153,8 +148,8 @@ int tqi_table_grant(tqi_table *meta, uint64_t session_id, tqi_table_owner *owner
     return TQ_OK;
 }
 
-int tqi_table_abandon(tqi_table *meta, uint64_t session_id, const uint64_t *ids, size_t n,
-                     bool writer_done, tq_error *err)
+int tqi_table_abandon(tqi_table *meta, uint64_t session_id, const uint64_t *ids, size_t n, bool writer_done,
+                      tq_error *err)
 {
     const tqi_table_session *session = tqi_t_session_find(meta, session_id);
     size_t i;
@@ -168,9 +163,8 @@ int tqi_table_abandon(tqi_table *meta, uint64_t session_id, const uint64_t *ids,
         tqi_t_range_mark(range, ids[i], true);
     }
     if (i < n) {
-        int rc =
-            tqi_error_set(err, TQ_EINVAL, "block %llu is not an unpublished block of this session",
-                          (unsigned long long)ids[i]);
+        int rc = tqi_error_set(err, TQ_EINVAL, "block %llu is not an unpublished block of this session",
+                               (unsigned long long)ids[i]);
         while (i-- > 0) {
             tqi_t_range_mark(session->ranges[grant_place(session, ids[i])], ids[i], false);
         }

@@ -10,13 +10,12 @@
 #define MISSING_NAMED 5u
 
 /* "0, 1, 2, 3, 4 and 7 more" */
-static void missing_samples(const tqi_table_partition *partition, const uint32_t *indexes,
-                            const uint32_t *incarnations, size_t n, tqi_text *text, size_t *found)
+static void missing_samples(const tqi_table_partition *partition, const uint32_t *indexes, const uint32_t *incarnations,
+                            size_t n, tqi_text *text, size_t *found)
 {
     *found = 0;
     for (size_t i = 0; i < n; i++) {
-        if (tqi_t_member(partition, indexes[i], incarnations != NULL ? incarnations[i] : 0) ==
-            NULL) {
+        if (tqi_t_member(partition, indexes[i], incarnations != NULL ? incarnations[i] : 0) == NULL) {
             if (*found < MISSING_NAMED) {
                 tqi_text_add(text, "%s%u", *found > 0 ? ", " : "", indexes[i]);
             }
@@ -28,8 +27,8 @@ static void missing_samples(const tqi_table_partition *partition, const uint32_t
     }
 }
 
-int tqi_t_cleared(const tqi_table_partition *partition, const uint32_t *indexes,
-                  const uint32_t *incarnations, size_t n, tq_error *err)
+int tqi_t_cleared(const tqi_table_partition *partition, const uint32_t *indexes, const uint32_t *incarnations, size_t n,
+                  tq_error *err)
 {
     char named[96];
     char clock[32];
@@ -40,13 +39,12 @@ int tqi_t_cleared(const tqi_table_partition *partition, const uint32_t *indexes,
 
     missing_samples(partition, indexes, incarnations, n, &text, &found);
     if (loaded != 0) {
-        return tqi_error_set(
-            err, TQ_ECLEARED,
-            "sample%s %s of partition '%.128s' (%zu of %zu asked for) ended when a checkpoint was "
-            "loaded at %s, or later: metadata of before the load is of no use any more, claim or "
-            "resolve the samples again",
-            tqi_text_s(found), named, partition->name, found, n,
-            tqi_text_time(loaded, clock, sizeof(clock)));
+        return tqi_error_set(err, TQ_ECLEARED,
+                             "sample%s %s of partition '%.128s' (%zu of %zu asked for) ended when a checkpoint was "
+                             "loaded at %s, or later: metadata of before the load is of no use any more, claim or "
+                             "resolve the samples again",
+                             tqi_text_s(found), named, partition->name, found, n,
+                             tqi_text_time(loaded, clock, sizeof(clock)));
     }
     for (size_t i = 0; i < n && incarnations == NULL; i++) {
         if (indexes[i] - partition->meta->first_index >= partition->meta->places) {
@@ -59,8 +57,7 @@ int tqi_t_cleared(const tqi_table_partition *partition, const uint32_t *indexes,
     return tqi_error_set(err, TQ_ECLEARED,
                          "sample%s %s %s cleared from partition '%.128s' (%zu of %zu asked for): "
                          "claim or resolve samples that are there",
-                         tqi_text_s(found), named, found == 1 ? "was" : "were", partition->name,
-                         found, n);
+                         tqi_text_s(found), named, found == 1 ? "was" : "were", partition->name, found, n);
 }
 
 int tqi_t_unknown_key(const tqi_table_partition *partition, const char *key, tq_error *err)
@@ -86,11 +83,10 @@ int tqi_t_unknown_field(const tqi_table_partition *partition, const char *name, 
     if (n > MISSING_NAMED) {
         tqi_text_add(&text, " and %zu more", n - MISSING_NAMED);
     }
-    return tqi_error_set(
-        err, TQ_EFIELD,
-        "no field '%.200s' in partition '%.128s': its name is misspelt, or nothing "
-        "was put into it; there %s %s",
-        name != NULL ? name : "", partition->name, n == 1 ? "is" : "are", n > 0 ? known : "none");
+    return tqi_error_set(err, TQ_EFIELD,
+                         "no field '%.200s' in partition '%.128s': its name is misspelt, or nothing "
+                         "was put into it; there %s %s",
+                         name != NULL ? name : "", partition->name, n == 1 ? "is" : "are", n > 0 ? known : "none");
 }
 
 int tqi_table_unknown_partition(tqi_table *meta, const char *name, tq_error *err)

@@ -16,7 +16,7 @@ tqi_table_owner *tqi_table_owner_find(tqi_table *meta, const char *name)
 }
 
 int tqi_table_owner_register(tqi_table *meta, const char *name, uint64_t incarnation, tqi_table_owner **out,
-                       tq_error *err)
+                             tq_error *err)
 {
     bool hash_failed = false;
     tqi_table_owner *old, *owner;
@@ -134,8 +134,7 @@ size_t tqi_table_owner_unknown(tqi_table_owner *owner, uint64_t *ids, size_t n)
         owner_mark(&set, node->first, node->count, NULL);
     }
     for (size_t i = 0; i < n; i++) {
-        if ((known[i / 64] >> (i % 64) & 1) == 0 &&
-            tqi_table_block_owner(owner->meta, ids[i]) != owner) {
+        if ((known[i / 64] >> (i % 64) & 1) == 0 && tqi_table_block_owner(owner->meta, ids[i]) != owner) {
             ids[left++] = ids[i];
         }
     }

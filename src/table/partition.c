@@ -1,7 +1,7 @@
 /*
- * partition.c - partitions: their life cycle, their rows, and their status.  A partition exists from the first write to it
- * until it is cleared.  Its record may begin earlier or live longer: while a view of it is held, or a publish to it is being
- * planned.
+ * partition.c - partitions: their life cycle, their rows, and their status. A partition exists from the first write to
+ * it until it is cleared. Its record may begin earlier or live longer: while a view of it is held, or a publish to it
+ * is being planned.
  */
 #include "table/internal.h"
 
@@ -90,7 +90,7 @@ void tqi_t_partition_gc(tqi_table_partition *partition)
     free(partition);
 }
 
-/* ---------------------------------------------------------------------------------------- rows */
+/* --- rows ----------------------------------------------------------------- */
 
 int tqi_t_rows_reserve(tqi_table_partition *partition, size_t n, tq_error *err)
 {
@@ -146,7 +146,7 @@ void tqi_t_row_free(tqi_table_partition *partition, uint32_t row)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- clearing */
+/* --- clearing ------------------------------------------------------------- */
 
 static void part_clear_samples(tqi_table_partition *partition)
 {
@@ -202,8 +202,8 @@ void tqi_t_partition_destroy(tqi_table_partition *partition)
     tqi_t_partition_gc(partition);
 }
 
-int tqi_table_clear_indexes(tqi_table *meta, const char *name, const uint32_t *indexes,
-                           const uint32_t *incarnations, size_t n, uint32_t *cleared, tq_error *err)
+int tqi_table_clear_indexes(tqi_table *meta, const char *name, const uint32_t *indexes, const uint32_t *incarnations,
+                            size_t n, uint32_t *cleared, tq_error *err)
 {
     tqi_table_partition *partition;
     int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
@@ -215,8 +215,7 @@ int tqi_table_clear_indexes(tqi_table *meta, const char *name, const uint32_t *i
     meta->operation++;
     partition = tqi_table_find_partition(meta, name);
     for (size_t i = 0; partition != NULL && i < n; i++) {
-        if (tqi_t_member(partition, indexes[i], incarnations != NULL ? incarnations[i] : 0) !=
-            NULL) {
+        if (tqi_t_member(partition, indexes[i], incarnations != NULL ? incarnations[i] : 0) != NULL) {
             tqi_t_sample_clear(partition, indexes[i]);
             ++*cleared;
         }
@@ -224,8 +223,8 @@ int tqi_table_clear_indexes(tqi_table *meta, const char *name, const uint32_t *i
     return TQ_OK;
 }
 
-int tqi_table_clear_keys(tqi_table *meta, const char *name, const char *const *keys, size_t n,
-                        uint32_t *cleared, tq_error *err)
+int tqi_table_clear_keys(tqi_table *meta, const char *name, const char *const *keys, size_t n, uint32_t *cleared,
+                         tq_error *err)
 {
     tqi_table_partition *partition;
     int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
@@ -246,7 +245,7 @@ int tqi_table_clear_keys(tqi_table *meta, const char *name, const char *const *k
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- reading */
+/* --- reading -------------------------------------------------------------- */
 
 tqi_table_partition *tqi_table_next_partition(tqi_table *meta, const tqi_table_partition *after)
 {
@@ -336,7 +335,7 @@ bool tqi_table_partition_field(const tqi_table_partition *partition, size_t i, t
 }
 
 void tqi_table_partition_each_task(const tqi_table_partition *partition,
-                             void (*fn)(const tqi_table_task_info *info, void *arg), void *arg)
+                                   void (*fn)(const tqi_table_task_info *info, void *arg), void *arg)
 {
     const tqi_table_task *task;
 
@@ -350,8 +349,7 @@ void tqi_table_partition_each_task(const tqi_table_partition *partition,
     }
 }
 
-bool tqi_table_partition_task(const tqi_table_partition *partition, size_t i, const char **name,
-                        uint32_t *consumed)
+bool tqi_table_partition_task(const tqi_table_partition *partition, size_t i, const char **name, uint32_t *consumed)
 {
     const tqi_table_task *task = partition->tasks;
 

@@ -9,8 +9,7 @@ uint32_t tqi_table_view_list_first(tqi_table_view *view, uint32_t max, const uin
     uint32_t n = view->count < max ? view->count : max;
 
     if (!view->list_valid || view->listed < n) {
-        if (tqi_grow(&view->list, &view->list_capacity, n > 0 ? n : 1, sizeof(*view->list)) !=
-            TQ_OK) {
+        if (tqi_grow(&view->list, &view->list_capacity, n > 0 ? n : 1, sizeof(*view->list)) != TQ_OK) {
             (void)tqi_error_nomem(err, "list of ready samples");
             *indexes = NULL;
             return 0;
@@ -73,7 +72,7 @@ tq_slice tqi_table_view_sample_tag(const tqi_table_view *view, uint32_t index, c
 }
 
 bool tqi_table_view_sample_tag_at(const tqi_table_view *view, uint32_t index, uint32_t tag, const char **name,
-                            tq_slice *value)
+                                  tq_slice *value)
 {
     const tqi_table_sample *sample = pick_sample(view, index);
     const tqi_table_tag *at = sample != NULL && sample->extras != NULL ? sample->extras->tags : NULL;

@@ -25,15 +25,14 @@ static void publish_join(tqi_table_plan *plan)
     }
 }
 
-/* Makes the plan real.  Cannot fail. */
+/* Makes the plan real. Cannot fail. */
 static void publish_commit(tqi_table_plan *plan)
 {
     tqi_t_partition_born(plan->partition);
     publish_join(plan);
     for (size_t i = 0; i < plan->n_ranges; i++) {
         const tqi_table_batch_block *block = &plan->batch->blocks[i];
-        plan->handles[i] =
-            tqi_t_block_add(plan->meta, block, plan->ranges[i]->owner, plan->partition);
+        plan->handles[i] = tqi_t_block_add(plan->meta, block, plan->ranges[i]->owner, plan->partition);
     }
     tqi_t_plan_link(plan);
     /* Blocks without a linked cell are dead now, and the ranges may end. */
@@ -133,7 +132,7 @@ int tqi_table_publish(tqi_table *meta, const tqi_table_publish_args *publish, tq
 }
 
 int tqi_table_reserve(tqi_table *meta, const char *partition, size_t n, const char *const *keys,
-                     const char *const *groups, tqi_table_result *result, tq_error *err)
+                      const char *const *groups, tqi_table_result *result, tq_error *err)
 {
     tqi_table_batch batch = {.partition = partition, .n = n, .keys = keys, .groups = groups};
     tqi_table_publish_args publish = {

@@ -1,5 +1,5 @@
 /*
- * plan_field.c - the fields of a planned publish: schemas, shapes and runs; and linking their cells.  See plan.h.
+ * plan_field.c - the fields of a planned publish: schemas, shapes and runs; and linking their cells. See plan.h.
  */
 #include "base/text.h"
 #include "table/publish_plan.h"
@@ -9,8 +9,7 @@ static int plan_check_schema(const tqi_table_plan *plan, const tqi_table_batch_f
     int rc = tqi_t_plan_check_type(in, tqi_type_pack(in->kind, in->dtype), err);
 
     if (rc == TQ_OK && !in->ragged && (in->ndim > TQ_NDIM_MAX || in->types != NULL)) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "field '%s' has rows of %u dims, at most %d are possible", in->name,
+        return tqi_error_set(err, TQ_EINVAL, "field '%s' has rows of %u dims, at most %d are possible", in->name,
                              in->ndim, TQ_NDIM_MAX);
     }
     for (size_t i = 0; rc == TQ_OK && in->types != NULL && i < plan->n; i++) {
@@ -32,26 +31,24 @@ static int plan_check_runs(const tqi_table_plan *plan, tqi_table_plan_field *out
             return tqi_error_set(err, TQ_EINVAL, "field '%s': run %zu is malformed", in->name, i);
         }
         if (block == TQI_TABLE_RUN_OPAQUE && in->opaque == NULL) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': opaque cells without bytes",
-                                 in->name);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': opaque cells without bytes", in->name);
         }
         rows += in->runs[i].rows;
         out->produced += block != TQI_TABLE_RUN_NONE ? in->runs[i].rows : 0;
     }
     if (rows != plan->n) {
-        return tqi_error_set(err, TQ_EROWS, "field '%s' has %llu row%s, the batch has %zu",
-                             in->name, (unsigned long long)rows, tqi_text_s(rows), plan->n);
+        return tqi_error_set(err, TQ_EROWS, "field '%s' has %llu row%s, the batch has %zu", in->name,
+                             (unsigned long long)rows, tqi_text_s(rows), plan->n);
     }
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- shapes */
+/* --- shapes --------------------------------------------------------------- */
 
 static int plan_uniform(tqi_table_plan *plan, tqi_table_plan_field *out, tq_error *err)
 {
     const tqi_table_batch_field *in = out->in;
-    uint32_t type =
-        tqi_t_relative_type(out->type, tqi_t_plan_given_type(in, 0), in->ndim, in->shape);
+    uint32_t type = tqi_t_relative_type(out->type, tqi_t_plan_given_type(in, 0), in->ndim, in->shape);
     int rc;
 
     if (in->kind == TQ_VALUE && in->ndim != 1) {
@@ -82,13 +79,11 @@ static int plan_ragged(tqi_table_plan *plan, tqi_table_plan_field *out, tq_error
         int rc = TQ_OK;
 
         if (ndim > in->n_dims - at || (cell && tqi_type_kind(type) == TQ_VALUE && ndim != 1)) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed",
-                                 in->name, i);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed", in->name, i);
         }
         if (cell) {
-            rc = tqi_t_shape_get_typed(plan->meta,
-                                       tqi_t_relative_type(out->type, type, ndim, in->dims + at),
-                                       ndim, in->dims + at, &out->shapes[i], err);
+            rc = tqi_t_shape_get_typed(plan->meta, tqi_t_relative_type(out->type, type, ndim, in->dims + at), ndim,
+                                       in->dims + at, &out->shapes[i], err);
         }
         if (rc != TQ_OK) {
             return rc;
@@ -97,8 +92,7 @@ static int plan_ragged(tqi_table_plan *plan, tqi_table_plan_field *out, tq_error
         at += ndim;
     }
     if (at != in->n_dims) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dims are left over", in->name,
-                             in->n_dims - at);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %zu dims are left over", in->name, in->n_dims - at);
     }
     return TQ_OK;
 }
@@ -136,8 +130,8 @@ static void plan_schema(tqi_table_plan *plan, tqi_table_plan_field *out)
     }
 }
 
-/* Which dim is ragged: as the column declares (the first dim does not count: torch names it even if all lengths agree), and
- * where its rows differ from the existing ones. */
+/* Which dim is ragged: as the column declares (the first dim does not count: torch names it even if all lengths
+ * agree), and where its rows differ from the existing ones. */
 static void plan_ragged_dim(const tqi_table_plan *plan, tqi_table_plan_field *out)
 {
     const tqi_table_field *field = out->field;
@@ -153,7 +147,7 @@ static void plan_ragged_dim(const tqi_table_plan *plan, tqi_table_plan_field *ou
     }
 }
 
-/* ---------------------------------------------------------------------------------------- bytes */
+/* --- bytes ---------------------------------------------------------------- */
 
 static uint64_t plan_size(const tqi_table_batch_field *in, size_t row)
 {
@@ -178,9 +172,8 @@ static int plan_check_bytes(const tqi_table_plan *plan, const tqi_table_plan_fie
         }
         if (!fits || (run->block != TQI_TABLE_RUN_NONE && run->block != TQI_TABLE_RUN_OPAQUE &&
                       end > plan->batch->blocks[run->block - 1].size)) {
-            return tqi_error_set(err, TQ_EINVAL,
-                                 "field '%s': rows %zu to %zu do not fit into their block",
-                                 in->name, row, row + run->rows - 1);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': rows %zu to %zu do not fit into their block", in->name,
+                                 row, row + run->rows - 1);
         }
         row += run->rows;
     }
@@ -215,7 +208,7 @@ static int plan_opaque(const tqi_table_plan *plan, tqi_table_plan_field *out, tq
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- all of it */
+/* --- all of it ------------------------------------------------------------ */
 
 static int plan_field(tqi_table_plan *plan, tqi_table_plan_field *out, uint64_t stamp, tq_error *err)
 {
@@ -240,8 +233,8 @@ static int plan_field(tqi_table_plan *plan, tqi_table_plan_field *out, uint64_t 
         return rc;
     }
     if (in->ragged && in->n_ndims != plan->n && in->n_ndims != 1) {
-        return tqi_error_set(err, TQ_EROWS, "field '%s' has %zu row shapes, the batch has %zu rows",
-                             in->name, in->n_ndims, plan->n);
+        return tqi_error_set(err, TQ_EROWS, "field '%s' has %zu row shapes, the batch has %zu rows", in->name,
+                             in->n_ndims, plan->n);
     }
     rc = tqi_t_plan_type(plan, out, err);
     if (rc != TQ_OK) {
@@ -285,8 +278,8 @@ int tqi_t_plan_fields(tqi_table_plan *plan, tq_error *err)
 }
 
 /* The types with which rows are stored; they differ from the given ones for tensors without elements. */
-static int plan_describe_types(const tqi_table_plan *plan, const tqi_table_plan_field *from,
-                               tqi_table_batch_field *out, tqi_table_result *result)
+static int plan_describe_types(const tqi_table_plan *plan, const tqi_table_plan_field *from, tqi_table_batch_field *out,
+                               tqi_table_result *result)
 {
     const tqi_table_batch_field *in = from->in;
     uint32_t first = 0, *types;
@@ -294,8 +287,7 @@ static int plan_describe_types(const tqi_table_plan *plan, const tqi_table_plan_
 
     out->kind = in->kind;
     out->dtype = in->dtype;
-    if (from->produced == 0 ||
-        (in->types == NULL && from->type == tqi_type_pack(in->kind, in->dtype))) {
+    if (from->produced == 0 || (in->types == NULL && from->type == tqi_type_pack(in->kind, in->dtype))) {
         return TQ_OK;
     }
     types = tqi_t_result_alloc(result, plan->n, sizeof(*types));
@@ -408,8 +400,7 @@ void tqi_t_plan_link(tqi_table_plan *plan)
             tqi_t_field_set_type(from->field, from->type);
         }
         if (from->learns) {
-            tqi_t_field_learn(from->field, tqi_type_kind(from->type), tqi_type_dtype(from->type),
-                              from->schema);
+            tqi_t_field_learn(from->field, tqi_type_kind(from->type), tqi_type_dtype(from->type), from->schema);
         } else if (from->turns_ragged) {
             tqi_t_field_make_ragged(from->field);
         }

@@ -35,7 +35,7 @@ int tqi_t_plan_begin(tqi_table_plan *plan, tqi_table *meta, const tqi_table_batc
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- samples */
+/* --- samples -------------------------------------------------------------- */
 
 static int plan_old_index(tqi_table_plan *plan, size_t i, tq_error *err)
 {
@@ -113,8 +113,7 @@ static int plan_key(tqi_table_plan *plan, size_t i, bool create, tq_error *err)
         return plan_new(plan, i, key, err);
     }
     if (plan->naming == TQI_TABLE_NEW) {
-        return tqi_error_set(err, TQ_EEXIST, "key '%.200s' is in partition '%s' already", key,
-                             plan->partition->name);
+        return tqi_error_set(err, TQ_EEXIST, "key '%.200s' is in partition '%s' already", key, plan->partition->name);
     }
     if (known->index == TQ_NO_INDEX) {
         plan->rows[i] = plan->rows[plan->fresh_row[known->fresh]]; /* made by an earlier row */
@@ -167,8 +166,7 @@ static int plan_group(tqi_table_plan *plan, size_t i, tq_error *err)
         return TQ_OK;
     }
     if (old || (extras != NULL && extras->group != NULL)) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "sample %u of partition '%s' is in %s%s%s, not in group '%s'",
+        return tqi_error_set(err, TQ_EINVAL, "sample %u of partition '%s' is in %s%s%s, not in group '%s'",
                              plan->rows[i].index, plan->partition->name,
                              extras != NULL && extras->group != NULL ? "group '" : "no group",
                              extras != NULL && extras->group != NULL ? extras->group->name : "",
@@ -191,8 +189,7 @@ int tqi_t_plan_samples(tqi_table_plan *plan, bool create, tq_error *err)
         return tqi_error_set(err, TQ_EINVAL, "the batch does not name its samples");
     }
     for (size_t i = 0; rc == TQ_OK && i < plan->n; i++) {
-        rc = plan->naming == TQI_TABLE_BY_INDEX ? plan_old_index(plan, i, err)
-                                          : plan_key(plan, i, create, err);
+        rc = plan->naming == TQI_TABLE_BY_INDEX ? plan_old_index(plan, i, err) : plan_key(plan, i, create, err);
     }
     if (rc == TQ_OK) {
         rc = plan_place(plan, err);
@@ -205,17 +202,15 @@ int tqi_t_plan_samples(tqi_table_plan *plan, bool create, tq_error *err)
     return rc;
 }
 
-/* ---------------------------------------------------------------------------------------- tags */
+/* --- tags ----------------------------------------------------------------- */
 
-static int plan_tag(tqi_table_plan *plan, size_t i, const char *name, const uint8_t *value, uint32_t size,
-                    tq_error *err)
+static int plan_tag(tqi_table_plan *plan, size_t i, const char *name, const uint8_t *value, uint32_t size, tq_error *err)
 {
     tqi_table_extras *extras = plan_extras(plan, i);
     tqi_table_tag *tag;
     size_t before;
 
-    if (extras == NULL || tqi_grow(&plan->tags, &plan->tags_capacity, plan->n_tags + 1,
-                                   sizeof(*plan->tags)) != TQ_OK) {
+    if (extras == NULL || tqi_grow(&plan->tags, &plan->tags_capacity, plan->n_tags + 1, sizeof(*plan->tags)) != TQ_OK) {
         return tqi_error_nomem(err, "tag");
     }
     tag = tqi_t_tag_alloc(plan->partition, name, value, size);
@@ -226,8 +221,7 @@ static int plan_tag(tqi_table_plan *plan, size_t i, const char *name, const uint
     plan->tags[plan->n_tags++] = (tqi_table_plan_tag){extras, tag, old};
     /* They are in a list, which is fine because they are few, and bounded. */
     if (before >= TQ_TAGS_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "tag '%s': a sample has at most %d tags", name,
-                             TQ_TAGS_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "tag '%s': a sample has at most %d tags", name, TQ_TAGS_MAX);
     }
     return TQ_OK;
 }
@@ -241,8 +235,7 @@ int tqi_t_plan_tags(tqi_table_plan *plan, tq_error *err)
 
         for (size_t i = 0; rc == TQ_OK && i < plan->n; i++) {
             if (tag->sizes[i] > tag->values_size - at) {
-                return tqi_error_set(err, TQ_EINVAL, "tag '%s': the values end before sample %zu",
-                                     tag->name, i);
+                return tqi_error_set(err, TQ_EINVAL, "tag '%s': the values end before sample %zu", tag->name, i);
             }
             if (tag->sizes[i] > 0) {
                 rc = plan_tag(plan, i, tag->name, tag->values + at, tag->sizes[i], err);
@@ -253,8 +246,8 @@ int tqi_t_plan_tags(tqi_table_plan *plan, tq_error *err)
             return rc;
         }
         if (at != tag->values_size) {
-            return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu bytes of values are left over",
-                                 tag->name, tag->values_size - at);
+            return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu bytes of values are left over", tag->name,
+                                 tag->values_size - at);
         }
     }
     /* All rows of a sample see what a later one of them made. */
@@ -267,7 +260,7 @@ int tqi_t_plan_tags(tqi_table_plan *plan, tq_error *err)
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- blocks */
+/* --- blocks --------------------------------------------------------------- */
 
 /* Why a block cannot be published: that incarnation of its owner no longer exists, or the block is not the session's. */
 static int plan_block_refuse(const tqi_table_plan *plan, const tqi_table_batch_block *block, tq_error *err)
@@ -280,8 +273,7 @@ static int plan_block_refuse(const tqi_table_plan *plan, const tqi_table_batch_b
                              "run of it now",
                              (unsigned long long)block->id, block->owner);
     }
-    return tqi_error_set(err, TQ_EINVAL,
-                         "block %llu is not an unpublished block of this session and owner '%s'",
+    return tqi_error_set(err, TQ_EINVAL, "block %llu is not an unpublished block of this session and owner '%s'",
                          (unsigned long long)block->id, block->owner != NULL ? block->owner : "");
 }
 
@@ -295,8 +287,7 @@ static int plan_block(tqi_table_plan *plan, const tqi_table_session *session, co
         return plan_block_refuse(plan, block, err);
     }
     if (block->locator_size > TQ_LOCATOR_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "locator of block %llu has %zu bytes, at most %d are possible",
+        return tqi_error_set(err, TQ_EINVAL, "locator of block %llu has %zu bytes, at most %d are possible",
                              (unsigned long long)block->id, block->locator_size, TQ_LOCATOR_MAX);
     }
     /* Marking it detects a block that is named twice. */
@@ -325,7 +316,7 @@ int tqi_t_plan_blocks(tqi_table_plan *plan, uint64_t session_id, tq_error *err)
     return rc == TQ_OK ? tqi_t_blocks_reserve(plan->meta, n, err) : rc;
 }
 
-/* ---------------------------------------------------------------------------------------- end */
+/* --- end ------------------------------------------------------------------ */
 
 static void plan_undo_samples(tqi_table_plan *plan)
 {
@@ -340,8 +331,7 @@ static void plan_undo_samples(tqi_table_plan *plan)
     for (size_t i = 0; i < plan->n; i++) {
         tqi_table_sample *sample = tqi_t_member(plan->partition, plan->rows[i].index, 0);
         tqi_table_extras *extras = sample != NULL ? sample->extras : NULL;
-        if (extras != NULL && extras->key_size == 0 && extras->group == NULL &&
-            extras->tags == NULL) {
+        if (extras != NULL && extras->key_size == 0 && extras->group == NULL && extras->tags == NULL) {
             tqi_t_extras_free(plan->partition, extras);
             sample->extras = NULL;
         }
@@ -360,8 +350,7 @@ static void plan_undo(tqi_table_plan *plan)
     }
     while (plan->n_ranges > 0) {
         plan->n_ranges--;
-        tqi_t_range_mark(plan->ranges[plan->n_ranges], plan->batch->blocks[plan->n_ranges].id,
-                         false);
+        tqi_t_range_mark(plan->ranges[plan->n_ranges], plan->batch->blocks[plan->n_ranges].id, false);
     }
 }
 

@@ -1,8 +1,8 @@
 /*
  * plan.h - a planned publish or reservation: everything is checked and allocated, nothing is visible to others yet.
  *
- * Steps in order: begin, samples, tags, blocks, fields, then the result is described, then commit.  tqi_t_plan_fini ends a
- * plan in any state: it undoes whatever was not committed.
+ * Steps in order: begin, samples, tags, blocks, fields, then the result is described, then commit. tqi_t_plan_fini
+ * ends a plan in any state: it undoes whatever was not committed.
  */
 #ifndef TQI_TABLE_PUBLISH_PLAN_H
 #define TQI_TABLE_PUBLISH_PLAN_H
@@ -18,19 +18,17 @@ typedef struct tqi_table_plan_tag {
 typedef struct tqi_table_plan_field {
     const tqi_table_batch_field *in;
     tqi_table_field *field;
-    uint32_t *shapes; /* per row; NULL: `shape` */
-    uint32_t shape;   /* uniform */
-    uint64_t
-        counted; /* uniform: cells it is counted for; ragged: rows of `shapes` that are counted */
+    uint32_t *shapes;          /* per row; NULL: `shape` */
+    uint32_t shape;            /* uniform */
+    uint64_t counted;          /* uniform: cells it is counted for; ragged: rows of `shapes` that are counted */
     tqi_table_opaque **opaque; /* per row, NULL: none */
-    uint64_t produced;   /* cells */
-    uint32_t
-        schema;  /* shape of the field after the commit, none = ragged; counted once if it is new */
-    bool learns; /* it has no schema yet */
+    uint64_t produced;         /* cells */
+    uint32_t schema;           /* shape of the field after the commit, none = ragged; counted once if it is new */
+    bool learns;               /* it has no schema yet */
     bool turns_ragged;
     bool switches; /* to the type below */
-    uint32_t type; /* of the field after the commit: the type of rows whose shapes do not record
-                 another */
+    /* of the field after the commit: the type of rows whose shapes do not record another */
+    uint32_t type;
     uint8_t ragged_dim; /* of the field after the commit */
     uint32_t like;      /* likewise; not counted for it */
 } tqi_table_plan_field;
@@ -41,9 +39,9 @@ typedef struct tqi_table_plan {
     tqi_table_partition *partition;
     tqi_table_naming naming;
     size_t n;
-    tqi_table_row *rows;     /* per row of the batch */
-    uint32_t *fresh;   /* indexes the new samples will get */
-    size_t *fresh_row; /* row of the batch that made each of them */
+    tqi_table_row *rows; /* per row of the batch */
+    uint32_t *fresh;     /* indexes the new samples will get */
+    size_t *fresh_row;   /* row of the batch that made each of them */
     uint32_t n_fresh;
     uint32_t max_row; /* one more than the largest row in use after the commit */
     tqi_table_plan_tag *tags;
@@ -88,11 +86,11 @@ int tqi_t_plan_blocks(tqi_table_plan *plan, uint64_t session, tq_error *err);
 int tqi_t_plan_fields(tqi_table_plan *plan, tq_error *err);
 /* plan_type.c: TQ_EINVAL for a kind or dtype that does not exist. */
 int tqi_t_plan_check_type(const tqi_table_batch_field *in, uint32_t type, tq_error *err);
-/* Finds the type that the field has after the commit.  TQ_EDTYPE if the schema is strict and rows have another. */
+/* Finds the type that the field has after the commit. TQ_EDTYPE if the schema is strict and rows have another. */
 int tqi_t_plan_type(const tqi_table_plan *plan, tqi_table_plan_field *out, tq_error *err);
 /* Describes the fields: name, kind, dtype and shape of the schema. */
 int tqi_t_plan_describe(const tqi_table_plan *plan, tqi_table_result *result, tq_error *err);
-/* Links all cells.  Cannot fail. */
+/* Links all cells. Cannot fail. */
 void tqi_t_plan_link(tqi_table_plan *plan);
 /* Frees what plan_fields made; shapes and opaque bytes only when the plan was not committed. */
 void tqi_t_plan_fields_fini(tqi_table_plan *plan);

@@ -1,7 +1,7 @@
 /*
- * plan_type.c - the kind and dtype of the fields of a planned publish.  See plan.h.  A field has the type of its first rows;
- * rows of other types record theirs in their shapes.  When a put replaces the last row of the field's type, the field takes
- * the new type.  Tensors without elements do not count: they follow the field.
+ * plan_type.c - the kind and dtype of the fields of a planned publish. See plan.h. A field has the type of its first
+ * rows; rows of other types record theirs in their shapes. When a put replaces the last row of the field's type, the
+ * field takes the new type. Tensors without elements do not count: they follow the field.
  */
 #include "table/publish_plan.h"
 
@@ -30,8 +30,7 @@ int tqi_t_plan_check_type(const tqi_table_batch_field *in, uint32_t type, tq_err
     tq_dtype dtype = tqi_type_dtype(type);
 
     if (type >> 16 > TQ_VALUE || dtype.bits == 0 || dtype.bits % 8 != 0) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "field '%s': kind %u with dtype %u of %u bits is not known", in->name,
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': kind %u with dtype %u of %u bits is not known", in->name,
                              type >> 16, dtype.code, dtype.bits);
     }
     if (tqi_type_kind(type) == TQ_VALUE && (dtype.code != TQ_UINT || dtype.bits != 8)) {
@@ -83,11 +82,11 @@ static int plan_replaces(const tqi_table_plan *plan, const tqi_table_plan_field 
     return TQ_OK;
 }
 
-/* Walks the rows that bring a cell, except tensors without elements: *first is the type of the first one whose type is not
- * `own`, and *same says whether any has the type `own`.  *any is the type of the very first row, with or without
+/* Walks the rows that bring a cell, except tensors without elements: *first is the type of the first one whose type is
+ * not `own`, and *same says whether any has the type `own`. *any is the type of the very first row, with or without
  * elements. */
-static int plan_given(const tqi_table_plan *plan, const tqi_table_plan_field *out, uint32_t own,
-                      uint32_t *first, uint32_t *any, bool *same, tq_error *err)
+static int plan_given(const tqi_table_plan *plan, const tqi_table_plan_field *out, uint32_t own, uint32_t *first,
+                      uint32_t *any, bool *same, tq_error *err)
 {
     const tqi_table_batch_field *in = out->in;
     tqi_table_plan_walk walk = {.in = in};
@@ -101,8 +100,7 @@ static int plan_given(const tqi_table_plan *plan, const tqi_table_plan_field *ou
         bool empty = false;
 
         if (in->ragged && ndim > in->n_dims - at) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed",
-                                 in->name, i);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed", in->name, i);
         }
         at += in->ragged ? ndim : 0;
         if (!cell) {
@@ -129,8 +127,7 @@ static int plan_switches(const tqi_table_plan *plan, tqi_table_plan_field *out, 
     bool tensors = field->kind == TQ_TENSOR && tqi_type_kind(other) == TQ_TENSOR;
     uint32_t own = field->produced - field->foreign;
 
-    if (rc == TQ_OK && !replaced.twice &&
-        (tensors ? replaced.filled == field->filled : replaced.own == own)) {
+    if (rc == TQ_OK && !replaced.twice && (tensors ? replaced.filled == field->filled : replaced.own == own)) {
         out->type = other;
         out->switches = true;
     }
@@ -162,13 +159,12 @@ int tqi_t_plan_type(const tqi_table_plan *plan, tqi_table_plan_field *out, tq_er
             rc = plan_given(plan, out, out->type, &first, &any, &same, err);
         }
         if (rc == TQ_OK && first != 0) {
-            return tqi_error_set(
-                err, TQ_EDTYPE,
-                "field '%.128s' of partition '%.128s' holds %s, given are %s: convert "
-                "the rows, use another field, or switch controller.strict_schema "
-                "off, which lets a field mix them",
-                in->name, field->partition->name, plan_type_text(out->type, expected),
-                plan_type_text(first, given));
+            return tqi_error_set(err, TQ_EDTYPE,
+                                 "field '%.128s' of partition '%.128s' holds %s, given are %s: convert "
+                                 "the rows, use another field, or switch controller.strict_schema "
+                                 "off, which lets a field mix them",
+                                 in->name, field->partition->name, plan_type_text(out->type, expected),
+                                 plan_type_text(first, given));
         }
         return rc;
     }

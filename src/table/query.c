@@ -3,7 +3,7 @@
  */
 #include "table/internal.h"
 
-/* ---------------------------------------------------------------------------------------- resolve */
+/* --- resolve -------------------------------------------------------------- */
 
 /* The requested rows; *n is the number found (lenient: unknown keys are left out). */
 static int query_rows(const tqi_table_partition *partition, const tqi_table_resolve_args *ask, tqi_table_row *rows,
@@ -15,8 +15,7 @@ static int query_rows(const tqi_table_partition *partition, const tqi_table_reso
         uint32_t index;
 
         if (ask->keys != NULL) {
-            const tqi_table_extras *extras =
-                ask->keys[i] != NULL ? tqi_t_key_find(partition, ask->keys[i]) : NULL;
+            const tqi_table_extras *extras = ask->keys[i] != NULL ? tqi_t_key_find(partition, ask->keys[i]) : NULL;
             if (extras == NULL) {
                 if (ask->lenient) {
                     continue;
@@ -45,8 +44,7 @@ static void query_all_rows(const tqi_table_partition *partition, tqi_table_row *
 {
     roaring_uint32_iterator_t it;
 
-    for (roaring_init_iterator(partition->members, &it); it.has_value;
-         roaring_advance_uint32_iterator(&it)) {
+    for (roaring_init_iterator(partition->members, &it); it.has_value; roaring_advance_uint32_iterator(&it)) {
         *rows++ = tqi_t_row_of(it.current_value, tqi_t_sample(partition->meta, it.current_value));
     }
 }
@@ -141,7 +139,7 @@ int tqi_table_resolve(tqi_table *meta, const tqi_table_resolve_args *ask, tqi_ta
 
 /* Where a page begins. */
 static const tqi_table_extras *query_page_start(const tqi_table *meta, const tqi_table_partition *partition,
-                                          const tqi_table_keys_page *page)
+                                                const tqi_table_keys_page *page)
 {
     const tqi_table_extras *extras = page->mark ? tqi_t_key_find(partition, page->after) : NULL;
 
@@ -157,7 +155,7 @@ static const tqi_table_extras *query_page_start(const tqi_table *meta, const tqi
 }
 
 int tqi_table_partition_keys_page(tqi_table *meta, tqi_table_partition *partition, tqi_table_keys_page *page,
-                            tqi_table_result *result, tq_error *err)
+                                  tqi_table_result *result, tq_error *err)
 {
     size_t most = HASH_COUNT(partition->keys);
     const tqi_table_extras *extras = query_page_start(meta, partition, page);
@@ -189,7 +187,7 @@ int tqi_table_partition_keys(tqi_table *meta, tqi_table_partition *partition, tq
     return tqi_table_partition_keys_page(meta, partition, &all, result, err);
 }
 
-/* ---------------------------------------------------------------------------------------- status */
+/* --- status --------------------------------------------------------------- */
 
 /* The partition and its indexes, ascending; NULL and TQ_OK when it is unknown. */
 static int query_indexes(tqi_table *meta, const char *name, bool *known, uint32_t **index, size_t *n,
@@ -221,9 +219,8 @@ static int query_indexes(tqi_table *meta, const char *name, bool *known, uint32_
     return TQ_OK;
 }
 
-int tqi_table_consumption(tqi_table *meta, const char *partition_name, const char *task_name,
-                         bool *known, uint32_t **index, uint8_t **consumed, size_t *n,
-                         tq_error *err)
+int tqi_table_consumption(tqi_table *meta, const char *partition_name, const char *task_name, bool *known,
+                          uint32_t **index, uint8_t **consumed, size_t *n, tq_error *err)
 {
     tqi_table_partition *partition;
     const tqi_table_task *task;
@@ -246,9 +243,8 @@ int tqi_table_consumption(tqi_table *meta, const char *partition_name, const cha
     return TQ_OK;
 }
 
-int tqi_table_production(tqi_table *meta, const char *partition_name, const char *const *fields,
-                        size_t n_fields, bool *known, uint32_t **index, uint8_t **produced,
-                        size_t *n, tq_error *err)
+int tqi_table_production(tqi_table *meta, const char *partition_name, const char *const *fields, size_t n_fields,
+                         bool *known, uint32_t **index, uint8_t **produced, size_t *n, tq_error *err)
 {
     tqi_table_partition *partition;
     size_t size;

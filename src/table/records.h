@@ -1,5 +1,5 @@
 /*
- * records.h - the records that make up the table.  Only files of src/meta include it, through internal.h, which has the
+ * records.h - the records that make up the table. Only files of src/meta include it, through internal.h, which has the
  * functions on them.
  */
 #ifndef TQI_TABLE_RECORDS_H
@@ -36,15 +36,15 @@ typedef struct tqi_table_block tqi_table_block;
 typedef struct tqi_table_shape tqi_table_shape;
 typedef struct tqi_table_dead_node tqi_table_dead_node;
 
-/* ---------------------------------------------------------------------------------------- samples */
+/* --- samples -------------------------------------------------------------- */
 
-/* One sample, found by its global index.  While it is free, `row` is the index of the next free one. */
+/* One sample, found by its global index. While it is free, `row` is the index of the next free one. */
 struct tqi_table_sample {
     tqi_table_partition *partition; /* NULL: free, or held by a clear that has not ended */
     tqi_table_extras *extras;       /* NULL: no key, group, tags */
-    uint64_t ordinal;         /* without a partition: 1 while its index is held, else 0 */
-    uint32_t incarnation;     /* of the next user while it is free */
-    uint32_t row;             /* in the partition */
+    uint64_t ordinal;               /* without a partition: 1 while its index is held, else 0 */
+    uint32_t incarnation;           /* of the next user while it is free */
+    uint32_t row;                   /* in the partition */
 };
 
 #define TQI_T_PAGE_BITS 12
@@ -93,7 +93,7 @@ struct tqi_table_clearing {
     uint32_t indexes[];
 };
 
-/* ---------------------------------------------------------------------------------------- partitions */
+/* --- partitions ----------------------------------------------------------- */
 
 /* Where a cell lies: 16 bytes, an array per field, indexed by row. */
 typedef struct tqi_table_cell {
@@ -115,7 +115,7 @@ static inline bool tqi_t_produced(uint32_t block)
     return block != TQI_TABLE_CELL_NONE && block != TQI_TABLE_CELL_LOST;
 }
 
-/* A column.  It exists while it has a schema (`known`: at least one cell was produced or lost) or a field set names
+/* A column. It exists while it has a schema (`known`: at least one cell was produced or lost) or a field set names
  * it. */
 struct tqi_table_field {
     UT_hash_handle hh;
@@ -127,8 +127,8 @@ struct tqi_table_field {
     bool ragged;
     uint32_t shape; /* uniform: counted handle; ragged: none */
     uint64_t dim;   /* the one dim of a shape without a record */
-    uint32_t like;  /* counted handle of the shape with which rows are compared; none: no row has
-                       two dims */
+    /* counted handle of the shape with which rows are compared; none: no row has two dims */
+    uint32_t like;
     uint8_t ragged_dim; /* 1: the rows' first dim differs, ...; 0: none is known to */
     uint32_t foreign;   /* produced cells of another kind or dtype, which their shapes record */
     uint32_t filled;    /* the other cells, except tensors without elements */
@@ -147,9 +147,9 @@ struct tqi_table_field {
 struct tqi_table_partition {
     tqi_table *meta;
     UT_hash_handle hh;
-    uint64_t number;            /* in order of creation of the partitions */
+    uint64_t number;                  /* in order of creation of the partitions */
     tqi_table_partition *prev, *next; /* existing ones, in order of creation */
-    bool exists;                /* else only views or a plan refer to it */
+    bool exists;                      /* else only views or a plan refer to it */
     uint32_t plans;
     uint32_t samples;
     roaring_bitmap_t *members; /* indexes */
@@ -173,7 +173,7 @@ struct tqi_table_partition {
     char name[];
 };
 
-/* ---------------------------------------------------------------------------------------- views */
+/* --- views ---------------------------------------------------------------- */
 
 /* Readiness of one set of fields, shared by the views of all tasks. */
 struct tqi_table_set {
@@ -198,9 +198,9 @@ struct tqi_table_task {
     tqi_table_cached_pick *slots;
     roaring_bitmap_t *consumed;
     uint32_t n_consumed;
-    uint64_t generation; /* incremented when consumption is reset: older claims then give nothing
-                            back */
-    bool kept;           /* from a snapshot: lives without views, as long as its partition exists */
+    /* incremented when consumption is reset: older claims then give nothing back */
+    uint64_t generation;
+    bool kept; /* from a snapshot: lives without views, as long as its partition exists */
     char name[];
 };
 
@@ -248,7 +248,7 @@ struct tqi_table_claim {
     uint32_t indexes[];
 };
 
-/* ---------------------------------------------------------------------------------------- storage */
+/* --- storage -------------------------------------------------------------- */
 
 /* A shape of more than one dim (or one of 2^31 or more), one per value. */
 struct tqi_table_shape {
@@ -265,7 +265,7 @@ struct tqi_table_shape {
 #define TQI_TABLE_SHAPE_FIRST  2u
 #define TQI_TABLE_SHAPE_INLINE 0x80000000u /* one dim, in the low 31 bits */
 
-/* A published block with at least one live cell.  While it is free, `live` is the next free handle. */
+/* A published block with at least one live cell. While it is free, `live` is the next free handle. */
 struct tqi_table_block {
     uint64_t id;
     uint64_t size;
@@ -340,10 +340,10 @@ struct tqi_table_owner {
     tqi_table_range *ranges;
     tqi_table_dead_node *dead_head, *dead_tail;
     tqi_table_dead_node *late_head, *late_tail; /* freed, but may be written once more */
-    uint64_t last_notice;                 /* number of the newest node */
-    uint64_t delivered;                   /* up to this notice they were handed out */
-    uint32_t thin_first, thin_last;       /* handles of sparse blocks; named ones first */
-    uint64_t named;                       /* how often some were named */
+    uint64_t last_notice;                       /* number of the newest node */
+    uint64_t delivered;                         /* up to this notice they were handed out */
+    uint32_t thin_first, thin_last;             /* handles of sparse blocks; named ones first */
+    uint64_t named;                             /* how often some were named */
     bool woken;
     tqi_table_owner *woken_prev, *woken_next;
     char name[];
@@ -369,7 +369,7 @@ struct tqi_table {
     /* partitions */
     tqi_table_partition *partitions; /* hash, also of those that do not exist */
     tqi_table_partition *existing;   /* list */
-    int64_t loaded_us;         /* when a checkpoint last replaced all of them; 0: none did */
+    int64_t loaded_us;               /* when a checkpoint last replaced all of them; 0: none did */
     tqi_table_view *touched;
 
     /* claims */
@@ -409,15 +409,14 @@ struct tqi_table {
     size_t dead_pages_capacity;
     tqi_table_dead_node *dead_free;
     uint64_t n_dead_free;
-    uint64_t
-        dead_reserved; /* one per live block and per unpublished id; never more than n_dead_free */
+    uint64_t dead_reserved; /* one per live block and per unpublished id; never more than n_dead_free */
     uint64_t n_dead;
     uint64_t n_late;
-    uint64_t last_dead;      /* number of the newest node */
-    uint64_t operation;      /* number of the operation in which blocks may die: a call that changes
-                                the table */
+    uint64_t last_dead; /* number of the newest node */
+    /* number of the operation in which blocks may die: a call that changes the table */
+    uint64_t operation;
     uint64_t last_partition; /* number */
-    tqi_table_freeze *holds;         /* in order of opening */
+    tqi_table_freeze *holds; /* in order of opening */
 };
 
 #endif

@@ -1,5 +1,5 @@
 /*
- * restore.c - restoring a snapshot: samples, tasks, views, and the order of the steps.  See restore.h.
+ * restore.c - restoring a snapshot: samples, tasks, views, and the order of the steps. See restore.h.
  */
 #include "table/restore.h"
 
@@ -8,7 +8,7 @@
 /* More ordinals are left for new samples than will ever be needed, so they do not wrap. */
 #define RESTORE_ORDINALS (UINT64_MAX / 2)
 
-/* ---------------------------------------------------------------------------------------- which samples */
+/* --- which samples -------------------------------------------------------- */
 
 static int restore_gather(tqi_table_restore_part *part, tq_error *err)
 {
@@ -19,16 +19,15 @@ static int restore_gather(tqi_table_restore_part *part, tq_error *err)
         part->n += in->rows[r].batch.n;
     }
     if (part->n > UINT32_MAX / 2) {
-        return tqi_error_set(err, TQ_EINVAL, "partition '%s': %zu samples are too many", in->name,
-                             part->n);
+        return tqi_error_set(err, TQ_EINVAL, "partition '%s': %zu samples are too many", in->name, part->n);
     }
     part->saved = calloc(part->n + 1, sizeof(*part->saved));
     part->indexes = calloc(part->n + 1, sizeof(*part->indexes));
     part->ordinals = calloc(part->n + 1, sizeof(*part->ordinals));
     part->extras = calloc(part->n + 1, sizeof(tqi_table_extras *));
     part->members = roaring_bitmap_create();
-    if (part->saved == NULL || part->indexes == NULL || part->ordinals == NULL ||
-        part->extras == NULL || part->members == NULL) {
+    if (part->saved == NULL || part->indexes == NULL || part->ordinals == NULL || part->extras == NULL ||
+        part->members == NULL) {
         return tqi_error_nomem(err, "samples");
     }
     for (size_t r = 0; r < in->n_rows; r++) {
@@ -40,10 +39,8 @@ static int restore_gather(tqi_table_restore_part *part, tq_error *err)
         for (size_t i = 0; i < batch->n; i++, at++) {
             part->saved[at] = batch->indexes[i];
             part->ordinals[at] = batch->ordinals[i];
-            if (batch->indexes[i] == TQ_NO_INDEX ||
-                (at > 0 && part->saved[at - 1] >= batch->indexes[i])) {
-                return tqi_error_set(err, TQ_EINVAL,
-                                     "partition '%s': its samples do not ascend at %u", in->name,
+            if (batch->indexes[i] == TQ_NO_INDEX || (at > 0 && part->saved[at - 1] >= batch->indexes[i])) {
+                return tqi_error_set(err, TQ_EINVAL, "partition '%s': its samples do not ascend at %u", in->name,
                                      batch->indexes[i]);
             }
         }
@@ -107,8 +104,7 @@ static int restore_may_keep(tqi_table_restoring *run, uint64_t total, bool *keep
             *keep = *keep && place < most && restore_may_take(run, sample);
             run->end = place >= run->end ? (uint64_t)place + 1 : run->end;
             if (!roaring_bitmap_add_checked(all, part->saved[i])) {
-                rc =
-                    tqi_error_set(err, TQ_EINVAL, "sample %u is in two partitions", part->saved[i]);
+                rc = tqi_error_set(err, TQ_EINVAL, "sample %u is in two partitions", part->saved[i]);
             }
         }
     }
@@ -135,8 +131,7 @@ static int restore_number(tqi_table_restoring *run, tq_error *err)
         return rc;
     }
     if (!keep && next + total + 1 >= UINT32_MAX) {
-        return tqi_error_set(err, TQ_EFULL, "no %llu sample indexes are left",
-                             (unsigned long long)total);
+        return tqi_error_set(err, TQ_EFULL, "no %llu sample indexes are left", (unsigned long long)total);
     }
     run->out.renumbered = !keep;
     for (size_t p = 0; p < run->ask->n; p++) {
@@ -152,7 +147,7 @@ static int restore_number(tqi_table_restoring *run, tq_error *err)
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- keys, groups, tags */
+/* --- keys, groups, tags --------------------------------------------------- */
 
 static bool restore_given(const char *const *texts, size_t i)
 {
@@ -184,8 +179,7 @@ static int restore_names(tqi_table_restore_part *part, const tqi_table_batch *ba
         if (rc == TQ_OK && restore_given(batch->groups, i)) {
             tqi_table_extras *extras = restore_extras(part, base + i, NULL);
             rc = tqi_check_name("group", batch->groups[i], TQ_NAME_MAX, err);
-            if (rc == TQ_OK && (extras == NULL ||
-                                tqi_t_group_join(part->made, extras, batch->groups[i]) != TQ_OK)) {
+            if (rc == TQ_OK && (extras == NULL || tqi_t_group_join(part->made, extras, batch->groups[i]) != TQ_OK)) {
                 rc = tqi_error_nomem(err, "groups");
             }
         }
@@ -196,8 +190,8 @@ static int restore_names(tqi_table_restore_part *part, const tqi_table_batch *ba
     return TQ_OK;
 }
 
-static int restore_tag(tqi_table_restore_part *part, size_t row, const tqi_table_batch_tag *in,
-                       const uint8_t *value, uint32_t size, tq_error *err)
+static int restore_tag(tqi_table_restore_part *part, size_t row, const tqi_table_batch_tag *in, const uint8_t *value,
+                       uint32_t size, tq_error *err)
 {
     tqi_table_extras *extras = restore_extras(part, row, NULL);
     tqi_table_tag *tag = extras != NULL ? tqi_t_tag_alloc(part->made, in->name, value, size) : NULL;
@@ -212,8 +206,8 @@ static int restore_tag(tqi_table_restore_part *part, size_t row, const tqi_table
         tqi_t_tag_free(part->made, old);
     }
     if (old != NULL || before >= TQ_TAGS_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "partition '%s': tag '%s' %s", part->made->name,
-                             in->name, old != NULL ? "is set twice" : "is one tag too many");
+        return tqi_error_set(err, TQ_EINVAL, "partition '%s': tag '%s' %s", part->made->name, in->name,
+                             old != NULL ? "is set twice" : "is one tag too many");
     }
     return TQ_OK;
 }
@@ -268,8 +262,8 @@ static int restore_keys(tqi_table_restore_part *part, tq_error *err)
         return tqi_error_nomem(err, "keys");
     }
     if (part->in->next_ordinal > RESTORE_ORDINALS) {
-        rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': next ordinal %llu is out of range",
-                           part->made->name, (unsigned long long)part->in->next_ordinal);
+        rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': next ordinal %llu is out of range", part->made->name,
+                           (unsigned long long)part->in->next_ordinal);
     }
     for (size_t i = 0; rc == TQ_OK && i < part->n; i++) {
         order[i] = (restore_joined){part->ordinals[i], i};
@@ -280,16 +274,14 @@ static int restore_keys(tqi_table_restore_part *part, tq_error *err)
     }
     for (size_t i = 0; rc == TQ_OK && i < part->n; i++) {
         tqi_table_extras *extras = part->extras[order[i].row];
-        if (order[i].ordinal >= part->in->next_ordinal ||
-            (i > 0 && order[i - 1].ordinal == order[i].ordinal)) {
-            rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': ordinal %llu is %s",
-                               part->made->name, (unsigned long long)order[i].ordinal,
-                               order[i].ordinal >= part->in->next_ordinal ? "out of range"
-                                                                          : "there twice");
+        if (order[i].ordinal >= part->in->next_ordinal || (i > 0 && order[i - 1].ordinal == order[i].ordinal)) {
+            rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': ordinal %llu is %s", part->made->name,
+                               (unsigned long long)order[i].ordinal,
+                               order[i].ordinal >= part->in->next_ordinal ? "out of range" : "there twice");
         } else if (extras != NULL && extras->key_size > 0) {
             if (tqi_t_key_find(part->made, extras->key) != NULL) {
-                rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': key '%.200s' is there twice",
-                                   part->made->name, extras->key);
+                rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': key '%.200s' is there twice", part->made->name,
+                                   extras->key);
             } else if (tqi_t_key_add(part->made, extras) != TQ_OK) {
                 rc = tqi_error_nomem(err, "keys");
             }
@@ -299,7 +291,7 @@ static int restore_keys(tqi_table_restore_part *part, tq_error *err)
     return rc;
 }
 
-/* ---------------------------------------------------------------------------------------- tasks, views */
+/* --- tasks, views --------------------------------------------------------- */
 
 static int restore_slot(const tqi_table_restore_part *part, tqi_table_task *task, const tqi_table_snap_cached_pick *in,
                         tq_error *err)
@@ -308,8 +300,7 @@ static int restore_slot(const tqi_table_restore_part *part, tqi_table_task *task
     int rc = tqi_check_size("cache slot", in->name, TQ_NAME_MAX, err);
 
     if (rc == TQ_OK && (in->n == 0 || in->n > part->n)) {
-        rc = tqi_error_set(err, TQ_EINVAL, "task '%s': a cached pick of %zu samples", task->name,
-                           in->n);
+        rc = tqi_error_set(err, TQ_EINVAL, "task '%s': a cached pick of %zu samples", task->name, in->n);
     }
     if (rc == TQ_OK) {
         rc = tqi_t_cached_pick_make(task, in->name, (uint32_t)in->n, &slot, err);
@@ -317,8 +308,7 @@ static int restore_slot(const tqi_table_restore_part *part, tqi_table_task *task
     for (size_t i = 0; rc == TQ_OK && i < in->n; i++) {
         ptrdiff_t row = tqi_t_restore_find(part, in->indexes[i]);
         if (row < 0) {
-            return tqi_error_set(err, TQ_EINVAL,
-                                 "task '%s': cached pick '%s' has sample %u, which is not there",
+            return tqi_error_set(err, TQ_EINVAL, "task '%s': cached pick '%s' has sample %u, which is not there",
                                  task->name, in->name, in->indexes[i]);
         }
         slot->indexes[i] = part->indexes[row];
@@ -337,8 +327,7 @@ static int restore_task(const tqi_table_restore_part *part, size_t t, tq_error *
         return rc;
     }
     if (tqi_t_task_find(part->made, in->name) != NULL) {
-        return tqi_error_set(err, TQ_EINVAL, "partition '%s': task '%s' is there twice",
-                             part->made->name, in->name);
+        return tqi_error_set(err, TQ_EINVAL, "partition '%s': task '%s' is there twice", part->made->name, in->name);
     }
     if (tqi_t_task_get(part->made, in->name, &task) != TQ_OK) {
         return tqi_error_nomem(err, "task");
@@ -364,13 +353,11 @@ static int restore_views(tqi_table_restore_part *part, tq_error *err)
     tqi_table_view *view;
     int rc = TQ_OK;
 
-    part->views = calloc((part->old != NULL ? HASH_COUNT(part->old->views) : 0) + (size_t)1,
-                         sizeof(*part->views));
+    part->views = calloc((part->old != NULL ? HASH_COUNT(part->old->views) : 0) + (size_t)1, sizeof(*part->views));
     if (part->views == NULL) {
         return tqi_error_nomem(err, "views");
     }
-    for (view = part->old != NULL ? part->old->views : NULL; rc == TQ_OK && view != NULL;
-         view = view->hh.next) {
+    for (view = part->old != NULL ? part->old->views : NULL; rc == TQ_OK && view != NULL; view = view->hh.next) {
         if (view->holds > 0) {
             part->views[part->n_views].from = view;
             rc = tqi_t_view_twin(view, part->made, &part->views[part->n_views].to, err);
@@ -380,7 +367,7 @@ static int restore_views(tqi_table_restore_part *part, tq_error *err)
     return rc;
 }
 
-/* ---------------------------------------------------------------------------------------- all of it */
+/* --- all of it ------------------------------------------------------------ */
 
 static int restore_name_order(const void *left, const void *right)
 {

@@ -1,9 +1,9 @@
 /*
- * restore.h - a restore being prepared, shared by restore.c (samples and the whole), restore_cells.c (fields, cells and
- * blocks) and restore_commit.c.  Only files of src/meta include it.  The partitions are built beside those that they
- * replace, under the same name, without anything that the rest of the table would see: their samples have no records yet,
- * and their cells name blocks by their index in the part.  Building them may fail; they are then dropped.  Committing only
- * links, and cannot fail.
+ * restore.h - a restore being prepared, shared by restore.c (samples and the whole), restore_cells.c (fields, cells
+ * and blocks) and restore_commit.c. Only files of src/meta include it. The partitions are built beside those that they
+ * replace, under the same name, without anything that the rest of the table would see: their samples have no records
+ * yet, and their cells name blocks by their index in the part. Building them may fail; they are then dropped.
+ * Committing only links, and cannot fail.
  */
 #ifndef TQI_TABLE_RESTORE_H
 #define TQI_TABLE_RESTORE_H
@@ -15,7 +15,7 @@
 typedef struct tqi_table_restore_block {
     const tqi_table_batch_block *in;
     tqi_table_range *range; /* of an unpublished id, marked */
-    uint32_t handle;  /* of a live block that is relinked; 0: it is lost, or unpublished */
+    uint32_t handle;        /* of a live block that is relinked; 0: it is lost, or unpublished */
     uint32_t cells;
     uint64_t bytes; /* of them */
     uint32_t row_first, row_last;
@@ -30,9 +30,9 @@ typedef struct tqi_table_restore_part {
     const tqi_table_snap_partition *in;
     tqi_table_partition *old;  /* what it replaces; NULL: nothing */
     tqi_table_partition *made; /* row i is sample i */
-    size_t n;            /* samples */
-    uint32_t *saved;     /* their indexes in the snapshot, ascending */
-    uint32_t *indexes;   /* and here */
+    size_t n;                  /* samples */
+    uint32_t *saved;           /* their indexes in the snapshot, ascending */
+    uint32_t *indexes;         /* and here */
     uint64_t *ordinals;
     tqi_table_extras **extras;
     roaring_bitmap_t *members;

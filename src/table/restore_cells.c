@@ -1,9 +1,9 @@
 /*
- * restore_cells.c - the storage of a restore being prepared: blocks, schemas and cells.  See restore.h.
+ * restore_cells.c - the storage of a restore being prepared: blocks, schemas and cells. See restore.h.
  */
 #include "table/restore.h"
 
-/* ---------------------------------------------------------------------------------------- blocks */
+/* --- blocks --------------------------------------------------------------- */
 
 static int restore_block_order(const void *left, const void *right)
 {
@@ -15,8 +15,7 @@ static int restore_block_order(const void *left, const void *right)
 
 static bool restore_block_same(const tqi_table_batch_block *a, const tqi_table_batch_block *b)
 {
-    return a->size == b->size && a->owner_incarnation == b->owner_incarnation &&
-           strcmp(a->owner, b->owner) == 0;
+    return a->size == b->size && a->owner_incarnation == b->owner_incarnation && strcmp(a->owner, b->owner) == 0;
 }
 
 /* The block still exists where the snapshot says: its cells are relinked to it. */
@@ -27,8 +26,7 @@ static void restore_block_live(const tqi_table_restoring *run, const tqi_table_r
     const tqi_table_block *live = handle != 0 ? tqi_t_block(run->meta, handle) : NULL;
 
     if (live != NULL && live->partition == part->old && live->size == block->in->size &&
-        live->owner->incarnation == block->in->owner_incarnation &&
-        strcmp(live->owner->name, block->in->owner) == 0) {
+        live->owner->incarnation == block->in->owner_incarnation && strcmp(live->owner->name, block->in->owner) == 0) {
         block->handle = handle;
     }
 }
@@ -40,13 +38,11 @@ static int restore_block_fresh(const tqi_table_session *session, tqi_table_resto
 
     if (range == NULL || strcmp(range->owner->name, in->owner) != 0 ||
         range->owner->incarnation != in->owner_incarnation) {
-        return tqi_error_set(
-            err, TQ_EINVAL, "block %llu is not an unpublished block of this session and owner '%s'",
-            (unsigned long long)in->id, in->owner);
+        return tqi_error_set(err, TQ_EINVAL, "block %llu is not an unpublished block of this session and owner '%s'",
+                             (unsigned long long)in->id, in->owner);
     }
     if (in->locator_size > TQ_LOCATOR_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "locator of block %llu has %zu bytes, at most %d are possible",
+        return tqi_error_set(err, TQ_EINVAL, "locator of block %llu has %zu bytes, at most %d are possible",
                              (unsigned long long)in->id, in->locator_size, TQ_LOCATOR_MAX);
     }
     tqi_t_range_mark(range, in->id, true);
@@ -72,8 +68,7 @@ static int restore_collect(tqi_table_restore_part *part, tq_error *err)
         const tqi_table_batch *batch = &part->in->rows[r].batch;
         for (size_t i = 0; i < batch->n_blocks; i++) {
             if (batch->blocks[i].owner == NULL) {
-                return tqi_error_set(err, TQ_EINVAL, "block %llu has no owner",
-                                     (unsigned long long)batch->blocks[i].id);
+                return tqi_error_set(err, TQ_EINVAL, "block %llu has no owner", (unsigned long long)batch->blocks[i].id);
             }
             part->blocks[n++].in = &batch->blocks[i];
         }
@@ -83,8 +78,7 @@ static int restore_collect(tqi_table_restore_part *part, tq_error *err)
         const tqi_table_batch_block *in = part->blocks[i].in;
         if (kept > 0 && part->blocks[kept - 1].in->id == in->id) {
             if (!restore_block_same(part->blocks[kept - 1].in, in)) {
-                return tqi_error_set(err, TQ_EINVAL, "block %llu is described in two ways",
-                                     (unsigned long long)in->id);
+                return tqi_error_set(err, TQ_EINVAL, "block %llu is described in two ways", (unsigned long long)in->id);
             }
             continue;
         }
@@ -112,7 +106,7 @@ int tqi_t_restore_blocks(const tqi_table_restoring *run, tqi_table_restore_part 
     return rc;
 }
 
-/* ---------------------------------------------------------------------------------------- schemas */
+/* --- schemas -------------------------------------------------------------- */
 
 static int restore_schema(tqi_table_restore_part *part, const tqi_table_field_info *in, tq_error *err)
 {
@@ -126,10 +120,9 @@ static int restore_schema(tqi_table_restore_part *part, const tqi_table_field_in
     }
     if (field->known || in->kind > TQ_VALUE || in->dtype.bits == 0 || in->dtype.bits % 8 != 0 ||
         (!in->ragged && in->ndim > TQ_NDIM_MAX) ||
-        (in->kind == TQ_VALUE &&
-         (!in->ragged || in->dtype.code != TQ_UINT || in->dtype.bits != 8))) {
-        rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': the schema of field '%s' is malformed",
-                           part->made->name, in->name);
+        (in->kind == TQ_VALUE && (!in->ragged || in->dtype.code != TQ_UINT || in->dtype.bits != 8))) {
+        rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': the schema of field '%s' is malformed", part->made->name,
+                           in->name);
     }
     if (rc == TQ_OK && !in->ragged) {
         rc = tqi_t_shape_get(meta, in->ndim, in->shape, &shape, err);
@@ -143,7 +136,7 @@ static int restore_schema(tqi_table_restore_part *part, const tqi_table_field_in
     return part->n > 0 ? tqi_t_field_reserve(field, part->n, err) : TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- cells */
+/* --- cells ---------------------------------------------------------------- */
 
 /* A walk over the rows of one field of one piece. */
 typedef struct restore_walk {
@@ -158,8 +151,8 @@ typedef struct restore_walk {
 
 static int restore_bad(const restore_walk *walk, const char *what, tq_error *err)
 {
-    return tqi_error_set(err, TQ_EINVAL, "partition '%s', field '%s': %s", walk->part->made->name,
-                         walk->field->name, what);
+    return tqi_error_set(err, TQ_EINVAL, "partition '%s', field '%s': %s", walk->part->made->name, walk->field->name,
+                         what);
 }
 
 static void restore_lose(const restore_walk *walk, size_t row)
@@ -201,8 +194,8 @@ static const uint64_t *restore_dims(restore_walk *walk, size_t i, uint32_t *ndim
 static tqi_table_restore_block *restore_block_of(const restore_walk *walk, uint32_t place)
 {
     tqi_table_restore_block key = {.in = &walk->batch->blocks[place - 1]};
-    tqi_table_restore_block *block = bsearch(&key, walk->part->blocks, walk->part->n_blocks,
-                                       sizeof(*walk->part->blocks), restore_block_order);
+    tqi_table_restore_block *block =
+        bsearch(&key, walk->part->blocks, walk->part->n_blocks, sizeof(*walk->part->blocks), restore_block_order);
 
     return block->range != NULL || block->handle != 0 ? block : NULL;
 }
@@ -249,8 +242,7 @@ static int restore_opaque(const restore_walk *walk, size_t i, uint32_t shape, tq
     if (slice->size > 0) {
         memcpy(opaque->data, slice->data, slice->size);
     }
-    restore_link(walk, walk->base + i,
-                 (tqi_table_cell){TQI_TABLE_CELL_OPAQUE, shape, (uint64_t)(uintptr_t)opaque});
+    restore_link(walk, walk->base + i, (tqi_table_cell){TQI_TABLE_CELL_OPAQUE, shape, (uint64_t)(uintptr_t)opaque});
     return TQ_OK;
 }
 
@@ -269,15 +261,14 @@ static int restore_cell(restore_walk *walk, size_t i, const tqi_table_run *run, 
     if (dims == NULL || (tqi_type_kind(type) == TQ_VALUE && ndim != 1)) {
         return restore_bad(walk, "the shape of a row is malformed", err);
     }
-    rc = tqi_t_shape_get_typed(walk->run->meta, tqi_t_relative_type(own, type, ndim, dims), ndim,
-                               dims, &shape, err);
+    rc = tqi_t_shape_get_typed(walk->run->meta, tqi_t_relative_type(own, type, ndim, dims), ndim, dims, &shape, err);
     if (rc != TQ_OK) {
         return rc;
     }
     if (run->block == TQI_TABLE_RUN_OPAQUE) {
         rc = restore_opaque(walk, i, shape, err);
-    } else if (__builtin_mul_overflow(tqi_t_shape_elements(walk->run->meta, shape),
-                                      (uint64_t)tqi_type_size(type), &bytes) ||
+    } else if (__builtin_mul_overflow(tqi_t_shape_elements(walk->run->meta, shape), (uint64_t)tqi_type_size(type),
+                                      &bytes) ||
                bytes > walk->batch->blocks[run->block - 1].size ||
                *offset > walk->batch->blocks[run->block - 1].size - bytes) {
         tqi_t_shape_unref(walk->run->meta, shape, 1);
@@ -291,8 +282,7 @@ static int restore_cell(restore_walk *walk, size_t i, const tqi_table_run *run, 
         block->row_last = row > block->row_last ? row : block->row_last;
         block->cells++;
         block->bytes += bytes;
-        restore_link(walk, walk->base + i,
-                     (tqi_table_cell){(uint32_t)(block - walk->part->blocks) + 1, shape, *offset});
+        restore_link(walk, walk->base + i, (tqi_table_cell){(uint32_t)(block - walk->part->blocks) + 1, shape, *offset});
     }
     *offset += bytes;
     if (rc == TQ_OK && !field->ragged && field->cells[walk->base + i].block != TQI_TABLE_CELL_LOST &&
@@ -373,8 +363,8 @@ static int restore_piece(tqi_table_restoring *run, tqi_table_restore_part *part,
         walk.base = base;
         walk.field = walk.in->name != NULL ? tqi_t_field_find(part->made, walk.in->name) : NULL;
         if (walk.field == NULL || !walk.field->known || walk.field->stamp == stamp) {
-            return tqi_error_set(err, TQ_EINVAL, "partition '%s': field '%s' is %s",
-                                 part->made->name, walk.in->name != NULL ? walk.in->name : "",
+            return tqi_error_set(err, TQ_EINVAL, "partition '%s': field '%s' is %s", part->made->name,
+                                 walk.in->name != NULL ? walk.in->name : "",
                                  walk.field == NULL || !walk.field->known ? "not among its schemas"
                                                                           : "twice in one piece");
         }

@@ -1,6 +1,6 @@
 /*
- * restore_commit.c - committing a restore: drops what is replaced and puts the new partitions in its place.  Nothing here
- * can fail (but see internal.h about bitmaps).
+ * restore_commit.c - committing a restore: drops what is replaced and puts the new partitions in its place. Nothing
+ * here can fail (but see internal.h about bitmaps).
  */
 #include "table/restore.h"
 
@@ -29,10 +29,10 @@ static void commit_replace(const tqi_table_restoring *run, const tqi_table_resto
     }
 }
 
-/* ---------------------------------------------------------------------------------------- samples */
+/* --- samples -------------------------------------------------------------- */
 
-/* Removes the new samples' indexes from the queue of free ones, whose order stays; indexes between those ever used and the
- * new ones are added to it. */
+/* Removes the new samples' indexes from the queue of free ones, whose order stays; indexes between those ever used and
+ * the new ones are added to it. */
 static void commit_places(const tqi_table_restoring *run)
 {
     tqi_table *meta = run->meta;
@@ -56,8 +56,7 @@ static void commit_places(const tqi_table_restoring *run)
         place = next;
     }
     for (place = used; place < meta->places; place++) {
-        if (tqi_t_place(meta, place)->partition == NULL &&
-            meta->first_index + place != TQ_NO_INDEX) {
+        if (tqi_t_place(meta, place)->partition == NULL && meta->first_index + place != TQ_NO_INDEX) {
             tqi_t_place_free(meta, place);
         }
     }
@@ -89,7 +88,7 @@ static void commit_samples(const tqi_table_restoring *run, tqi_table_restore_par
     }
 }
 
-/* ---------------------------------------------------------------------------------------- blocks and cells */
+/* --- blocks and cells ----------------------------------------------------- */
 
 static void commit_blocks(tqi_table *meta, tqi_table_restore_part *part)
 {

@@ -5,7 +5,7 @@
 
 #include <stdalign.h>
 
-/* ---------------------------------------------------------------------------------------- arena */
+/* --- arena ---------------------------------------------------------------- */
 
 typedef struct arena_chunk {
     struct arena_chunk *next;
@@ -69,7 +69,7 @@ void tqi_table_result_fini(tqi_table_result *result)
     memset(result, 0, sizeof(*result));
 }
 
-/* ---------------------------------------------------------------------------------------- samples */
+/* --- samples -------------------------------------------------------------- */
 
 /* Keys and groups, each only if some sample has one. */
 static int result_names(const tqi_table_row *rows, size_t n, tqi_table_result *result)
@@ -90,8 +90,7 @@ static int result_names(const tqi_table_row *rows, size_t n, tqi_table_result *r
         }
         if (extras->group != NULL) {
             groups = groups != NULL ? groups : tqi_t_result_alloc(result, n, sizeof(*groups));
-            if (groups == NULL ||
-                (groups[i] = tqi_t_result_strdup(result, extras->group->name)) == NULL) {
+            if (groups == NULL || (groups[i] = tqi_t_result_strdup(result, extras->group->name)) == NULL) {
                 return TQ_ENOMEM;
             }
         }
@@ -101,16 +100,16 @@ static int result_names(const tqi_table_row *rows, size_t n, tqi_table_result *r
     return TQ_OK;
 }
 
-int tqi_t_describe_samples(tqi_table_partition *partition, const tqi_table_row *rows, size_t n, bool keys,
-                           bool tags, tqi_table_result *result, tq_error *err)
+int tqi_t_describe_samples(tqi_table_partition *partition, const tqi_table_row *rows, size_t n, bool keys, bool tags,
+                           tqi_table_result *result, tq_error *err)
 {
     uint32_t *indexes = tqi_t_result_alloc(result, n, sizeof(*indexes));
     uint32_t *incarnations = tqi_t_result_alloc(result, n, sizeof(*incarnations));
     uint64_t *ordinals = tqi_t_result_alloc(result, n, sizeof(*ordinals));
 
     result->batch.partition = tqi_t_result_strdup(result, partition->name);
-    if (indexes == NULL || incarnations == NULL || ordinals == NULL ||
-        result->batch.partition == NULL || (keys && result_names(rows, n, result) != TQ_OK)) {
+    if (indexes == NULL || incarnations == NULL || ordinals == NULL || result->batch.partition == NULL ||
+        (keys && result_names(rows, n, result) != TQ_OK)) {
         return tqi_error_nomem(err, "reply");
     }
     for (size_t i = 0; i < n; i++) {
@@ -125,7 +124,7 @@ int tqi_t_describe_samples(tqi_table_partition *partition, const tqi_table_row *
     return tags ? tqi_t_tags_describe(partition->meta, rows, n, result, err) : TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- fields */
+/* --- fields --------------------------------------------------------------- */
 
 /* Growing arrays shared by all fields of one description. */
 typedef struct result_scratch {
@@ -150,8 +149,7 @@ static uint32_t result_block(result_scratch *scratch, uint32_t handle)
     if (block->stamp == scratch->stamp) {
         return block->place;
     }
-    if (tqi_grow(&scratch->blocks, &scratch->blocks_capacity, scratch->n_blocks + 1,
-                 sizeof(*scratch->blocks)) != TQ_OK) {
+    if (tqi_grow(&scratch->blocks, &scratch->blocks_capacity, scratch->n_blocks + 1, sizeof(*scratch->blocks)) != TQ_OK) {
         return 0;
     }
     locator = tqi_t_result_alloc(scratch->result, block->locator_size, 1);
@@ -174,8 +172,7 @@ static uint32_t result_block(result_scratch *scratch, uint32_t handle)
 }
 
 /* The runs of a field, coalesced; counts its bytes. */
-static int result_runs(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows,
-                       size_t n)
+static int result_runs(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows, size_t n)
 {
     uint32_t handle = 0;   /* of the current run */
     uint64_t expected = 0; /* offset of a next row in the run */
@@ -196,8 +193,7 @@ static int result_runs(result_scratch *scratch, const tqi_table_field *field, co
         if (stored && (place = result_block(scratch, cell.block)) == 0) {
             return TQ_ENOMEM;
         }
-        if (tqi_grow(&scratch->runs, &scratch->runs_capacity, scratch->n_runs + 1,
-                     sizeof(*scratch->runs)) != TQ_OK) {
+        if (tqi_grow(&scratch->runs, &scratch->runs_capacity, scratch->n_runs + 1, sizeof(*scratch->runs)) != TQ_OK) {
             return TQ_ENOMEM;
         }
         scratch->runs[scratch->n_runs++] = (tqi_table_run){place, 1, stored ? cell.offset : 0};
@@ -208,8 +204,8 @@ static int result_runs(result_scratch *scratch, const tqi_table_field *field, co
 }
 
 /* Dims of each row of a ragged field. */
-static int result_dims(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows,
-                       size_t n, tqi_table_batch_field *out)
+static int result_dims(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows, size_t n,
+                       tqi_table_batch_field *out)
 {
     size_t n_dims = 0;
     size_t at = 0;
@@ -223,8 +219,7 @@ static int result_dims(result_scratch *scratch, const tqi_table_field *field, co
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
-        (void)tqi_t_shape_dims(scratch->meta, tqi_t_cell(field, rows[i].row).shape, &room,
-                               &ndims[i]);
+        (void)tqi_t_shape_dims(scratch->meta, tqi_t_cell(field, rows[i].row).shape, &room, &ndims[i]);
         n_dims += ndims[i];
         same = same && ndims[i] == ndims[0];
     }
@@ -233,8 +228,7 @@ static int result_dims(result_scratch *scratch, const tqi_table_field *field, co
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
-        const uint64_t *from =
-            tqi_t_shape_dims(scratch->meta, tqi_t_cell(field, rows[i].row).shape, &room, &ndim);
+        const uint64_t *from = tqi_t_shape_dims(scratch->meta, tqi_t_cell(field, rows[i].row).shape, &room, &ndim);
         memcpy(dims + at, from, ndim * sizeof(*dims));
         at += ndim;
     }
@@ -262,8 +256,8 @@ static int result_uniform(result_scratch *scratch, const tqi_table_field *field,
 }
 
 /* Copies the bytes of opaque cells, if there are any. */
-static int result_opaque(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows,
-                         size_t n, tqi_table_batch_field *out)
+static int result_opaque(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows, size_t n,
+                         tqi_table_batch_field *out)
 {
     tq_slice *slices = NULL;
 
@@ -288,8 +282,8 @@ static int result_opaque(result_scratch *scratch, const tqi_table_field *field, 
 }
 
 /* Types of the rows: a single kind and dtype if all rows that count agree, else one per row. */
-static int result_types(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows,
-                        size_t n, tqi_table_batch_field *out)
+static int result_types(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows, size_t n,
+                        tqi_table_batch_field *out)
 {
     uint32_t found = 0, any = 0, *types;
     bool agree = true;
@@ -331,8 +325,8 @@ static int result_types(result_scratch *scratch, const tqi_table_field *field, c
     return TQ_OK;
 }
 
-static int result_field(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows,
-                        size_t n, tqi_table_batch_field *out)
+static int result_field(result_scratch *scratch, const tqi_table_field *field, const tqi_table_row *rows, size_t n,
+                        tqi_table_batch_field *out)
 {
     tqi_table_run *runs;
     bool opaque = false;
@@ -346,8 +340,7 @@ static int result_field(result_scratch *scratch, const tqi_table_field *field, c
     out->dtype = field->dtype;
     out->ragged = field->known && field->ragged;
     out->ragged_dim = field->known ? field->ragged_dim : 0;
-    rc = out->ragged ? result_dims(scratch, field, rows, n, out)
-                     : result_uniform(scratch, field, out);
+    rc = out->ragged ? result_dims(scratch, field, rows, n, out) : result_uniform(scratch, field, out);
     if (rc == TQ_OK) {
         rc = result_types(scratch, field, rows, n, out);
     }
@@ -375,8 +368,7 @@ static int result_field(result_scratch *scratch, const tqi_table_field *field, c
 /* Moves the blocks into the result, with the names of their owners. */
 static int result_blocks(result_scratch *scratch)
 {
-    tqi_table_batch_block *blocks =
-        tqi_t_result_alloc(scratch->result, scratch->n_blocks, sizeof(*blocks));
+    tqi_table_batch_block *blocks = tqi_t_result_alloc(scratch->result, scratch->n_blocks, sizeof(*blocks));
     const char *owner = NULL;
     const char *copy = NULL;
 
@@ -401,11 +393,9 @@ static int result_blocks(result_scratch *scratch)
 }
 
 int tqi_t_describe_fields(tqi_table_partition *partition, const tqi_table_row *rows, size_t n,
-                          tqi_table_field *const *fields, size_t n_fields, tqi_table_result *result,
-                          tq_error *err)
+                          tqi_table_field *const *fields, size_t n_fields, tqi_table_result *result, tq_error *err)
 {
-    result_scratch scratch = {
-        .meta = partition->meta, .result = result, .stamp = ++partition->meta->stamp};
+    result_scratch scratch = {.meta = partition->meta, .result = result, .stamp = ++partition->meta->stamp};
     tqi_table_batch_field *out = tqi_t_result_alloc(result, n_fields, sizeof(*out));
     int rc = out != NULL ? TQ_OK : TQ_ENOMEM;
 

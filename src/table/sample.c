@@ -1,8 +1,8 @@
 /*
  * sample.c - samples: their global indexes, incarnations, keys and groups.
  *
- * Samples lie in pages that never move, at position index - first index of the table.  Free ones form a queue through their
- * `row`, so that freeing cannot fail and the index freed first is reused first.
+ * Samples lie in pages that never move, at position index - first index of the table. Free ones form a queue through
+ * their `row`, so that freeing cannot fail and the index freed first is reused first.
  */
 #include "table/internal.h"
 
@@ -10,8 +10,7 @@ tqi_table_sample *tqi_t_member(const tqi_table_partition *partition, uint32_t in
 {
     tqi_table_sample *sample = tqi_t_sample(partition->meta, index);
 
-    if (sample == NULL || sample->partition != partition ||
-        (incarnation != 0 && incarnation != sample->incarnation)) {
+    if (sample == NULL || sample->partition != partition || (incarnation != 0 && incarnation != sample->incarnation)) {
         return NULL;
     }
     return sample;
@@ -147,7 +146,7 @@ void tqi_t_samples_fini(tqi_table *meta)
     free(meta->pages);
 }
 
-/* ---------------------------------------------------------------------------------------- extras */
+/* --- extras --------------------------------------------------------------- */
 
 tqi_table_extras *tqi_t_extras_alloc(const char *key)
 {
@@ -227,7 +226,5 @@ const char *tqi_table_partition_key(const tqi_table_partition *partition, uint32
 {
     const tqi_table_sample *sample = tqi_t_member(partition, index, 0);
 
-    return sample != NULL && sample->extras != NULL && sample->extras->key_size > 0
-               ? sample->extras->key
-               : NULL;
+    return sample != NULL && sample->extras != NULL && sample->extras->key_size > 0 ? sample->extras->key : NULL;
 }

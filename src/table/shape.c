@@ -1,9 +1,9 @@
 /*
  * shape.c - shapes of rows behind 32-bit handles.
  *
- * A row without dims, and a row with one dim below 2^31, need no record: the handle encodes them.  So ragged columns of one
- * dim, the usual ones, cost nothing per length.  Other shapes are kept once per value, reference-counted.  A row whose type
- * differs from its field's has a record that says so, so that a cell needs no room for its type.
+ * A row without dims, and a row with one dim below 2^31, need no record: the handle encodes them. So ragged columns of
+ * one dim, the usual ones, cost nothing per length. Other shapes are kept once per value, reference-counted. A row
+ * whose type differs from its field's has a record that says so, so that a cell needs no room for its type.
  */
 #include "table/internal.h"
 
@@ -47,7 +47,7 @@ static int shape_place(tqi_table *meta, uint32_t *place)
 }
 
 static tqi_table_shape *shape_make(tqi_table *meta, uint32_t type, uint32_t ndim, const uint64_t *dims,
-                             uint64_t elements)
+                                   uint64_t elements)
 {
     bool hash_failed = false;
     tqi_table_shape *shape = calloc(1, sizeof(*shape) + ndim * sizeof(*dims));
@@ -81,8 +81,7 @@ static tqi_table_shape *shape_make(tqi_table *meta, uint32_t type, uint32_t ndim
     return shape;
 }
 
-int tqi_t_shape_get(tqi_table *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
-                    tq_error *err)
+int tqi_t_shape_get(tqi_table *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle, tq_error *err)
 {
     uint64_t elements;
     tqi_table_shape *shape;
@@ -96,8 +95,7 @@ int tqi_t_shape_get(tqi_table *meta, uint32_t ndim, const uint64_t *dims, uint32
         return TQ_OK;
     }
     if (ndim > TQ_NDIM_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "a row has %u dims, at most %d are possible", ndim,
-                             TQ_NDIM_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "a row has %u dims, at most %d are possible", ndim, TQ_NDIM_MAX);
     }
     HASH_FIND(hh, meta->shapes, dims, ndim * sizeof(*dims), shape);
     if (shape == NULL) {
@@ -114,8 +112,8 @@ int tqi_t_shape_get(tqi_table *meta, uint32_t ndim, const uint64_t *dims, uint32
     return TQ_OK;
 }
 
-int tqi_t_shape_get_typed(tqi_table *meta, uint32_t type, uint32_t ndim, const uint64_t *dims,
-                          uint32_t *handle, tq_error *err)
+int tqi_t_shape_get_typed(tqi_table *meta, uint32_t type, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
+                          tq_error *err)
 {
     uint64_t key[1 + TQ_NDIM_MAX] = {type};
     uint64_t elements;
@@ -125,8 +123,7 @@ int tqi_t_shape_get_typed(tqi_table *meta, uint32_t type, uint32_t ndim, const u
         return tqi_t_shape_get(meta, ndim, dims, handle, err);
     }
     if (ndim > TQ_NDIM_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "a row has %u dims, at most %d are possible", ndim,
-                             TQ_NDIM_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "a row has %u dims, at most %d are possible", ndim, TQ_NDIM_MAX);
     }
     if (ndim > 0) {
         memcpy(key + 1, dims, ndim * sizeof(*dims));
@@ -216,8 +213,7 @@ uint64_t tqi_t_shape_elements(const tqi_table *meta, uint32_t handle)
     return shape != NULL ? shape->elements : handle == TQI_TABLE_SHAPE_SCALAR;
 }
 
-const uint64_t *tqi_t_shape_dims(const tqi_table *meta, uint32_t handle, uint64_t *room,
-                                 uint32_t *ndim)
+const uint64_t *tqi_t_shape_dims(const tqi_table *meta, uint32_t handle, uint64_t *room, uint32_t *ndim)
 {
     const tqi_table_shape *shape = shape_record(meta, handle);
 

@@ -1,6 +1,6 @@
 /*
- * shortage.c - what a view lacks: the numbers behind the text that tells people why a claim waits.  All of this is requested
- * only by people and at timeouts, so its cost may grow with the size of the partition.
+ * shortage.c - what a view lacks: the numbers behind the text that tells people why a claim waits. All of this is
+ * requested only by people and at timeouts, so its cost may grow with the size of the partition.
  */
 #include "table/internal.h"
 
@@ -11,13 +11,14 @@ void tqi_table_view_shortage(const tqi_table_view *view, tqi_table_shortage *out
 {
     const tqi_table_partition *partition = view->key.set->partition;
 
-    *out = (tqi_table_shortage){.exists = partition->exists,
-                          .samples = partition->samples,
-                          .consumed = view->key.task->n_consumed};
+    *out = (tqi_table_shortage){
+        .exists = partition->exists,
+        .samples = partition->samples,
+        .consumed = view->key.task->n_consumed,
+    };
 }
 
-bool tqi_table_view_field(const tqi_table_view *view, size_t i, const char **name, uint32_t *produced,
-                    uint32_t *lost)
+bool tqi_table_view_field(const tqi_table_view *view, size_t i, const char **name, uint32_t *produced, uint32_t *lost)
 {
     const tqi_table_set *set = view->key.set;
 
@@ -30,7 +31,7 @@ bool tqi_table_view_field(const tqi_table_view *view, size_t i, const char **nam
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------- groups */
+/* --- groups --------------------------------------------------------------- */
 
 /* A group is identified by its record or, without one, by its position among the ordinals. */
 typedef struct shortage_key {
@@ -45,8 +46,7 @@ typedef struct shortage_group {
     uint32_t left;
 } shortage_group;
 
-static void shortage_key_of(const tqi_table *meta, const tqi_table_sample *sample, uint32_t n,
-                            shortage_key *key)
+static void shortage_key_of(const tqi_table *meta, const tqi_table_sample *sample, uint32_t n, shortage_key *key)
 {
     const tqi_table_group *group = sample->extras != NULL ? sample->extras->group : NULL;
 

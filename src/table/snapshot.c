@@ -5,7 +5,7 @@
 
 #include "table/internal.h"
 
-/* ---------------------------------------------------------------------------------------- head */
+/* --- head ----------------------------------------------------------------- */
 
 static int snap_fields(const tqi_table_partition *partition, tqi_table_snap_partition *out, tqi_table_result *result)
 {
@@ -79,22 +79,23 @@ static int snap_slots(const tqi_table_task *task, tqi_table_snap_task *out, tqi_
 }
 
 int tqi_table_snapshot_head(tqi_table_partition *partition, tqi_table_snap_partition *out, tqi_table_result *result,
-                      tq_error *err)
+                            tq_error *err)
 {
     tqi_table_snap_task *tasks = tqi_t_result_alloc(result, HASH_COUNT(partition->tasks), sizeof(*tasks));
     const tqi_table_task *task;
     int rc = tasks != NULL ? TQ_OK : TQ_ENOMEM;
 
     *out = (tqi_table_snap_partition){
-        .next_ordinal = partition->next_ordinal - partition->meta->first_ordinal, .tasks = tasks};
+        .next_ordinal = partition->next_ordinal - partition->meta->first_ordinal,
+        .tasks = tasks,
+    };
     out->name = tqi_t_result_strdup(result, partition->name);
     if (rc == TQ_OK && out->name != NULL) {
         rc = snap_fields(partition, out, result);
     }
     for (task = partition->tasks; rc == TQ_OK && task != NULL; task = task->hh.next) {
         tasks[out->n_tasks].name = tqi_t_result_strdup(result, task->name);
-        rc = tasks[out->n_tasks].name != NULL ? snap_slots(task, &tasks[out->n_tasks], result)
-                                              : TQ_ENOMEM;
+        rc = tasks[out->n_tasks].name != NULL ? snap_slots(task, &tasks[out->n_tasks], result) : TQ_ENOMEM;
         out->n_tasks++;
     }
     if (rc != TQ_OK || out->name == NULL) {
@@ -104,10 +105,10 @@ int tqi_table_snapshot_head(tqi_table_partition *partition, tqi_table_snap_parti
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- samples */
+/* --- samples -------------------------------------------------------------- */
 
-static int snap_describe(tqi_table_partition *partition, const tqi_table_row *rows, size_t n,
-                         tqi_table_result *result, tq_error *err)
+static int snap_describe(tqi_table_partition *partition, const tqi_table_row *rows, size_t n, tqi_table_result *result,
+                         tq_error *err)
 {
     size_t n_fields = 0;
     tqi_table_field *field, **fields;
@@ -157,7 +158,7 @@ static int snap_finish(const tqi_table_partition *partition, const tqi_table_row
 }
 
 int tqi_table_snapshot_rows(tqi_table_partition *partition, uint64_t *next, size_t max, tqi_table_snap_rows *out,
-                      tqi_table_result *result, tq_error *err)
+                            tqi_table_result *result, tq_error *err)
 {
     tqi_table_row *rows = calloc(max > 0 ? max : 1, sizeof(*rows));
     roaring_uint32_iterator_t it;
@@ -171,8 +172,7 @@ int tqi_table_snapshot_rows(tqi_table_partition *partition, uint64_t *next, size
     roaring_init_iterator(partition->members, &it);
     if (*next <= UINT32_MAX && roaring_move_uint32_iterator_equalorlarger(&it, (uint32_t)*next)) {
         for (; it.has_value && n < max; roaring_advance_uint32_iterator(&it)) {
-            rows[n++] =
-                tqi_t_row_of(it.current_value, tqi_t_sample(partition->meta, it.current_value));
+            rows[n++] = tqi_t_row_of(it.current_value, tqi_t_sample(partition->meta, it.current_value));
             *next = (uint64_t)it.current_value + 1;
         }
     }

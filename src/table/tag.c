@@ -1,10 +1,9 @@
 /*
- * tag.c - tags: small encoded values by name on a sample, merged by name.  The values are never decoded.
+ * tag.c - tags: small encoded values by name on a sample, merged by name. The values are never decoded.
  */
 #include "table/internal.h"
 
-tqi_table_tag *tqi_t_tag_alloc(tqi_table_partition *partition, const char *name, const uint8_t *value,
-                         uint32_t size)
+tqi_table_tag *tqi_t_tag_alloc(tqi_table_partition *partition, const char *name, const uint8_t *value, uint32_t size)
 {
     bool hash_failed = false;
     size_t length = strlen(name);
@@ -118,8 +117,7 @@ static void tag_fill(const tqi_table_row *rows, size_t n, tag_column *columns)
     }
 }
 
-int tqi_t_tags_describe(tqi_table *meta, const tqi_table_row *rows, size_t n, tqi_table_result *result,
-                        tq_error *err)
+int tqi_t_tags_describe(tqi_table *meta, const tqi_table_row *rows, size_t n, tqi_table_result *result, tq_error *err)
 {
     size_t count = tag_columns(meta, rows, n, NULL);
     tqi_table_batch_tag *tags;

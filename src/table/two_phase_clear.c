@@ -1,6 +1,6 @@
 /*
- * clearing.c - two-phase clears, for storage whose data is found by index: the samples are gone when a clear begins, but
- * their indexes are not reused before it ends, when the data is gone too.
+ * clearing.c - two-phase clears, for storage whose data is found by index: the samples are gone when a clear begins,
+ * but their indexes are not reused before it ends, when the data is gone too.
  */
 #include "table/internal.h"
 
@@ -19,8 +19,7 @@ int tqi_table_clearing_begin(tqi_table *meta, const tqi_table_clear *clear, tqi_
     if (clear->all) {
         rc = tqi_table_clear_partition(meta, clear->partition, &cleared, err);
     } else {
-        rc = tqi_table_clear_indexes(meta, clear->partition, clear->indexes, clear->incarnations, n,
-                                    &cleared, err);
+        rc = tqi_table_clear_indexes(meta, clear->partition, clear->indexes, clear->incarnations, n, &cleared, err);
     }
     meta->clearing = NULL;
     if (rc != TQ_OK) {

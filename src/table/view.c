@@ -1,13 +1,13 @@
 /*
  * view.c - views: which samples are ready for a task, kept up to date by every change.
  *
- * Two levels: a field set counts per row how many of its fields are missing and keeps the samples with none missing; the
- * views of it (one per task) keep those that their task has not consumed.  Consumption belongs to the task, so taking a
- * sample through one view takes it from all views of that task.
+ * Two levels: a field set counts per row how many of its fields are missing and keeps the samples with none missing;
+ * the views of it (one per task) keep those that their task has not consumed. Consumption belongs to the task, so
+ * taking a sample through one view takes it from all views of that task.
  */
 #include "table/internal.h"
 
-/* ---------------------------------------------------------------------------------------- changes of one view */
+/* --- changes of one view -------------------------------------------------- */
 
 static void view_add(tqi_table_view *view, uint32_t index)
 {
@@ -38,7 +38,7 @@ static void view_untouch(tqi_table_view *view)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- changes of samples */
+/* --- changes of samples --------------------------------------------------- */
 
 void tqi_t_ready_join(tqi_table_partition *partition, uint32_t row)
 {
@@ -135,7 +135,7 @@ void tqi_t_task_free_sample(tqi_table_task *task, uint32_t index)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- tasks */
+/* --- tasks ---------------------------------------------------------------- */
 
 tqi_table_task *tqi_t_task_find(const tqi_table_partition *partition, const char *name)
 {
@@ -190,7 +190,7 @@ static void task_gc(tqi_table_task *task)
     free(task);
 }
 
-/* ---------------------------------------------------------------------------------------- field sets */
+/* --- field sets ----------------------------------------------------------- */
 
 int tqi_t_set_reserve(tqi_table_set *set, size_t rows, tq_error *err)
 {
@@ -265,8 +265,7 @@ static int set_link(tqi_table_set *set, const char *const *names, tq_error *err)
         if (rc != TQ_OK) {
             return rc;
         }
-        if (tqi_grow(&field->sets, &field->sets_capacity, field->n_sets + 1, sizeof(tqi_table_set *)) !=
-            TQ_OK) {
+        if (tqi_grow(&field->sets, &field->sets_capacity, field->n_sets + 1, sizeof(tqi_table_set *)) != TQ_OK) {
             tqi_t_field_gc(field);
             return tqi_error_nomem(err, "field set");
         }
@@ -327,8 +326,8 @@ static int set_compare(const void *a, const void *b)
     return strcmp(*(const char *const *)a, *(const char *const *)b);
 }
 
-static int set_get(tqi_table_partition *partition, const char *const *fields, size_t n_fields,
-                   tqi_table_set **out, tq_error *err)
+static int set_get(tqi_table_partition *partition, const char *const *fields, size_t n_fields, tqi_table_set **out,
+                   tq_error *err)
 {
     const char **names = calloc(n_fields + 1, sizeof(*names));
     char *key = NULL;
@@ -369,7 +368,7 @@ done:
     return rc;
 }
 
-/* ---------------------------------------------------------------------------------------- views */
+/* --- views ---------------------------------------------------------------- */
 
 static void view_free(tqi_table_view *view)
 {
@@ -421,8 +420,7 @@ static int view_check(const char *const *fields, size_t n_fields, const char *ta
     int rc = tqi_check_name("task", task, TQ_NAME_MAX, err);
 
     if (rc == TQ_OK && (n_fields == 0 || n_fields > UINT16_MAX)) {
-        rc = tqi_error_set(err, TQ_EINVAL, "a claim names 1 to %d fields, not %zu", UINT16_MAX,
-                           n_fields);
+        rc = tqi_error_set(err, TQ_EINVAL, "a claim names 1 to %d fields, not %zu", UINT16_MAX, n_fields);
     }
     for (size_t i = 0; rc == TQ_OK && i < n_fields; i++) {
         rc = tqi_check_name("field", fields[i], TQ_NAME_MAX, err);
@@ -430,8 +428,8 @@ static int view_check(const char *const *fields, size_t n_fields, const char *ta
     return rc;
 }
 
-int tqi_table_view_get(tqi_table *meta, const char *partition_name, const char *const *fields,
-                 size_t n_fields, const char *task_name, tqi_table_view **out, tq_error *err)
+int tqi_table_view_get(tqi_table *meta, const char *partition_name, const char *const *fields, size_t n_fields,
+                       const char *task_name, tqi_table_view **out, tq_error *err)
 {
     tqi_table_partition *partition;
     tqi_table_view_key key = {NULL, NULL};

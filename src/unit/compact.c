@@ -1,25 +1,25 @@
 /*
- * compact.c - compaction: copies the live bytes of sparse blocks (blocks that are largely dead) to new blocks, so that the
- * old ones can be freed.
+ * compact.c - compaction: copies the live bytes of sparse blocks (blocks that are largely dead) to new blocks, so that
+ * the old ones can be freed.
  *
- * The controller names such blocks (join.c puts them into the queue).  For a few of them at a time the unit
+ * The controller names such blocks (join.c puts them into the queue). For a few of them at a time the unit
  *
  *   1. asks which of their bytes are live, and where they go in the new blocks;
  *   2. reserves the new blocks, under ids granted like any writer's, and copies on the thread pool;
  *   3. tells the controller, which relinks the cells that still exist to the new blocks, all at once.
  *
- * The old block is then dead, like one that was cleared: it is freed on its notice, pins and readers keep it like any other,
- * and a reader with old placements asks the controller for new ones.  Cells that are cleared or overwritten meanwhile stay
- * so, because only cells that still point to the old block are relinked.  If anything fails, the old blocks stay as they are
- * and are tried again later.  A new block is never freed here once it was offered to the controller, which alone knows
- * whether it accepted it; the ids are abandoned, and a notice comes if it did not.  Ids die with the session that granted
- * them: work in progress then starts over.
+ * The old block is then dead, like one that was cleared: it is freed on its notice, pins and readers keep it like any
+ * other, and a reader with old placements asks the controller for new ones. Cells that are cleared or overwritten
+ * meanwhile stay so, because only cells that still point to the old block are relinked. If anything fails, the old
+ * blocks stay as they are and are tried again later. A new block is never freed here once it was offered to the
+ * controller, which alone knows whether it accepted it; the ids are abandoned, and a notice comes if it did not. Ids
+ * die with the session that granted them: work in progress then starts over.
  *
- * After each batch the unit pauses for a multiple of the time the batch took, and a larger multiple of the controller time
- * it used.  Copies take at most half of the remaining room, unless puts are waiting for room: then there is no pause either,
- * except after a batch that moved nothing.  Blocks that are pinned by readers stay where they are, because a move would not
- * free their memory; so the last tenth, which is for columns, is only borrowed.  These pinned blocks, and blocks that do not
- * fit, wait until room is freed or a pin ends.
+ * After each batch the unit pauses for a multiple of the time the batch took, and a larger multiple of the controller
+ * time it used. Copies take at most half of the remaining room, unless puts are waiting for room: then there is no
+ * pause either, except after a batch that moved nothing. Blocks that are pinned by readers stay where they are,
+ * because a move would not free their memory; so the last tenth, which is for columns, is only borrowed. These pinned
+ * blocks, and blocks that do not fit, wait until room is freed or a pin ends.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -32,8 +32,8 @@
 #define COMPACT_BLOCKS 64u
 #define COMPACT_BYTES  (UINT64_C(16) << 20)
 #define COMPACT_GRANT  256u
-/* Pause before a batch, as a multiple of the previous batch's duration, and of the controller time it used (the controller
- * is one loop that serves everyone).  While puts wait, it equals the controller time, if anything was moved. */
+/* Pause before a batch, as a multiple of the previous batch's duration, and of the controller time it used (the
+ * controller is one loop that serves everyone). While puts wait, it equals the controller time, if anything was moved. */
 #define COMPACT_PAUSE     3u
 #define COMPACT_PAUSE_ASK 20u
 /* The longest pause; the controller may have been unreachable. */
@@ -69,7 +69,7 @@ struct tqi_unit_compacting {
     compact_copy *copies;
 };
 
-/* ---------------------------------------------------------------------------------------- batches */
+/* --- batches -------------------------------------------------------------- */
 
 static void compact_free(tqi_unit_compacting *batch)
 {
@@ -123,8 +123,7 @@ static bool compact_call(tqi_unit_compacting *batch, uint16_t kind, const Protob
     tqi_unit *unit = batch->unit;
     tqi_net_call *call = NULL;
     tq_error err = {0};
-    tqi_net_call_args args = {
-        .kind = kind, .message = message, .deadline = TQI_NEVER, .done = done, .arg = batch};
+    tqi_net_call_args args = {.kind = kind, .message = message, .deadline = TQI_NEVER, .done = done, .arg = batch};
 
     batch->sent = tqi_now();
     if (tqi_net_call_start(unit->controller, &args, &call, &err) != TQ_OK) {
@@ -139,7 +138,7 @@ static void compact_heard(tqi_unit_compacting *batch)
     batch->asked += tqi_now() - batch->sent;
 }
 
-/* ---------------------------------------------------------------------------------------- 3: moved */
+/* --- 3: moved ------------------------------------------------------------- */
 
 static void compact_abandoned(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
@@ -184,8 +183,7 @@ static void compact_moved(tqi_net_call *call, tqi_net_answer *answer, void *arg)
         return;
     }
     if (compact_valid(batch)) {
-        tqi_log(TQI_WARN, "unit", "%s: moving blocks failed: %s", unit->name,
-                answer->error->message);
+        tqi_log(TQI_WARN, "unit", "%s: moving blocks failed: %s", unit->name, answer->error->message);
     }
     /* If they were moved after all, they will not exist the next time. */
     compact_put_back(batch);
@@ -240,7 +238,7 @@ static void compact_tell(tqi_unit_compacting *batch)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- 2: copies */
+/* --- 2: copies ------------------------------------------------------------ */
 
 static void compact_work(uv_work_t *work)
 {
@@ -294,7 +292,7 @@ static void compact_start_copy(tqi_unit_compacting *batch)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- 1: what is live */
+/* --- 1: what is live ------------------------------------------------------ */
 
 /* All free room while puts wait, else half of it. */
 static uint64_t compact_room(const tqi_unit *unit)
@@ -304,7 +302,7 @@ static uint64_t compact_room(const tqi_unit *unit)
     return tqi_unit_waited_for(unit) ? left : left / 2;
 }
 
-/* Reserves room for a new block, under a granted id.  TQ_EFULL: there is none now. */
+/* Reserves room for a new block, under a granted id. TQ_EFULL: there is none now. */
 static int compact_reserve(tqi_unit_compacting *batch, uint64_t size, tqi_store_place *place)
 {
     tqi_unit *unit = batch->unit;
@@ -346,8 +344,7 @@ static bool compact_pieces(tqi_unit_compacting *batch, const Tq__CompactLiveRepl
 }
 
 /* Plans one block of the answer, whose pieces start at `at`. */
-static void compact_plan_block(tqi_unit_compacting *batch, const Tq__CompactLiveReply *reply, size_t i,
-                               size_t at)
+static void compact_plan_block(tqi_unit_compacting *batch, const Tq__CompactLiveReply *reply, size_t i, size_t at)
 {
     tqi_unit *unit = batch->unit;
     uint64_t id = batch->from[i], fresh = reply->size[i], size;
@@ -379,8 +376,8 @@ static int compact_plan(tqi_unit_compacting *batch, const Tq__CompactLiveReply *
 {
     size_t asked = batch->n, at = 0, n = reply->n_begin;
 
-    if (reply->n_size != reply->n_pieces || reply->n_size > asked || reply->n_size == 0 ||
-        reply->n_bytes != n || reply->n_place != n) {
+    if (reply->n_size != reply->n_pieces || reply->n_size > asked || reply->n_size == 0 || reply->n_bytes != n ||
+        reply->n_place != n) {
         return TQ_EPROTO;
     }
     batch->begin = calloc(3 * n + 1, sizeof(uint64_t));

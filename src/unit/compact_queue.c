@@ -1,7 +1,7 @@
 /*
- * compact_queue.c - which blocks to move, and when to move the next ones (compact.c moves them).  Newly named blocks are
- * appended, and so are those that cannot be moved now: if only those are left, nothing is done until something changes that
- * may help.
+ * compact_queue.c - which blocks to move, and when to move the next ones (compact.c moves them). Newly named blocks
+ * are appended, and so are those that cannot be moved now: if only those are left, nothing is done until something
+ * changes that may help.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,15 +20,13 @@ void tqi_unit_compact_arm(tqi_unit *unit)
     }
     at = tqi_unit_waited_for(unit) ? compact->urged_before : compact->not_before;
     uv_update_time(unit->loop);
-    uv_timer_start(&compact->timer, tqi_unit_compact_timer, at > now ? (at - now + 999999) / 1000000 : 0,
-                   0);
+    uv_timer_start(&compact->timer, tqi_unit_compact_timer, at > now ? (at - now + 999999) / 1000000 : 0, 0);
 }
 
 /* Makes room for n more; if out of memory, they are forgotten, and named again when more of them is dead. */
 static bool compact_grow(tqi_unit_compact *compact, size_t n)
 {
-    return n > 0 &&
-           tqi_grow(&compact->queue, &compact->capacity, compact->n + n, sizeof(uint64_t)) == TQ_OK;
+    return n > 0 && tqi_grow(&compact->queue, &compact->capacity, compact->n + n, sizeof(uint64_t)) == TQ_OK;
 }
 
 void tqi_unit_compact_append(tqi_unit *unit, const uint64_t *ids, size_t n)
@@ -88,8 +86,7 @@ void tqi_unit_compact_room(tqi_unit *unit)
 {
     const tqi_unit_compact *compact = &unit->compact;
 
-    if (compact->full > 0 && (tqi_store_used(unit->store) < compact->full_used ||
-                              unit->unpins != compact->full_unpins)) {
+    if (compact->full > 0 && (tqi_store_used(unit->store) < compact->full_used || unit->unpins != compact->full_unpins)) {
         tqi_unit_compact_go(unit);
     }
 }

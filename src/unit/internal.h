@@ -1,6 +1,6 @@
 /*
- * internal.h - the storage unit's parts: its stores, the writers it knows, waiting reserves, and its registration at the
- * controller.
+ * internal.h - the storage unit's parts: its stores, the writers it knows, waiting reserves, and its registration at
+ * the controller.
  *
  *   unit.c      life cycle of a unit; its store and its renewal; warming, trimming
  *   report.c    counters, reported to the controller
@@ -32,15 +32,15 @@
 
 #include <tq/types.h>
 
-/* ---------------------------------------------------------------------------------------- tombs */
+/* --- tombs ---------------------------------------------------------------- */
 
 #define TQI_UNIT_TOMBS_MAX 4096
 
 /*
- * Ids that are dead but had no block here when their end was announced: a reserve for one may still be in flight, and its
- * room would never be freed.  Kept as ranges; if there are too many, the lower half is replaced by a floor: ids are handed
- * out in ascending order, so a reserve at or below the floor is an old one, and its writer is told to grant new ids.
- * Bounded, and errs only on the safe side.
+ * Ids that are dead but had no block here when their end was announced: a reserve for one may still be in flight, and
+ * its room would never be freed. Kept as ranges; if there are too many, the lower half is replaced by a floor: ids are
+ * handed out in ascending order, so a reserve at or below the floor is an old one, and its writer is told to grant new
+ * ids. Bounded, and errs only on the safe side.
  */
 typedef struct tqi_unit_tombs {
     struct {
@@ -55,9 +55,9 @@ void tqi_unit_tombs_clear(tqi_unit_tombs *tombs);
 void tqi_unit_tombs_add(tqi_unit_tombs *tombs, uint64_t first, uint64_t count);
 bool tqi_unit_tombs_has(const tqi_unit_tombs *tombs, uint64_t id);
 
-/* ---------------------------------------------------------------------------------------- stores */
+/* --- stores --------------------------------------------------------------- */
 
-/* A store, reference-counted: held by the unit, by transfers in progress, and by warming.  The store of an earlier epoch
+/* A store, reference-counted: held by the unit, by transfers in progress, and by warming. The store of an earlier epoch
  * lives until these are done. */
 typedef struct tqi_unit_store {
     tqi_unit *unit;
@@ -67,7 +67,7 @@ typedef struct tqi_unit_store {
 
 void tqi_unit_store_unref(tqi_unit_store *held);
 
-/* ---------------------------------------------------------------------------------------- pins */
+/* --- pins ----------------------------------------------------------------- */
 
 /* Blocks of a store that a session reads in place: held until it ends the pin, or its process has exited. */
 typedef struct tqi_unit_pinned {
@@ -79,7 +79,7 @@ typedef struct tqi_unit_pinned {
     uint64_t ids[];
 } tqi_unit_pinned;
 
-/* ---------------------------------------------------------------------------------------- writers */
+/* --- writers -------------------------------------------------------------- */
 
 /* A grant that a writer has proven. */
 typedef struct tqi_unit_granted {
@@ -90,34 +90,34 @@ typedef struct tqi_unit_granted {
 #define TQI_UNIT_GRANTED_MAX 4u
 
 /*
- * A session that reserves blocks.  It lives as long as its session, and longer if the session ended while its process may
- * still write through a mapping: then until the process has exited (seen through a pidfd), or until none of its blocks and
- * pins are left.  Blocks name their writer by number.
+ * A session that reserves blocks. It lives as long as its session, and longer if the session ended while its process
+ * may still write through a mapping: then until the process has exited (seen through a pidfd), or until none of its
+ * blocks and pins are left. Blocks name their writer by number.
  */
 typedef struct tqi_unit_writer {
     uint64_t number;
     tqi_unit *unit;
-    tqi_net_session *session;           /* NULL: ended */
-    uint8_t client[TQI_NET_SESSION_ID]; /* the session's id, which the client's next session also
-                                       has */
-    /* Blocks that it reserved and that still exist.  Published ones count too: the unit does not learn of a publish, and an
-     * unpublished block must find its writer when its dead notice comes, however late.  So a process is watched until it has
-     * exited, the last of its blocks is freed, or it said that it has finished with them. */
+    tqi_net_session *session; /* NULL: ended */
+    /* the session's id, which the client's next session also has */
+    uint8_t client[TQI_NET_SESSION_ID];
+    /* Blocks that it reserved and that still exist. Published ones count too: the unit does not learn of a publish,
+     * and an unpublished block must find its writer when its dead notice comes, however late. So a process is watched
+     * until it has exited, the last of its blocks is freed, or it said that it has finished with them. */
     uint64_t reserved;
-    bool mapped;   /* has (or had) the arena writable in its memory */
+    bool mapped;           /* has (or had) the arena writable in its memory */
     tqi_unit_pinned *pins; /* by number */
     uint64_t pinned_bytes;
-    size_t pinned;        /* blocks, each as often as it is pinned */
-    uint64_t pid;         /* with mapped: of the process */
+    size_t pinned;            /* blocks, each as often as it is pinned */
+    uint64_t pid;             /* with mapped: of the process */
     tqi_net_process *process; /* with mapped */
     tqi_net_exit exit;        /* when the session has ended */
-    uint64_t *deferred;   /* dead blocks it may be writing to */
+    uint64_t *deferred;       /* dead blocks it may be writing to */
     size_t n_deferred;
     size_t deferred_capacity;
-    tqi_unit_granted granted
-        [TQI_UNIT_GRANTED_MAX]; /* the grants proven last, so that a proof is computed once per grant */
-    unsigned n_granted;    /* ever */
-    bool left;             /* its session has ended, but its process may be alive */
+    /* the grants proven last, so that a proof is computed once per grant */
+    tqi_unit_granted granted[TQI_UNIT_GRANTED_MAX];
+    unsigned n_granted;                  /* ever */
+    bool left;                           /* its session has ended, but its process may be alive */
     struct tqi_unit_writer *prev, *next; /* of unit->left */
     UT_hash_handle hh;
 } tqi_unit_writer;
@@ -125,8 +125,8 @@ typedef struct tqi_unit_writer {
 int tqi_unit_writer_open(tqi_unit *unit, tqi_net_session *session);
 /* Its session has ended; finished: nothing writes for it any more, because its process has exited or its Bye said so. */
 void tqi_unit_writer_end(tqi_unit_writer *writer, bool finished);
-/* It has finished with these of its own blocks (with `others`: with all but these): dead ones are freed now, the others when
- * they die.  The same goes for its client's earlier, lost sessions.  Sorts `ids`. */
+/* It has finished with these of its own blocks (with `others`: with all but these): dead ones are freed now, the
+ * others when they die. The same goes for its client's earlier, lost sessions. Sorts `ids`. */
 void tqi_unit_writer_finish(tqi_unit_writer *writer, uint64_t *ids, size_t n, bool others);
 /* The writer record of a lost session of the same client: the first one (`after` NULL), or the next; NULL: no more. */
 tqi_unit_writer *tqi_unit_writer_former(const tqi_unit_writer *writer, const tqi_unit_writer *after);
@@ -146,7 +146,7 @@ bool tqi_unit_writer_left_behind(tqi_unit *unit, uint64_t id);
 void tqi_unit_writer_sifted(tqi_unit *unit, uint64_t id);
 /* Frees a block at the store; idempotent. */
 void tqi_unit_writer_free_block(tqi_unit *unit, uint64_t id);
-/* Block `id` is dead, but its writer may still write: frees it once it cannot any more.  TQ_OK or TQ_ENOMEM. */
+/* Block `id` is dead, but its writer may still write: frees it once it cannot any more. TQ_OK or TQ_ENOMEM. */
 int tqi_unit_writer_defer(tqi_unit_writer *writer, uint64_t id);
 /* The store was replaced: forgets all blocks. */
 void tqi_unit_writers_forget(tqi_unit *unit);
@@ -159,7 +159,7 @@ void tqi_unit_unpin(tqi_unit *unit, tqi_net_request *request, const Tq__UnitUnpi
 /* Ends all pins of a writer; returns whether there were any. */
 bool tqi_unit_writer_unpin(tqi_unit_writer *writer);
 
-/* ---------------------------------------------------------------------------------------- waiting reserves */
+/* --- waiting reserves ----------------------------------------------------- */
 
 typedef struct tqi_unit_wait {
     tqi_unit *unit;
@@ -198,12 +198,12 @@ uint64_t tqi_unit_wanted(const Tq__UnitReserve *message);
 uint64_t tqi_unit_room(const tqi_unit *unit, bool adds_samples);
 /* Writers that pin blocks, at most max, those with the most bytes first; returns how many. */
 size_t tqi_unit_holders(const tqi_unit *unit, const tqi_unit_writer **out, size_t max);
-/* Writes into `out` why there is no room for `wanted` bytes, in words.  behind: other puts have precedence. */
-void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_samples, bool behind,
-                            char *out, size_t size);
+/* Writes into `out` why there is no room for `wanted` bytes, in words. behind: other puts have precedence. */
+void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_samples, bool behind, char *out,
+                            size_t size);
 #define TQI_UNIT_ROOM_TEXT 440u /* its size in bytes, so that an error has room for the rest */
 
-/* ---------------------------------------------------------------------------------------- compaction */
+/* --- compaction ----------------------------------------------------------- */
 
 typedef struct tqi_unit_compacting tqi_unit_compacting;
 
@@ -217,11 +217,11 @@ typedef struct tqi_unit_compact {
     bool full_urged;      /* puts waited then */
     uint64_t first_id;    /* granted ids */
     uint32_t n_ids;
-    uint64_t grant;        /* incremented when a session has ended, and its ids with it */
-    uv_timer_t timer;      /* the pause before the next batch */
-    uint64_t not_before;   /* when it ends */
-    uint64_t urged_before; /* when it ends while puts wait */
-    tqi_unit_compacting *now;   /* the batch in progress */
+    uint64_t grant;           /* incremented when a session has ended, and its ids with it */
+    uv_timer_t timer;         /* the pause before the next batch */
+    uint64_t not_before;      /* when it ends */
+    uint64_t urged_before;    /* when it ends while puts wait */
+    tqi_unit_compacting *now; /* the batch in progress */
     uint64_t moved, moved_bytes;
 } tqi_unit_compact;
 
@@ -250,12 +250,12 @@ void tqi_unit_compact_forget_ids(tqi_unit *unit);
 void tqi_unit_compact_forget(tqi_unit *unit);
 void tqi_unit_compact_fini(tqi_unit *unit);
 
-/* ---------------------------------------------------------------------------------------- sifting */
+/* --- sifting -------------------------------------------------------------- */
 
 #define TQI_UNIT_SIFT_MAX 1024u
 
 /*
- * A writer that has ended may leave blocks that no table knows: those reserved under an id that had already ended.  No
+ * A writer that has ended may leave blocks that no table knows: those reserved under an id that had already ended. No
  * notice will come for them, so the controller is asked about the blocks of writers that are gone, once for each block.
  */
 typedef struct tqi_unit_sift {
@@ -274,7 +274,7 @@ typedef struct tqi_unit_sift {
 void tqi_unit_sift_want(tqi_unit *unit);
 void tqi_unit_sift_go(tqi_unit *unit);
 
-/* ---------------------------------------------------------------------------------------- counters */
+/* --- counters ------------------------------------------------------------- */
 
 /* Operations as users know them: a put is a reserve, a clear is a notice of dead blocks. */
 typedef enum tqi_unit_op {
@@ -292,7 +292,7 @@ void tqi_unit_report(uv_timer_t *timer);
 /* The interval between reports that the controller asked for; 0: it did not. */
 void tqi_unit_report_every(tqi_unit *unit, uint64_t ms);
 
-/* ---------------------------------------------------------------------------------------- the unit */
+/* --- the unit ------------------------------------------------------------- */
 
 struct tqi_unit {
     uv_loop_t *loop;
@@ -305,15 +305,15 @@ struct tqi_unit {
     tqi_unit_store *held; /* the store of now */
     tqi_store *store;     /* held->store */
     uint64_t incarnation;
-    uint8_t key[TQI_NET_GRANT_KEY]; /* for grants of ids; drawn once, revealed only to the
-                                   controller */
+    /* for grants of ids; drawn once, revealed only to the controller */
+    uint8_t key[TQI_NET_GRANT_KEY];
     tqi_unit_tombs tombs;
 
     tqi_net_server *server;
     uint64_t next_writer;
     tqi_unit_writer *writers; /* by number */
-    tqi_unit_writer *left;    /* the writers among them whose session was lost while their process
-                            lives */
+    /* the writers among them whose session was lost while their process lives */
+    tqi_unit_writer *left;
     tqi_unit_waits waits;
     tqi_unit_compact compact;
     tqi_unit_sift sift;
@@ -326,8 +326,8 @@ struct tqi_unit {
     tqi_net_call *registering;
     uint64_t registering_as;      /* incarnation in that call */
     bool registering_with_blocks; /* there were some when it was made */
-    uint64_t registered_as;       /* incarnation that the controller knows; 0 before it knows
-                                     one */
+    /* incarnation that the controller knows; 0 before it knows one */
+    uint64_t registered_as;
     bool registered;
     uint64_t epoch; /* 0 before the first connection */
     tqi_net_call *collecting;
@@ -373,14 +373,14 @@ extern const tqi_net_service tqi_unit_service;
 
 /* Something was reserved or freed. */
 void tqi_unit_changed(tqi_unit *unit);
-/* Makes a new store and incarnation and drops the old one.  On an error nothing has changed. */
+/* Makes a new store and incarnation and drops the old one. On an error nothing has changed. */
 int tqi_unit_renew(tqi_unit *unit, tq_error *err);
 void tqi_unit_counters_reset(tqi_unit *unit);
 /* One of the things that closing waits for is done. */
 void tqi_unit_close_step(tqi_unit *unit);
 void tqi_unit_handle_closed(uv_handle_t *handle);
 
-/* join.c: handles one dead block: it is freed, kept until its writer is gone, or remembered.  TQ_OK or TQ_ENOMEM. */
+/* join.c: handles one dead block: it is freed, kept until its writer is gone, or remembered. TQ_OK or TQ_ENOMEM. */
 int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done);
 int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err);
 void tqi_unit_retry(uv_timer_t *timer);

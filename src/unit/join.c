@@ -1,10 +1,11 @@
 /*
- * join.c - the unit at the controller: it registers as an owner of blocks and collects the dead ones.  Two requests:
- * REGISTER_OWNER, repeated after every connection with a fresh session or a different epoch, and COLLECT, which waits at the
- * controller until there are dead blocks.  If either fails, it is retried after a growing pause; only a unit that was
- * refused before it was ever registered may be told to give up.
+ * join.c - the unit at the controller: it registers as an owner of blocks and collects the dead ones. Two requests:
+ * REGISTER_OWNER, repeated after every connection with a fresh session or a different epoch, and COLLECT, which waits
+ * at the controller until there are dead blocks. If either fails, it is retried after a growing pause; only a unit
+ * that was refused before it was ever registered may be told to give up.
  *
- * What makes the unit drop everything and begin a new incarnation: - another epoch: no block of the old one can be named any
+ * What makes the unit drop everything and begin a new incarnation: - another epoch: no block of the old one can be
+ * named any
  *   more, and ids start again;
  *   - a controller that had forgotten the owner meanwhile (it was away for longer than the owner timeout).
  */
@@ -62,7 +63,7 @@ static bool join_renew(tqi_unit *unit, const char *why)
     return true;
 }
 
-/* ---------------------------------------------------------------------------------------- register */
+/* --- register ------------------------------------------------------------- */
 
 static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
 {
@@ -99,8 +100,8 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
     }
 }
 
-/* Whether the token file has a different token by now: the controller was restarted with it.  Clients will use the new one,
- * too. */
+/* Whether the token file has a different token by now: the controller was restarted with it. Clients will use the new
+ * one, too. */
 static bool join_read_token(tqi_unit *unit)
 {
     tq_error err = {0};
@@ -118,8 +119,7 @@ static bool join_read_token(tqi_unit *unit)
     if (token.size == unit->token.size && memcmp(token.bytes, unit->token.bytes, token.size) == 0) {
         return false;
     }
-    tqi_log(TQI_INFO, "unit", "%s: token file '%s' has another token now", unit->name,
-            unit->token_file);
+    tqi_log(TQI_INFO, "unit", "%s: token file '%s' has another token now", unit->name, unit->token_file);
     unit->token = token;
     tqi_net_connector_set_token(unit->connector, &token);
     tqi_net_server_set_token(unit->server, &token);
@@ -154,8 +154,7 @@ static void join_register_done(tqi_net_call *call, tqi_net_answer *answer, void 
     if (answer->status != unit->last_error || (ended && now - unit->said_at >= JOIN_SAY_NS)) {
         /* An orderly shutdown is not a failure: the unit waits for the next run. */
         tqi_log(ended ? TQI_INFO : TQI_WARN, "unit", "%s: %s: %s", unit->name,
-                ended ? "waits for the next run of the system"
-                      : "registering failed, will try again",
+                ended ? "waits for the next run of the system" : "registering failed, will try again",
                 answer->error->message);
         unit->last_error = answer->status;
         unit->said_at = now;
@@ -218,7 +217,7 @@ static void join_opened(tqi_net_channel *channel, uint64_t epoch, bool fresh, vo
     join_register(unit);
 }
 
-/* ---------------------------------------------------------------------------------------- collect */
+/* --- collect -------------------------------------------------------------- */
 
 int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done)
 {
@@ -237,13 +236,12 @@ int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done)
 static int join_dead_all(tqi_unit *unit, const Tq__CollectDeadReply *reply, tq_error *err)
 {
     if (reply->n_first != reply->n_count || reply->n_first != reply->writer_done.len) {
-        return tqi_error_set(err, TQ_EPROTO, "%zu first ids, %zu counts, %zu marks", reply->n_first,
-                             reply->n_count, reply->writer_done.len);
+        return tqi_error_set(err, TQ_EPROTO, "%zu first ids, %zu counts, %zu marks", reply->n_first, reply->n_count,
+                             reply->writer_done.len);
     }
     for (size_t i = 0; i < reply->n_first; i++) {
         for (uint64_t k = 0; k < reply->count[i]; k++) {
-            if (tqi_unit_dead(unit, reply->first[i] + k, reply->writer_done.data[i] != 0) !=
-                TQ_OK) {
+            if (tqi_unit_dead(unit, reply->first[i] + k, reply->writer_done.data[i] != 0) != TQ_OK) {
                 /* The notice is not confirmed, so it comes again; blocks already freed are not freed twice. */
                 return tqi_error_nomem(err, "dead blocks");
             }
@@ -283,8 +281,8 @@ static void join_doubted(tqi_unit *unit, const Tq__CollectDeadReply *reply)
         .arg = unit,
     };
     if (n > 0) {
-        tqi_log(TQI_WARN, "unit", "%s: %zu block%s of the table %s not here", unit->name, n,
-                tqi_text_s(n), n == 1 ? "is" : "are");
+        tqi_log(TQI_WARN, "unit", "%s: %zu block%s of the table %s not here", unit->name, n, tqi_text_s(n),
+                n == 1 ? "is" : "are");
         if (tqi_net_call_start(unit->controller, &args, NULL, &err) != TQ_OK) {
             tqi_log(TQI_WARN, "unit", "%s: cannot report lost blocks: %s", unit->name, err.message);
         }

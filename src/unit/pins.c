@@ -1,10 +1,11 @@
 /*
- * pins.c - blocks that clients read in place, through private mappings of the unit's memory.  A pinned block may end (be
- * cleared, overwritten) like any other and is then no longer found, but its memory is not reused until the pin has ended.  A
- * pin belongs to a session.  A client that closes its session has already made copies of the views it still uses.  A session
- * that ends although its process lives on (it was out of touch for too long) leaves its pins to its writer's record until
- * the process has exited: a reader must not find other bytes in the memory.  The client's next session may end them one by
- * one.  The reader numbers its pins, so that it can end one without knowing whether it was ever made.
+ * pins.c - blocks that clients read in place, through private mappings of the unit's memory. A pinned block may end
+ * (be cleared, overwritten) like any other and is then no longer found, but its memory is not reused until the pin has
+ * ended. A pin belongs to a session. A client that closes its session has already made copies of the views it still
+ * uses. A session that ends although its process lives on (it was out of touch for too long) leaves its pins to its
+ * writer's record until the process has exited: a reader must not find other bytes in the memory. The client's next
+ * session may end them one by one. The reader numbers its pins, so that it can end one without knowing whether it was
+ * ever made.
  */
 #include <stdlib.h>
 
@@ -47,8 +48,7 @@ static tqi_unit_pinned *pin_find(tqi_unit_writer *writer, uint64_t number)
 }
 
 /* The writer record that pins; NULL if the request makes no sense. */
-static tqi_unit_writer *pin_writer(tqi_unit *unit, tqi_net_request *request, const Tq__UnitPin *message,
-                              tq_error *err)
+static tqi_unit_writer *pin_writer(tqi_unit *unit, tqi_net_request *request, const Tq__UnitPin *message, tq_error *err)
 {
     tqi_net_session *session = tqi_net_request_session(request);
     tqi_unit_writer *writer = session != NULL ? tqi_net_session_user(session) : NULL;
@@ -61,24 +61,18 @@ static tqi_unit_writer *pin_writer(tqi_unit *unit, tqi_net_request *request, con
                       "a block in place",
                       unit->name, tqi_net_session_name(session));
     } else if (message->n_id == 0 || message->n_id != message->n_slot) {
-        tqi_error_set(err, TQ_EINVAL, "pin of %zu ids with %zu slots", message->n_id,
-                      message->n_slot);
-    } else if (HASH_COUNT(writer->pins) >= tqi_limits.pins ||
-               writer->pinned + message->n_id > tqi_limits.pinned_blocks) {
-        tqi_limit_reached(HASH_COUNT(writer->pins) >= tqi_limits.pins ? TQI_LIMIT_pins
-                                                                      : TQI_LIMIT_pinned_blocks);
-        tqi_error_set(
-            err, TQ_EINVAL,
-            "session '%s' has %u pin%s of %zu block%s in unit '%s', with one of %zu it would "
-            "have more than %llu, or than %llu blocks (limits.pins, limits.pinned_blocks): read a "
-            "copy, or let go of what was read",
-            tqi_net_session_name(session), HASH_COUNT(writer->pins),
-            tqi_text_s(HASH_COUNT(writer->pins)), writer->pinned, tqi_text_s(writer->pinned),
-            unit->name, message->n_id, (unsigned long long)tqi_limits.pins,
-            (unsigned long long)tqi_limits.pinned_blocks);
+        tqi_error_set(err, TQ_EINVAL, "pin of %zu ids with %zu slots", message->n_id, message->n_slot);
+    } else if (HASH_COUNT(writer->pins) >= tqi_limits.pins || writer->pinned + message->n_id > tqi_limits.pinned_blocks) {
+        tqi_limit_reached(HASH_COUNT(writer->pins) >= tqi_limits.pins ? TQI_LIMIT_pins : TQI_LIMIT_pinned_blocks);
+        tqi_error_set(err, TQ_EINVAL,
+                      "session '%s' has %u pin%s of %zu block%s in unit '%s', with one of %zu it would "
+                      "have more than %llu, or than %llu blocks (limits.pins, limits.pinned_blocks): read a "
+                      "copy, or let go of what was read",
+                      tqi_net_session_name(session), HASH_COUNT(writer->pins), tqi_text_s(HASH_COUNT(writer->pins)),
+                      writer->pinned, tqi_text_s(writer->pinned), unit->name, message->n_id,
+                      (unsigned long long)tqi_limits.pins, (unsigned long long)tqi_limits.pinned_blocks);
     } else if (pin_find(writer, message->pin) != NULL) {
-        tqi_error_set(err, TQ_EINVAL, "there is a pin %llu already",
-                      (unsigned long long)message->pin);
+        tqi_error_set(err, TQ_EINVAL, "there is a pin %llu already", (unsigned long long)message->pin);
     } else {
         return writer;
     }
@@ -86,8 +80,7 @@ static tqi_unit_writer *pin_writer(tqi_unit *unit, tqi_net_request *request, con
 }
 
 /* Holds the blocks that exist; `gone` gets the indexes of the others. */
-static void pin_hold(tqi_unit *unit, const Tq__UnitPin *message, tqi_unit_pinned *pin, uint32_t *gone,
-                     size_t *n_gone)
+static void pin_hold(tqi_unit *unit, const Tq__UnitPin *message, tqi_unit_pinned *pin, uint32_t *gone, size_t *n_gone)
 {
     bool same = message->incarnation == 0 || message->incarnation == unit->incarnation;
 

@@ -1,7 +1,7 @@
 /*
- * report.c - what a unit reports to the controller, for status and metrics: bytes, requests by operation, puts that wait for
- * room, and clients that pin blocks.  Only requests are counted.  Reads on the same machine copy from the unit's memory and
- * do not appear here.
+ * report.c - what a unit reports to the controller, for status and metrics: bytes, requests by operation, puts that
+ * wait for room, and clients that pin blocks. Only requests are counted. Reads on the same machine copy from the
+ * unit's memory and do not appear here.
  */
 #include <stdlib.h>
 
@@ -9,8 +9,8 @@
 #include "base/process.h"
 #include "unit/internal.h"
 
-/* The least time between two reports.  In a system of many units the controller asks for more; while puts wait here it is at
- * most the second, because their clients ask the controller what they are waiting for. */
+/* The least time between two reports. In a system of many units the controller asks for more; while puts wait here it
+ * is at most the second, because their clients ask the controller what they are waiting for. */
 #define REPORT_LEAST_MS  200u
 #define REPORT_WAITED_MS 2000u
 
@@ -36,8 +36,7 @@ typedef struct report_columns {
     size_t n;
 } report_columns;
 
-static void report_add(report_columns *columns, const char *prefix, const char *name,
-                       uint64_t value)
+static void report_add(report_columns *columns, const char *prefix, const char *name, uint64_t value)
 {
     char *text = columns->names[columns->n];
 
@@ -100,8 +99,7 @@ static char *report_text(const char *text)
     return (char *)(uintptr_t)text;
 }
 
-static void report_wait(const tqi_unit *unit, const tqi_unit_wait *wait, bool behind,
-                        report_told *told)
+static void report_wait(const tqi_unit *unit, const tqi_unit_wait *wait, bool behind, report_told *told)
 {
     const tqi_net_session *session = tqi_net_request_session(wait->request);
     Tq__WaitInfo *info = &told->waits[told->n_waits];
@@ -120,8 +118,7 @@ static void report_wait(const tqi_unit *unit, const tqi_unit_wait *wait, bool be
     info->ready = tqi_unit_room(unit, wait->message->adds_samples);
     info->age_ms = (tqi_now() - wait->since) / 1000000u;
     info->number = wait->number;
-    tqi_unit_describe_room(unit, info->wanted, wait->message->adds_samples, behind, missing,
-                           TQI_UNIT_ROOM_TEXT);
+    tqi_unit_describe_room(unit, info->wanted, wait->message->adds_samples, behind, missing, TQI_UNIT_ROOM_TEXT);
     info->missing = missing;
     told->wait[told->n_waits++] = info;
 }

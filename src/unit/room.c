@@ -49,29 +49,27 @@ static void room_pins(const tqi_unit *unit, tqi_text *text)
     if (held == 0 || n == 0) {
         return;
     }
-    tqi_text_add(text,
-                 "; %llu of the used bytes were cleared, but zero-copy reads still show them: ",
-                 (unsigned long long)held);
+    tqi_text_add(
+        text, "; %llu of the used bytes were cleared, but zero-copy reads still show them: ", (unsigned long long)held);
     for (size_t i = 0; i < n; i++) {
         const tqi_net_session *session = holders[i]->session;
         tqi_text_add(text, "%s'%.64s' (process %llu) pins %llu", i > 0 ? ", " : "",
                      session != NULL ? tqi_net_session_name(session) : "a session that is over",
-                     (unsigned long long)holders[i]->pid,
-                     (unsigned long long)holders[i]->pinned_bytes);
+                     (unsigned long long)holders[i]->pid, (unsigned long long)holders[i]->pinned_bytes);
     }
     tqi_text_add(text, "; that room comes back when those tensors are deleted");
 }
 
-void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_samples, bool behind,
-                            char *out, size_t size)
+void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_samples, bool behind, char *out,
+                            size_t size)
 {
     tqi_text text = tqi_text_begin(out, size);
     uint64_t capacity = tqi_store_capacity(unit->store);
     uint64_t room = tqi_unit_room(unit, adds_samples);
 
-    tqi_text_add(&text, "%llu bytes wanted, %llu are free for it: %llu of %llu are used",
-                 (unsigned long long)wanted, (unsigned long long)room,
-                 (unsigned long long)tqi_store_used(unit->store), (unsigned long long)capacity);
+    tqi_text_add(&text, "%llu bytes wanted, %llu are free for it: %llu of %llu are used", (unsigned long long)wanted,
+                 (unsigned long long)room, (unsigned long long)tqi_store_used(unit->store),
+                 (unsigned long long)capacity);
     if (adds_samples) {
         tqi_text_add(&text, ", and the last %llu are kept for columns of existing samples",
                      (unsigned long long)(capacity - tqi_store_limit(unit->store, true)));
@@ -79,11 +77,9 @@ void tqi_unit_describe_room(const tqi_unit *unit, uint64_t wanted, bool adds_sam
     if (room >= wanted && behind) {
         tqi_text_add(&text, "; puts that came before it wait, too");
     } else if (room >= wanted && tqi_store_blocks(unit->store) >= tqi_store_slots(unit->store)) {
-        tqi_text_add(&text, "; all of its %u blocks are in use: put more samples at once",
-                     tqi_store_slots(unit->store));
+        tqi_text_add(&text, "; all of its %u blocks are in use: put more samples at once", tqi_store_slots(unit->store));
     } else if (room >= wanted) {
-        tqi_text_add(&text, "; the longest free piece has %llu",
-                     (unsigned long long)tqi_store_longest(unit->store));
+        tqi_text_add(&text, "; the longest free piece has %llu", (unsigned long long)tqi_store_longest(unit->store));
     }
     room_pins(unit, &text);
     tqi_text_add(&text, "; clear samples, or start the system with a larger total_storage_size");

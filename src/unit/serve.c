@@ -1,8 +1,9 @@
 /*
- * serve.c - requests of readers and writers: map, write, read, stat.  (Reserve is in wait.c.)
+ * serve.c - requests of readers and writers: map, write, read, stat. (Reserve is in wait.c.)
  *
- * Bytes of a write go straight from the socket into the arena, bytes of a read straight from the arena into the socket.
- * During the transfer the blocks are held: a block that is freed meanwhile is no longer found, but its memory is not reused.
+ * Bytes of a write go straight from the socket into the arena, bytes of a read straight from the arena into the
+ * socket. During the transfer the blocks are held: a block that is freed meanwhile is no longer found, but its memory
+ * is not reused.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -56,7 +57,7 @@ static void serve_sent(void *arg)
     tqi_unit_wake(unit);
 }
 
-/* ---------------------------------------------------------------------------------------- map */
+/* --- map ------------------------------------------------------------------ */
 
 static void serve_mapped(void *arg)
 {
@@ -71,11 +72,10 @@ static void serve_map(tqi_unit *unit, tqi_net_request *request)
     tq_error err = {0};
 
     if (tqi_store_unshared(unit->store) != NULL) {
-        tqi_error_set(&err, TQ_EUNSUPPORTED, "its system does not let unit '%s' share memory: %s",
-                      unit->name, tqi_store_unshared(unit->store));
+        tqi_error_set(&err, TQ_EUNSUPPORTED, "its system does not let unit '%s' share memory: %s", unit->name,
+                      tqi_store_unshared(unit->store));
     } else if (!tqi_net_session_local(session)) {
-        tqi_error_set(&err, TQ_EUNSUPPORTED,
-                      "unit '%s' does not share memory with this process: %s", unit->name,
+        tqi_error_set(&err, TQ_EUNSUPPORTED, "unit '%s' does not share memory with this process: %s", unit->name,
                       tqi_net_session_remote(session));
     } else {
         tqi_unit_writer_map(writer, &err);
@@ -92,18 +92,16 @@ static void serve_map(tqi_unit *unit, tqi_net_request *request)
     tqi_net_request_reply_fds(request, &reply.base, fds, 2, serve_mapped, unit->held);
 }
 
-/* ---------------------------------------------------------------------------------------- write */
+/* --- write ---------------------------------------------------------------- */
 
 /* Checks the blocks of a write, which must be the session's own: only they are not yet published. */
-static int serve_write_check(tqi_unit *unit, const tqi_net_request *request,
-                             const Tq__UnitWrite *message, tq_error *err)
+static int serve_write_check(tqi_unit *unit, const tqi_net_request *request, const Tq__UnitWrite *message, tq_error *err)
 {
     tqi_net_session *session = tqi_net_request_session(request);
 
-    if (message->n_id == 0 || message->n_id != message->n_slot ||
-        message->n_id != message->n_size) {
-        return tqi_error_set(err, TQ_EINVAL, "write of %zu ids, %zu slots, %zu sizes",
-                             message->n_id, message->n_slot, message->n_size);
+    if (message->n_id == 0 || message->n_id != message->n_slot || message->n_id != message->n_size) {
+        return tqi_error_set(err, TQ_EINVAL, "write of %zu ids, %zu slots, %zu sizes", message->n_id, message->n_slot,
+                             message->n_size);
     }
     if (message->incarnation != 0 && message->incarnation != unit->incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "unit '%s' is another run of it now", unit->name);
@@ -112,8 +110,7 @@ static int serve_write_check(tqi_unit *unit, const tqi_net_request *request,
         uint64_t size;
         unsigned long long id = message->id[i];
         if (tqi_store_find(unit->store, id, message->slot[i], &size) == NULL) {
-            return tqi_error_set(err, TQ_ESTALE, "unit '%s' has no block %llu any more", unit->name,
-                                 id);
+            return tqi_error_set(err, TQ_ESTALE, "unit '%s' has no block %llu any more", unit->name, id);
         }
         tqi_unit_writer *writer = tqi_unit_writer_of(unit, id);
         if (writer == NULL || writer->session == NULL || writer->session != session) {
@@ -136,14 +133,14 @@ static int serve_write_size(const Tq__UnitWrite *message, uint64_t payload, tq_e
         sum += message->size[i];
     }
     if (sum != payload) {
-        return tqi_error_set(err, TQ_EINVAL, "write of %llu bytes with a payload of %llu",
-                             (unsigned long long)sum, (unsigned long long)payload);
+        return tqi_error_set(err, TQ_EINVAL, "write of %llu bytes with a payload of %llu", (unsigned long long)sum,
+                             (unsigned long long)payload);
     }
     return TQ_OK;
 }
 
-static int serve_sink(tqi_net_request *request, const ProtobufCMessage *base, uint64_t size,
-                      struct iovec *iov, int max, int *count, void *ctx, tq_error *err)
+static int serve_sink(tqi_net_request *request, const ProtobufCMessage *base, uint64_t size, struct iovec *iov, int max,
+                      int *count, void *ctx, tq_error *err)
 {
     tqi_unit *unit = ctx;
     const Tq__UnitWrite *message = (const Tq__UnitWrite *)base;
@@ -152,8 +149,7 @@ static int serve_sink(tqi_net_request *request, const ProtobufCMessage *base, ui
         return tqi_error_set(err, TQ_EINVAL, "a payload where none belongs");
     }
     if (message->n_id > (size_t)max) {
-        return tqi_error_set(err, TQ_EINVAL, "write of %zu blocks, at most %d are possible",
-                             message->n_id, max);
+        return tqi_error_set(err, TQ_EINVAL, "write of %zu blocks, at most %d are possible", message->n_id, max);
     }
     int code = serve_write_check(unit, request, message, err);
     if (code == TQ_OK) {
@@ -223,21 +219,21 @@ static void serve_finish(tqi_net_request *request, const Tq__UnitFinish *message
     tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
 }
 
-/* ---------------------------------------------------------------------------------------- read */
+/* --- read ----------------------------------------------------------------- */
 
 static int serve_read_check(const Tq__UnitRead *message, tq_error *err)
 {
-    if (message->n_id == 0 || message->n_id != message->n_slot ||
-        message->n_id != message->n_offset || message->n_id != message->n_size) {
-        return tqi_error_set(err, TQ_EINVAL, "read of %zu ids, %zu slots, %zu offsets, %zu sizes",
-                             message->n_id, message->n_slot, message->n_offset, message->n_size);
+    if (message->n_id == 0 || message->n_id != message->n_slot || message->n_id != message->n_offset ||
+        message->n_id != message->n_size) {
+        return tqi_error_set(err, TQ_EINVAL, "read of %zu ids, %zu slots, %zu offsets, %zu sizes", message->n_id,
+                             message->n_slot, message->n_offset, message->n_size);
     }
     return TQ_OK;
 }
 
 /* One range: a piece of the arena, merged with the previous one if they are adjacent; or gone. */
-static int serve_read_range(tqi_unit *unit, const Tq__UnitRead *message, size_t i, serve_held *hold,
-                            struct iovec *iov, int *count, bool *gone, tq_error *err)
+static int serve_read_range(tqi_unit *unit, const Tq__UnitRead *message, size_t i, serve_held *hold, struct iovec *iov,
+                            int *count, bool *gone, tq_error *err)
 {
     uint64_t size;
     uint8_t *at = NULL;
@@ -250,10 +246,9 @@ static int serve_read_range(tqi_unit *unit, const Tq__UnitRead *message, size_t 
         return TQ_OK;
     }
     if (message->offset[i] > size || message->size[i] > size - message->offset[i]) {
-        return tqi_error_set(
-            err, TQ_EINVAL, "read of %llu bytes from byte %llu of block %llu, which has %llu",
-            (unsigned long long)message->size[i], (unsigned long long)message->offset[i],
-            (unsigned long long)message->id[i], (unsigned long long)size);
+        return tqi_error_set(err, TQ_EINVAL, "read of %llu bytes from byte %llu of block %llu, which has %llu",
+                             (unsigned long long)message->size[i], (unsigned long long)message->offset[i],
+                             (unsigned long long)message->id[i], (unsigned long long)size);
     }
     if (hold->n == 0 || hold->ids[hold->n - 1] != message->id[i]) {
         serve_hold_add(hold, message->id[i]);
@@ -326,7 +321,7 @@ static void serve_stat(tqi_unit *unit, tqi_net_request *request)
     tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
 }
 
-/* ---------------------------------------------------------------------------------------- dispatch */
+/* --- dispatch ------------------------------------------------------------- */
 
 static bool serve_serves(uint16_t kind, void *ctx)
 {

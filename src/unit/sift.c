@@ -1,8 +1,8 @@
 /*
- * sift.c - frees blocks that no table knows and whose writers are gone (see internal.h).  A round walks the slots in steps,
- * asks the controller about the blocks whose writer has ended, and frees those it does not know.  Those it knows are
- * published, granted or dead: a notice comes when they end.  A block is asked about once, so a round costs the controller as
- * many ids as were left behind since the previous one.
+ * sift.c - frees blocks that no table knows and whose writers are gone (see internal.h). A round walks the slots in
+ * steps, asks the controller about the blocks whose writer has ended, and frees those it does not know. Those it knows
+ * are published, granted or dead: a notice comes when they end. A block is asked about once, so a round costs the
+ * controller as many ids as were left behind since the previous one.
  */
 #include "base/clock.h"
 #include "base/text.h"
@@ -46,15 +46,14 @@ static void sift_answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
         tqi_unit_writer_sifted(unit, sift->ids[i]);
     }
     for (size_t i = 0; i < reply->n_id; i++) {
-        if (tqi_store_has(unit->store, reply->id[i]) &&
-            tqi_unit_dead(unit, reply->id[i], false) == TQ_OK) {
+        if (tqi_store_has(unit->store, reply->id[i]) && tqi_unit_dead(unit, reply->id[i], false) == TQ_OK) {
             freed++;
         }
     }
     if (freed > 0) {
         sift->freed += freed;
-        tqi_log(TQI_WARN, "unit", "%s: %zu block%s of writers that are gone %s known to no table",
-                unit->name, freed, tqi_text_s(freed), freed == 1 ? "was" : "were");
+        tqi_log(TQI_WARN, "unit", "%s: %zu block%s of writers that are gone %s known to no table", unit->name, freed,
+                tqi_text_s(freed), freed == 1 ? "was" : "were");
         tqi_unit_changed(unit);
         tqi_unit_wake(unit);
     }
@@ -136,8 +135,7 @@ void tqi_unit_sift_go(tqi_unit *unit)
 {
     tqi_unit_sift *sift = &unit->sift;
 
-    if ((sift->wanted || sift->going) && sift->asking == NULL &&
-        !uv_is_active((uv_handle_t *)&sift->timer)) {
+    if ((sift->wanted || sift->going) && sift->asking == NULL && !uv_is_active((uv_handle_t *)&sift->timer)) {
         sift_arm(unit, SIFT_PAUSE_MS);
     }
 }

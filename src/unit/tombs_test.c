@@ -1,5 +1,6 @@
 /*
- * tombs_test.c - ids that ended before their reserve arrived: against a naive model, at the limits, and across the wrap.
+ * tombs_test.c - ids that ended before their reserve arrived: against a naive model, at the limits, and across the
+ * wrap.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -9,14 +9,14 @@
 #include "base/clock.h"
 #include "unit/internal.h"
 
-/* As much memory stays warm as was in use recently: in this interval or the previous one.  The rest goes back to the system,
- * in steps that hold up nobody for long. */
+/* As much memory stays warm as was in use recently: in this interval or the previous one. The rest goes back to the
+ * system, in steps that hold up nobody for long. */
 #define UNIT_GIVE_STEP (UINT64_C(8) << 20)
 #define UNIT_GIVE_MS   5u
 /* Bytes warmed in one piece of work. */
 #define UNIT_WARM_STEP (UINT64_C(16) << 20)
 
-/* ---------------------------------------------------------------------------------------- stores */
+/* --- stores --------------------------------------------------------------- */
 
 /* NULL with err set if there is no memory for it. */
 static tqi_unit_store *unit_store_make(tqi_unit *unit, tq_error *err)
@@ -34,8 +34,7 @@ static tqi_unit_store *unit_store_make(tqi_unit *unit, tq_error *err)
     held->unit = unit;
     held->refs = 1;
     if (tqi_store_unshared(held->store) != NULL) {
-        tqi_log(TQI_WARN, "unit",
-                "%s: memory cannot be shared here, all data goes over the stream: %s", unit->name,
+        tqi_log(TQI_WARN, "unit", "%s: memory cannot be shared here, all data goes over the stream: %s", unit->name,
                 tqi_store_unshared(held->store));
     }
     return held;
@@ -51,8 +50,8 @@ void tqi_unit_store_unref(tqi_unit_store *held)
 
 /*
  * A new store, with its own memfds, rather than an emptied one: a writer of the old epoch in the middle of a copy then
- * writes into memory that nobody reads any more, and a reader with old locators finds an empty slot table, whatever ids the
- * new epoch hands out.
+ * writes into memory that nobody reads any more, and a reader with old locators finds an empty slot table, whatever
+ * ids the new epoch hands out.
  */
 int tqi_unit_renew(tqi_unit *unit, tq_error *err)
 {
@@ -75,7 +74,7 @@ int tqi_unit_renew(tqi_unit *unit, tq_error *err)
     return TQ_OK;
 }
 
-/* ---------------------------------------------------------------------------------------- warm memory */
+/* --- warm memory ---------------------------------------------------------- */
 
 static void unit_warm_start(tqi_unit *unit);
 
@@ -157,11 +156,10 @@ void tqi_unit_changed(tqi_unit *unit)
     unit_warm_start(unit);
 }
 
-/* ---------------------------------------------------------------------------------------- open */
+/* --- open ----------------------------------------------------------------- */
 
 /* Appends an endpoint as others reach it. */
-static int unit_advertise(tqi_buf *list, const char *bound, const tqi_unit_options *options,
-                          tq_error *err)
+static int unit_advertise(tqi_buf *list, const char *bound, const tqi_unit_options *options, tq_error *err)
 {
     tqi_net_addresses found;
     char text[512];
@@ -170,8 +168,7 @@ static int unit_advertise(tqi_buf *list, const char *bound, const tqi_unit_optio
         tqi_net_address_default(&found);
     }
     int code = tqi_net_endpoint_advertise(bound, options->advertise_host,
-                                      options->reach != NULL ? options->reach : &found, text,
-                                      sizeof(text), err);
+                                          options->reach != NULL ? options->reach : &found, text, sizeof(text), err);
     if (code == TQ_OK && tqi_buf_printf(list, "%s%s", list->size > 0 ? "," : "", text) != TQ_OK) {
         code = tqi_error_nomem(err, "an endpoint");
     }
@@ -180,8 +177,7 @@ static int unit_advertise(tqi_buf *list, const char *bound, const tqi_unit_optio
 
 static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error *err)
 {
-    tqi_net_server_options server = {
-        .epoch = unit->incarnation, .token = options->token, .grace_ms = options->grace_ms};
+    tqi_net_server_options server = {.epoch = unit->incarnation, .token = options->token, .grace_ms = options->grace_ms};
     char machine[TQI_STORE_MACHINE], marks[64];
     const char *node = options->node != NULL ? options->node : "";
     uint64_t device = 0, inode = 0;
@@ -208,15 +204,13 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
     }
     /* These tell a client whether a path or an address leads to this unit. */
     tqi_net_server_socket(unit->server, &device, &inode);
-    snprintf(marks, sizeof(marks), "%llx %llx %llx",
-             (unsigned long long)tqi_net_server_id(unit->server), (unsigned long long)device,
-             (unsigned long long)inode);
+    snprintf(marks, sizeof(marks), "%llx %llx %llx", (unsigned long long)tqi_net_server_id(unit->server),
+             (unsigned long long)device, (unsigned long long)inode);
     tqi_store_machine(machine);
     unit->endpoint = strdup((const char *)list.data);
     if (unit->endpoint == NULL || tqi_buf_append(&list, "", 1) != TQ_OK ||
         tqi_buf_append(&list, machine, strlen(machine) + 1) != TQ_OK ||
-        tqi_buf_append(&list, marks, strlen(marks) + 1) != TQ_OK ||
-        tqi_buf_append(&list, node, strlen(node)) != TQ_OK) {
+        tqi_buf_append(&list, marks, strlen(marks) + 1) != TQ_OK || tqi_buf_append(&list, node, strlen(node)) != TQ_OK) {
         code = tqi_error_nomem(err, "an endpoint");
         goto out;
     }
@@ -318,7 +312,7 @@ const char *tqi_unit_endpoint(const tqi_unit *unit)
     return unit->endpoint;
 }
 
-/* ---------------------------------------------------------------------------------------- close */
+/* --- close ---------------------------------------------------------------- */
 
 void tqi_unit_close_step(tqi_unit *unit)
 {

@@ -10,8 +10,7 @@
 #include "unit/internal.h"
 
 /* Answers with the places. */
-static void wait_answer(tqi_unit *unit, tqi_net_request *request, const tqi_store_place *places,
-                        size_t n)
+static void wait_answer(tqi_unit *unit, tqi_net_request *request, const tqi_store_place *places, size_t n)
 {
     Tq__UnitReserveReply reply = TQ__UNIT_RESERVE_REPLY__INIT;
     tq_error err = {0};
@@ -33,8 +32,7 @@ static void wait_answer(tqi_unit *unit, tqi_net_request *request, const tqi_stor
     reply.slot = slots;
     reply.n_slot = n;
     /* Otherwise, room that the writer does not learn of would stay reserved. */
-    if (tqi_net_request_prepare(request, tq__unit_reserve_reply__get_packed_size(&reply), &err) !=
-        TQ_OK) {
+    if (tqi_net_request_prepare(request, tq__unit_reserve_reply__get_packed_size(&reply), &err) != TQ_OK) {
         goto fail;
     }
     for (size_t i = 0; i < n; i++) {
@@ -59,28 +57,25 @@ static int wait_check_ids(const tqi_unit *unit, const Tq__UnitReserve *message, 
 {
     for (size_t i = 0; i < message->n_id; i++) {
         if (tqi_unit_tombs_has(&unit->tombs, message->id[i])) {
-            return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu has ended already",
-                                 unit->name, (unsigned long long)message->id[i]);
+            return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu has ended already", unit->name,
+                                 (unsigned long long)message->id[i]);
         }
     }
     return TQ_OK;
 }
 
 /* Whether the controller granted the ids to the session: their grants come in the order of the ids. */
-static int wait_check_grants(const tqi_unit *unit, tqi_unit_writer *writer,
-                             const Tq__UnitReserve *message, tq_error *err)
+static int wait_check_grants(const tqi_unit *unit, tqi_unit_writer *writer, const Tq__UnitReserve *message,
+                             tq_error *err)
 {
     size_t at = 0, proven = 0;
 
     for (size_t i = 0; i < message->n_id; i++) {
-        while (at < message->n_grant &&
-               message->id[i] - message->grant[at]->first >= message->grant[at]->count) {
+        while (at < message->n_grant && message->id[i] - message->grant[at]->first >= message->grant[at]->count) {
             at++;
         }
-        if (at == message->n_grant ||
-            (proven <= at && !tqi_unit_writer_granted(writer, message->grant[at]))) {
-            return tqi_error_set(err, TQ_ESTALE,
-                                 "unit '%s': block %llu was not granted to this session", unit->name,
+        if (at == message->n_grant || (proven <= at && !tqi_unit_writer_granted(writer, message->grant[at]))) {
+            return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu was not granted to this session", unit->name,
                                  (unsigned long long)message->id[i]);
         }
         proven = at + 1;
@@ -93,8 +88,8 @@ static int wait_check_fresh(const tqi_unit *unit, const Tq__UnitReserve *message
 {
     for (size_t i = 0; i < message->n_id; i++) {
         if (tqi_store_has(unit->store, message->id[i])) {
-            return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu is there already",
-                                 unit->name, (unsigned long long)message->id[i]);
+            return tqi_error_set(err, TQ_ESTALE, "unit '%s': block %llu is there already", unit->name,
+                                 (unsigned long long)message->id[i]);
         }
     }
     return TQ_OK;
@@ -110,28 +105,24 @@ uint64_t tqi_unit_wanted(const Tq__UnitReserve *message)
     return sum;
 }
 
-static int wait_check(const tqi_unit *unit, tqi_unit_writer *writer, const Tq__UnitReserve *message,
-                      tq_error *err)
+static int wait_check(const tqi_unit *unit, tqi_unit_writer *writer, const Tq__UnitReserve *message, tq_error *err)
 {
     if (writer == NULL) {
         return tqi_error_nomem(err, "a writer");
     }
     if (message->n_id == 0 || message->n_id != message->n_size) {
-        return tqi_error_set(err, TQ_EINVAL, "reserve of %zu ids with %zu sizes", message->n_id,
-                             message->n_size);
+        return tqi_error_set(err, TQ_EINVAL, "reserve of %zu ids with %zu sizes", message->n_id, message->n_size);
     }
     if (message->incarnation != 0 && message->incarnation != unit->incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "unit '%s' is another run of it now", unit->name);
     }
     if (!tqi_store_fits(unit->store, message->size, message->n_size, message->adds_samples)) {
-        return tqi_error_set(
-            err, TQ_EFULL,
-            "%zu block%s of %llu bytes together can never fit in unit '%s' of %llu bytes%s: put "
-            "fewer samples at once, or start the system with a larger total_storage_size",
-            message->n_id, tqi_text_s(message->n_id), (unsigned long long)tqi_unit_wanted(message),
-            unit->name, (unsigned long long)tqi_store_capacity(unit->store),
-            message->adds_samples ? ", whose last tenth is kept for columns of existing samples"
-                                  : "");
+        return tqi_error_set(err, TQ_EFULL,
+                             "%zu block%s of %llu bytes together can never fit in unit '%s' of %llu bytes%s: put "
+                             "fewer samples at once, or start the system with a larger total_storage_size",
+                             message->n_id, tqi_text_s(message->n_id), (unsigned long long)tqi_unit_wanted(message),
+                             unit->name, (unsigned long long)tqi_store_capacity(unit->store),
+                             message->adds_samples ? ", whose last tenth is kept for columns of existing samples" : "");
     }
     int code = wait_check_grants(unit, writer, message, err);
     code = code != TQ_OK ? code : wait_check_fresh(unit, message, err);
@@ -146,8 +137,8 @@ static bool wait_behind(const tqi_unit *unit, bool adds_samples)
 }
 
 /* If the unit is full, says why in words; else names it in the store's message. */
-static void wait_fail(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message,
-                      const tq_error *why, const char *what)
+static void wait_fail(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message, const tq_error *why,
+                      const char *what)
 {
     char room[TQI_UNIT_ROOM_TEXT];
     tq_error err;
@@ -203,8 +194,7 @@ static void wait_cancel(tqi_net_request *request, void *arg)
     tqi_unit_wake(unit);
 }
 
-static void wait_park(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message,
-                      tqi_store_place *places)
+static void wait_park(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message, tqi_store_place *places)
 {
     tqi_unit_wait *wait = calloc(1, sizeof(*wait));
     tq_error err;
@@ -306,8 +296,7 @@ void tqi_unit_wake(tqi_unit *unit)
     while (unit->waits.row[0] != NULL && wait_try(unit, unit->waits.row[0])) {
         any = true;
     }
-    while (unit->waits.row[0] == NULL && unit->waits.row[1] != NULL &&
-           wait_try(unit, unit->waits.row[1])) {
+    while (unit->waits.row[0] == NULL && unit->waits.row[1] != NULL && wait_try(unit, unit->waits.row[1])) {
         any = true;
     }
     if (any) {

@@ -1,14 +1,14 @@
 /*
- * writers.c - writers that may still be writing into a block whose end was announced.  For a block that was never published,
- * a dead notice says whether its writer is known to have finished.  If not (the controller lost the writer's session), the
- * memory may be reused only once nobody can write to it any more:
+ * writers.c - writers that may still be writing into a block whose end was announced. For a block that was never
+ * published, a dead notice says whether its writer is known to have finished. If not (the controller lost the writer's
+ * session), the memory may be reused only once nobody can write to it any more:
  *   - a writer without a mapping writes through this unit, which refuses it once the block is freed;
- *   - a writer with a mapping cannot write once its process has exited (seen through a pidfd; an end-of-file proves nothing,
- *     because a forked child may keep the socket open).
+ *   - a writer with a mapping cannot write once its process has exited (seen through a pidfd; an end-of-file proves
+ *     nothing, because a forked child may keep the socket open).
  *   - a live writer says when it has finished: for all of its blocks in its Bye, and for those of a session that the
- *     controller has ended when it learns of that (UNIT_FINISH).  Its session here may have been lost as well: the next one
- *     has the same id, and speaks for the process of the former one.
- * Blocks of all other writers wait in the writer's list.  A session's pins are kept as long, because a process that may
+ *     controller has ended when it learns of that (UNIT_FINISH).  Its session here may have been lost as well: the
+ *     next one has the same id, and speaks for the process of the former one.
+ * Blocks of all other writers wait in the writer's list. A session's pins are kept as long, because a process that may
  * write may also read.
  */
 #include <stddef.h>
@@ -62,7 +62,7 @@ bool tqi_unit_writer_granted(tqi_unit_writer *writer, const Tq__Grant *grant)
     }
     if (writer->session == NULL || grant->count == 0 ||
         !tqi_net_grant_holds(unit->key, unit->name, unit->incarnation, tqi_net_session_id(writer->session),
-                         grant->first, grant->count, grant->proof.data, grant->proof.len)) {
+                             grant->first, grant->count, grant->proof.data, grant->proof.len)) {
         return false;
     }
     tqi_unit_granted *next = &writer->granted[writer->n_granted++ % TQI_UNIT_GRANTED_MAX];
@@ -158,8 +158,8 @@ tqi_unit_writer *tqi_unit_writer_former(const tqi_unit_writer *writer, const tqi
     tqi_unit_writer *former = after != NULL ? after->next : writer->unit->left;
 
     for (; former != NULL; former = former->next) {
-        if (memcmp(former->client, writer->client, sizeof(writer->client)) == 0 &&
-            writer->session != NULL && former->process == tqi_net_session_process(writer->session)) {
+        if (memcmp(former->client, writer->client, sizeof(writer->client)) == 0 && writer->session != NULL &&
+            former->process == tqi_net_session_process(writer->session)) {
             break;
         }
     }
@@ -168,8 +168,8 @@ tqi_unit_writer *tqi_unit_writer_former(const tqi_unit_writer *writer, const tqi
 
 int tqi_unit_writer_defer(tqi_unit_writer *writer, uint64_t id)
 {
-    int code = tqi_grow(&writer->deferred, &writer->deferred_capacity, writer->n_deferred + 1,
-                        sizeof(*writer->deferred));
+    int code =
+        tqi_grow(&writer->deferred, &writer->deferred_capacity, writer->n_deferred + 1, sizeof(*writer->deferred));
 
     if (code == TQ_OK) {
         writer->deferred[writer->n_deferred++] = id;
@@ -193,8 +193,8 @@ static void writer_finished(tqi_unit_writer *writer)
     }
     free(ids);
     if (n > 0) {
-        tqi_log(TQI_INFO, "unit", "%s: %zu block%s of a writer that is gone %s free", unit->name, n,
-                tqi_text_s(n), n == 1 ? "is" : "are");
+        tqi_log(TQI_INFO, "unit", "%s: %zu block%s of a writer that is gone %s free", unit->name, n, tqi_text_s(n),
+                n == 1 ? "is" : "are");
     }
     if (n > 0 || unpinned) {
         tqi_unit_changed(unit);
@@ -208,8 +208,8 @@ static void writer_exited(tqi_net_exit *exit, const char *failed)
 
     if (failed != NULL) {
         /* The watch failed, which does not mean that the process has exited. */
-        tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay: %s",
-                writer->unit->name, failed);
+        tqi_log(TQI_ERROR, "unit", "%s: a writer's end cannot be watched; its blocks stay: %s", writer->unit->name,
+                failed);
         return;
     }
     writer_finished(writer);
@@ -319,8 +319,7 @@ int tqi_unit_writer_map(tqi_unit_writer *writer, tq_error *err)
     }
     tqi_net_process *process = tqi_net_session_process(writer->session);
     if (process == NULL) {
-        return tqi_error_set(err, TQ_EUNSUPPORTED,
-                             "unit '%s' cannot watch the process of session '%s'",
+        return tqi_error_set(err, TQ_EUNSUPPORTED, "unit '%s' cannot watch the process of session '%s'",
                              writer->unit->name, tqi_net_session_name(writer->session));
     }
     /* The writer may outlive its session. */

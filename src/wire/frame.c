@@ -66,11 +66,10 @@ void tqi_frame_encode(const tqi_frame *frame, uint8_t out[TQI_FRAME_HEADER])
 int tqi_frame_version_error(tq_error *err, const char *them, uint16_t theirs, const char *us)
 {
     bool we = theirs > TQI_PROTOCOL_VERSION;
-    return tqi_error_set(
-        err, TQ_EVERSION,
-        "protocol versions differ: %s speaks version %u, %s version %u; %s is older "
-        "and has to be updated",
-        them, (unsigned)theirs, us, (unsigned)TQI_PROTOCOL_VERSION, we ? us : them);
+    return tqi_error_set(err, TQ_EVERSION,
+                         "protocol versions differ: %s speaks version %u, %s version %u; %s is older "
+                         "and has to be updated",
+                         them, (unsigned)theirs, us, (unsigned)TQI_PROTOCOL_VERSION, we ? us : them);
 }
 
 int tqi_frame_decode(const uint8_t in[TQI_FRAME_HEADER], tqi_frame *frame, tq_error *err)
@@ -84,16 +83,14 @@ int tqi_frame_decode(const uint8_t in[TQI_FRAME_HEADER], tqi_frame *frame, tq_er
     frame->flags = get32(in + 28);
     frame->payload = get64(in + 32);
     if (magic != TQI_FRAME_MAGIC) {
-        return tqi_error_set(err, TQ_EPROTO,
-                             "malformed frame: it begins with 0x%08x, not with 0x%08x",
-                             (unsigned)magic, (unsigned)TQI_FRAME_MAGIC);
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: it begins with 0x%08x, not with 0x%08x", (unsigned)magic,
+                             (unsigned)TQI_FRAME_MAGIC);
     }
     if (frame->version != TQI_PROTOCOL_VERSION) {
         return tqi_frame_version_error(err, "the peer", frame->version, "this side");
     }
     if (frame->body > TQI_FRAME_BODY_MAX) {
-        return tqi_error_set(err, TQ_EPROTO,
-                             "malformed frame: a body of %u bytes, at most %u are allowed",
+        return tqi_error_set(err, TQ_EPROTO, "malformed frame: a body of %u bytes, at most %u are allowed",
                              (unsigned)frame->body, (unsigned)TQI_FRAME_BODY_MAX);
     }
     return TQ_OK;

@@ -1,15 +1,16 @@
 /*
- * frame.h - the fixed header in front of every message.  No I/O.
+ * frame.h - the fixed header in front of every message. No I/O.
  *
- * A frame is a header, a protobuf body and a raw payload.  All numbers are little-endian.
+ * A frame is a header, a protobuf body and a raw payload. All numbers are little-endian.
  *
  *   magic u32 | version u16 | kind u16 | request u64 | ack u64 | body u32 | flags u32 | payload u64      = 40 bytes
  *
- * Peers of different versions read only each other's `magic` and `version`: these keep their place, and the header its size,
- * in every version.  docs/design.md, "Versions", says what raises the version.
+ * Peers of different versions read only each other's `magic` and `version`: these keep their place, and the header its
+ * size, in every version. docs/design.md, "Versions", says what raises the version.
  *
- * `request` numbers the requests of a session, from 1; a reply carries the number of its request.  `ack` (in frames of a
- * client) says that every reply below it was received: the server drops those it kept.  An Ack's body may acknowledge more.
+ * `request` numbers the requests of a session, from 1; a reply carries the number of its request. `ack` (in frames of
+ * a client) says that every reply below it was received: the server drops those it kept. An Ack's body may acknowledge
+ * more.
  */
 #ifndef TQI_WIRE_FRAME_H
 #define TQI_WIRE_FRAME_H
@@ -39,7 +40,7 @@ typedef struct tqi_frame {
 } tqi_frame;
 
 void tqi_frame_encode(const tqi_frame *frame, uint8_t out[TQI_FRAME_HEADER]);
-/* Fills *err if the two sides have different versions: names both, and which is older.  Returns TQ_EVERSION. */
+/* Fills *err if the two sides have different versions: names both, and which is older. Returns TQ_EVERSION. */
 int tqi_frame_version_error(tq_error *err, const char *them, uint16_t theirs, const char *us);
 /* TQ_OK; TQ_EPROTO for another magic or a body above the limit; TQ_EVERSION for another version (frame is filled). */
 int tqi_frame_decode(const uint8_t in[TQI_FRAME_HEADER], tqi_frame *frame, tq_error *err);

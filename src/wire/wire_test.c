@@ -19,13 +19,15 @@
 static void test_frame_layout(void **state)
 {
     (void)state;
-    const tqi_frame frame = {.version = TQI_PROTOCOL_VERSION,
-                             .kind = 0x1234,
-                             .request = 0x1122334455667788u,
-                             .ack = 2,
-                             .body = 0x00ABCDEF,
-                             .flags = TQI_FRAME_REPLY,
-                             .payload = 0x0102030405060708u};
+    const tqi_frame frame = {
+        .version = TQI_PROTOCOL_VERSION,
+        .kind = 0x1234,
+        .request = 0x1122334455667788u,
+        .ack = 2,
+        .body = 0x00ABCDEF,
+        .flags = TQI_FRAME_REPLY,
+        .payload = 0x0102030405060708u,
+    };
     static const uint8_t bytes[TQI_FRAME_HEADER] = {'T',  'Q',  'Q',  '1',  TQI_PROTOCOL_VERSION,
                                                     0,    0x34, 0x12, 0x88, 0x77,
                                                     0x66, 0x55, 0x44, 0x33, 0x22,
@@ -192,8 +194,7 @@ static void test_decode_budget(void **state)
     uint64_t times = tqi_limit_times(TQI_LIMIT_request_bytes);
     size_t memory = 0;
     body = parts(5, "1234567", 10000, &size);
-    ProtobufCMessage *request =
-        tqi_request_decode(&tq__batch__descriptor, body, size, &memory, &err);
+    ProtobufCMessage *request = tqi_request_decode(&tq__batch__descriptor, body, size, &memory, &err);
     assert_non_null(request);
     /* Each key takes the least piece of malloc, and a pointer. */
     assert_in_range(memory, 10000 * 40, 10000 * 41);
@@ -233,9 +234,8 @@ static void test_decode_budget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_frame_layout),  cmocka_unit_test(test_frame_refused),
-        cmocka_unit_test(test_methods),       cmocka_unit_test(test_decode),
-        cmocka_unit_test(test_decode_budget),
+        cmocka_unit_test(test_frame_layout), cmocka_unit_test(test_frame_refused), cmocka_unit_test(test_methods),
+        cmocka_unit_test(test_decode),       cmocka_unit_test(test_decode_budget),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }

@@ -31,7 +31,13 @@ OWN = {"ExplicitEnum", "ProductionStatus", "Role", "get_logger"}
 def origin(name: str) -> object:
     """The transferq object with this name."""
     streaming = importlib.import_module("transferq.streaming")
-    for module in (transferq, transferq.ray_actor, transferq.samplers, transferq.storage, streaming):
+    for module in (
+        transferq,
+        transferq.ray_actor,
+        transferq.samplers,
+        transferq.storage,
+        streaming,
+    ):
         if hasattr(module, name):
             return getattr(module, name)
     raise AssertionError(f"transferq has no {name}")

@@ -31,12 +31,12 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import transferq
-from transferq.storage import ray_holder, ray_store
 from support.addresses import free_ports
 from support.daemons import Daemon, System
 from support.mooncake_servers import MooncakeMaster
 from support.redis_servers import RedisCluster, RedisServer, values_of
 from support.relay import Relay
+from transferq.storage import ray_holder, ray_store
 
 from .patterns import row
 

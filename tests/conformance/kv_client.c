@@ -3,7 +3,7 @@
  *
  *     kv_client TYPE LIBRARY CONFIG
  *
- * LIBRARY is a plug-in, or "-" for a built-in client.  The store must be empty; it is left empty.
+ * LIBRARY is a plug-in, or "-" for a built-in client. The store must be empty; it is left empty.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,7 +29,7 @@ static const tq_kv_client *client;
 static const char *config;
 static void *store;
 
-/* ---------------------------------------------------------------------------------- the client */
+/* --- the client ----------------------------------------------------------- */
 
 static const tq_kv_client *load(const char *type, const char *library)
 {
@@ -85,7 +85,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---------------------------------------------------------------------------------- values */
+/* --- values --------------------------------------------------------------- */
 
 /* A value of which every byte tells its key and its place. */
 static uint8_t *bytes_of(unsigned key, uint64_t size)
@@ -107,9 +107,8 @@ static void key_of(char out[TQ_KV_KEY_MAX + 1], unsigned key)
 static void put_one(void *state, const char *key, const uint8_t *bytes, uint64_t size)
 {
     /* In three slices, one of which may be empty. */
-    tq_slice slices[3] = {{bytes, size / 3},
-                          {bytes + size / 3, size / 2 - size / 3},
-                          {bytes + size / 2, size - size / 2}};
+    tq_slice slices[3] = {
+        {bytes, size / 3}, {bytes + size / 3, size / 2 - size / 3}, {bytes + size / 2, size - size / 2}};
     tq_kv_value value = {.key = key, .slices = slices, .n_slices = 3, .size = size};
     tq_error err = {0};
 
@@ -118,11 +117,9 @@ static void put_one(void *state, const char *key, const uint8_t *bytes, uint64_t
     }
 }
 
-static bool get_range(void *state, const char *key, uint64_t whole, uint64_t offset, uint64_t size,
-                      uint8_t *dest)
+static bool get_range(void *state, const char *key, uint64_t whole, uint64_t offset, uint64_t size, uint8_t *dest)
 {
-    tq_kv_read read = {
-        .key = key, .value_size = whole, .offset = offset, .size = size, .dest = dest};
+    tq_kv_read read = {.key = key, .value_size = whole, .offset = offset, .size = size, .dest = dest};
     tq_error err = {0};
 
     if (client->get(state, &read, 1, UINT64_MAX, &err) != TQ_OK) {
@@ -142,7 +139,7 @@ static bool remove_one(void *state, const char *key)
     return !gone.missing;
 }
 
-/* ---------------------------------------------------------------------------------- the contract */
+/* --- the contract --------------------------------------------------------- */
 
 static void says_what_it_is(void **state)
 {
@@ -241,8 +238,7 @@ static void moves_many(void *state, unsigned first)
         bytes[i] = bytes_of(first + i, size);
         got[i] = calloc(1, size);
         slices[i] = (tq_slice){bytes[i], size};
-        values[i] =
-            (tq_kv_value){.key = keys[i], .slices = &slices[i], .n_slices = 1, .size = size};
+        values[i] = (tq_kv_value){.key = keys[i], .slices = &slices[i], .n_slices = 1, .size = size};
         reads[i] = (tq_kv_read){.key = keys[i], .value_size = size, .size = size, .dest = got[i]};
         gone[i] = (tq_kv_key){.key = keys[i]};
     }
@@ -323,7 +319,8 @@ static void is_called_from_several_threads(void **state)
     }
 }
 
-/* With a deadline that has passed, a call does its work or reports that it is late; either way the client stays usable. */
+/* With a deadline that has passed, a call does its work or reports that it is late; either way the client stays
+ * usable. */
 static void is_told_the_deadline(void **state)
 {
     uint8_t byte = 1, got = 0;

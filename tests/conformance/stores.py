@@ -103,7 +103,9 @@ class FileManager(transferq.StorageManager):
             )
         ]
 
-    async def put_data(self, data: Any, metadata: transferq.BatchMeta, data_parser: Any = None) -> None:
+    async def put_data(
+        self, data: Any, metadata: transferq.BatchMeta, data_parser: Any = None
+    ) -> None:
         schema = schema_of_fields(data)
         for name in schema:
             rows = row_list(name, data.get(name), metadata.size)
@@ -128,7 +130,9 @@ class FileManager(transferq.StorageManager):
                 if row is MISSING
             ]
             if lost:
-                raise transferq.errors.LostError(f"field {name!r}: the files of samples {lost} are gone")
+                raise transferq.errors.LostError(
+                    f"field {name!r}: the files of samples {lost} are gone"
+                )
             columns[name] = pack_rows(rows)
         return tensordict_of(columns, [metadata.size])
 

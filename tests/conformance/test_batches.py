@@ -108,7 +108,12 @@ def test_overlapping_puts(backend: Backend, pid: str) -> None:
     assert numbers_of(read["b"]) == [104, 105, 106, 107]
     assert numbers_of(read["c"]) == [0, 1, 2, 3]
     assert sorted(transferq.kv_batch_get(keys, pid).keys()) == ["b"]
-    assert numbers_of(transferq.kv_batch_get(keys[:4], pid, select_fields=["b"])["b"]) == [0, 1, 2, 3]
+    assert numbers_of(transferq.kv_batch_get(keys[:4], pid, select_fields=["b"])["b"]) == [
+        0,
+        1,
+        2,
+        3,
+    ]
     assert numbers_of(transferq.kv_batch_get(keys, pid)["b"]) == [*range(4), *range(104, 112)]
 
 

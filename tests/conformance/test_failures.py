@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq import errors
 from support.waiting import wait_event
+from transferq import errors
 
 from .backends import Backend
 from .patterns import number_of, numbers_of, rows, unbound

@@ -142,7 +142,9 @@ def test_tensordicts(backend: Backend, pid: str) -> None:
 def test_pictures(backend: Backend, pid: str) -> None:
     """Objects of a library that is unrelated to the queue."""
     picture = image.fromarray(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
-    transferq.kv_batch_put(["a", "b"], pid, TensorDict({"x": NonTensorStack(picture, picture)}, [2]))
+    transferq.kv_batch_put(
+        ["a", "b"], pid, TensorDict({"x": NonTensorStack(picture, picture)}, [2])
+    )
     got = transferq.kv_batch_get(["a", "b"], pid).get("x").tolist()
     assert [type(one) for one in got] == [type(picture)] * 2
     assert got[1].tobytes() == picture.tobytes()

@@ -24,7 +24,11 @@ from .patterns import number_of, numbers_of, rows, unbound
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["conformance.warm"])
 
-GONE = (transferq.errors.ClearedError, transferq.errors.LostError, transferq.errors.UnknownPartitionError)
+GONE = (
+    transferq.errors.ClearedError,
+    transferq.errors.LostError,
+    transferq.errors.UnknownPartitionError,
+)
 """Errors that a reader may get for samples that were cleared meanwhile."""
 
 
@@ -105,7 +109,9 @@ def _run(pipe: Connection, function: str, reach: Reach, args: tuple[Any, ...]) -
 # --- what workers do ------------------------------------------------------------------------------
 
 
-def write(client: transferq.TransferQueueClient, line: Line, pid: str, first: int, batches: int) -> int:
+def write(
+    client: transferq.TransferQueueClient, line: Line, pid: str, first: int, batches: int
+) -> int:
     """Put batches of four rows, numbered from `first` on; returns the number of rows."""
     for batch in range(batches):
         numbers = range(first + 4 * batch, first + 4 * batch + 4)
@@ -127,7 +133,9 @@ def consume(client: transferq.TransferQueueClient, line: Line, pid: str, claims:
     return seen
 
 
-def overwrite(client: transferq.TransferQueueClient, line: Line, pid: str, first: int, times: int) -> int:
+def overwrite(
+    client: transferq.TransferQueueClient, line: Line, pid: str, first: int, times: int
+) -> int:
     """Put all samples of the partition again; returns the last number."""
     for number in range(first, first + times):
         put_version(client, pid, number)

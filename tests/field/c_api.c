@@ -22,8 +22,7 @@ static void done(int code, const char *what)
 static void claim(int64_t n)
 {
     const char *field = "x";
-    const tq_claim_args args = {
-        .partition = "p", .fields = &field, .n_fields = 1, .batch_size = n, .task = "t"};
+    const tq_claim_args args = {.partition = "p", .fields = &field, .n_fields = 1, .batch_size = n, .task = "t"};
     done(tq_claim(op, &args), "claim");
 }
 
@@ -43,12 +42,14 @@ static void chain(void)
 static void failed(void)
 {
     const char *field = "x";
-    const tq_claim_args args = {.partition = "p",
-                                .fields = &field,
-                                .n_fields = 1,
-                                .batch_size = 100,
-                                .task = "t",
-                                .poll = true};
+    const tq_claim_args args = {
+        .partition = "p",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 100,
+        .task = "t",
+        .poll = true,
+    };
     printf("%d\n", tq_claim(op, &args) || tq_op_wait(op));
     printf("%s\n", tq_error_name(tq_get(op, tq_op_meta(op), NULL, 0)));
     printf("%s\n", tq_op_error(op)->message);
@@ -57,13 +58,15 @@ static void failed(void)
 static void put(const tq_column *column, const tq_tag *tag)
 {
     const char *keys[] = {"k0", "k1", "k2", "k3"};
-    const tq_put_args args = {.partition = "v",
-                              .keys = keys,
-                              .n = column->rows,
-                              .columns = column,
-                              .n_columns = 1,
-                              .tags = tag,
-                              .n_tags = tag ? 1 : 0};
+    const tq_put_args args = {
+        .partition = "v",
+        .keys = keys,
+        .n = column->rows,
+        .columns = column,
+        .n_columns = 1,
+        .tags = tag,
+        .n_tags = tag ? 1 : 0,
+    };
     done(tq_put(op, &args), "put");
 }
 
@@ -73,13 +76,15 @@ static void raw(void)
     const uint64_t sizes[] = {4, 5};
     static const uint8_t bytes[9] = {0xa3, 'o', 'k', '!', 'h', 'e', 'l', 'l', 'o'};
     const tq_slice given = {(void *)(uintptr_t)bytes, sizeof(bytes)};
-    const tq_column column = {.name = "text",
-                              .kind = TQ_VALUE,
-                              .rows = 2,
-                              .ndim = 1,
-                              .dims = sizes,
-                              .slices = &given,
-                              .n_slices = 1};
+    const tq_column column = {
+        .name = "text",
+        .kind = TQ_VALUE,
+        .rows = 2,
+        .ndim = 1,
+        .dims = sizes,
+        .slices = &given,
+        .n_slices = 1,
+    };
     put(&column, NULL);
 }
 
@@ -106,8 +111,7 @@ static void values(void)
     for (int i = 0; i < 4; i++) {
         tq_values_int(steps, 100 * i);
     }
-    if (tq_values_column(rows, "value", &column, &err) ||
-        tq_values_tag(steps, "step", &tag, &err)) {
+    if (tq_values_column(rows, "value", &column, &err) || tq_values_tag(steps, "step", &tag, &err)) {
         fprintf(stderr, "%s\n", err.message);
         exit(1);
     }
@@ -133,8 +137,7 @@ static void latin(void)
     const uint32_t size = 1;
     const tq_tag tag = {.name = "caf\xe9", .values = &seven, .sizes = &size};
     tq_put_args args = {.partition = "v", .keys = &key, .n = 1, .tags = &tag, .n_tags = 1};
-    tq_claim_args wanted = {
-        .partition = "v", .fields = &field, .n_fields = 1, .batch_size = 2, .task = "task"};
+    tq_claim_args wanted = {.partition = "v", .fields = &field, .n_fields = 1, .batch_size = 2, .task = "task"};
 
     refused(tq_put(op, &args), "key");
     args.keys = &plain;
@@ -165,9 +168,8 @@ static void look(void)
         if (tq_value_check(at, size, &err) || tq_value_read(at, size, &value, NULL, &err)) {
             printf("%s\n", err.message);
         } else {
-            printf("%d %.*s %g %zu\n", (int)value.type,
-                   value.type == TQ_VALUE_STR ? (int)value.size : 0, (const char *)value.bytes,
-                   value.number, value.items);
+            printf("%d %.*s %g %zu\n", (int)value.type, value.type == TQ_VALUE_STR ? (int)value.size : 0,
+                   (const char *)value.bytes, value.number, value.items);
         }
     }
 }

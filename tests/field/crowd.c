@@ -1,7 +1,7 @@
 /*
  * crowd.c - many sessions of one process, each of which waits for a sample, on one loop: crowd COUNT, at the system of
- * TQ_ADDRESS and TQ_TOKEN_FILE.  Says "open" when all of them wait; when all of those calls have ended it prints how many
- * ended with each error, and leaves.
+ * TQ_ADDRESS and TQ_TOKEN_FILE. Says "open" when all of them wait; when all of those calls have ended it prints how
+ * many ended with each error, and leaves.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -39,8 +39,7 @@ static void crowd_call(one *client, uint16_t kind, const void *message,
                        void (*done)(tqi_net_call *call, tqi_net_answer *answer, void *arg))
 {
     tq_error err = {0};
-    const tqi_net_call_args args = {
-        .kind = kind, .message = message, .deadline = TQI_NEVER, .done = done, .arg = client};
+    const tqi_net_call_args args = {.kind = kind, .message = message, .deadline = TQI_NEVER, .done = done, .arg = client};
     tqi_net_call *call;
     if (tqi_net_call_start(client->channel, &args, &call, &err) != TQ_OK) {
         crowd_fail("call", &err);

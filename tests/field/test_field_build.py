@@ -73,7 +73,9 @@ def test_an_old_python_is_named(tmp_path: Path) -> None:
     native = tmp_path / "native.ini"
     native.write_text(f"[binaries]\npython = '{fake}'\n")
     told = configure(tmp_path, "-Dpython=true", "--native-file", str(native))
-    assert re.search(r"transferq needs Python 3\.10 or newer, and \S*python3\.9 is 3\.9", told), told
+    assert re.search(r"transferq needs Python 3\.10 or newer, and \S*python3\.9 is 3\.9", told), (
+        told
+    )
 
 
 def test_every_package_of_the_build_is_checked() -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from support.daemons import System
 from transferq._calls import run
 from transferq.errors import SerializationError, TransferQueueError
-from support.daemons import System
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))

@@ -18,9 +18,9 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq._calls import run
 from support.daemons import Daemon, System, executable
 from support.waiting import wait_event
+from transferq._calls import run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))

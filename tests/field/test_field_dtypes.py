@@ -16,8 +16,8 @@ pytest.importorskip("tensordict")
 
 from tensordict import NonTensorStack, TensorDict  # noqa: E402
 
-from transferq import errors  # noqa: E402
 from support.daemons import System  # noqa: E402
+from transferq import errors  # noqa: E402
 
 PAIRS = {
     "float beside a number": (torch.tensor(1.5), 0.0),

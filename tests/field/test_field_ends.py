@@ -515,7 +515,9 @@ def test_init_fails_at_once_for_a_host_that_does_not_exist(tmp_path: Path) -> No
     token.write_text("0123456789abcdef")
     begin = time.monotonic()
     with pytest.raises(transferq.errors.UnreachableError, match=r"no-such-host\.invalid.*look-up"):
-        transferq.TransferQueueClient("c", transferq.ControllerInfo("tcp:no-such-host.invalid:1", str(token)))
+        transferq.TransferQueueClient(
+            "c", transferq.ControllerInfo("tcp:no-such-host.invalid:1", str(token))
+        )
     assert time.monotonic() - begin < 10
 
 

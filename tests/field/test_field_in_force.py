@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 import transferq
+from support.runtime import own_runtime
 from transferq import system
 from transferq.errors import ConfigError, TimedOutError
-from support.runtime import own_runtime
 
 Starter = Callable[[dict[str, Any]], AbstractContextManager[None]]
 
@@ -115,7 +115,9 @@ def test_a_second_init_says_what_it_does_not_change_and_checks_it(
     assert transferq.init({"backend": SMALL}) is first
     assert transferq.init() is first
     assert warnings(caplog) == []
-    assert transferq.init({"controller": {"sampler": "RankAwareSampler"}, "metrics": {"enabled": True}})
+    assert transferq.init(
+        {"controller": {"sampler": "RankAwareSampler"}, "metrics": {"enabled": True}}
+    )
     (said,) = warnings(caplog)
     assert "this process has called init() before" in said
     assert "sampler: RankAwareSampler was asked for, SequentialSampler is in force" in said

@@ -74,7 +74,9 @@ def test_async_calls_do_not_hold_the_event_loop(client: Any, pid: str, case: str
 
     async def main() -> None:
         for _ in range(CALLS):
-            gaps["put"].append((await longest_gap(transferq.async_kv_batch_put(keys, pid, fields)))[0])
+            gaps["put"].append(
+                (await longest_gap(transferq.async_kv_batch_put(keys, pid, fields)))[0]
+            )
             gaps["get"].append((await longest_gap(transferq.async_kv_batch_get(keys, pid)))[0])
             await transferq.async_kv_clear(keys, pid)
             gaps["idle"].append((await longest_gap(asyncio.sleep(0.1)))[0])

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from transferq import errors
 from support.daemons import System
+from transferq import errors
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 

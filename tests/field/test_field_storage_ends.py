@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq.storage.mooncake import MooncakeClient
 from support.addresses import free_ports
 from support.cgroups import NoGroups, limited
 from support.daemons import System
 from support.mooncake_servers import MooncakeMaster
 from support.redis_servers import RedisServer
 from support.runtime import own_runtime
+from transferq.storage.mooncake import MooncakeClient
 
 
 def test_storage_is_sized_by_the_limit_of_the_control_group(system: System) -> None:

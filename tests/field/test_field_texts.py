@@ -114,7 +114,8 @@ def test_strict_metadata_names_what_is_not_there(client: Any, pid: str) -> None:
     assert meta.select_fields(["x", "typo"]).field_names == ["x"]  # as upstream
     assert meta.select_fields(["x"], strict=True).field_names == ["x"]
     with pytest.raises(
-        transferq.errors.UnknownFieldError, match=r"unknown fields \['typo'\], there are \['x', 'y'\]"
+        transferq.errors.UnknownFieldError,
+        match=r"unknown fields \['typo'\], there are \['x', 'y'\]",
     ):
         meta.select_fields(["x", "typo"], strict=True)
     more = {"z": torch.arange(2)}
@@ -135,7 +136,9 @@ def test_the_metadata_of_a_claim_tells_the_groups(client: Any, pid: str) -> None
 
 
 def test_messages_count_one_as_one(client: Any, pid: str) -> None:
-    with pytest.raises(transferq.errors.TimedOutError, match=f"claim of 1 sample of partition '{pid}'"):
+    with pytest.raises(
+        transferq.errors.TimedOutError, match=f"claim of 1 sample of partition '{pid}'"
+    ):
         client.get_meta(["x"], 1, pid, task_name="t", timeout=0.01)
     meta = client.put({"x": torch.arange(1)}, partition_id=pid)
     with pytest.raises(transferq.errors.TimedOutError, match="the partition has 1 sample;"):

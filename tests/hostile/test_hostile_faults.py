@@ -14,11 +14,11 @@ import pytest
 import remover
 
 import transferq
-from transferq.errors import TimedOutError, TransferQueueError
-from transferq.storage import StorageClientFactory, StorageKVClient, memory
 from support.daemons import System
 from support.relay import Relay
 from support.waiting import wait_event, wait_status
+from transferq.errors import TimedOutError, TransferQueueError
+from transferq.storage import StorageClientFactory, StorageKVClient, memory
 
 SETTINGS = [
     "backend.SimpleStorage.total_storage_size=64MiB",

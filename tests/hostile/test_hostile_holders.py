@@ -32,8 +32,8 @@ from limits import (
 from tensordict import TensorDict
 
 import transferq
-from transferq._calls import run
 from support.daemons import System
+from transferq._calls import run
 
 RESOLVE = 20
 MIB = 1 << 20
@@ -178,7 +178,10 @@ def test_a_name_that_is_no_text_is_refused(system: System, name: bytes) -> None:
 
 @pytest.mark.parametrize(
     ("idle", "error"),
-    [pytest.param("5s", None, marks=pytest.mark.slow), ("300ms", transferq.errors.TransferQueueError)],
+    [
+        pytest.param("5s", None, marks=pytest.mark.slow),
+        ("300ms", transferq.errors.TransferQueueError),
+    ],
 )
 def test_a_save_that_stands_still_keeps_its_snapshot(
     system: System, tmp_path: Path, idle: str, error: type[Exception] | None

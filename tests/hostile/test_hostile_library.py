@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 import transferq
-from transferq.errors import ConfigError, TransferQueueError
 from support.daemons import System, executable
+from transferq.errors import ConfigError, TransferQueueError
 
 ATTACH = """
 import transferq
@@ -106,5 +106,7 @@ def test_only_the_path_itself_allows_it(
     """A path that only begins or ends like it does not."""
     monkeypatch.setenv("TQ_LIBRARIES", listed.format(library))
     with pytest.raises(TransferQueueError, match="has not allowed"):
-        transferq.TransferQueueClient("x", transferq.ControllerInfo(system.address, system.token_file))
+        transferq.TransferQueueClient(
+            "x", transferq.ControllerInfo(system.address, system.token_file)
+        )
     assert not loaded(library)

@@ -41,9 +41,9 @@ from limits import (
     wait_line,
 )
 
+from support.daemons import System
 from transferq._config_keys import TABLE
 from transferq.errors import TransferQueueError, UnreachableError
-from support.daemons import System
 
 KIB, MIB = 1 << 10, 1 << 20
 

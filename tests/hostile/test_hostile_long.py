@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from limits import RESERVE, Place, name_of, reserve
 
-from transferq.errors import LostError
 from support.daemons import System
+from transferq.errors import LostError
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "storage"
 EVENTS = 20_000

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq.errors import NameLengthError
 from support.daemons import Daemon, System, executable
+from transferq.errors import NameLengthError
 
 VALUE = np.arange(3)[None]
 

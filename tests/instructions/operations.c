@@ -1,13 +1,13 @@
 /*
  * operations.c - fixed operations whose instructions are counted.
  *
- * Runs under callgrind: each operation is repeated on the same state, the counts of all repeats are dumped under its name.
- * Instructions, unlike seconds, are the same on a busy machine, so a change that makes an operation more expensive is
- * detected.
+ * Runs under callgrind: each operation is repeated on the same state, the counts of all repeats are dumped under its
+ * name. Instructions, unlike seconds, are the same on a busy machine, so a change that makes an operation more
+ * expensive is detected.
  */
-#include "table/test/testkit.h"
 #include "sampler/sampler.h"
 #include "store/store.h"
+#include "table/test/testkit.h"
 
 #include <valgrind/callgrind.h>
 
@@ -37,13 +37,15 @@ static void keys_of(char (*text)[32], const char **keys, uint32_t repeat)
 
 static void put_keyed(table *t, const char *const *keys)
 {
-    put p = {.partition = "keyed",
-             .n = ROWS,
-             .naming = TQI_TABLE_BY_KEY,
-             .create = true,
-             .keys = keys,
-             .fields = fields,
-             .n_fields = FIELDS};
+    put p = {
+        .partition = "keyed",
+        .n = ROWS,
+        .naming = TQI_TABLE_BY_KEY,
+        .create = true,
+        .keys = keys,
+        .fields = fields,
+        .n_fields = FIELDS,
+    };
     tqi_table_result result = {0};
 
     assert_int_equal(table_put(t, &p, &result), TQ_OK);
@@ -74,12 +76,10 @@ static void publishes(table *t)
 
 static void claim(table *t, tqi_table_view *view, const tq_sampler *sampler)
 {
-    tq_pick_request request = {
-        .batch_size = ROWS, .partition = "ready", .task = "train", .config = "{}"};
+    tq_pick_request request = {.batch_size = ROWS, .partition = "ready", .task = "train", .config = "{}"};
     tqi_table_result result = {0};
 
-    assert_int_equal(
-        tqi_sampler_claim(sampler, view, &request, SESSION, false, &result, NULL, &t->err), TQ_OK);
+    assert_int_equal(tqi_sampler_claim(sampler, view, &request, SESSION, false, &result, NULL, &t->err), TQ_OK);
     tqi_table_claim_settle(t->meta, result.claim);
     tqi_table_result_fini(&result);
 }
@@ -87,8 +87,7 @@ static void claim(table *t, tqi_table_view *view, const tq_sampler *sampler)
 static void resolve(table *t, uint32_t first)
 {
     uint32_t indexes[ROWS];
-    tqi_table_resolve_args ask = {
-        .partition = "ready", .indexes = indexes, .n = ROWS, .fields = fields, .n_fields = 3};
+    tqi_table_resolve_args ask = {.partition = "ready", .indexes = indexes, .n = ROWS, .fields = fields, .n_fields = 3};
     tqi_table_result result = {0};
 
     for (uint32_t row = 0; row < ROWS; row++) {
@@ -106,8 +105,7 @@ static void clear(table *t, uint32_t first)
     for (uint32_t row = 0; row < ROWS; row++) {
         indexes[row] = first + row;
     }
-    assert_int_equal(
-        tqi_table_clear_indexes(t->meta, "ready", indexes, NULL, ROWS, &cleared, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t->meta, "ready", indexes, NULL, ROWS, &cleared, &t->err), TQ_OK);
     assert_int_equal(cleared, ROWS);
 }
 

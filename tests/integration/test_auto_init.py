@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq.errors import ConfigError, StorageFullError, TransferQueueError
 from support.addresses import free_ports
 from support.daemons import Daemon, System, executable, wait_exit
 from support.redis_servers import redis_cli
 from support.runtime import own_runtime
+from transferq.errors import ConfigError, StorageFullError, TransferQueueError
 
 BOTH = ["Redis", pytest.param("MooncakeStore", marks=pytest.mark.slow)]
 
@@ -314,7 +314,10 @@ def test_mooncake_is_not_installed(tmp_path: Path) -> None:
     """The daemon names the extra to install."""
     alone = shutil.copy(executable("tqd"), tmp_path / "tqd")
     done = refused_by(alone, tmp_path, "backend.storage_backend=MooncakeStore", path="/nowhere")
-    assert "mooncake_master is neither beside tqd nor on PATH: pip install 'transferq[mooncake]'" in done
+    assert (
+        "mooncake_master is neither beside tqd nor on PATH: pip install 'transferq[mooncake]'"
+        in done
+    )
 
 
 def test_a_value_that_is_none_is_an_error_of_the_configuration(runtime: Path) -> None:

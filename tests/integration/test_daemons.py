@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq.errors import UnreachableError
 from support.addresses import free_ports
 from support.daemons import Daemon, System, executable, wait_exit
+from transferq.errors import UnreachableError
 
 SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
@@ -300,7 +300,9 @@ def test_wrong_token(running: System, tmp_path: Path) -> None:
     with pytest.raises(transferq.errors.AuthenticationError, match="controller"):
         transferq.TransferQueueClient("x", transferq.ControllerInfo(running.address, str(wrong)))
     with pytest.raises(transferq.errors.AuthenticationError, match="missing"):
-        transferq.TransferQueueClient("x", transferq.ControllerInfo(running.address, str(tmp_path / "missing")))
+        transferq.TransferQueueClient(
+            "x", transferq.ControllerInfo(running.address, str(tmp_path / "missing"))
+        )
     assert running.client().get_partition_list() == []
 
 
@@ -433,7 +435,9 @@ def test_server_of_another_version(tmp_path: Path, running: System) -> None:
     listener.close()
     try:
         with pytest.raises(transferq.errors.ProtocolVersionError, match="77"):
-            transferq.TransferQueueClient("x", transferq.ControllerInfo(f"unix:{path}", running.token_file))
+            transferq.TransferQueueClient(
+                "x", transferq.ControllerInfo(f"unix:{path}", running.token_file)
+            )
     finally:
         os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)

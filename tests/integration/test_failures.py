@@ -135,7 +135,11 @@ def test_unit_killed_and_replaced(system: System) -> None:
     unit.kill()
     start = time.monotonic()
     with pytest.raises(
-        (transferq.errors.UnreachableError, transferq.errors.TimedOutError, transferq.errors.LostError)
+        (
+            transferq.errors.UnreachableError,
+            transferq.errors.TimedOutError,
+            transferq.errors.LostError,
+        )
     ):
         client.get_data(meta)
     assert time.monotonic() - start < 10
@@ -179,7 +183,9 @@ def test_controller_restarted(system: System) -> None:
     assert client.get_partition_list() == []
     reserved = client.get_meta(["x"], 2, "p", mode="insert")
     first.kill()
-    with pytest.raises((transferq.errors.UnreachableError, transferq.errors.TimedOutError), match=r"c\.sock"):
+    with pytest.raises(
+        (transferq.errors.UnreachableError, transferq.errors.TimedOutError), match=r"c\.sock"
+    ):
         client.get_partition_list()
     system.start("--listen", address, "--token-file", str(kept), role="controller")
     assert client.get_partition_list() == []

@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq.errors import ConfigError, StorageFullError, UnreachableError, UnsupportedError
-from transferq.storage.mooncake import Regions, merged
 from support.daemons import executable
 from support.mooncake_servers import MooncakeMaster
 from support.runtime import own_runtime
+from transferq.errors import ConfigError, StorageFullError, UnreachableError, UnsupportedError
+from transferq.storage.mooncake import Regions, merged
 
 SEGMENT = 64 << 20
 

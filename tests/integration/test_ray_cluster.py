@@ -17,14 +17,6 @@ import ray
 from ray.cluster_utils import Cluster
 
 import transferq
-from transferq import ray_cluster
-from transferq.errors import (
-    ConfigError,
-    LostError,
-    SystemEndedError,
-    UnreachableError,
-)
-from transferq.ray_actor import NAMESPACE
 from support.ray_jobs import (
     QUIET,
     SMALL,
@@ -37,6 +29,14 @@ from support.ray_jobs import (
     worker_on,
 )
 from support.waiting import wait_event
+from transferq import ray_cluster
+from transferq.errors import (
+    ConfigError,
+    LostError,
+    SystemEndedError,
+    UnreachableError,
+)
+from transferq.ray_actor import NAMESPACE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -23,12 +23,12 @@ import pytest
 import torch
 
 import transferq
+from support.daemons import System, wait_exit
+from support.runtime import own_runtime
 from transferq.errors import ConfigError, LostError, StorageFullError, UnreachableError
 from transferq.ray_actor import NAMESPACE, kill
 from transferq.storage import ray_store
 from transferq.storage.ray_holder import CALLS_AT_ONCE, Holder
-from support.daemons import System, wait_exit
-from support.runtime import own_runtime
 
 pytestmark = pytest.mark.timeout(300)  # processes that import torch and Ray, several in a test
 
@@ -242,7 +242,9 @@ def held_back() -> type[Holder]:
 
 
 @pytest.mark.slow
-def test_a_failed_put_leaves_nothing_on_its_way(ray: Any, client: transferq.TransferQueueClient) -> None:
+def test_a_failed_put_leaves_nothing_on_its_way(
+    ray: Any, client: transferq.TransferQueueClient
+) -> None:
     """It ends after the holder has handled all of it, which is an eighth of the store at most."""
     slow = ray.remote(held_back()).options(num_cpus=0, max_concurrency=CALLS_AT_ONCE).remote()
     epoch = client._core.epoch

@@ -258,7 +258,9 @@ sys.stdin.read()
         assert owner.stdin is not None
         address, token_file = json.loads(owner.stdout.readline())
         (controller,) = tcp(address)
-        client = transferq.TransferQueueClient("elsewhere", transferq.ControllerInfo(controller, token_file))
+        client = transferq.TransferQueueClient(
+            "elsewhere", transferq.ControllerInfo(controller, token_file)
+        )
         check_data(client)
         client.close()
         owner.stdin.close()

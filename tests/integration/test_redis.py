@@ -20,11 +20,11 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq.errors import AuthenticationError, UnreachableError
 from support.addresses import free_ports
 from support.daemons import Daemon, System
 from support.redis_servers import RedisCluster, RedisServer
 from support.runtime import own_runtime
+from transferq.errors import AuthenticationError, UnreachableError
 
 
 @pytest.fixture
@@ -58,7 +58,9 @@ def numbers(rows: int, size: int, base: int) -> dict[str, np.ndarray]:
     }
 
 
-def check(client: transferq.TransferQueueClient, meta: transferq.BatchMeta, rows: int, base: int) -> None:
+def check(
+    client: transferq.TransferQueueClient, meta: transferq.BatchMeta, rows: int, base: int
+) -> None:
     """The data read equals the output of `numbers`."""
     got = client.get_data(meta)
     expected = numbers(rows, np.asarray(got["x"][0]).shape[0], base)

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq.errors import ProtocolVersionError
 from support.daemons import Daemon, System
 from support.relay import Place, Relay
+from transferq.errors import ProtocolVersionError
 
 HEADER = 40
 SMALL = [

@@ -124,9 +124,9 @@ def calls() -> list[tuple[str, str]]:
     found = []
     for path in named:
         owner, _, name = path.rpartition(".")
-        holder: Any = {"transferq": transferq, "client": transferq.TransferQueueClient}.get(owner) or getattr(
-            transferq, owner
-        )
+        holder: Any = {"transferq": transferq, "client": transferq.TransferQueueClient}.get(
+            owner
+        ) or getattr(transferq, owner)
         function = getattr(holder, name)
         for parameter in inspect.signature(function).parameters:
             if (path, parameter) in EARLIER:
@@ -180,7 +180,9 @@ def test_the_list_of_calls_is_complete() -> None:
             BATCHES["BatchMeta"],
             {"chunk_by_partition", "copy", "empty", "is_ready"}
             | {
-                name for name in dir(transferq.BatchMeta) if "extra_info" in name or "custom_meta" in name
+                name
+                for name in dir(transferq.BatchMeta)
+                if "extra_info" in name or "custom_meta" in name
             },
         ),
         (transferq.KVBatchMeta, BATCHES["KVBatchMeta"], set()),

@@ -21,6 +21,7 @@ import numpy as np
 import pytest
 
 import transferq
+from support.daemons import System
 from transferq.errors import (
     CheckpointError,
     ClearedError,
@@ -29,7 +30,6 @@ from transferq.errors import (
     StorageFullError,
     UnknownPartitionError,
 )
-from support.daemons import System
 
 torch = pytest.importorskip("torch")
 tensordict = pytest.importorskip("tensordict")

@@ -275,7 +275,10 @@ def test_clearing_what_is_not_there_is_told(
         (lambda client: client.put(None, partition_id="p"), "data: .* got NoneType"),
         (lambda client: client.put([1], partition_id="p"), "data: .* got list"),
         (lambda client: client.get_data("x"), "metadata: expected a BatchMeta, got str"),
-        (lambda client: client.get_data(transferq.KVBatchMeta()), "read it with kv_batch_get_by_meta"),
+        (
+            lambda client: client.get_data(transferq.KVBatchMeta()),
+            "read it with kv_batch_get_by_meta",
+        ),
         (lambda client: client.clear_samples("x"), "metadata: expected a BatchMeta, got str"),
         (lambda client: client.set_custom_meta([{}]), "metadata: expected a BatchMeta, got list"),
         (lambda _: transferq.kv_batch_put(["k"], "p", [1]), "fields: .* got list"),

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from support.daemons import executable
 from transferq import GRPOGroupNSampler, SequentialSampler, config
 from transferq._config_keys import TABLE
 from transferq.errors import ConfigError
 from transferq.samplers import BaseSampler, Picked
-from support.daemons import executable
 
 
 def test_defaults_are_complete_and_separate() -> None:

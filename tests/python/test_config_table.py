@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from support.daemons import executable
 from transferq import config
 from transferq._config_keys import TABLE, Key, quantity
 from transferq.errors import ConfigError
-from support.daemons import executable
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = ROOT / "config" / "keys.toml"

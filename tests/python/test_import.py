@@ -53,7 +53,13 @@ def test_error_classes_come_from_the_table() -> None:
 
 def test_exiting_without_close_is_clean() -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", "import transferq; transferq.close(); transferq.close()"],
+        [
+            sys.executable,
+            "-X",
+            "dev",
+            "-c",
+            "import transferq; transferq.close(); transferq.close()",
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -546,7 +546,9 @@ def test_a_cancelled_put_keeps_the_memory_as_long_as_it_is_read(client: Any, pid
     async def main() -> None:
         for attempt in range(12):
             keys = [f"{attempt}-{row}" for row in range(8)]
-            put = asyncio.create_task(transferq.async_kv_batch_put(keys, pid, stack(rows_of(8, 40_000))))
+            put = asyncio.create_task(
+                transferq.async_kv_batch_put(keys, pid, stack(rows_of(8, 40_000)))
+            )
             for _ in range(attempt):
                 await asyncio.sleep(0)
             put.cancel()

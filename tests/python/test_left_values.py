@@ -13,12 +13,12 @@ from typing import Any, cast
 import pytest
 
 import transferq
+from support.waiting import wait_status
 from transferq import _core
 from transferq._calls import run
 from transferq._core import Left, unpack_rows
 from transferq.encoding import Decoder
 from transferq.errors import SerializationError
-from support.waiting import wait_status
 
 torch = pytest.importorskip("torch")
 tensordict = pytest.importorskip("tensordict")

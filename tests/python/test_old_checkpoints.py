@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 import transferq
-from transferq.errors import LostError
 from support.checkpoint_state import describe
 from support.runtime import own_runtime
+from transferq.errors import LostError
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("tensordict")
@@ -186,7 +186,9 @@ def test_cells_of_a_python_manager(version: str) -> None:
     contents = contents_of(version)
     transferq.StorageManagerFactory.register("Notes")(contents.NotesManager)
     with own_runtime():
-        transferq.init({"backend": {"storage_backend": "Notes", "Notes": {}}, "client": {"timeout": 20}})
+        transferq.init(
+            {"backend": {"storage_backend": "Notes", "Notes": {}}, "client": {"timeout": 20}}
+        )
         try:
             client = transferq.get_client()
             client.load_checkpoint(FIXTURES / version / "opaque")

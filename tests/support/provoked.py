@@ -171,7 +171,9 @@ def cleared(scene: Scene) -> Any:
     scene.client.put({"y": np.arange(7)}, metadata=meta)
 
 
-def loaded(scene: Scene, call: Callable[[transferq.TransferQueueClient, transferq.BatchMeta], Any]) -> Any:
+def loaded(
+    scene: Scene, call: Callable[[transferq.TransferQueueClient, transferq.BatchMeta], Any]
+) -> Any:
     """Use of metadata from before a load after the load."""
     client = scene.client
     meta = client.put({"x": np.arange(2)}, partition_id="reloaded")

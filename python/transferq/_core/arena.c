@@ -104,8 +104,7 @@ int core_string(PyObject *object, const char *what, const char **out)
         return 0;
     }
     if (!PyUnicode_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s: expected str, got %.100s", what,
-                     Py_TYPE(object)->tp_name);
+        PyErr_Format(PyExc_TypeError, "%s: expected str, got %.100s", what, Py_TYPE(object)->tp_name);
         return -1;
     }
     *out = PyUnicode_AsUTF8AndSize(object, &size);
@@ -119,8 +118,8 @@ int core_string(PyObject *object, const char *what, const char **out)
     return 0;
 }
 
-int core_strings(core_arena *arena, PyObject *object, const char *what, bool optional_items,
-                 const char *const **out, size_t *n)
+int core_strings(core_arena *arena, PyObject *object, const char *what, bool optional_items, const char *const **out,
+                 size_t *n)
 {
     *out = NULL;
     *n = 0;
@@ -128,8 +127,7 @@ int core_strings(core_arena *arena, PyObject *object, const char *what, bool opt
         return 0;
     }
     if (!PyList_Check(object) && !PyTuple_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s: expected a list of str, got %.100s", what,
-                     Py_TYPE(object)->tp_name);
+        PyErr_Format(PyExc_TypeError, "%s: expected a list of str, got %.100s", what, Py_TYPE(object)->tp_name);
         return -1;
     }
     /* A copy: other code may change the list while the call runs. */
@@ -160,8 +158,8 @@ int core_strings(core_arena *arena, PyObject *object, const char *what, bool opt
 }
 
 /* Integers of `size` bytes each, from a buffer with items of that size or from a sequence. */
-static int arena_integers(core_arena *arena, PyObject *object, const char *what, size_t size,
-                          const void **out, size_t *n)
+static int arena_integers(core_arena *arena, PyObject *object, const char *what, size_t size, const void **out,
+                          size_t *n)
 {
     *out = NULL;
     *n = 0;
@@ -174,8 +172,7 @@ static int arena_integers(core_arena *arena, PyObject *object, const char *what,
             return -1;
         }
         if (view->itemsize != (Py_ssize_t)size || (view->len && (uintptr_t)view->buf % size)) {
-            PyErr_Format(PyExc_TypeError,
-                         "%s: expected aligned integers of %zu bytes, got items of %zd", what, size,
+            PyErr_Format(PyExc_TypeError, "%s: expected aligned integers of %zu bytes, got items of %zd", what, size,
                          view->itemsize);
             return -1;
         }
@@ -196,8 +193,7 @@ static int arena_integers(core_arena *arena, PyObject *object, const char *what,
         if (PyErr_Occurred() || (size == 4 && value > UINT32_MAX)) {
             if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError)) {
                 PyErr_Clear();
-                PyErr_Format(PyExc_ValueError, "%s: %R is out of range", what,
-                             PySequence_Fast_GET_ITEM(items, i));
+                PyErr_Format(PyExc_ValueError, "%s: %R is out of range", what, PySequence_Fast_GET_ITEM(items, i));
             }
             integers = NULL;
         } else if (size == 4) {
@@ -215,8 +211,7 @@ static int arena_integers(core_arena *arena, PyObject *object, const char *what,
     return 0;
 }
 
-int core_u32s(core_arena *arena, PyObject *object, const char *what, const uint32_t **out,
-              size_t *n)
+int core_u32s(core_arena *arena, PyObject *object, const char *what, const uint32_t **out, size_t *n)
 {
     const void *integers;
     int rc = arena_integers(arena, object, what, sizeof(**out), &integers, n);
@@ -224,8 +219,7 @@ int core_u32s(core_arena *arena, PyObject *object, const char *what, const uint3
     return rc;
 }
 
-int core_u64s(core_arena *arena, PyObject *object, const char *what, const uint64_t **out,
-              size_t *n)
+int core_u64s(core_arena *arena, PyObject *object, const char *what, const uint64_t **out, size_t *n)
 {
     const void *integers;
     int rc = arena_integers(arena, object, what, sizeof(**out), &integers, n);

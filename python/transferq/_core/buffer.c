@@ -4,7 +4,8 @@
 #include "core.h"
 
 typedef struct core_buffer {
-    PyObject_HEAD PyObject *owner;
+    PyObject_HEAD
+    PyObject *owner;
     void *memory;
     Py_ssize_t n; /* items */
     Py_ssize_t itemsize;
@@ -14,8 +15,7 @@ typedef struct core_buffer {
 
 static char buffer_empty[16];
 
-PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n,
-                           char format, bool writable)
+PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n, char format, bool writable)
 {
     core_buffer *self = PyObject_New(core_buffer, state->buffer);
 

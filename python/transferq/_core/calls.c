@@ -26,8 +26,7 @@ static PyObject *call_reserve(core_client *self, PyObject *args, PyObject *kwarg
     const char *const *key, *const *group;
     size_t n_keys, n_groups;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|nOOd:reserve", names, &partition, &n, &keys,
-                                     &groups, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|nOOd:reserve", names, &partition, &n, &keys, &groups, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
@@ -38,8 +37,7 @@ static PyObject *call_reserve(core_client *self, PyObject *args, PyObject *kwarg
                   !core_strings(&op->args, groups, "groups", true, &group, &n_groups);
     size_t count = parsed && key ? n_keys : (size_t)n;
     if (parsed && (n < 0 || (group && n_groups != count))) {
-        PyErr_SetString(PyExc_ValueError,
-                        n < 0 ? "n must not be negative" : "groups: expected one per sample");
+        PyErr_SetString(PyExc_ValueError, n < 0 ? "n must not be negative" : "groups: expected one per sample");
         parsed = false;
     }
     START(op, parsed, tq_reserve(op->op, partition, count, key, group));
@@ -55,9 +53,8 @@ static PyObject *call_claim(core_client *self, PyObject *args, PyObject *kwargs)
     int mode = TQ_CLAIM_FETCH, poll = 0, tags = 0;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sOL|zizzppd:claim", names, &claim.partition,
-                                     &fields, &batch_size, &claim.task, &mode, &claim.sampler,
-                                     &claim.sampler_config, &poll, &tags, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sOL|zizzppd:claim", names, &claim.partition, &fields, &batch_size,
+                                     &claim.task, &mode, &claim.sampler, &claim.sampler_config, &poll, &tags, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
@@ -74,26 +71,24 @@ static PyObject *call_claim(core_client *self, PyObject *args, PyObject *kwargs)
 
 static PyObject *call_resolve(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"partition", "keys", "indexes", "fields",
-                            "lenient",   "tags", "timeout", NULL};
+    static char *names[] = {"partition", "keys", "indexes", "fields", "lenient", "tags", "timeout", NULL};
     tq_resolve_args resolve = {0};
     PyObject *keys = NULL, *indexes = NULL, *fields = NULL;
     int lenient = 0, tags = 0;
     size_t n_keys, n_indexes;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|OOOppd:resolve", names, &resolve.partition,
-                                     &keys, &indexes, &fields, &lenient, &tags, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|OOOppd:resolve", names, &resolve.partition, &keys, &indexes,
+                                     &fields, &lenient, &tags, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
     if (!op) {
         return NULL;
     }
-    bool parsed =
-        !core_strings(&op->args, keys, "keys", false, &resolve.keys, &n_keys) &&
-        !core_u32s(&op->args, indexes, "indexes", &resolve.indexes, &n_indexes) &&
-        !core_strings(&op->args, fields, "fields", false, &resolve.fields, &resolve.n_fields);
+    bool parsed = !core_strings(&op->args, keys, "keys", false, &resolve.keys, &n_keys) &&
+                  !core_u32s(&op->args, indexes, "indexes", &resolve.indexes, &n_indexes) &&
+                  !core_strings(&op->args, fields, "fields", false, &resolve.fields, &resolve.n_fields);
     resolve.n = parsed && resolve.keys ? n_keys : parsed ? n_indexes : 0;
     resolve.lenient = lenient;
     resolve.tags = tags;
@@ -126,8 +121,7 @@ static PyObject *call_clear_indexes(core_client *self, PyObject *args, PyObject 
     size_t n = 0;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:clear_indexes", names, &partition,
-                                     &indexes, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:clear_indexes", names, &partition, &indexes, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
@@ -147,8 +141,7 @@ static PyObject *call_clear_keys(core_client *self, PyObject *args, PyObject *kw
     size_t n = 0;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:clear_keys", names, &partition, &keys,
-                                     &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:clear_keys", names, &partition, &keys, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
@@ -165,8 +158,7 @@ static PyObject *call_clear_partition(core_client *self, PyObject *args, PyObjec
     const char *partition;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|d:clear_partition", names, &partition,
-                                     &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|d:clear_partition", names, &partition, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
@@ -183,8 +175,8 @@ static PyObject *call_begin_clear(core_client *self, PyObject *args, PyObject *k
     PyObject *meta = Py_None, *keys = NULL;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zOOd:begin_clear", names, &clear.remover,
-                                     &clear.partition, &meta, &keys, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zOOd:begin_clear", names, &clear.remover, &clear.partition, &meta,
+                                     &keys, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_CLEARINGS, timeout);
@@ -206,8 +198,7 @@ static PyObject *call_end_clear(core_client *self, PyObject *args, PyObject *kwa
     int removed;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Kp|d:end_clear", names, &id, &removed,
-                                     &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "Kp|d:end_clear", names, &id, &removed, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_NOTHING, timeout);
@@ -223,8 +214,7 @@ static PyObject *call_reset_consumption(core_client *self, PyObject *args, PyObj
     const char *partition, *task = NULL;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zd:reset_consumption", names, &partition,
-                                     &task, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zd:reset_consumption", names, &partition, &task, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_NOTHING, timeout);
@@ -240,8 +230,7 @@ static PyObject *call_consumption(core_client *self, PyObject *args, PyObject *k
     const char *partition, *task;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "ss|d:consumption", names, &partition, &task,
-                                     &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "ss|d:consumption", names, &partition, &task, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_PROGRESS, timeout);
@@ -260,8 +249,7 @@ static PyObject *call_production(core_client *self, PyObject *args, PyObject *kw
     size_t n = 0;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:production", names, &partition, &fields,
-                                     &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:production", names, &partition, &fields, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_PROGRESS, timeout);
@@ -296,8 +284,8 @@ static PyObject *call_list_keys(core_client *self, PyObject *args, PyObject *kwa
     unsigned long long mark = 0;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|IzKd:list_keys", names, &partition, &limit,
-                                     &page.after, &mark, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|IzKd:list_keys", names, &partition, &limit, &page.after, &mark,
+                                     &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META_COUNT, timeout);
@@ -318,8 +306,7 @@ static PyObject *call_retrieve_keys(core_client *self, PyObject *args, PyObject 
     size_t n = 0;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:retrieve_keys", names, &partition,
-                                     &indexes, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|d:retrieve_keys", names, &partition, &indexes, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_NAMES, timeout);
@@ -353,8 +340,7 @@ static PyObject *call_events(core_client *self, PyObject *args, PyObject *kwargs
     int wait = 0;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|KIpd:events", names, &since, &limit, &wait,
-                                     &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|KIpd:events", names, &since, &limit, &wait, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_EVENTS, timeout);
@@ -371,8 +357,8 @@ static PyObject *call_save(core_client *self, PyObject *args, PyObject *kwargs)
     int state_only = 0;
     double timeout = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zpzd:save", names, &save.path,
-                                     &save.partition, &state_only, &save.metadata, &timeout)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zpzd:save", names, &save.path, &save.partition, &state_only,
+                                     &save.metadata, &timeout)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_CHECKPOINT, timeout);
@@ -409,12 +395,10 @@ static PyObject *call_load(core_client *self, PyObject *args, PyObject *kwargs)
     "tags=()"
 
 PyMethodDef core_client_calls[] = {
-    CALL("put", core_client_put,
-         PUT_SIGNATURE ", fail_when_full=False, keep=None, timeout=0.0, other_fields=False",
+    CALL("put", core_client_put, PUT_SIGNATURE ", fail_when_full=False, keep=None, timeout=0.0, other_fields=False",
          "Store columns and tags of samples and publish them.  Gives a Meta, or with other_fields "
          "(Meta, names of the fields that all of these samples have besides the columns)."),
-    CALL("notify", core_client_notify,
-         PUT_SIGNATURE ", notes=(), keep=None, remover=None, timeout=0.0",
+    CALL("notify", core_client_notify, PUT_SIGNATURE ", notes=(), keep=None, remover=None, timeout=0.0",
          "Say that cells are ready that a manager of one's own keeps, with a note each.  Gives a "
          "Meta, or with a remover what was replaced, as begin_clear."),
     CALL("reserve", call_reserve, "partition, n=0, keys=None, groups=None, timeout=0.0",
@@ -436,19 +420,15 @@ PyMethodDef core_client_calls[] = {
          "partition, keys, fields=None, timeout=0.0, zero_copy=False, leave_values=False",
          "Look samples up by key and read them: fields (None: all) that all of those found have.  "
          "Gives (Meta of those found, Data or None when no field is left)."),
-    CALL("clear_meta", call_clear_meta, "meta, timeout=0.0",
-         "Clear the samples of a Meta.  Gives their number."),
+    CALL("clear_meta", call_clear_meta, "meta, timeout=0.0", "Clear the samples of a Meta.  Gives their number."),
     CALL("clear_indexes", call_clear_indexes, "partition, indexes, timeout=0.0",
          "Clear samples by index.  Gives their number."),
-    CALL("clear_keys", call_clear_keys, "partition, keys, timeout=0.0",
-         "Clear samples by key.  Gives their number."),
+    CALL("clear_keys", call_clear_keys, "partition, keys, timeout=0.0", "Clear samples by key.  Gives their number."),
     CALL("clear_partition", call_clear_partition, "partition, timeout=0.0",
          "Clear a partition with everything in it.  Gives the number of samples."),
-    CALL(
-        "begin_clear", call_begin_clear,
-        "remover, partition=None, meta=None, keys=None, timeout=0.0",
-        "Clear samples whose data the caller removes.  Gives the clears to be ended: number, begun "
-        "here or taken over, Meta."),
+    CALL("begin_clear", call_begin_clear, "remover, partition=None, meta=None, keys=None, timeout=0.0",
+         "Clear samples whose data the caller removes.  Gives the clears to be ended: number, begun "
+         "here or taken over, Meta."),
     CALL("end_clear", call_end_clear, "id, removed, timeout=0.0",
          "End a clear: its data is removed, or it is left for another client."),
     CALL("reset_consumption", call_reset_consumption, "partition, task=None, timeout=0.0",
@@ -459,8 +439,7 @@ PyMethodDef core_client_calls[] = {
     CALL("production", call_production, "partition, fields, timeout=0.0",
          "Which samples have which fields.  Gives (indexes, columns, flags), or None for an "
          "unknown partition."),
-    CALL("list_partitions", call_list_partitions, "timeout=0.0",
-         "Names of the partitions.  Gives a list."),
+    CALL("list_partitions", call_list_partitions, "timeout=0.0", "Names of the partitions.  Gives a list."),
     CALL("list_keys", call_list_keys, "partition, limit=0, after=None, mark=0, timeout=0.0",
          "Samples with keys, with their tags: all, or a page behind the last key of another, whose "
          "mark is given.  Gives (Meta, mark; 0: there are no more)."),

@@ -1,24 +1,22 @@
 /*
- * client.c - Client: a connection to one system.  Its calls are in calls.c and put.c.
+ * client.c - Client: a connection to one system. Its calls are in calls.c and put.c.
  *
- * The handle is only read with the GIL held, and calls are started without releasing it, so none of them is running when
- * close takes the handle.  Operations hold a reference to their client.
+ * The handle is only read with the GIL held, and calls are started without releasing it, so none of them is running
+ * when close takes the handle. Operations hold a reference to their client.
  */
 #include "core.h"
 
 static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"address", "token",          "token_file", "name",
-                            "manager", "manager_config", "timeout",    "node",
-                            "notice",  "libraries",      NULL};
+    static char *names[] = {"address", "token", "token_file", "name",      "manager", "manager_config",
+                            "timeout", "node",  "notice",     "libraries", NULL};
     tq_client_options options = {.size = sizeof(options)};
     tq_error err = {0};
     int code;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zzzzzdzdz:Client", names, &options.address,
-                                     &options.token, &options.token_file, &options.name,
-                                     &options.manager, &options.manager_config, &options.timeout,
-                                     &options.node, &options.notice, &options.libraries)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zzzzzdzdz:Client", names, &options.address, &options.token,
+                                     &options.token_file, &options.name, &options.manager, &options.manager_config,
+                                     &options.timeout, &options.node, &options.notice, &options.libraries)) {
         return NULL;
     }
     core_client *self = (core_client *)type->tp_alloc(type, 0);
@@ -27,9 +25,10 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
     }
     core_count(CORE_CLIENT, 1);
     /* The strings belong to the arguments, which the caller holds. */
-    Py_BEGIN_ALLOW_THREADS code = tq_client_open(&options, &self->client, &err);
-    Py_END_ALLOW_THREADS if (code)
-    {
+    Py_BEGIN_ALLOW_THREADS
+    code = tq_client_open(&options, &self->client, &err);
+    Py_END_ALLOW_THREADS
+    if (code) {
         self->client = NULL;
         core_raise(PyType_GetModuleState(type), &err);
         Py_DECREF(self);
@@ -44,7 +43,8 @@ static void client_shut(core_client *self)
 
     self->client = NULL;
     if (client) {
-        Py_BEGIN_ALLOW_THREADS tq_client_close(client);
+        Py_BEGIN_ALLOW_THREADS
+        tq_client_close(client);
         Py_END_ALLOW_THREADS
     }
 }
@@ -59,9 +59,8 @@ static void client_dealloc(core_client *self)
     Py_DECREF(type);
 }
 
-PyDoc_STRVAR(client_close_doc,
-             "close($self, /)\n--\n\n"
-             "End all operations with ClosedError and leave the system.  May be repeated.");
+PyDoc_STRVAR(client_close_doc, "close($self, /)\n--\n\n"
+                               "End all operations with ClosedError and leave the system.  May be repeated.");
 
 static PyObject *client_close(core_client *self, PyObject *Py_UNUSED(ignored))
 {
@@ -77,8 +76,7 @@ static PyObject *client_closed(core_client *self, void *Py_UNUSED(closure))
 
 static PyObject *client_closed_error(core_client *self)
 {
-    tq_error err = {.code = TQ_ECLOSED,
-                    .message = "the client is closed: open another one, or call init()"};
+    tq_error err = {.code = TQ_ECLOSED, .message = "the client is closed: open another one, or call init()"};
     return core_raise(core_state_of((PyObject *)self), &err);
 }
 
@@ -100,8 +98,7 @@ static PyObject *client_config(core_client *self, void *Py_UNUSED(closure))
 
 static PyGetSetDef client_getset[] = {
     {"closed", (getter)client_closed, NULL, "Whether it was closed.", NULL},
-    {"epoch", (getter)client_epoch, NULL,
-     "Epoch of the controller: another number after a restart.", NULL},
+    {"epoch", (getter)client_epoch, NULL, "Epoch of the controller: another number after a restart.", NULL},
     {"config", (getter)client_config, NULL, "Configuration of the system, a JSON object.", NULL},
     {0},
 };

@@ -1,11 +1,11 @@
 /*
  * core.h - shared declarations of transferq._core, the CPython extension over the public C API of libtq.
  *
- * One type per handle: Client, Op, Meta, Data, and Queue (completed operations of one event loop); a Buffer exposes memory
- * of a Meta or Data to NumPy and torch without a copy.  Every handle has one destructor, every error goes through one
- * translator (core_raise), and live objects are counted so that tests can check that none leaks.
+ * One type per handle: Client, Op, Meta, Data, and Queue (completed operations of one event loop); a Buffer exposes
+ * memory of a Meta or Data to NumPy and torch without a copy. Every handle has one destructor, every error goes
+ * through one translator (core_raise), and live objects are counted so that tests can check that none leaks.
  *
- * Threads.  All Python objects are used with the GIL held.  The one function that runs without it is the callback of an
+ * Threads. All Python objects are used with the GIL held. The one function that runs without it is the callback of an
  * operation (op.c), on a thread of libtq; it uses only the fields of core_op that are marked so, under core_lock.
  */
 #ifndef CORE_H
@@ -18,7 +18,7 @@
 #include <stdbool.h>
 #include <tq/tq.h>
 
-/* ---------------------------------------------------------------------------------------------- module */
+/* --- module --------------------------------------------------------------- */
 
 #define CORE_ONE(code, value, py, pybase, text) +1
 enum {
@@ -53,14 +53,14 @@ void core_count(enum core_kind kind, int change);
 
 /* errors.c */
 int core_errors_init(PyObject *module, core_state *state);
-/* Sets the exception for an error.  Returns NULL. */
+/* Sets the exception for an error. Returns NULL. */
 PyObject *core_raise(core_state *state, const tq_error *err);
 /* Returns the exception as a new reference instead of setting it; on failure NULL with an exception set. */
 PyObject *core_exception(core_state *state, const tq_error *err);
 
-/* ---------------------------------------------------------------------------------------------- arena */
+/* --- arena ---------------------------------------------------------------- */
 
-/* Memory that is freed as a whole.  A zeroed struct is an empty arena. */
+/* Memory that is freed as a whole. A zeroed struct is an empty arena. */
 typedef struct core_arena {
     struct core_chunk *chunks;
     PyObject **held; /* references dropped with it */
@@ -69,38 +69,39 @@ typedef struct core_arena {
     size_t n_views, cap_views;
 } core_arena;
 
-/* `n` items of `size` bytes, zeroed.  NULL with MemoryError set. */
+/* `n` items of `size` bytes, zeroed. NULL with MemoryError set. */
 void *core_arena_alloc(core_arena *arena, size_t n, size_t size);
 /* Keeps a reference until the arena is freed. */
 int core_arena_hold(core_arena *arena, PyObject *object);
-/* Views a contiguous buffer until the arena is freed.  NULL with an exception set. */
+/* Views a contiguous buffer until the arena is freed. NULL with an exception set. */
 const Py_buffer *core_arena_view(core_arena *arena, PyObject *object);
 /* With the GIL held. */
 void core_arena_free(core_arena *arena);
 
-/* Convert arguments to plain C, in an arena.  None becomes NULL and 0. On failure -1 with an exception set. */
-int core_strings(core_arena *arena, PyObject *object, const char *what, bool optional_items,
-                 const char *const **out, size_t *n);
+/* Convert arguments to plain C, in an arena. None becomes NULL and 0. On failure -1 with an exception set. */
+int core_strings(core_arena *arena, PyObject *object, const char *what, bool optional_items, const char *const **out,
+                 size_t *n);
 /* A string without a zero byte, or NULL for None. */
 int core_string(PyObject *object, const char *what, const char **out);
 /* Unsigned integers, from a buffer with this item size or a sequence of ints. */
-int core_u32s(core_arena *arena, PyObject *object, const char *what, const uint32_t **out,
-              size_t *n);
-int core_u64s(core_arena *arena, PyObject *object, const char *what, const uint64_t **out,
-              size_t *n);
+int core_u32s(core_arena *arena, PyObject *object, const char *what, const uint32_t **out, size_t *n);
+int core_u64s(core_arena *arena, PyObject *object, const char *what, const uint64_t **out, size_t *n);
 
-/* ---------------------------------------------------------------------------------------------- objects */
+/* --- objects -------------------------------------------------------------- */
 
 typedef struct core_client {
-    PyObject_HEAD tq_client *client; /* NULL when closed */
+    PyObject_HEAD
+    tq_client *client; /* NULL when closed */
 } core_client;
 
 typedef struct core_meta {
-    PyObject_HEAD tq_meta *meta;
+    PyObject_HEAD
+    tq_meta *meta;
 } core_meta;
 
 typedef struct core_data {
-    PyObject_HEAD tq_data *data;
+    PyObject_HEAD
+    tq_data *data;
 } core_data;
 
 /* The result type of an operation. */
@@ -122,9 +123,10 @@ typedef enum core_result {
 
 struct core_queue;
 
-/* An operation.  From start to completion it owns a reference to itself (core_op_start, core_reap). */
+/* An operation. From start to completion it owns a reference to itself (core_op_start, core_reap). */
 typedef struct core_op {
-    PyObject_HEAD tq_op *op;
+    PyObject_HEAD
+    tq_op *op;
     PyObject *client;
     core_result gives;
     core_arena args;  /* the call's arguments, until it completes */
@@ -138,13 +140,14 @@ typedef struct core_op {
 
 /* Completed operations of one event loop. */
 typedef struct core_queue {
-    PyObject_HEAD pid_t pid;
+    PyObject_HEAD
+    pid_t pid;
     /* under core_lock */
     int fd; /* eventfd that the loop watches; -1: closed */
     core_op *first, *last;
 } core_queue;
 
-/* Guards everything that the callback uses.  While it is held, only system calls that do not block are made. */
+/* Guards everything that the callback uses. While it is held, only system calls that do not block are made. */
 extern pthread_mutex_t core_lock;
 int core_fork_init(void);
 
@@ -167,8 +170,8 @@ void core_get_reap(void);
 PyTypeObject *core_op_type(PyObject *module);
 /* A new operation of the client, not started; NULL with an exception set. */
 core_op *core_op_new(core_client *client, core_result gives, double timeout);
-/* Called before and after the C call that starts the operation, the latter with its result.  finish returns the operation
- * to Python or raises the error; it always takes over the reference. */
+/* Called before and after the C call that starts the operation, the latter with its result. finish returns the
+ * operation to Python or raises the error; it always takes over the reference. */
 void core_op_begin(core_op *op);
 PyObject *core_op_finish(core_op *op, int code);
 /* Result of a completed operation, or its error as an exception. */
@@ -199,8 +202,7 @@ PyObject *core_notes(const tq_slice *notes, size_t rows);
 
 /* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which is kept alive by `owner`. */
 PyTypeObject *core_buffer_type(PyObject *module);
-PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n,
-                           char format, bool writable);
+PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n, char format, bool writable);
 
 /* left.c: Left, a column of values that a read left in the store. */
 PyTypeObject *core_left_type(PyObject *module);
@@ -237,9 +239,8 @@ void core_pace_step(size_t steps);
 void core_copy(void *to, const void *from, size_t size);
 
 /* texts.c: stores those rows of a column that are long texts or bytes in a list of n; the others stay NULL. */
-int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
-               PyObject *list);
-/* The same for a column left in the store.  1: it is no longer there, and the list's content is useless. */
+int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n, PyObject *list);
+/* The same for a column left in the store. 1: it is no longer there, and the list's content is useless. */
 int core_texts_left(tq_data *data, size_t column, PyObject *list);
 
 /* stamp.c: stamp(member, values, untrack) -> copies of a NonTensorData, each with one of the values. */
@@ -247,7 +248,7 @@ PyObject *core_stamp(PyObject *module, PyObject *args);
 
 /* unpack.c: unpack_rows(data, offsets, build, decode). */
 PyObject *core_unpack_rows(PyObject *module, PyObject *args);
-/* Decodes one value of `size` bytes; unknown encodings go to `decode` as a memoryview.  `build` as in unpack_rows, but
+/* Decodes one value of `size` bytes; unknown encodings go to `decode` as a memoryview. `build` as in unpack_rows, but
  * memory is always a bytearray; NULL: no extension type is decoded. */
 PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *build, PyObject *decode);
 

@@ -1,5 +1,5 @@
 /*
- * data.c - Data: the result of a read.  Its columns are exposed as Buffers over the library's memory, so that
+ * data.c - Data: the result of a read. Its columns are exposed as Buffers over the library's memory, so that
  * numpy.frombuffer and torch.frombuffer use them without a copy; the memory is freed with the last view.
  */
 #include "core.h"
@@ -57,8 +57,7 @@ PyObject *core_types(const tq_type *types, size_t n)
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(n * sizeof(uint32_t)));
     for (size_t i = 0; bytes && i < n; i++) {
-        uint32_t type = (uint32_t)types[i].kind << 16 | (uint32_t)types[i].dtype.bits << 8 |
-                        types[i].dtype.code;
+        uint32_t type = (uint32_t)types[i].kind << 16 | (uint32_t)types[i].dtype.bits << 8 | types[i].dtype.code;
         memcpy(PyBytes_AS_STRING(bytes) + i * sizeof(type), &type, sizeof(type));
     }
     return bytes;
@@ -79,19 +78,17 @@ static PyObject *data_column(core_data *self, size_t c)
     PyObject *shape = column->ragged ? Py_NewRef(Py_None) : core_shape(column->shape, column->ndim);
     PyObject *ndims = core_buffer_make(state, owner, column->ndims, rows, 'I', false);
     PyObject *dims = core_buffer_make(state, owner, column->dims, n_dims, 'Q', false);
-    PyObject *offsets =
-        core_buffer_make(state, owner, column->offsets, column->offsets ? rows + 1 : 0, 'Q', false);
+    PyObject *offsets = core_buffer_make(state, owner, column->offsets, column->offsets ? rows + 1 : 0, 'Q', false);
     PyObject *data = column->left ? core_left_make(state, self->data, c)
                                   : core_buffer_make(state, owner, column->data, size, 'B', true);
     PyObject *notes = column->opaque ? core_notes(column->opaque, rows) : Py_NewRef(Py_None);
-    PyObject *length =
-        column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None);
+    PyObject *length = column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None);
     PyObject *types = core_types(column->types, rows);
     PyObject *row = NULL;
     if (types && length && name && shape && ndims && dims && offsets && data && notes) {
-        row = Py_BuildValue("(OiiiNOOOOOOOiO)", name, (int)column->kind, column->dtype.code,
-                            column->dtype.bits, PyBool_FromLong(column->ragged), shape, ndims, dims,
-                            offsets, data, notes, length, (int)column->ragged_dim, types);
+        row = Py_BuildValue("(OiiiNOOOOOOOiO)", name, (int)column->kind, column->dtype.code, column->dtype.bits,
+                            PyBool_FromLong(column->ragged), shape, ndims, dims, offsets, data, notes, length,
+                            (int)column->ragged_dim, types);
     }
     Py_XDECREF(types);
     Py_XDECREF(length);

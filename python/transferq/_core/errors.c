@@ -1,11 +1,11 @@
 /*
  * errors.c - the exception classes, generated from the table in tq/errors.h, and the only place that raises them.
  *
- * Every class derives from TransferQueueError and from the built-in class that the table names, so that both
- * `except transferq.TransferQueueError` and `except ValueError` work.  All are RuntimeErrors too, because programs written
- * for TransferQueue catch those: its client raises RuntimeError for any refusal by the controller.  Errors about data that
- * can no longer be read (cleared, lost) are StorageKeyNotFoundErrors.  A system that has ended cannot be reached either, so
- * that error is also an UnreachableError.
+ * Every class derives from TransferQueueError and from the built-in class that the table names, so that both `except
+ * transferq.TransferQueueError` and `except ValueError` work. All are RuntimeErrors too, because programs written for
+ * TransferQueue catch those: its client raises RuntimeError for any refusal by the controller. Errors about data that
+ * can no longer be read (cleared, lost) are StorageKeyNotFoundErrors. A system that has ended cannot be reached
+ * either, so that error is also an UnreachableError.
  */
 #include "core.h"
 
@@ -21,8 +21,8 @@ typedef struct error_row {
 static const error_row error_rows[] = {TQ_ERRORS(ERROR_ROW)};
 #undef ERROR_ROW
 
-static PyObject *errors_make(PyObject *module, const char *name, const char *doc, PyObject *bases,
-                             long code, const char *symbol)
+static PyObject *errors_make(PyObject *module, const char *name, const char *doc, PyObject *bases, long code,
+                             const char *symbol)
 {
     PyObject *dict = Py_BuildValue("{s:l,s:s}", "code", code, "symbol", symbol);
     PyObject *error = dict ? PyErr_NewExceptionWithDoc(name, doc, bases, dict) : NULL;
@@ -75,11 +75,10 @@ int core_errors_init(PyObject *module, core_state *state)
     }
     bases = PyTuple_Pack(2, state->error, PyExc_KeyError);
     state->not_found =
-        bases ? errors_make(
-                    module, "transferq.errors.StorageKeyNotFoundError",
-                    "What was to be read is not in the storage (any more): it was cleared or lost.",
-                    bases, 0, "")
-              : NULL;
+        bases
+            ? errors_make(module, "transferq.errors.StorageKeyNotFoundError",
+                          "What was to be read is not in the storage (any more): it was cleared or lost.", bases, 0, "")
+            : NULL;
     Py_XDECREF(bases);
     if (!state->not_found || errors_plain_text(state->not_found)) {
         return -1;
@@ -89,8 +88,7 @@ int core_errors_init(PyObject *module, core_state *state)
         char doc[160];
         snprintf(doc, sizeof(doc), "%s: %s.", row->symbol, row->text);
         bases = errors_bases(state, row);
-        PyObject *error =
-            bases ? errors_make(module, row->name, doc, bases, row->code, row->symbol) : NULL;
+        PyObject *error = bases ? errors_make(module, row->name, doc, bases, row->code, row->symbol) : NULL;
         Py_XDECREF(bases);
         if (!error) {
             return -1;
@@ -107,8 +105,7 @@ int core_errors_init(PyObject *module, core_state *state)
 
 PyObject *core_exception(core_state *state, const tq_error *err)
 {
-    PyObject *type =
-        err->code < 0 && err->code >= -CORE_N_ERRORS ? state->errors[-err->code - 1] : state->error;
+    PyObject *type = err->code < 0 && err->code >= -CORE_N_ERRORS ? state->errors[-err->code - 1] : state->error;
     PyObject *message = core_text(err->message[0] ? err->message : tq_strerror(err->code));
     PyObject *exception = message ? PyObject_CallOneArg(type, message) : NULL;
 

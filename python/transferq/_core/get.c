@@ -1,12 +1,12 @@
 /*
  * get.c - Client.get: reads, with columns laid out and placed as requested.
  *
- * A layout is a tuple (field, padded, length, multiple, dtype code, dtype bits, pad, address, bytes), as in tq_get_field: pad
- * is one element (b"": zeros), address the memory to read into (0: the library's).
+ * A layout is a tuple (field, padded, length, multiple, dtype code, dtype bits, pad, address, bytes), as in
+ * tq_get_field: pad is one element (b"": zeros), address the memory to read into (0: the library's).
  *
- * Memory to read into is lent to the library, which may write to it even after the operation has completed (a cancelled
- * read).  Therefore a loan keeps its owner alive, not the operation.  The library returns the loan on any thread, without
- * the GIL, and core_reap drops it.
+ * Memory to read into is lent to the library, which may write to it even after the operation has completed (a
+ * cancelled read). Therefore a loan keeps its owner alive, not the operation. The library returns the loan on any
+ * thread, without the GIL, and core_reap drops it.
  */
 #include "core.h"
 
@@ -73,13 +73,12 @@ static int get_layout(PyObject *tuple, tq_get_field *field)
         PyErr_SetString(PyExc_TypeError, "a layout is a tuple");
         return -1;
     }
-    if (!PyArg_ParseTuple(tuple, "OpKKiiy#Kn;a layout has nine entries", &name, &padded, &length,
-                          &multiple, &code, &bits, &pad, &pad_size, &address, &size) ||
+    if (!PyArg_ParseTuple(tuple, "OpKKiiy#Kn;a layout has nine entries", &name, &padded, &length, &multiple, &code,
+                          &bits, &pad, &pad_size, &address, &size) ||
         core_string(name, "field", &field->name)) {
         return -1;
     }
-    if (size < 0 || pad_size > (Py_ssize_t)sizeof(field->pad) ||
-        (pad_size && pad_size != bits / 8)) {
+    if (size < 0 || pad_size > (Py_ssize_t)sizeof(field->pad) || (pad_size && pad_size != bits / 8)) {
         PyErr_Format(PyExc_ValueError, "layout of %R: malformed sizes", name);
         return -1;
     }
@@ -116,15 +115,14 @@ static int get_layouts(core_op *op, PyObject *object, tq_get_options *options)
 
 PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"partition", "keys",         "fields", "timeout",
-                            "zero_copy", "leave_values", NULL};
+    static char *names[] = {"partition", "keys", "fields", "timeout", "zero_copy", "leave_values", NULL};
     tq_get_by_key_args get = {0};
     PyObject *keys, *fields = NULL;
     double timeout = 0;
     int zero_copy = 0, leave_values = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|Odpp:get_keys", names, &get.partition, &keys,
-                                     &fields, &timeout, &zero_copy, &leave_values)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|Odpp:get_keys", names, &get.partition, &keys, &fields, &timeout,
+                                     &zero_copy, &leave_values)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META_DATA, timeout);
@@ -144,8 +142,7 @@ PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwar
 
 PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"meta",    "fields",    "layouts",      "keep",
-                            "timeout", "zero_copy", "leave_values", NULL};
+    static char *names[] = {"meta", "fields", "layouts", "keep", "timeout", "zero_copy", "leave_values", NULL};
     tq_get_options options = {.size = sizeof(options)};
     PyObject *object, *fields = NULL, *layouts = NULL, *keep = NULL;
     const char *const *field = NULL;
@@ -153,8 +150,8 @@ PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs)
     double timeout = 0;
     int zero_copy = 0, leave_values = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOdpp:get", names, &object, &fields,
-                                     &layouts, &keep, &timeout, &zero_copy, &leave_values)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "O|OOOdpp:get", names, &object, &fields, &layouts, &keep, &timeout,
+                                     &zero_copy, &leave_values)) {
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_DATA, timeout);

@@ -12,8 +12,7 @@ typedef struct jagged_shapes {
 } jagged_shapes;
 
 /* Writes the rows + 1 offsets along a dim to `ends`; false: the rows differ in another dim, or the sum is too large. */
-static bool jagged_offsets(const jagged_shapes *shapes, size_t ragged, int64_t *ends,
-                           uint64_t *least, uint64_t *most)
+static bool jagged_offsets(const jagged_shapes *shapes, size_t ragged, int64_t *ends, uint64_t *least, uint64_t *most)
 {
     const uint64_t *first = shapes->dims;
     uint64_t end = 0;
@@ -39,8 +38,7 @@ static bool jagged_offsets(const jagged_shapes *shapes, size_t ragged, int64_t *
 }
 
 /* Whether all rows have the same number of dims, including `ragged`; false with an exception for inconsistent sizes. */
-static bool jagged_regular(const Py_buffer *ndims, const Py_buffer *dims, Py_ssize_t ragged,
-                           jagged_shapes *shapes)
+static bool jagged_regular(const Py_buffer *ndims, const Py_buffer *dims, Py_ssize_t ragged, jagged_shapes *shapes)
 {
     const uint32_t *depths = ndims->buf;
     size_t n = (size_t)ndims->len / sizeof(*depths), sum = 0;
@@ -51,8 +49,7 @@ static bool jagged_regular(const Py_buffer *ndims, const Py_buffer *dims, Py_ssi
         sum += depths[row];
     }
     if (sum * sizeof(uint64_t) != (size_t)dims->len) {
-        PyErr_SetString(PyExc_ValueError,
-                        "jagged_rows: the number of dims does not match the rows");
+        PyErr_SetString(PyExc_ValueError, "jagged_rows: the number of dims does not match the rows");
         return false;
     }
     *shapes = (jagged_shapes){dims->buf, n, n ? depths[0] : 0};
@@ -84,8 +81,7 @@ static PyObject *jagged_make(const jagged_shapes *shapes, size_t ragged)
         }
         PyTuple_SET_ITEM(shape, (Py_ssize_t)dim, number);
     }
-    return Py_BuildValue("(NKKN)", offsets, (unsigned long long)least, (unsigned long long)most,
-                         shape);
+    return Py_BuildValue("(NKKN)", offsets, (unsigned long long)least, (unsigned long long)most, shape);
 
 failed:
     Py_XDECREF(offsets);

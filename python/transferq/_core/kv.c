@@ -1,9 +1,9 @@
 /*
  * kv.c - clients of key-value stores written in Python, used by the general KV storage manager of libtq.
  *
- * The manager calls a client on threads of libtq's pool; each call takes the GIL and calls one method of the Python object
- * with lists of keys, addresses and sizes.  No byte of a value becomes a Python object: a client passes the addresses to
- * its store, or views them.
+ * The manager calls a client on threads of libtq's pool; each call takes the GIL and calls one method of the Python
+ * object with lists of keys, addresses and sizes. No byte of a value becomes a Python object: a client passes the
+ * addresses to its store, or views them.
  */
 #include "core.h"
 
@@ -30,7 +30,7 @@ typedef struct kv_state {
     char name[KV_NAME_MAX + 1];
 } kv_state;
 
-/* ------------------------------------------------------------------------------- errors */
+/* --- errors --------------------------------------------------------------- */
 
 /* The code for an exception: exact for our own classes, otherwise the closest. */
 static int kv_code(const core_state *state, PyObject *exception)
@@ -71,9 +71,9 @@ static int kv_failed(const kv_type *type, const char *method, tq_error *err)
     return err->code;
 }
 
-/* ------------------------------------------------------------------------------- calls */
+/* --- calls ---------------------------------------------------------------- */
 
-/* A call into Python from a thread of libtq's pool.  The cycle collector must not run there: it may free operations and
+/* A call into Python from a thread of libtq's pool. The cycle collector must not run there: it may free operations and
  * clients, and freeing them would wait for loops that wait for this thread, or race with the close of their client. */
 static int kv_calls; /* with the GIL held */
 static int kv_collected;
@@ -117,12 +117,14 @@ static void kv_leave(PyGILState_STATE gil)
 /* A thread that returns from a store's library after the interpreter is finalized would end the process. */
 PyObject *core_kv_wait(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
-    Py_BEGIN_ALLOW_THREADS pthread_mutex_lock(&kv_lock);
+    Py_BEGIN_ALLOW_THREADS
+    pthread_mutex_lock(&kv_lock);
     while (!kv_idle && kv_pid == getpid()) {
         pthread_cond_wait(&kv_changed, &kv_lock);
     }
     pthread_mutex_unlock(&kv_lock);
-    Py_END_ALLOW_THREADS Py_RETURN_NONE;
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
 }
 
 static PyObject *kv_number(uint64_t value)
@@ -146,10 +148,9 @@ static PyObject *kv_list(size_t n, PyObject *(*item)(const void *from, size_t i)
     return list;
 }
 
-/* Calls a method with keys, addresses and sizes, and takes over their references; NULL stands for an argument that could
- * not be created. */
-static PyObject *kv_call(const kv_state *kv, const char *method, PyObject *keys, PyObject *pointers,
-                         PyObject *sizes)
+/* Calls a method with keys, addresses and sizes, and takes over their references; NULL stands for an argument that
+ * could not be created. */
+static PyObject *kv_call(const kv_state *kv, const char *method, PyObject *keys, PyObject *pointers, PyObject *sizes)
 {
     PyObject *answer = NULL;
 
@@ -176,13 +177,12 @@ static int kv_truth(PyObject *item, const char *key)
     return found < 0 || missing < 0 ? -1 : found;
 }
 
-/* Reads an answer with one truth value per key: whether the key was there.  Takes over the answer.  `keys` and `missing`
+/* Reads an answer with one truth value per key: whether the key was there. Takes over the answer. `keys` and `missing`
  * are those of the first key; the others follow every `stride` bytes. */
-static int kv_found(const kv_state *kv, const char *method, PyObject *answer, size_t n,
-                    const char *const *keys, bool *missing, size_t stride, tq_error *err)
+static int kv_found(const kv_state *kv, const char *method, PyObject *answer, size_t n, const char *const *keys,
+                    bool *missing, size_t stride, tq_error *err)
 {
-    PyObject *items =
-        answer ? PySequence_Fast(answer, "expected a sequence of one bool per key") : NULL;
+    PyObject *items = answer ? PySequence_Fast(answer, "expected a sequence of one bool per key") : NULL;
     int code = TQ_OK;
 
     if (answer && !items && PyErr_ExceptionMatches(PyExc_TypeError)) {
@@ -210,7 +210,7 @@ static int kv_found(const kv_state *kv, const char *method, PyObject *answer, si
     return code;
 }
 
-/* ------------------------------------------------------------------------------- put */
+/* --- put ------------------------------------------------------------------ */
 
 static PyObject *kv_value_key(const void *from, size_t i)
 {
@@ -239,14 +239,12 @@ static PyObject *kv_value_sizes(const void *from, size_t i)
     return kv_list(value->n_slices, kv_slice_size, value->slices);
 }
 
-static int kv_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns,
-                  tq_error *err)
+static int kv_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns, tq_error *err)
 {
     const kv_state *kv = state;
     PyGILState_STATE gil = kv_enter();
-    PyObject *answer =
-        kv_call(kv, "put_from", kv_list(n, kv_value_key, values),
-                kv_list(n, kv_value_pointers, values), kv_list(n, kv_value_sizes, values));
+    PyObject *answer = kv_call(kv, "put_from", kv_list(n, kv_value_key, values), kv_list(n, kv_value_pointers, values),
+                               kv_list(n, kv_value_sizes, values));
     int code = answer ? TQ_OK : kv_failed(kv->type, "put_from", err);
 
     (void)deadline_ns; /* the Python client handles its store's time limits */
@@ -255,7 +253,7 @@ static int kv_put(void *state, const tq_kv_value *values, size_t n, uint64_t dea
     return code;
 }
 
-/* ------------------------------------------------------------------------------- get */
+/* --- get ------------------------------------------------------------------ */
 
 static PyObject *kv_read_key(const void *from, size_t i)
 {
@@ -276,17 +274,16 @@ static int kv_get(void *state, tq_kv_read *reads, size_t n, uint64_t deadline_ns
 {
     const kv_state *kv = state;
     PyGILState_STATE gil = kv_enter();
-    PyObject *answer = kv_call(kv, "get_into", kv_list(n, kv_read_key, reads),
-                               kv_list(n, kv_read_pointer, reads), kv_list(n, kv_read_size, reads));
-    int code =
-        kv_found(kv, "get_into", answer, n, &reads->key, &reads->missing, sizeof(*reads), err);
+    PyObject *answer = kv_call(kv, "get_into", kv_list(n, kv_read_key, reads), kv_list(n, kv_read_pointer, reads),
+                               kv_list(n, kv_read_size, reads));
+    int code = kv_found(kv, "get_into", answer, n, &reads->key, &reads->missing, sizeof(*reads), err);
 
     (void)deadline_ns;
     kv_leave(gil);
     return code;
 }
 
-/* ------------------------------------------------------------------------------- remove */
+/* --- remove --------------------------------------------------------------- */
 
 static PyObject *kv_key_text(const void *from, size_t i)
 {
@@ -307,7 +304,7 @@ static int kv_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_n
     return code;
 }
 
-/* ------------------------------------------------------------------------------- open and close */
+/* --- open and close ------------------------------------------------------- */
 
 static int kv_open(void *state, const tq_kv_client *client, const char *config, tq_error *err)
 {
@@ -368,16 +365,18 @@ PyObject *core_kv_register(PyObject *module, PyObject *args)
     snprintf(type->name, sizeof(type->name), "%s", name);
     type->state = PyModule_GetState(module);
     type->make = Py_NewRef(make);
-    type->table = (tq_kv_client){.abi = TQ_KV_ABI,
-                                 .type = type->name,
-                                 .state_size = sizeof(kv_state),
-                                 .value_max = value_max,
-                                 .open = kv_open,
-                                 .close = kv_close,
-                                 .name = kv_store_name,
-                                 .put = kv_put,
-                                 .get = kv_get,
-                                 .remove = kv_remove};
+    type->table = (tq_kv_client){
+        .abi = TQ_KV_ABI,
+        .type = type->name,
+        .state_size = sizeof(kv_state),
+        .value_max = value_max,
+        .open = kv_open,
+        .close = kv_close,
+        .name = kv_store_name,
+        .put = kv_put,
+        .get = kv_get,
+        .remove = kv_remove,
+    };
     if (tq_kv_register(&type->table, &err) != TQ_OK) {
         Py_DECREF(type->make);
         PyMem_RawFree(type);

@@ -1,15 +1,16 @@
 /*
  * left.c - Left: a column of values that a read left in the store; its rows become objects straight from there.
  *
- * Long texts and bytes are copied once (texts.c).  Any other row is copied unchanged, in one look, and unpacked from that
- * copy, which is small enough to stay in cache: unpacking calls Python, and reads bytes more than once.
+ * Long texts and bytes are copied once (texts.c). Any other row is copied unchanged, in one look, and unpacked from
+ * that copy, which is small enough to stay in cache: unpacking calls Python, and reads bytes more than once.
  */
 #include "core.h"
 
 #include <string.h>
 
 typedef struct core_left {
-    PyObject_HEAD tq_data *data;
+    PyObject_HEAD
+    tq_data *data;
     size_t column;
 } core_left;
 
@@ -52,7 +53,7 @@ static void left_look(void *arg, size_t row, const void *bytes, size_t size)
     memcpy(arg, bytes, size);
 }
 
-/* Rows already in the list stay unchanged.  1: the column is no longer there. */
+/* Rows already in the list stay unchanged. 1: the column is no longer there. */
 static int left_fill(core_left *self, PyObject *list, PyObject *build, PyObject *decode)
 {
     const uint64_t *offsets = left_offsets(self);
@@ -79,8 +80,8 @@ static int left_fill(core_left *self, PyObject *list, PyObject *build, PyObject 
         if (size < CORE_COPY_ALONE) {
             seen = tq_data_look(self->data, self->column, (size_t)i, 1, left_look, scratch);
         } else {
-            Py_BEGIN_ALLOW_THREADS seen =
-                tq_data_look(self->data, self->column, (size_t)i, 1, left_look, scratch);
+            Py_BEGIN_ALLOW_THREADS
+            seen = tq_data_look(self->data, self->column, (size_t)i, 1, left_look, scratch);
             Py_END_ALLOW_THREADS
         }
         PyObject *value = seen == TQ_OK ? core_unpack(scratch, size, build, decode) : NULL;

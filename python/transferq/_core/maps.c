@@ -6,8 +6,8 @@
 /* Whether copies can share the value, because it is immutable. */
 static bool maps_plain(PyObject *value)
 {
-    return value == Py_None || PyLong_CheckExact(value) || PyFloat_CheckExact(value) ||
-           PyUnicode_CheckExact(value) || PyBool_Check(value) || PyBytes_CheckExact(value);
+    return value == Py_None || PyLong_CheckExact(value) || PyFloat_CheckExact(value) || PyUnicode_CheckExact(value) ||
+           PyBool_Check(value) || PyBytes_CheckExact(value);
 }
 
 static PyObject *maps_copy(PyObject *map, PyObject *deepcopy)
@@ -44,8 +44,7 @@ PyObject *core_copy_maps(PyObject *Py_UNUSED(module), PyObject *args)
     for (size_t i = 0; copies && i < n; i++) {
         Py_ssize_t from = places == Py_None ? (Py_ssize_t)i : (Py_ssize_t)place[i];
         /* Copying runs Python code, which may change the list. */
-        PyObject *map =
-            from < PyList_GET_SIZE(maps) ? Py_NewRef(PyList_GET_ITEM(maps, from)) : NULL;
+        PyObject *map = from < PyList_GET_SIZE(maps) ? Py_NewRef(PyList_GET_ITEM(maps, from)) : NULL;
         PyObject *copy = map ? maps_copy(map, deepcopy) : NULL;
         Py_XDECREF(map);
         if (!map) {

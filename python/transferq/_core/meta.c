@@ -42,11 +42,10 @@ static Py_ssize_t meta_length(core_meta *self)
     return (Py_ssize_t)tq_meta_sample_count(self->meta);
 }
 
-/* ---------------------------------------------------------------------------------------- making and combining */
+/* --- making and combining ------------------------------------------------- */
 
-PyDoc_STRVAR(meta_make_doc,
-             "make($cls, /, partition, indexes, fields=(), incarnations=None)\n--\n\n"
-             "A meta by hand, without placements: a read resolves them.");
+PyDoc_STRVAR(meta_make_doc, "make($cls, /, partition, indexes, fields=(), incarnations=None)\n--\n\n"
+                            "A meta by hand, without placements: a read resolves them.");
 
 static PyObject *meta_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -61,8 +60,7 @@ static PyObject *meta_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
     tq_meta *meta;
     tq_error err = {0};
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|OO:make", names, &partition, &indexes,
-                                     &fields, &incarnations)) {
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "sO|OO:make", names, &partition, &indexes, &fields, &incarnations)) {
         return NULL;
     }
     if (core_u32s(&arena, indexes, "indexes", &index, &n) ||
@@ -74,17 +72,15 @@ static PyObject *meta_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         PyErr_SetString(PyExc_ValueError, "incarnations: expected one per index");
         goto out;
     }
-    result = tq_meta_make(partition, index, incarnation, n, field, n_fields, &meta, &err)
-                 ? core_raise(state, &err)
-                 : meta_take(state, meta);
+    result = tq_meta_make(partition, index, incarnation, n, field, n_fields, &meta, &err) ? core_raise(state, &err)
+                                                                                          : meta_take(state, meta);
 out:
     core_arena_free(&arena);
     return result;
 }
 
-PyDoc_STRVAR(meta_select_doc,
-             "select($self, /, rows=None, fields=None)\n--\n\n"
-             "Rows (places, in any order, repeats allowed; None: all) and fields (None: all).");
+PyDoc_STRVAR(meta_select_doc, "select($self, /, rows=None, fields=None)\n--\n\n"
+                              "Rows (places, in any order, repeats allowed; None: all) and fields (None: all).");
 
 static PyObject *meta_select(core_meta *self, PyObject *args, PyObject *kwargs)
 {
@@ -101,8 +97,7 @@ static PyObject *meta_select(core_meta *self, PyObject *args, PyObject *kwargs)
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|OO:select", names, &rows, &fields)) {
         return NULL;
     }
-    if (core_u32s(&arena, rows, "rows", &row, &n) ||
-        core_strings(&arena, fields, "fields", false, &field, &n_fields)) {
+    if (core_u32s(&arena, rows, "rows", &row, &n) || core_strings(&arena, fields, "fields", false, &field, &n_fields)) {
         goto out;
     }
     if (rows == Py_None) {
@@ -116,17 +111,15 @@ static PyObject *meta_select(core_meta *self, PyObject *args, PyObject *kwargs)
         }
         row = all;
     }
-    result = tq_meta_select(self->meta, row, n, field, n_fields, &meta, &err)
-                 ? core_raise(state, &err)
-                 : meta_take(state, meta);
+    result = tq_meta_select(self->meta, row, n, field, n_fields, &meta, &err) ? core_raise(state, &err)
+                                                                              : meta_take(state, meta);
 out:
     core_arena_free(&arena);
     return result;
 }
 
-PyDoc_STRVAR(
-    meta_concat_doc,
-    "concat($cls, metas, /)\n--\n\nOne after the other; partitions, fields and dtypes must agree.");
+PyDoc_STRVAR(meta_concat_doc,
+             "concat($cls, metas, /)\n--\n\nOne after the other; partitions, fields and dtypes must agree.");
 
 static PyObject *meta_concat(PyTypeObject *type, PyObject *list)
 {
@@ -152,8 +145,7 @@ static PyObject *meta_concat(PyTypeObject *type, PyObject *list)
         metas[i] = ((core_meta *)item)->meta;
     }
     if (metas) {
-        result = tq_meta_concat(metas, n, &meta, &err) ? core_raise(state, &err)
-                                                       : meta_take(state, meta);
+        result = tq_meta_concat(metas, n, &meta, &err) ? core_raise(state, &err) : meta_take(state, meta);
     }
     core_arena_free(&arena);
     Py_DECREF(items);
@@ -195,8 +187,7 @@ static PyObject *meta_pack(core_meta *self, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
-PyDoc_STRVAR(meta_unpack_doc,
-             "unpack($cls, bytes, /)\n--\n\nFrom bytes that pack made; they are checked.");
+PyDoc_STRVAR(meta_unpack_doc, "unpack($cls, bytes, /)\n--\n\nFrom bytes that pack made; they are checked.");
 
 static PyObject *meta_unpack(PyTypeObject *type, PyObject *bytes)
 {
@@ -213,7 +204,7 @@ static PyObject *meta_unpack(PyTypeObject *type, PyObject *bytes)
     return rc ? core_raise(state, &err) : meta_take(state, meta);
 }
 
-/* ---------------------------------------------------------------------------------------- looking inside */
+/* --- looking inside ------------------------------------------------------- */
 
 static PyObject *meta_partition(core_meta *self, void *Py_UNUSED(closure))
 {
@@ -232,8 +223,8 @@ static PyObject *meta_claim(core_meta *self, void *Py_UNUSED(closure))
 
 static PyObject *meta_indexes(core_meta *self, void *Py_UNUSED(closure))
 {
-    return core_buffer_make(core_state_of((PyObject *)self), (PyObject *)self,
-                            tq_meta_indexes(self->meta), tq_meta_sample_count(self->meta), 'I', false);
+    return core_buffer_make(core_state_of((PyObject *)self), (PyObject *)self, tq_meta_indexes(self->meta),
+                            tq_meta_sample_count(self->meta), 'I', false);
 }
 
 static PyObject *meta_incarnations(core_meta *self, void *Py_UNUSED(closure))
@@ -280,19 +271,15 @@ static PyObject *meta_field(core_meta *self, const tq_meta_field *field)
         n_dims += field->ndims[i];
     }
     PyObject *shape = field->ragged ? Py_NewRef(Py_None) : core_shape(field->shape, field->ndim);
-    PyObject *ndims =
-        shapes ? core_buffer_make(state, owner, field->ndims, n, 'I', false) : Py_NewRef(Py_None);
-    PyObject *dims = shapes ? core_buffer_make(state, owner, field->dims, n_dims, 'Q', false)
-                            : Py_NewRef(Py_None);
-    PyObject *ready =
-        core_buffer_make(state, owner, field->ready, field->ready ? n : 0, 'B', false);
+    PyObject *ndims = shapes ? core_buffer_make(state, owner, field->ndims, n, 'I', false) : Py_NewRef(Py_None);
+    PyObject *dims = shapes ? core_buffer_make(state, owner, field->dims, n_dims, 'Q', false) : Py_NewRef(Py_None);
+    PyObject *ready = core_buffer_make(state, owner, field->ready, field->ready ? n : 0, 'B', false);
     PyObject *name = core_text(field->name);
     PyObject *types = core_types(field->types, n);
     PyObject *row = NULL;
     if (types && shape && ndims && dims && ready && name) {
-        row = Py_BuildValue("(OiiiNOOOOiO)", name, (int)field->kind, field->dtype.code,
-                            field->dtype.bits, PyBool_FromLong(field->ragged), shape, ndims, dims,
-                            ready, (int)field->ragged_dim, types);
+        row = Py_BuildValue("(OiiiNOOOOiO)", name, (int)field->kind, field->dtype.code, field->dtype.bits,
+                            PyBool_FromLong(field->ragged), shape, ndims, dims, ready, (int)field->ragged_dim, types);
     }
     Py_XDECREF(types);
     Py_XDECREF(name);
@@ -349,8 +336,7 @@ static PyObject *meta_tags(core_meta *self, void *Py_UNUSED(closure))
         }
         PyObject *name = core_text(tag->name);
         PyObject *values = core_buffer_make(state, (PyObject *)self, tag->values, size, 'B', false);
-        PyObject *sizes =
-            core_buffer_make(state, (PyObject *)self, tag->sizes, samples, 'I', false);
+        PyObject *sizes = core_buffer_make(state, (PyObject *)self, tag->sizes, samples, 'I', false);
         PyObject *row = name && values && sizes ? PyTuple_Pack(3, name, values, sizes) : NULL;
         Py_XDECREF(name);
         Py_XDECREF(values);
@@ -367,13 +353,11 @@ static PyObject *meta_tags(core_meta *self, void *Py_UNUSED(closure))
 /* First byte of the name of a tag whose key is no ordinary text; see transferq.encoding.tag_name. */
 #define NAME_MARK 0x1f
 
-PyDoc_STRVAR(meta_tag_maps_doc,
-             "tag_maps($self, decode, decode_name, /)\n--\n\n"
-             "The tags of each sample as a dict; decode is called for values that are not plain,\n"
-             "decode_name for names that begin with the byte 0x1f: those stand for other keys.");
+PyDoc_STRVAR(meta_tag_maps_doc, "tag_maps($self, decode, decode_name, /)\n--\n\n"
+                                "The tags of each sample as a dict; decode is called for values that are not plain,\n"
+                                "decode_name for names that begin with the byte 0x1f: those stand for other keys.");
 
-static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decode,
-                         PyObject *decode_name)
+static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decode, PyObject *decode_name)
 {
     PyObject *name = tag->name[0] == NAME_MARK ? PyObject_CallFunction(decode_name, "s", tag->name)
                                                : PyUnicode_InternFromString(tag->name);
@@ -424,11 +408,9 @@ static PyObject *meta_tag_maps(core_meta *self, PyObject *args)
     return maps;
 }
 
-PyDoc_STRVAR(
-    meta_notes_doc,
-    "notes($self, field, /)\n--\n\n"
-    "Notes of a field's cells, one per sample (empty: none); None where no manager of one's "
-    "own keeps it.");
+PyDoc_STRVAR(meta_notes_doc, "notes($self, field, /)\n--\n\n"
+                             "Notes of a field's cells, one per sample (empty: none); None where no manager of one's "
+                             "own keeps it.");
 
 static PyObject *meta_notes(core_meta *self, PyObject *name)
 {
@@ -448,10 +430,8 @@ static PyObject *meta_notes(core_meta *self, PyObject *name)
 }
 
 static PyMethodDef meta_methods[] = {
-    {"make", (PyCFunction)(void (*)(void))meta_make, METH_VARARGS | METH_KEYWORDS | METH_CLASS,
-     meta_make_doc},
-    {"select", (PyCFunction)(void (*)(void))meta_select, METH_VARARGS | METH_KEYWORDS,
-     meta_select_doc},
+    {"make", (PyCFunction)(void (*)(void))meta_make, METH_VARARGS | METH_KEYWORDS | METH_CLASS, meta_make_doc},
+    {"select", (PyCFunction)(void (*)(void))meta_select, METH_VARARGS | METH_KEYWORDS, meta_select_doc},
     {"concat", (PyCFunction)(void (*)(void))meta_concat, METH_O | METH_CLASS, meta_concat_doc},
     {"union", (PyCFunction)meta_union, METH_O, meta_union_doc},
     {"notes", (PyCFunction)meta_notes, METH_O, meta_notes_doc},
@@ -463,8 +443,7 @@ static PyMethodDef meta_methods[] = {
 
 static PyGetSetDef meta_getset[] = {
     {"partition", (getter)meta_partition, NULL, "Name of the partition.", NULL},
-    {"epoch", (getter)meta_epoch, NULL, "Epoch of the controller that made it; 0: made by hand.",
-     NULL},
+    {"epoch", (getter)meta_epoch, NULL, "Epoch of the controller that made it; 0: made by hand.", NULL},
     {"claim", (getter)meta_claim, NULL, "Id of the claim that it answered; 0 without one.", NULL},
     {"indexes", (getter)meta_indexes, NULL, "Global index of each sample.", NULL},
     {"incarnations", (getter)meta_incarnations, NULL, "Incarnation of each sample; 0: any.", NULL},
@@ -475,8 +454,7 @@ static PyGetSetDef meta_getset[] = {
      "types of rows or None) of each field.",
      NULL},
     {"field_names", (getter)meta_field_names, NULL, "Names of the fields.", NULL},
-    {"tags", (getter)meta_tags, NULL, "(name, msgpack-encoded values, their sizes) of each tag.",
-     NULL},
+    {"tags", (getter)meta_tags, NULL, "(name, msgpack-encoded values, their sizes) of each tag.", NULL},
     {0},
 };
 

@@ -3,8 +3,7 @@
  */
 #include "core.h"
 
-static const char *const core_live_names[CORE_N_KINDS] = {"client", "op",    "meta", "data",
-                                                          "buffer", "queue", "left"};
+static const char *const core_live_names[CORE_N_KINDS] = {"client", "op", "meta", "data", "buffer", "queue", "left"};
 static long core_live[CORE_N_KINDS]; /* with the GIL held */
 
 void core_count(enum core_kind kind, int change)
@@ -33,10 +32,9 @@ static PyObject *core_live_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
     return dict;
 }
 
-PyDoc_STRVAR(
-    core_memory_limit_doc,
-    "memory_limit() -> (int, bool): bytes that this process may use, and whether its control "
-    "group says so.");
+PyDoc_STRVAR(core_memory_limit_doc,
+             "memory_limit() -> (int, bool): bytes that this process may use, and whether its control "
+             "group says so.");
 
 static PyObject *core_memory_limit(PyObject *module, PyObject *unused)
 {
@@ -48,8 +46,7 @@ static PyObject *core_memory_limit(PyObject *module, PyObject *unused)
     return Py_BuildValue("KO", (unsigned long long)bytes, of_cgroup ? Py_True : Py_False);
 }
 
-PyDoc_STRVAR(core_runtime_dir_doc,
-             "runtime_dir() -> str: where the systems of this user have their directories.");
+PyDoc_STRVAR(core_runtime_dir_doc, "runtime_dir() -> str: where the systems of this user have their directories.");
 
 static PyObject *core_runtime_dir(PyObject *module, PyObject *unused)
 {
@@ -63,11 +60,10 @@ static PyObject *core_runtime_dir(PyObject *module, PyObject *unused)
     return PyUnicode_DecodeFSDefault(path);
 }
 
-PyDoc_STRVAR(
-    core_runtime_open_doc,
-    "runtime_open(name, make=False, /)\n--\n\n"
-    "A descriptor of the directory of runtime_dir() (None), or of that of a system in it.  "
-    "ConfigError unless they are this user's alone.");
+PyDoc_STRVAR(core_runtime_open_doc,
+             "runtime_open(name, make=False, /)\n--\n\n"
+             "A descriptor of the directory of runtime_dir() (None), or of that of a system in it.  "
+             "ConfigError unless they are this user's alone.");
 
 static PyObject *core_runtime_open(PyObject *module, PyObject *args)
 {
@@ -85,9 +81,8 @@ static PyObject *core_runtime_open(PyObject *module, PyObject *args)
     return PyLong_FromLong(fd);
 }
 
-PyDoc_STRVAR(core_runtime_clear_doc,
-             "runtime_clear(fd, /)\n--\n\n"
-             "Removes what a daemon that was killed has left in the directory of its system.");
+PyDoc_STRVAR(core_runtime_clear_doc, "runtime_clear(fd, /)\n--\n\n"
+                                     "Removes what a daemon that was killed has left in the directory of its system.");
 
 static PyObject *core_runtime_clear(PyObject *module, PyObject *fd)
 {
@@ -101,42 +96,33 @@ static PyObject *core_runtime_clear(PyObject *module, PyObject *fd)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(
-    core_balance_doc,
-    "balance(weights, k, equal) -> list: the part of each thing, from 0; parts weigh nearly "
-    "the same.");
+PyDoc_STRVAR(core_balance_doc, "balance(weights, k, equal) -> list: the part of each thing, from 0; parts weigh nearly "
+                               "the same.");
 
-PyDoc_STRVAR(
-    core_pack_rows_doc,
-    "pack_rows(rows, convert, keep=None, /)\n--\n\n"
-    "A list of values as MessagePack: their bytes end to end (bytes, or a Buffer when there are "
-    "many), and the size of each as 64-bit integers.  Values that are not plain are given to "
-    "`convert`.  With a list `keep` the bytes are a list of slices, in which large memory is not "
-    "copied, and what they point into is appended to `keep`.");
-PyDoc_STRVAR(
-    core_unpack_rows_doc,
-    "unpack_rows(data, offsets, build, decode, /)\n--\n\n"
-    "The opposite: a list of the values that lie between 64-bit offsets in the data, which may be "
-    "a Left: then None when they are not there any more.  `build` "
-    "makes what extension types stand for.  Rows that are malformed or nested deep are given to "
-    "`decode` as a memoryview.");
-PyDoc_STRVAR(
-    core_weigh_doc,
-    "weigh(value, limit, /)\n--\n\n"
-    "Whether encoding it costs more than `limit` small values; looks no further than that.");
-PyDoc_STRVAR(core_pace_doc,
-             "pace()\n--\n\n"
-             "From now on pack_rows and unpack_rows hand the GIL over about once a millisecond in "
-             "this thread.");
-PyDoc_STRVAR(
-    core_jagged_rows_doc,
-    "jagged_rows(ndims, dims, ragged, /)\n--\n\n"
-    "Rows that agree in all dims but `ragged`, counted from 0: their offsets along it as 64-bit "
-    "integers in bytes, the least and the greatest length, and the shape of all rows end "
-    "to end.  None for rows that differ in more.");
-PyDoc_STRVAR(
-    core_kv_register_doc,
-    "kv_register(type, make, value_max): make(config) gives a client of a key-value store.");
+PyDoc_STRVAR(core_pack_rows_doc,
+             "pack_rows(rows, convert, keep=None, /)\n--\n\n"
+             "A list of values as MessagePack: their bytes end to end (bytes, or a Buffer when there are "
+             "many), and the size of each as 64-bit integers.  Values that are not plain are given to "
+             "`convert`.  With a list `keep` the bytes are a list of slices, in which large memory is not "
+             "copied, and what they point into is appended to `keep`.");
+PyDoc_STRVAR(core_unpack_rows_doc,
+             "unpack_rows(data, offsets, build, decode, /)\n--\n\n"
+             "The opposite: a list of the values that lie between 64-bit offsets in the data, which may be "
+             "a Left: then None when they are not there any more.  `build` "
+             "makes what extension types stand for.  Rows that are malformed or nested deep are given to "
+             "`decode` as a memoryview.");
+PyDoc_STRVAR(core_weigh_doc, "weigh(value, limit, /)\n--\n\n"
+                             "Whether encoding it costs more than `limit` small values; looks no further than that.");
+PyDoc_STRVAR(core_pace_doc, "pace()\n--\n\n"
+                            "From now on pack_rows and unpack_rows hand the GIL over about once a millisecond in "
+                            "this thread.");
+PyDoc_STRVAR(core_jagged_rows_doc,
+             "jagged_rows(ndims, dims, ragged, /)\n--\n\n"
+             "Rows that agree in all dims but `ragged`, counted from 0: their offsets along it as 64-bit "
+             "integers in bytes, the least and the greatest length, and the shape of all rows end "
+             "to end.  None for rows that differ in more.");
+PyDoc_STRVAR(core_kv_register_doc,
+             "kv_register(type, make, value_max): make(config) gives a client of a key-value store.");
 
 static PyMethodDef core_functions[] = {
     {"pack_rows", core_pack_rows, METH_VARARGS, core_pack_rows_doc},
@@ -144,8 +130,7 @@ static PyMethodDef core_functions[] = {
     {"jagged_rows", core_jagged_rows, METH_VARARGS, core_jagged_rows_doc},
     {"weigh", core_weigh, METH_VARARGS, core_weigh_doc},
     {"pace", core_pace, METH_NOARGS, core_pace_doc},
-    {"pause", core_pause, METH_NOARGS,
-     "pause()\n--\n\nHand the GIL over, in a thread that does so."},
+    {"pause", core_pause, METH_NOARGS, "pause()\n--\n\nHand the GIL over, in a thread that does so."},
     {"stamp", core_stamp, METH_VARARGS,
      "stamp(member, values, untrack, /)\n--\n\n"
      "Copies of a member of a NonTensorStack, each with one of the values; untrack: the garbage "
@@ -172,9 +157,8 @@ static int core_add_types(PyObject *module, core_state *state)
         PyTypeObject **slot;
         PyTypeObject *(*make)(PyObject *module);
     } types[] = {
-        {&state->client, core_client_type}, {&state->op, core_op_type},
-        {&state->meta, core_meta_type},     {&state->data, core_data_type},
-        {&state->buffer, core_buffer_type}, {&state->queue, core_queue_type},
+        {&state->client, core_client_type}, {&state->op, core_op_type},         {&state->meta, core_meta_type},
+        {&state->data, core_data_type},     {&state->buffer, core_buffer_type}, {&state->queue, core_queue_type},
         {&state->left, core_left_type},
     };
 
@@ -201,8 +185,7 @@ static int core_exec(PyObject *module)
         return -1;
     }
     if (PyModule_AddStringConstant(module, "version", tq_version()) ||
-        PyModule_AddIntConstant(module, "TENSOR", TQ_TENSOR) ||
-        PyModule_AddIntConstant(module, "VALUE", TQ_VALUE) ||
+        PyModule_AddIntConstant(module, "TENSOR", TQ_TENSOR) || PyModule_AddIntConstant(module, "VALUE", TQ_VALUE) ||
         PyModule_AddIntConstant(module, "FETCH", TQ_CLAIM_FETCH) ||
         PyModule_AddIntConstant(module, "FORCE_FETCH", TQ_CLAIM_FORCE_FETCH) ||
         PyModule_AddIntConstant(module, "NAME_MAX", TQ_NAME_MAX) ||

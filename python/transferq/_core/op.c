@@ -3,12 +3,13 @@
  *
  * Rules.
  *   - From start to completion an operation owns a reference to itself, and the call's arguments (names, buffers,
- *     tensors).  Both are dropped with the GIL held: by the event loop that drains its queue, or by core_reap, which runs
- *     whenever something is started, waited for or closed.
- *   - The callback runs on a thread of libtq without the GIL.  It marks the operation completed and hands the reference to
- *     a queue or to the list of completed operations; after that it no longer uses the operation.
+ *     tensors).  Both are dropped with the GIL held: by the event loop that drains its queue, or by core_reap, which
+ *     runs whenever something is started, waited for or closed.
+ *   - The callback runs on a thread of libtq without the GIL.  It marks the operation completed and hands the
+ *     reference to a queue or to the list of completed operations; after that it no longer uses the operation.
  *   - core_lock guards the mark, the list and the queues.  It is never held while Python code runs.
- *   - After a fork the child has no thread that could complete an operation of the parent: waiting for one is an error.
+ *   - After a fork the child has no thread that could complete an operation of the parent: waiting for one is an
+ *     error.
  */
 #include "core.h"
 
@@ -98,8 +99,7 @@ core_op *core_op_new(core_client *client, core_result gives, double timeout)
 
     core_reap();
     if (!client->client) {
-        tq_error err = {.code = TQ_ECLOSED,
-                        .message = "the client is closed: open another one, or call init()"};
+        tq_error err = {.code = TQ_ECLOSED, .message = "the client is closed: open another one, or call init()"};
         core_raise(state, &err);
         return NULL;
     }
@@ -164,7 +164,8 @@ static void op_dealloc(core_op *self)
     PyObject_GC_UnTrack(self);
     tq_op *op = self->op;
     if (op) {
-        Py_BEGIN_ALLOW_THREADS tq_op_free(op);
+        Py_BEGIN_ALLOW_THREADS
+        tq_op_free(op);
         Py_END_ALLOW_THREADS
     }
     core_arena_free(&self->args);
@@ -253,8 +254,7 @@ static int op_check_process(core_op *self)
     }
     tq_error err = {.code = TQ_ECLOSED};
     snprintf(err.message, sizeof(err.message),
-             "the operation belongs to the parent process %d: start one in this process",
-             (int)self->pid);
+             "the operation belongs to the parent process %d: start one in this process", (int)self->pid);
     core_raise(core_state_of((PyObject *)self), &err);
     return -1;
 }
@@ -268,8 +268,8 @@ static double op_now(void)
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
 
-/* Waits without the GIL until the operation has completed.  A signal handler that raises ends the wait: the operation is
- * then cancelled.  1: completed; 0: the time is up; -1: an exception is set. */
+/* Waits without the GIL until the operation has completed. A signal handler that raises ends the wait: the operation is
+ * then cancelled. 1: completed; 0: the time is up; -1: an exception is set. */
 static int op_await(core_op *self, double timeout)
 {
     double until = timeout < 0 ? HUGE_VAL : op_now() + timeout, nap = OP_NAP_MIN;
@@ -279,9 +279,10 @@ static int op_await(core_op *self, double timeout)
         double left = until - op_now();
         double seconds = left > 0 ? left : 0;
         seconds = seconds < nap ? seconds : nap;
-        Py_BEGIN_ALLOW_THREADS ended = tq_op_wait_for(self->op, seconds);
-        Py_END_ALLOW_THREADS if (ended)
-        {
+        Py_BEGIN_ALLOW_THREADS
+        ended = tq_op_wait_for(self->op, seconds);
+        Py_END_ALLOW_THREADS
+        if (ended) {
             return 1;
         }
         if (PyErr_CheckSignals()) {
@@ -298,11 +299,10 @@ static int op_await(core_op *self, double timeout)
     }
 }
 
-PyDoc_STRVAR(
-    op_result_doc,
-    "result($self, /, timeout=None)\n--\n\n"
-    "Wait for the end; return the result or raise the error.\n\n"
-    "With a timeout (seconds), TimedOutError is raised when it is over; the operation goes on.");
+PyDoc_STRVAR(op_result_doc,
+             "result($self, /, timeout=None)\n--\n\n"
+             "Wait for the end; return the result or raise the error.\n\n"
+             "With a timeout (seconds), TimedOutError is raised when it is over; the operation goes on.");
 
 static PyObject *op_result(core_op *self, PyObject *args, PyObject *kwargs)
 {
@@ -330,11 +330,10 @@ static PyObject *op_result(core_op *self, PyObject *args, PyObject *kwargs)
     return core_op_result(self);
 }
 
-PyDoc_STRVAR(op_attach_doc,
-             "attach($self, queue, future, /)\n--\n\n"
-             "Let the event loop of the queue resolve the future when the operation ends.\n\n"
-             "False: it has ended already, and the future is left alone.  Attaching again replaces "
-             "a future that was given up.");
+PyDoc_STRVAR(op_attach_doc, "attach($self, queue, future, /)\n--\n\n"
+                            "Let the event loop of the queue resolve the future when the operation ends.\n\n"
+                            "False: it has ended already, and the future is left alone.  Attaching again replaces "
+                            "a future that was given up.");
 
 static PyObject *op_attach(core_op *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -372,10 +371,8 @@ static PyObject *op_attach(core_op *self, PyObject *const *args, Py_ssize_t narg
     return PyBool_FromLong(!done);
 }
 
-PyDoc_STRVAR(
-    op_cancel_doc,
-    "cancel($self, /)\n--\n\n"
-    "Ask for an early end: with CanceledError, or with the result when that is on its way.");
+PyDoc_STRVAR(op_cancel_doc, "cancel($self, /)\n--\n\n"
+                            "Ask for an early end: with CanceledError, or with the result when that is on its way.");
 
 static PyObject *op_cancel(core_op *self, PyObject *Py_UNUSED(ignored))
 {
@@ -412,8 +409,7 @@ static PyType_Slot op_slots[] = {
 static PyType_Spec op_spec = {
     .name = "transferq._core.Op",
     .basicsize = sizeof(core_op),
-    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION |
-             Py_TPFLAGS_IMMUTABLETYPE,
+    .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_DISALLOW_INSTANTIATION | Py_TPFLAGS_IMMUTABLETYPE,
     .slots = op_slots,
 };
 

@@ -1,9 +1,9 @@
 /*
  * pace.c - threads that encode and decode beside an event loop release the GIL about once a millisecond.
  *
- * A C function that holds the GIL for long blocks the loop as surely as one that runs in it: CPython asks for the GIL only
- * after its switch interval, and only between bytecodes.  A paced thread therefore sleeps briefly now and then, so that a
- * thread waiting for the GIL gets it at once.  Other threads never pause here.
+ * A C function that holds the GIL for long blocks the loop as surely as one that runs in it: CPython asks for the GIL
+ * only after its switch interval, and only between bytecodes. A paced thread therefore sleeps briefly now and then, so
+ * that a thread waiting for the GIL gets it at once. Other threads never pause here.
  */
 #include "core.h"
 
@@ -45,8 +45,10 @@ void core_pace_step(size_t steps)
     if (pace_now() - pace_since < PACE_NS) {
         return;
     }
-    Py_BEGIN_ALLOW_THREADS nanosleep(&(struct timespec){.tv_nsec = PACE_NAP}, NULL);
-    Py_END_ALLOW_THREADS pace_since = pace_now();
+    Py_BEGIN_ALLOW_THREADS
+    nanosleep(&(struct timespec){.tv_nsec = PACE_NAP}, NULL);
+    Py_END_ALLOW_THREADS
+    pace_since = pace_now();
 }
 
 PyObject *core_pause(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
@@ -61,6 +63,7 @@ void core_copy(void *to, const void *from, size_t size)
         memcpy(to, from, size);
         return;
     }
-    Py_BEGIN_ALLOW_THREADS memcpy(to, from, size);
+    Py_BEGIN_ALLOW_THREADS
+    memcpy(to, from, size);
     Py_END_ALLOW_THREADS
 }

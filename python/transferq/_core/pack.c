@@ -8,12 +8,13 @@
  *   (code, parts, (address, n), owner)   n bytes of memory with a description, see below; an object with the buffer
  *                                        protocol, in C order, may take the place of (address, n)
  *
- * If the caller passes a list `keep`, memory of CORE_LARGE bytes or more is not copied: the encoded bytes are cut there, the
- * memory itself becomes a slice of the column, and its owner is added to the list.  Such memory, unless it is text or bytes,
- * is an extension of type CORE_BUFFER: MessagePack of [code, parts, bytes of the memory, bytes of zeros before it], those
- * zeros, the memory, and possibly more zeros.  The zeros align the memory to a multiple of CORE_ALIGN from the start of
- * its row, and make the row's size such a multiple, so that all rows of the column are aligned when they are read end to
- * end.  Smaller memory is encoded as MessagePack of [*parts, the memory] under its own code.
+ * If the caller passes a list `keep`, memory of CORE_LARGE bytes or more is not copied: the encoded bytes are cut
+ * there, the memory itself becomes a slice of the column, and its owner is added to the list. Such memory, unless it
+ * is text or bytes, is an extension of type CORE_BUFFER: MessagePack of [code, parts, bytes of the memory, bytes of
+ * zeros before it], those zeros, the memory, and possibly more zeros. The zeros align the memory to a multiple of
+ * CORE_ALIGN from the start of its row, and make the row's size such a multiple, so that all rows of the column are
+ * aligned when they are read end to end. Smaller memory is encoded as MessagePack of [*parts, the memory] under its
+ * own code.
  */
 #include "pack.h"
 
@@ -154,8 +155,7 @@ static int pack_text(core_packer *p, PyObject *value)
         text = PyBytes_AS_STRING(bytes);
         size = PyBytes_GET_SIZE(bytes);
     }
-    int rc = size < 32 ? pack_head(p, (uint8_t)(0xa0 | size), 0, 0)
-                       : pack_length(p, (size_t)size, 0xd9, 0xda, 0xdb);
+    int rc = size < 32 ? pack_head(p, (uint8_t)(0xa0 | size), 0, 0) : pack_length(p, (size_t)size, 0xd9, 0xda, 0xdb);
     rc = rc ? rc : pack_memory(p, text, (size_t)size, bytes ? bytes : value);
     Py_XDECREF(bytes);
     return rc;
@@ -288,18 +288,14 @@ static int pack_map(core_packer *p, PyObject *map, unsigned depth)
     return rc || done == n ? rc : pack_changed();
 }
 
-/* -------------------------------------------------------------------------------------- extensions */
+/* --- extensions ----------------------------------------------------------- */
 
 /* The head of an extension of a known size. */
 static int pack_extension_head(core_packer *p, uint8_t code, size_t size)
 {
-    uint8_t fixed = size == 1   ? 0xd4
-                    : size == 2 ? 0xd5
-                    : size == 4 ? 0xd6
-                    : size == 8 ? 0xd7
-                                : 0xd8;
-    int rc = size && size <= 16 && !(size & (size - 1)) ? pack_head(p, fixed, 0, 0)
-                                                        : pack_length(p, size, 0xc7, 0xc8, 0xc9);
+    uint8_t fixed = size == 1 ? 0xd4 : size == 2 ? 0xd5 : size == 4 ? 0xd6 : size == 8 ? 0xd7 : 0xd8;
+    int rc =
+        size && size <= 16 && !(size & (size - 1)) ? pack_head(p, fixed, 0, 0) : pack_length(p, size, 0xc7, 0xc8, 0xc9);
 
     return rc ? rc : pack_head(p, code, 0, 0);
 }
@@ -328,15 +324,13 @@ static int pack_close(core_packer *p, size_t start)
 }
 
 /* An extension whose payload is a value, or, with `data`, a list of parts and the memory. */
-static int pack_nested(core_packer *p, uint8_t code, PyObject *parts, unsigned depth,
-                       const void *data, size_t size)
+static int pack_nested(core_packer *p, uint8_t code, PyObject *parts, unsigned depth, const void *data, size_t size)
 {
     size_t head = p->size, cuts = p->n_cuts, buffers = p->buffers, start;
     size_t n = data ? (size_t)PyList_GET_SIZE(parts) : 0;
 
     if (pack_open_one(p, code, &start) ||
-        (data ? pack_array(p, n + 1) || pack_items(p, parts, n, depth) ||
-                    pack_bytes(p, data, size, parts)
+        (data ? pack_array(p, n + 1) || pack_items(p, parts, n, depth) || pack_bytes(p, data, size, parts)
               : core_pack_value(p, parts, depth + 1))) {
         return -1;
     }
@@ -356,8 +350,8 @@ static int pack_nested(core_packer *p, uint8_t code, PyObject *parts, unsigned d
 }
 
 /* Memory with a description. */
-static int pack_buffer(core_packer *p, uint8_t code, PyObject *parts, const void *data, size_t size,
-                       PyObject *owner, unsigned depth)
+static int pack_buffer(core_packer *p, uint8_t code, PyObject *parts, const void *data, size_t size, PyObject *owner,
+                       unsigned depth)
 {
     size_t start;
 
@@ -395,8 +389,7 @@ int core_pack_fill(core_packer *p)
     size_t tail = p->size - p->last_end;
     for (unsigned i = 0; i < p->last.n; i++) {
         uint8_t *length = (uint8_t *)p->bytes + p->last.at[i];
-        uint64_t size = (uint64_t)length[0] << 24 | (uint64_t)length[1] << 16 |
-                        (uint64_t)length[2] << 8 | length[3];
+        uint64_t size = (uint64_t)length[0] << 24 | (uint64_t)length[1] << 16 | (uint64_t)length[2] << 8 | length[3];
         pack_number((char *)length, size + fill, 4);
     }
     if (p->keep && tail) {
@@ -445,9 +438,7 @@ static int pack_converted(core_packer *p, PyObject *made, unsigned depth)
     if (!PyTuple_Check(memory)) {
         PyObject *view = PyMemoryView_FromObject(memory);
         const Py_buffer *buffer = view ? PyMemoryView_GET_BUFFER(view) : NULL;
-        int rc = buffer ? pack_buffer(p, (uint8_t)code, parts, buffer->buf, (size_t)buffer->len,
-                                      view, depth)
-                        : -1;
+        int rc = buffer ? pack_buffer(p, (uint8_t)code, parts, buffer->buf, (size_t)buffer->len, view, depth) : -1;
         Py_XDECREF(view);
         return rc;
     }

@@ -3,7 +3,7 @@
  */
 #include "pack.h"
 
-/* Bytes needed by rows of plain text.  The size of other rows is unknown before they are packed, so they count as 0. */
+/* Bytes needed by rows of plain text. The size of other rows is unknown before they are packed, so they count as 0. */
 static size_t rows_text_room(PyObject *rows, bool cuts)
 {
     size_t room = 0;
@@ -71,8 +71,7 @@ static PyObject *rows_object(core_packer *p, core_state *state)
 
 static int rows_slice(PyObject *list, const void *data, size_t size)
 {
-    PyObject *slice =
-        size ? Py_BuildValue("(Kn)", (unsigned long long)(uintptr_t)data, (Py_ssize_t)size) : NULL;
+    PyObject *slice = size ? Py_BuildValue("(Kn)", (unsigned long long)(uintptr_t)data, (Py_ssize_t)size) : NULL;
     int rc = size == 0 ? 0 : slice ? PyList_Append(list, slice) : -1;
 
     Py_XDECREF(slice);
@@ -130,15 +129,14 @@ PyObject *core_pack_rows(PyObject *module, PyObject *args)
         Py_SETREF(packed, p.n_cuts ? rows_slices(&p, packed) : Py_BuildValue("[O]", packed));
     }
     if (packed) {
-        result =
-            Py_BuildValue("(Ny#)", packed, (const char *)sizes, (Py_ssize_t)(n * sizeof(*sizes)));
+        result = Py_BuildValue("(Ny#)", packed, (const char *)sizes, (Py_ssize_t)(n * sizeof(*sizes)));
     }
     core_pack_free(&p);
     PyMem_Free(sizes);
     return result;
 }
 
-/* ----------------------------------------------------------------------------------------- weighing */
+/* --- weighing ------------------------------------------------------------- */
 
 /* Subtracts the cost of encoding a value from the remaining budget, until that is used up. */
 static void rows_weigh(PyObject *value, Py_ssize_t *left, unsigned depth)
@@ -150,8 +148,7 @@ static void rows_weigh(PyObject *value, Py_ssize_t *left, unsigned depth)
     if (PyUnicode_CheckExact(value)) {
         *left -= PyUnicode_GET_LENGTH(value) >> 10;
     } else if (PyList_CheckExact(value)) {
-        for (Py_ssize_t i = 0; *left > 0 && depth < CORE_PACK_DEPTH && i < PyList_GET_SIZE(value);
-             i++) {
+        for (Py_ssize_t i = 0; *left > 0 && depth < CORE_PACK_DEPTH && i < PyList_GET_SIZE(value); i++) {
             rows_weigh(PyList_GET_ITEM(value, i), left, depth + 1);
         }
     } else if (PyDict_CheckExact(value)) {
@@ -159,8 +156,8 @@ static void rows_weigh(PyObject *value, Py_ssize_t *left, unsigned depth)
             rows_weigh(key, left, depth + 1);
             rows_weigh(item, left, depth + 1);
         }
-    } else if (!PyLong_CheckExact(value) && !PyFloat_CheckExact(value) && value != Py_None &&
-               !PyBool_Check(value) && !PyBytes_CheckExact(value)) {
+    } else if (!PyLong_CheckExact(value) && !PyFloat_CheckExact(value) && value != Py_None && !PyBool_Check(value) &&
+               !PyBytes_CheckExact(value)) {
         *left -= 20;
     }
 }

@@ -1,10 +1,11 @@
 /*
  * put.c - Client.put and Client.notify: convert columns of Python buffers to tq_column, without copying their bytes.
  *
- * A column is a tuple (name, kind, dtype code, dtype bits, rows, shape, ndims, dims, slices), optionally followed by its
- * ragged dim, and by the kind and dtype of each row if rows differ (32-bit numbers, kind << 16 | bits << 8 | code).  A slice
- * is an object with the buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors).  Rows of
- * other values give one slice each and neither shape nor dims: their sizes are the dims.
+ * A column is a tuple (name, kind, dtype code, dtype bits, rows, shape, ndims, dims, slices), optionally followed by
+ * its
+ * ragged dim, and by the kind and dtype of each row if rows differ (32-bit numbers, kind << 16 | bits << 8 | code).  A
+ * slice is an object with the buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors).
+ * Rows of other values give one slice each and neither shape nor dims: their sizes are the dims.
  */
 #include "core.h"
 
@@ -66,8 +67,8 @@ static int put_value_shapes(core_arena *arena, tq_column *column)
         return -1;
     }
     if (column->n_slices != column->rows) {
-        PyErr_Format(PyExc_ValueError, "column %s: %zu values for %zu rows", column->name,
-                     column->n_slices, column->rows);
+        PyErr_Format(PyExc_ValueError, "column %s: %zu values for %zu rows", column->name, column->n_slices,
+                     column->rows);
         return -1;
     }
     for (size_t i = 0; i < column->rows; i++) {
@@ -93,13 +94,12 @@ static int put_types(core_arena *arena, PyObject *object, tq_column *column)
         return -1;
     }
     if (n != column->rows) {
-        PyErr_Format(PyExc_ValueError, "column %s: %zu types for %zu rows", column->name, n,
-                     column->rows);
+        PyErr_Format(PyExc_ValueError, "column %s: %zu types for %zu rows", column->name, n, column->rows);
         return -1;
     }
     for (size_t i = 0; i < n; i++) {
-        types[i] = (tq_type){(uint8_t)(packed[i] >> 16),
-                             {(uint8_t)(packed[i] & 0xffu), (uint8_t)(packed[i] >> 8 & 0xffu)}};
+        types[i] =
+            (tq_type){(uint8_t)(packed[i] >> 16), {(uint8_t)(packed[i] & 0xffu), (uint8_t)(packed[i] >> 8 & 0xffu)}};
     }
     column->types = types;
     return 0;
@@ -116,23 +116,20 @@ static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
         PyErr_SetString(PyExc_TypeError, "a column is a tuple");
         return -1;
     }
-    if (!PyArg_ParseTuple(
-            tuple,
-            "OiiinOOOO|iO;a column is (name, kind, code, bits, rows, shape, ndims, dims, slices, "
-            "ragged dim, types)",
-            &name, &kind, &code, &bits, &rows, &shape, &ndims, &dims, &slices, &ragged_dim,
-            &types)) {
+    if (!PyArg_ParseTuple(tuple,
+                          "OiiinOOOO|iO;a column is (name, kind, code, bits, rows, shape, ndims, dims, slices, "
+                          "ragged dim, types)",
+                          &name, &kind, &code, &bits, &rows, &shape, &ndims, &dims, &slices, &ragged_dim, &types)) {
         return -1;
     }
     column->kind = kind == TQ_VALUE ? TQ_VALUE : TQ_TENSOR;
     column->dtype = (tq_dtype){(uint8_t)code, (uint8_t)bits};
     column->rows = rows < 0 ? 0 : (size_t)rows;
     column->ragged_dim = (uint8_t)ragged_dim;
-    if (core_string(name, "column name", &column->name) ||
-        core_u64s(arena, shape, "shape", &column->shape, &n_shape) ||
+    if (core_string(name, "column name", &column->name) || core_u64s(arena, shape, "shape", &column->shape, &n_shape) ||
         core_u32s(arena, ndims, "ndims", &column->ndims, &n_ndims) ||
-        core_u64s(arena, dims, "dims", &column->dims, &n_dims) ||
-        put_slices(arena, slices, column) || put_types(arena, types, column)) {
+        core_u64s(arena, dims, "dims", &column->dims, &n_dims) || put_slices(arena, slices, column) ||
+        put_types(arena, types, column)) {
         return -1;
     }
     if (!column->name) {
@@ -153,8 +150,7 @@ static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
         column->ndim = (uint32_t)n_shape;
     }
     if ((column->ndims && n_ndims != column->rows) || (column->dims && needed != n_dims)) {
-        PyErr_Format(PyExc_ValueError, "column %s: shapes do not fit its %zu rows", column->name,
-                     column->rows);
+        PyErr_Format(PyExc_ValueError, "column %s: shapes do not fit its %zu rows", column->name, column->rows);
         return -1;
     }
     return 0;
@@ -165,16 +161,14 @@ static int put_tag(core_arena *arena, PyObject *tuple, size_t n, tq_tag *tag)
     PyObject *name, *values, *sizes;
     size_t n_sizes, total = 0;
 
-    if (!PyTuple_Check(tuple) ||
-        !PyArg_ParseTuple(tuple, "OOO;a tag is (name, values, sizes)", &name, &values, &sizes)) {
+    if (!PyTuple_Check(tuple) || !PyArg_ParseTuple(tuple, "OOO;a tag is (name, values, sizes)", &name, &values, &sizes)) {
         if (!PyErr_Occurred()) {
             PyErr_SetString(PyExc_TypeError, "a tag is a tuple");
         }
         return -1;
     }
     const Py_buffer *view = core_arena_view(arena, values);
-    if (!view || core_string(name, "tag name", &tag->name) ||
-        core_u32s(arena, sizes, "sizes", &tag->sizes, &n_sizes)) {
+    if (!view || core_string(name, "tag name", &tag->name) || core_u32s(arena, sizes, "sizes", &tag->sizes, &n_sizes)) {
         return -1;
     }
     for (size_t i = 0; i < n_sizes; i++) {
@@ -211,8 +205,7 @@ static int put_parse(core_op *op, put_call *call)
     args->n = args->keys ? n_keys : (size_t)(call->n < 0 ? 0 : call->n);
     if (call->meta && call->meta != Py_None) {
         if (!Py_IS_TYPE(call->meta, core_state_of((PyObject *)op)->meta)) {
-            PyErr_Format(PyExc_TypeError, "meta: expected a Meta, got %.100s",
-                         Py_TYPE(call->meta)->tp_name);
+            PyErr_Format(PyExc_TypeError, "meta: expected a Meta, got %.100s", Py_TYPE(call->meta)->tp_name);
             return -1;
         }
         if (core_arena_hold(arena, call->meta)) {
@@ -254,20 +247,17 @@ static int put_parse(core_op *op, put_call *call)
 
 PyObject *core_client_put(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {
-        "partition", "meta",           "keys", "n",       "must_exist",   "groups", "columns",
-        "tags",      "fail_when_full", "keep", "timeout", "other_fields", NULL};
+    static char *names[] = {"partition", "meta",           "keys", "n",       "must_exist",   "groups", "columns",
+                            "tags",      "fail_when_full", "keep", "timeout", "other_fields", NULL};
     put_call call = {0};
     int fail_when_full = 0, other_fields = 0;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOpOdp:put", names,
-                                     &call.args.partition, &call.meta, &call.keys, &call.n,
-                                     &call.must_exist, &call.groups, &call.columns, &call.tags,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOpOdp:put", names, &call.args.partition, &call.meta,
+                                     &call.keys, &call.n, &call.must_exist, &call.groups, &call.columns, &call.tags,
                                      &fail_when_full, &call.keep, &call.timeout, &other_fields)) {
         return NULL;
     }
-    core_op *op =
-        core_op_new(self, other_fields ? CORE_GIVES_META_NAMES : CORE_GIVES_META, call.timeout);
+    core_op *op = core_op_new(self, other_fields ? CORE_GIVES_META_NAMES : CORE_GIVES_META, call.timeout);
     if (!op) {
         return NULL;
     }
@@ -282,12 +272,10 @@ PyObject *core_client_put(core_client *self, PyObject *args, PyObject *kwargs)
 }
 
 /* Notes: one list per column, of one bytes-like object per row. */
-static const tq_slice *const *put_notes(core_arena *arena, PyObject *object,
-                                        const tq_put_args *args)
+static const tq_slice *const *put_notes(core_arena *arena, PyObject *object, const tq_put_args *args)
 {
     PyObject *lists = object ? PySequence_Tuple(object) : PyTuple_New(0);
-    const tq_slice **notes =
-        lists ? core_arena_alloc(arena, args->n_columns + 1, sizeof(*notes)) : NULL;
+    const tq_slice **notes = lists ? core_arena_alloc(arena, args->n_columns + 1, sizeof(*notes)) : NULL;
     int rc = notes ? core_arena_hold(arena, lists) : -1;
 
     if (!rc && (size_t)PyTuple_GET_SIZE(lists) != args->n_columns) {
@@ -298,8 +286,7 @@ static const tq_slice *const *put_notes(core_arena *arena, PyObject *object,
         tq_column holder = {.name = args->columns[c].name};
         rc = put_slices(arena, PyTuple_GET_ITEM(lists, (Py_ssize_t)c), &holder);
         if (!rc && holder.n_slices != args->n) {
-            PyErr_Format(PyExc_ValueError, "notes of %s: expected %zu, got %zu", holder.name,
-                         args->n, holder.n_slices);
+            PyErr_Format(PyExc_ValueError, "notes of %s: expected %zu, got %zu", holder.name, args->n, holder.n_slices);
             rc = -1;
         }
         notes[c] = holder.slices;
@@ -310,25 +297,21 @@ static const tq_slice *const *put_notes(core_arena *arena, PyObject *object,
 
 PyObject *core_client_notify(core_client *self, PyObject *args, PyObject *kwargs)
 {
-    static char *names[] = {"partition", "meta",    "keys", "n",     "must_exist",
-                            "groups",    "columns", "tags", "notes", "keep",
-                            "remover",   "timeout", NULL};
+    static char *names[] = {"partition", "meta",  "keys", "n",       "must_exist", "groups", "columns",
+                            "tags",      "notes", "keep", "remover", "timeout",    NULL};
     put_call call = {0};
     PyObject *lists = NULL;
 
-    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOOOzd:notify", names,
-                                     &call.args.partition, &call.meta, &call.keys, &call.n,
-                                     &call.must_exist, &call.groups, &call.columns, &call.tags,
+    if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOOOzd:notify", names, &call.args.partition, &call.meta,
+                                     &call.keys, &call.n, &call.must_exist, &call.groups, &call.columns, &call.tags,
                                      &lists, &call.keep, &call.args.remover, &call.timeout)) {
         return NULL;
     }
-    core_op *op =
-        core_op_new(self, call.args.remover ? CORE_GIVES_CLEARINGS : CORE_GIVES_META, call.timeout);
+    core_op *op = core_op_new(self, call.args.remover ? CORE_GIVES_CLEARINGS : CORE_GIVES_META, call.timeout);
     if (!op) {
         return NULL;
     }
-    const tq_slice *const *notes =
-        put_parse(op, &call) ? NULL : put_notes(&op->args, lists, &call.args);
+    const tq_slice *const *notes = put_parse(op, &call) ? NULL : put_notes(&op->args, lists, &call.args);
     if (!notes) {
         Py_DECREF(op);
         return NULL;

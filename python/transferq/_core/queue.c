@@ -1,9 +1,9 @@
 /*
  * queue.c - Queue: passes completed operations to the event loop that waits for them, in batches.
  *
- * The loop watches the queue's eventfd (fileno) and calls drain when it is readable.  The callback of an operation appends
- * to the list and writes to the eventfd only if the list was empty, so a burst of results costs one wake-up.  When the
- * queue is closed, because its loop is gone, operations in it or arriving later are left to core_reap.
+ * The loop watches the queue's eventfd (fileno) and calls drain when it is readable. The callback of an operation
+ * appends to the list and writes to the eventfd only if the list was empty, so a burst of results costs one wake-up.
+ * When the queue is closed, because its loop is gone, operations in it or arriving later are left to core_reap.
  */
 #include "core.h"
 
@@ -104,8 +104,7 @@ static void queue_resolve(core_state *state, core_op *op)
             set = PyObject_CallMethodOneArg(future, state->name_set_result, outcome);
         } else {
             outcome = queue_raised();
-            set = outcome ? PyObject_CallMethodOneArg(future, state->name_set_exception, outcome)
-                          : NULL;
+            set = outcome ? PyObject_CallMethodOneArg(future, state->name_set_exception, outcome) : NULL;
         }
     }
     if (PyErr_Occurred()) {
@@ -116,9 +115,8 @@ static void queue_resolve(core_state *state, core_op *op)
     Py_XDECREF(done);
 }
 
-PyDoc_STRVAR(queue_drain_doc,
-             "drain($self, /)\n--\n\n"
-             "Resolve the futures of all operations that have ended; return how many there were.");
+PyDoc_STRVAR(queue_drain_doc, "drain($self, /)\n--\n\n"
+                              "Resolve the futures of all operations that have ended; return how many there were.");
 
 static PyObject *queue_drain(core_queue *self, PyObject *Py_UNUSED(ignored))
 {
@@ -145,18 +143,16 @@ static PyObject *queue_drain(core_queue *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(n);
 }
 
-PyDoc_STRVAR(
-    queue_fileno_doc,
-    "fileno($self, /)\n--\n\nDescriptor that is readable when operations have ended; -1: closed.");
+PyDoc_STRVAR(queue_fileno_doc,
+             "fileno($self, /)\n--\n\nDescriptor that is readable when operations have ended; -1: closed.");
 
 static PyObject *queue_fileno(core_queue *self, PyObject *Py_UNUSED(ignored))
 {
     return PyLong_FromLong(self->fd);
 }
 
-PyDoc_STRVAR(queue_close_doc,
-             "close($self, /)\n--\n\n"
-             "Close the descriptor; what ends from now on resolves no future.  May be repeated.");
+PyDoc_STRVAR(queue_close_doc, "close($self, /)\n--\n\n"
+                              "Close the descriptor; what ends from now on resolves no future.  May be repeated.");
 
 static PyObject *queue_close(core_queue *self, PyObject *Py_UNUSED(ignored))
 {

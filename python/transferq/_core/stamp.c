@@ -1,9 +1,10 @@
 /*
  * stamp.c - stamp(member, values, untrack): members of a NonTensorStack of plain values, copied from one of them.
  *
- * tensordict needs about 1.5 us of Python code for each, which for a column of texts takes as long as reading them.  Members
- * of plain values differ only in the value, so they are copied from one made by tensordict: the object, its dict, the
- * empty TensorDict in it, and the dict that holds the value.  transferq/stacks.py makes sure that a member looks like that.
+ * tensordict needs about 1.5 us of Python code for each, which for a column of texts takes as long as reading them.
+ * Members of plain values differ only in the value, so they are copied from one made by tensordict: the object, its
+ * dict, the empty TensorDict in it, and the dict that holds the value. transferq/stacks.py makes sure that a member
+ * looks like that.
  */
 #include "core.h"
 
@@ -104,9 +105,8 @@ PyObject *core_stamp(PyObject *Py_UNUSED(module), PyObject *args)
     like.inner = like.outer ? PyDict_GetItemString(like.outer, "_tensordict") : NULL;
     like.values = like.outer ? PyDict_GetItemString(like.outer, "_non_tensordict") : NULL;
     like.held = like.inner ? PyObject_GenericGetDict(like.inner, NULL) : NULL;
-    if (like.none && like.name_inner && like.name_values && like.name_data && like.held &&
-        like.values && PyDict_Check(like.values) && PyObject_IS_GC(like.member) &&
-        PyObject_IS_GC(like.inner)) {
+    if (like.none && like.name_inner && like.name_values && like.name_data && like.held && like.values &&
+        PyDict_Check(like.values) && PyObject_IS_GC(like.member) && PyObject_IS_GC(like.inner)) {
         list = stamp_all(&like, values, untrack);
     } else if (!PyErr_Occurred()) {
         PyErr_SetString(PyExc_TypeError, "stamp: expected a NonTensorData");

@@ -1,14 +1,14 @@
 /*
  * texts.c - columns of long texts and bytes: each row is created with a single copy, without the GIL.
  *
- * An ASCII str has the same bytes as its UTF-8.  So a row is first created as ASCII, and its bytes are checked while they are
- * copied; a row that turns out not to be ASCII is dropped and decoded in the ordinary way (unpack.c).
+ * An ASCII str has the same bytes as its UTF-8. So a row is first created as ASCII, and its bytes are checked while
+ * they are copied; a row that turns out not to be ASCII is dropped and decoded in the ordinary way (unpack.c).
  *
- * If there is much to copy, and a processor is idle, a second thread takes some of the rows.  The caller never waits for it
- * to start, but goes on as long as there are rows.  On a busy machine there is no second thread, because it might be
- * preempted in the middle of a row, and the caller would have to wait for it.
+ * If there is much to copy, and a processor is idle, a second thread takes some of the rows. The caller never waits
+ * for it to start, but goes on as long as there are rows. On a busy machine there is no second thread, because it
+ * might be preempted in the middle of a row, and the caller would have to wait for it.
  *
- * Rows left in the store are also copied out of it in this way, only once (tq_data_look).  They may be overwritten
+ * Rows left in the store are also copied out of it in this way, only once (tq_data_look). They may be overwritten
  * meanwhile, so each is copied in one look; the copy is dropped if the look fails.
  */
 #include "core.h"
@@ -54,7 +54,7 @@ typedef struct texts_job {
 /* Sixteen bytes at any address. */
 typedef uint64_t texts_wide __attribute__((vector_size(16), aligned(1), may_alias));
 
-/* Copies the bytes in one pass; returns whether all are ASCII.  Stops early if not. */
+/* Copies the bytes in one pass; returns whether all are ASCII. Stops early if not. */
 static bool texts_copy_ascii(uint8_t *to, const uint8_t *from, size_t size)
 {
     size_t at = 0;
@@ -157,8 +157,7 @@ static void *texts_helper(void *arg)
 /* Whether there are currently fewer runnable threads than processors. */
 static bool texts_spare(void)
 {
-    char text
-        [128]; /* "0.20 0.18 0.12 1/80 11206\n": three averages, runnable threads, all threads */
+    char text[128]; /* "0.20 0.18 0.12 1/80 11206\n": three averages, runnable threads, all threads */
     int fd = open("/proc/loadavg", O_RDONLY | O_CLOEXEC);
     ssize_t size = fd < 0 ? -1 : read(fd, text, sizeof(text) - 1);
 
@@ -221,8 +220,7 @@ static bool texts_is_long(const uint8_t *at, size_t size, texts_row *out)
 }
 
 /* Finds the long rows of a column, at most n; returns their bytes. */
-static size_t texts_find(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
-                         texts_job *job)
+static size_t texts_find(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n, texts_job *job)
 {
     size_t bytes = 0;
 
@@ -275,8 +273,10 @@ static int texts_end(texts_job *job, size_t bytes, PyObject *list)
     int code = texts_make(job, list);
 
     if (code == 0 && job->n > 0) {
-        Py_BEGIN_ALLOW_THREADS texts_run(job, bytes);
-        Py_END_ALLOW_THREADS code = job->gone;
+        Py_BEGIN_ALLOW_THREADS
+        texts_run(job, bytes);
+        Py_END_ALLOW_THREADS
+        code = job->gone;
     }
     for (size_t i = 0; code == 0 && i < job->n; i++) {
         if (job->rows[i].text && !job->rows[i].ascii) {
@@ -288,8 +288,7 @@ static int texts_end(texts_job *job, size_t bytes, PyObject *list)
     return code;
 }
 
-int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n,
-               PyObject *list)
+int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n, PyObject *list)
 {
     texts_row first;
 

@@ -1,21 +1,21 @@
 /*
  * unpack.c - unpack_rows: decodes MessagePack to columns of values; the inverse of pack.c.
  *
- * `build(code, value)` creates the object that an extension type stands for; value is the decoded payload, or the payload
- * itself as bytes (UNPACK_NESTED lists the former).  For a CORE_BUFFER it is build(code, parts, memory), where memory is a
- * writable view of the given data if it is aligned and large enough, otherwise a bytearray: a small value must not keep
- * the memory of the whole read alive.
+ * `build(code, value)` creates the object that an extension type stands for; value is the decoded payload, or the
+ * payload itself as bytes (UNPACK_NESTED lists the former). For a CORE_BUFFER it is build(code, parts, memory), where
+ * memory is a writable view of the given data if it is aligned and large enough, otherwise a bytearray: a small value
+ * must not keep the memory of the whole read alive.
  *
- * A row that is not understood here (malformed bytes, deep nesting) is passed to `decode` as a whole, so it is never an
- * error here.
+ * A row that is not understood here (malformed bytes, deep nesting) is passed to `decode` as a whole, so it is never
+ * an error here.
  */
 #include "core.h"
 
 #define UNPACK_DEPTH 500
 
-/* Codes whose payload is a value (encoding.py): tensor, array, scalar, TensorDict, complex, nested, out of band, image, raw. */
-#define UNPACK_NESTED \
-    (1u << 1 | 1u << 2 | 1u << 3 | 1u << 6 | 1u << 8 | 1u << 10 | 1u << 12 | 1u << 13 | 1u << 14)
+/* Codes whose payload is a value (encoding.py): tensor, array, scalar, TensorDict, complex, nested, out of band,
+ * image, raw. */
+#define UNPACK_NESTED (1u << 1 | 1u << 2 | 1u << 3 | 1u << 6 | 1u << 8 | 1u << 10 | 1u << 12 | 1u << 13 | 1u << 14)
 
 typedef struct unpacker {
     const uint8_t *at, *end;
@@ -105,9 +105,7 @@ static PyObject *unpack_bytes(unpacker *in, uint64_t size, bool text)
 static PyObject *unpack_list(unpacker *in, uint64_t n, unsigned depth)
 {
     /* Every item takes at least one byte. */
-    PyObject *list = depth < UNPACK_DEPTH && n <= (uint64_t)(in->end - in->at)
-                         ? PyList_New((Py_ssize_t)n)
-                         : NULL;
+    PyObject *list = depth < UNPACK_DEPTH && n <= (uint64_t)(in->end - in->at) ? PyList_New((Py_ssize_t)n) : NULL;
 
     for (uint64_t i = 0; list && i < n; i++) {
         PyObject *item = unpack_value(in, depth + 1);
@@ -140,8 +138,7 @@ static PyObject *unpack_key(PyObject *key)
 
 static PyObject *unpack_map(unpacker *in, uint64_t n, unsigned depth)
 {
-    PyObject *map =
-        depth < UNPACK_DEPTH && n <= (uint64_t)(in->end - in->at) / 2 ? PyDict_New() : NULL;
+    PyObject *map = depth < UNPACK_DEPTH && n <= (uint64_t)(in->end - in->at) / 2 ? PyDict_New() : NULL;
 
     for (uint64_t i = 0; map && i < n; i++) {
         PyObject *key = unpack_value(in, depth + 1);
@@ -198,7 +195,7 @@ static PyObject *unpack_int(unpacker *in, uint8_t type)
     return PyLong_FromLongLong((long long)(bits << spare) >> spare);
 }
 
-/* -------------------------------------------------------------------------------------- extensions */
+/* --- extensions ----------------------------------------------------------- */
 
 /* Part of the data, as a view or a copy. */
 static PyObject *unpack_memory(const unpacker *in, const uint8_t *from, size_t size)
@@ -239,8 +236,8 @@ static PyObject *unpack_buffer(unpacker *in, unsigned depth)
     }
     PyObject *parts = unpack_value(in, depth + 1);
     PyObject *memory = NULL, *made = NULL;
-    if (parts && unpack_size(in, &size) && unpack_size(in, &lead) &&
-        lead <= (uint64_t)(in->end - in->at) && size <= (uint64_t)(in->end - in->at) - lead) {
+    if (parts && unpack_size(in, &size) && unpack_size(in, &lead) && lead <= (uint64_t)(in->end - in->at) &&
+        size <= (uint64_t)(in->end - in->at) - lead) {
         memory = unpack_memory(in, in->at + lead, (size_t)size);
     }
     if (memory) {
@@ -281,7 +278,7 @@ static PyObject *unpack_extension(unpacker *in, uint64_t size, unsigned depth)
     return made;
 }
 
-/* ------------------------------------------------------------------------------------------ values */
+/* --- values --------------------------------------------------------------- */
 
 /* Types preceded by a length of 1 << `power` bytes. */
 static PyObject *unpack_long(unpacker *in, uint8_t type, unsigned power, unsigned depth)
@@ -409,8 +406,7 @@ static PyObject *unpack_row(unpacker *in, PyObject *whole, PyObject *decode)
 }
 
 /* The rows between the offsets, which must be ascending and within the data. */
-static PyObject *unpack_all(PyObject *whole, const Py_buffer *offsets, PyObject *build,
-                            PyObject *decode)
+static PyObject *unpack_all(PyObject *whole, const Py_buffer *offsets, PyObject *build, PyObject *decode)
 {
     const Py_buffer *data = PyMemoryView_GET_BUFFER(whole);
     const uint64_t *bounds = offsets->buf;
@@ -429,8 +425,7 @@ static PyObject *unpack_all(PyObject *whole, const Py_buffer *offsets, PyObject 
         if (bounds[i] > bounds[i + 1] || bounds[i + 1] > (uint64_t)data->len) {
             PyErr_SetString(PyExc_ValueError, "offsets do not fit the data");
         } else {
-            unpacker in = {base + bounds[i], base + bounds[i + 1], build,
-                           data->readonly ? NULL : whole, base};
+            unpacker in = {base + bounds[i], base + bounds[i + 1], build, data->readonly ? NULL : whole, base};
             value = unpack_row(&in, whole, decode);
         }
         if (!value) {

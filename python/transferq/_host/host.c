@@ -1,7 +1,7 @@
 /*
  * host.c - the module transferq._host: a daemon in this process whose controller picks with a Python sampler.
  *
- * The daemon runs without the GIL; its loop holds it only while the sampler is called.  Each call goes to an object made
+ * The daemon runs without the GIL; its loop holds it only while the sampler is called. Each call goes to an object made
  * by transferq.host, which passes plain values and checks the result:
  *
  *   name, the sampler's
@@ -23,7 +23,7 @@
 #define HOST_VIEW      "transferq.view"
 #define HOST_VIEW_OVER "transferq.view.over"
 
-/* ---------------------------------------------------------------------------------------------- errors */
+/* --- errors --------------------------------------------------------------- */
 
 /* Converts the pending exception to an error: our own keep their code, a ValueError is TQ_EINVAL, others are `code`. */
 static int host_error(int code, tq_error *err)
@@ -52,7 +52,7 @@ static int host_error(int code, tq_error *err)
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------------- the view */
+/* --- the view ------------------------------------------------------------- */
 
 static PyObject *host_view_sample(PyObject *module, PyObject *args)
 {
@@ -76,15 +76,14 @@ static PyObject *host_view_sample(PyObject *module, PyObject *args)
     }
     PyObject *tags = PyList_New(0);
     for (uint32_t i = 0; tags && tq_view_tag(view, place, i, &name, &value); i++) {
-        PyObject *tag =
-            Py_BuildValue("(sy#)", name, (const char *)value.data, (Py_ssize_t)value.size);
+        PyObject *tag = Py_BuildValue("(sy#)", name, (const char *)value.data, (Py_ssize_t)value.size);
         if (!tag || PyList_Append(tags, tag)) {
             Py_CLEAR(tags);
         }
         Py_XDECREF(tag);
     }
-    return tags ? Py_BuildValue("(zKN)", tq_view_group(view, place),
-                                (unsigned long long)tq_view_ordinal(view, place), tags)
+    return tags ? Py_BuildValue("(zKN)", tq_view_group(view, place), (unsigned long long)tq_view_ordinal(view, place),
+                                tags)
                 : NULL;
 }
 
@@ -105,7 +104,7 @@ static PyObject *host_ready(const tq_sampler_view *view)
     return list;
 }
 
-/* ---------------------------------------------------------------------------------------------- the pick */
+/* --- the pick ------------------------------------------------------------- */
 
 /* Place of an index in the view, which is in ascending order; -1 if it is not in it. */
 static int64_t host_place(const tq_sampler_view *view, uint32_t index)
@@ -134,8 +133,7 @@ static int64_t host_index(PyObject *list, Py_ssize_t i)
     return index >= 0 && index < (long long)TQ_NO_INDEX ? index : -1;
 }
 
-static int host_apply_sampled(const tq_sampler_view *view, PyObject *name, PyObject *sampled,
-                              tq_pick *pick)
+static int host_apply_sampled(const tq_sampler_view *view, PyObject *name, PyObject *sampled, tq_pick *pick)
 {
     int rc = TQ_OK;
 
@@ -147,16 +145,15 @@ static int host_apply_sampled(const tq_sampler_view *view, PyObject *name, PyObj
         } else if (index >= 0 && tq_view_had(view, (uint32_t)index)) {
             rc = tq_pick_again(pick, (uint32_t)index);
         } else {
-            PyErr_Format(PyExc_RuntimeError, "sampler %R returned sample %S, which is not ready",
-                         name, PyList_GET_ITEM(sampled, i));
+            PyErr_Format(PyExc_RuntimeError, "sampler %R returned sample %S, which is not ready", name,
+                         PyList_GET_ITEM(sampled, i));
             rc = TQ_EPICK;
         }
     }
     return rc;
 }
 
-static int host_apply_consumed(const tq_sampler_view *view, PyObject *name, PyObject *consumed,
-                               tq_pick *pick)
+static int host_apply_consumed(const tq_sampler_view *view, PyObject *name, PyObject *consumed, tq_pick *pick)
 {
     int rc = TQ_OK;
 
@@ -166,8 +163,8 @@ static int host_apply_consumed(const tq_sampler_view *view, PyObject *name, PyOb
         if (place >= 0) {
             rc = tq_pick_consume(pick, (uint32_t)place);
         } else if (index < 0 || !tq_view_had(view, (uint32_t)index)) {
-            PyErr_Format(PyExc_RuntimeError, "sampler %R consumed sample %S, which is not ready",
-                         name, PyList_GET_ITEM(consumed, i));
+            PyErr_Format(PyExc_RuntimeError, "sampler %R consumed sample %S, which is not ready", name,
+                         PyList_GET_ITEM(consumed, i));
             rc = TQ_EPICK;
         }
     }
@@ -181,8 +178,7 @@ static int host_apply(const tq_sampler_view *view, PyObject *name, PyObject *res
     const char *slot;
     int rc;
 
-    if (!PyArg_ParseTuple(result, "O!O!z", &PyList_Type, &sampled, &PyList_Type, &consumed,
-                          &slot)) {
+    if (!PyArg_ParseTuple(result, "O!O!z", &PyList_Type, &sampled, &PyList_Type, &consumed, &slot)) {
         return TQ_EPICK;
     }
     if (PyList_GET_SIZE(sampled) == 0) {
@@ -195,8 +191,7 @@ static int host_apply(const tq_sampler_view *view, PyObject *name, PyObject *res
     return rc == TQ_OK && slot ? tq_pick_slot(pick, slot) : rc;
 }
 
-static int host_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick,
-                     tq_error *err)
+static int host_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *capsule = PyCapsule_New((void *)(uintptr_t)view, HOST_VIEW, NULL);
@@ -206,9 +201,8 @@ static int host_pick(const tq_sampler_view *view, const tq_pick_request *request
     int rc;
 
     if (capsule && ready && name) {
-        result = PyObject_CallMethod(request->user, "pick", "OOIsss", capsule, ready,
-                                     request->batch_size, request->partition, request->task,
-                                     request->config);
+        result = PyObject_CallMethod(request->user, "pick", "OOIsss", capsule, ready, request->batch_size,
+                                     request->partition, request->task, request->config);
     }
     rc = result ? host_apply(view, name, result, pick) : TQ_EPICK;
     if (PyErr_Occurred()) {
@@ -234,8 +228,8 @@ static uint32_t host_need(const tq_pick_request *request)
 static bool host_kept(const tq_pick_request *request)
 {
     PyGILState_STATE gil = PyGILState_Ensure();
-    PyObject *result = PyObject_CallMethod(request->user, "kept", "sss", request->partition,
-                                           request->task, request->config);
+    PyObject *result =
+        PyObject_CallMethod(request->user, "kept", "sss", request->partition, request->task, request->config);
     int kept = result ? PyObject_IsTrue(result) : -1;
 
     if (kept < 0) {
@@ -258,7 +252,7 @@ static void host_forget(const char *partition, void *user)
     PyGILState_Release(gil);
 }
 
-/* ---------------------------------------------------------------------------------------------- the daemon */
+/* --- the daemon ----------------------------------------------------------- */
 
 /* Called for a sampler that libtq does not have: creates and registers it, for the lifetime of the process. */
 static int host_load(const char *name, void *user, tq_error *err)
@@ -326,19 +320,19 @@ static PyObject *host_run_daemon(PyObject *module, PyObject *args)
         }
     }
     Py_BEGIN_ALLOW_THREADS
-        /* The parser reorders the pointers, but does not change the strings. */
-        status = tq_daemon_run((int)n + 1, (char **)(uintptr_t)argv, &hooks);
-    Py_END_ALLOW_THREADS PyMem_Free(argv);
+    /* The parser reorders the pointers, but does not change the strings. */
+    status = tq_daemon_run((int)n + 1, (char **)(uintptr_t)argv, &hooks);
+    Py_END_ALLOW_THREADS
+    PyMem_Free(argv);
     return PyLong_FromLong(status);
 }
 
-/* ---------------------------------------------------------------------------------------------- module */
+/* --- module --------------------------------------------------------------- */
 
-PyDoc_STRVAR(
-    host_run_daemon_doc,
-    "run_daemon(arguments, load) -> int: runs a daemon like tqd until it is told to end.\n\n"
-    "load(name) gives the object whose pick, kept and forget are called for the sampler "
-    "of that name.");
+PyDoc_STRVAR(host_run_daemon_doc,
+             "run_daemon(arguments, load) -> int: runs a daemon like tqd until it is told to end.\n\n"
+             "load(name) gives the object whose pick, kept and forget are called for the sampler "
+             "of that name.");
 PyDoc_STRVAR(host_view_sample_doc,
              "view_sample(view, place) -> (group or None, ordinal, [(tag, encoded), ...]): what is "
              "known of a sample, during a pick.");

@@ -19,9 +19,8 @@ static int batch_check(bench *run, const bench_batch *batch)
         for (size_t f = 0; f < batch->workload->n_fields; f++) {
             const tq_slice *put = &batch->slices[f];
             if (strcmp(batch->columns[f].name, column->name) == 0) {
-                found += tq_data_row_count(data) == batch->rows &&
-                         column->offsets[batch->rows] == put->size && column->data &&
-                         memcmp(column->data, put->data, put->size) == 0;
+                found += tq_data_row_count(data) == batch->rows && column->offsets[batch->rows] == put->size &&
+                         column->data && memcmp(column->data, put->data, put->size) == 0;
             }
         }
     }
@@ -35,11 +34,13 @@ static int batch_check(bench *run, const bench_batch *batch)
 static int batch_step(bench *run, const bench_batch *batch, int step, double *seconds)
 {
     tq_op *op = run->session.op;
-    tq_put_args put = {.partition = run->partition,
-                       .keys = batch->keys,
-                       .n = batch->rows,
-                       .columns = batch->columns,
-                       .n_columns = batch->workload->n_fields};
+    tq_put_args put = {
+        .partition = run->partition,
+        .keys = batch->keys,
+        .n = batch->rows,
+        .columns = batch->columns,
+        .n_columns = batch->workload->n_fields,
+    };
     tq_get_by_key_args get = {.partition = run->partition, .keys = batch->keys, .n = batch->rows};
     int code = TQ_OK;
 
@@ -67,14 +68,12 @@ static int batch_step(bench *run, const bench_batch *batch, int step, double *se
 }
 
 /* One round; `check`: verifies what is listed and read. */
-static int batch_round(bench *run, const bench_batch *batch, bool check,
-                       double seconds[BENCH_STEPS])
+static int batch_round(bench *run, const bench_batch *batch, bool check, double seconds[BENCH_STEPS])
 {
     int failed = 0;
     for (int step = BENCH_PUT; step <= BENCH_CLEAR && !failed; step++) {
         failed = batch_step(run, batch, step, &seconds[step]);
-        if (!failed && step == BENCH_LIST &&
-            tq_meta_sample_count(tq_op_meta(run->session.op)) != batch->rows) {
+        if (!failed && step == BENCH_LIST && tq_meta_sample_count(tq_op_meta(run->session.op)) != batch->rows) {
             bench_progress_end(run);
             failed = cli_fail("workload %s: %zu of %zu keys are listed", batch->workload->name,
                               tq_meta_sample_count(tq_op_meta(run->session.op)), batch->rows);
@@ -166,8 +165,7 @@ int bench_move(bench *run, const bench_workload *workload, bench_moved *out)
         failed = failed || !out->seconds[step];
     }
     if (failed || !memory) {
-        failed = cli_fail("no memory for %" PRIu64 " bytes of the workload %s", batch.bytes,
-                          workload->name);
+        failed = cli_fail("no memory for %" PRIu64 " bytes of the workload %s", batch.bytes, workload->name);
     } else {
         failed = batch_rounds(run, &batch, memory, out);
     }

@@ -1,8 +1,8 @@
 /*
  * bench.c - tq bench: how fast a running system is from here, in a partition of its own.
  *
- * Nothing else in the system is touched, and the partition is cleared however the run ends; others only notice its traffic,
- * and the room that one batch at a time takes in the storage.
+ * Nothing else in the system is touched, and the partition is cleared however the run ends; others only notice its
+ * traffic, and the room that one batch at a time takes in the storage.
  */
 #include "cli/bench/bench.h"
 
@@ -19,7 +19,7 @@
 #define BENCH_CALLS_MAX   1000000
 #define BENCH_CALLERS_MAX 4096
 
-/* ---------------------------------------------------------------------------------------- options */
+/* --- options -------------------------------------------------------------- */
 
 enum {
     BENCH_OPT_WORKLOAD = 512,
@@ -31,19 +31,16 @@ enum {
 };
 
 static const struct argp_option bench_argp_options[] = {
-    {"workload", BENCH_OPT_WORKLOAD, "NAME", 0,
-     "only this workload; may be given more than once (all)", 0},
+    {"workload", BENCH_OPT_WORKLOAD, "NAME", 0, "only this workload; may be given more than once (all)", 0},
     {"scale", BENCH_OPT_SCALE, "FACTOR", 0, "of the samples of a workload (1)", 0},
     {"rounds", BENCH_OPT_ROUNDS, "N", 0, "of everything; results are medians (5)", 0},
     {"calls", BENCH_OPT_CALLS, "N", 0, "small calls in a round (1000)", 0},
-    {"callers", BENCH_OPT_CALLERS, "N", 0,
-     "small calls at once; may be given more than once (1, 16, 256)", 0},
+    {"callers", BENCH_OPT_CALLERS, "N", 0, "small calls at once; may be given more than once (1, 16, 256)", 0},
     {"list-workloads", BENCH_OPT_LIST, NULL, 0, "say what the workloads are, and end", 0},
     {0},
 };
 
-static size_t bench_number(struct argp_state *state, const char *option, const char *text,
-                           size_t most)
+static size_t bench_number(struct argp_state *state, const char *option, const char *text, size_t most)
 {
     char *end = NULL;
     errno = 0;
@@ -64,8 +61,7 @@ static double bench_factor(struct argp_state *state, const char *text)
     return value;
 }
 
-static void bench_add_workload(struct argp_state *state, cli_bench_options *settings,
-                               const char *name)
+static void bench_add_workload(struct argp_state *state, cli_bench_options *settings, const char *name)
 {
     if (!bench_find(name)) {
         argp_error(state, "--workload: there is no '%s', see --list-workloads", name);
@@ -98,8 +94,7 @@ static error_t bench_parse_option(int key, char *arg, struct argp_state *state)
         if (settings->n_callers == BENCH_LISTED_MAX) {
             argp_error(state, "--callers: at most %d times", BENCH_LISTED_MAX);
         }
-        settings->callers[settings->n_callers++] =
-            bench_number(state, "callers", arg, BENCH_CALLERS_MAX);
+        settings->callers[settings->n_callers++] = bench_number(state, "callers", arg, BENCH_CALLERS_MAX);
         break;
     case BENCH_OPT_LIST:
         settings->list = true;
@@ -112,7 +107,7 @@ static error_t bench_parse_option(int key, char *arg, struct argp_state *state)
 
 const struct argp cli_bench_argp = {.options = bench_argp_options, .parser = bench_parse_option};
 
-/* ---------------------------------------------------------------------------------------- what is run */
+/* --- what is run ---------------------------------------------------------- */
 
 static bool bench_chosen(const cli_bench_options *settings, const char *name)
 {
@@ -220,11 +215,8 @@ static int bench_list(const cli_options *options)
     {
         cli_table_row(table);
         cli_table_cell(table, "%s", json_string_value(json_object_get(each, "name")));
-        cli_table_cell(table, "%" JSON_INTEGER_FORMAT,
-                       json_integer_value(json_object_get(each, "samples")));
-        cli_table_cell(
-            table, "%s",
-            cli_bytes((uint64_t)json_integer_value(json_object_get(each, "bytes")), bytes));
+        cli_table_cell(table, "%" JSON_INTEGER_FORMAT, json_integer_value(json_object_get(each, "samples")));
+        cli_table_cell(table, "%s", cli_bytes((uint64_t)json_integer_value(json_object_get(each, "bytes")), bytes));
         cli_table_cell(table, "%s", json_string_value(json_object_get(each, "about")));
     }
     cli_table_print(table);

@@ -1,5 +1,5 @@
 /*
- * bench.h - shared by the files of tq bench.  bench.c: options and sequence; bench_data.c: workloads; bench_batches.c,
+ * bench.h - shared by the files of tq bench. bench.c: options and sequence; bench_data.c: workloads; bench_batches.c,
  * bench_calls.c: measuring; bench_run.c: running calls, progress, and signals; bench_report.c: the output.
  */
 #ifndef TQI_CLI_BENCH_BENCH_H
@@ -11,8 +11,8 @@
 #include "cli/cli.h"
 
 #define BENCH_LISTED_MAX 16
-/* Warm-up rounds of a workload.  Puts go to the storage with the most room, to equal ones in turn, and the first put there
- * touches memory that was never used. */
+/* Warm-up rounds of a workload. Puts go to the storage with the most room, to equal ones in turn, and the first put
+ * there touches memory that was never used. */
 #define BENCH_WARM 2
 
 /* What the command line said for bench. */
@@ -31,7 +31,7 @@ struct cli_bench_options {
 /* Of its options; the input is a cli_bench_options. */
 extern const struct argp cli_bench_argp;
 
-/* ---------------------------------------------------------------------------------------- workloads */
+/* --- workloads ------------------------------------------------------------ */
 
 /* What the rows of a field are like. */
 typedef enum bench_rows {
@@ -80,7 +80,7 @@ void bench_batch_free(bench_batch *batch);
 /* What the workloads are at that scale, as JSON. */
 json_t *bench_describe(const cli_bench_options *settings);
 
-/* ---------------------------------------------------------------------------------------- results */
+/* --- results -------------------------------------------------------------- */
 
 enum {
     BENCH_PUT,
@@ -108,7 +108,7 @@ typedef struct bench_called {
     double rate; /* a second; median of the rounds */
 } bench_called;
 
-/* ---------------------------------------------------------------------------------------- a run */
+/* --- a run ---------------------------------------------------------------- */
 
 typedef struct bench {
     const cli_options *options;
@@ -137,8 +137,8 @@ typedef struct bench {
 /* From here on, a signal ends the run in an orderly way. */
 int bench_guard_start(bench *run);
 void bench_guard_stop(bench *run);
-/* One call on the session's op: bench_begin (returns 1 if the run must end), start the call, bench_end with the code that
- * starting returned.  bench_end waits; on an error it prints it and returns 1. */
+/* One call on the session's op: bench_begin (returns 1 if the run must end), start the call, bench_end with the code
+ * that starting returned. bench_end waits; on an error it prints it and returns 1. */
 int bench_begin(bench *run);
 int bench_end(bench *run, int started);
 /* A new op for the session: results of the last one are freed. */

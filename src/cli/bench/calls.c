@@ -1,7 +1,7 @@
 /*
- * bench_calls.c - small calls: how long one takes, alone and with others in flight on the same connection.  A single caller
- * waits for each call, like a program that has nothing else to do.  Several callers are driven by their callbacks: each has
- * two ops that take turns, because an op cannot be restarted in its own callback.
+ * bench_calls.c - small calls: how long one takes, alone and with others in flight on the same connection. A single
+ * caller waits for each call, like a program that has nothing else to do. Several callers are driven by their
+ * callbacks: each has two ops that take turns, because an op cannot be restarted in its own callback.
  */
 #include "cli/bench/bench.h"
 
@@ -23,8 +23,7 @@ typedef enum call_kind {
     CALL_KINDS
 } call_kind;
 
-static const char *const call_names[CALL_KINDS] = {"round trip", "put", "tag", "claim of 64",
-                                                   "get"};
+static const char *const call_names[CALL_KINDS] = {"round trip", "put", "tag", "claim of 64", "get"};
 static const char *const call_claimed[] = {"reward"};
 
 /* Calls of one kind; what the callers share is under the lock. */
@@ -53,11 +52,13 @@ typedef struct call_caller {
 
 static int call_put(const call_run *calls, tq_op *op, const char *key)
 {
-    tq_put_args put = {.partition = calls->run->partition,
-                       .keys = &key,
-                       .n = 1,
-                       .columns = calls->tiny->columns,
-                       .n_columns = calls->tiny->workload->n_fields};
+    tq_put_args put = {
+        .partition = calls->run->partition,
+        .keys = &key,
+        .n = 1,
+        .columns = calls->tiny->columns,
+        .n_columns = calls->tiny->workload->n_fields,
+    };
     return tq_put(op, &put);
 }
 
@@ -67,18 +68,19 @@ static int call_start(const call_run *calls, tq_op *op, size_t place)
     char key[24] = "k";
     const char *keys[] = {key};
     /* msgpack: a 32-bit unsigned integer. */
-    uint8_t version[5] = {0xce, (uint8_t)(place >> 24), (uint8_t)(place >> 16),
-                          (uint8_t)(place >> 8), (uint8_t)place};
+    uint8_t version[5] = {0xce, (uint8_t)(place >> 24), (uint8_t)(place >> 16), (uint8_t)(place >> 8), (uint8_t)place};
     uint32_t size = sizeof(version);
     tq_tag tag = {.name = "version", .values = version, .sizes = &size};
     tq_put_args put = {.partition = partition, .keys = keys, .n = 1, .tags = &tag, .n_tags = 1};
     tq_get_by_key_args get = {.partition = partition, .keys = keys, .n = 1};
-    tq_claim_args claim = {.partition = partition,
-                           .fields = call_claimed,
-                           .n_fields = 1,
-                           .batch_size = CLAIMED,
-                           .task = calls->task,
-                           .sampler = "SequentialSampler"};
+    tq_claim_args claim = {
+        .partition = partition,
+        .fields = call_claimed,
+        .n_fields = 1,
+        .batch_size = CLAIMED,
+        .task = calls->task,
+        .sampler = "SequentialSampler",
+    };
 
     switch (calls->kind) {
     case CALL_PUT:
@@ -95,13 +97,12 @@ static int call_start(const call_run *calls, tq_op *op, size_t place)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- what calls need */
+/* --- what calls need ------------------------------------------------------ */
 
 /* The sample of tags and reads. */
 static int call_put_one(const call_run *calls)
 {
-    return bench_begin(calls->run) ||
-           bench_end(calls->run, call_put(calls, calls->run->session.op, "k"));
+    return bench_begin(calls->run) || bench_end(calls->run, call_put(calls, calls->run->session.op, "k"));
 }
 
 /* Makes samples ready for that many claims. */
@@ -113,15 +114,15 @@ static int call_fill(const call_run *calls)
     while (left > 0 && !failed) {
         size_t rows = left < FILL_ROWS ? left : FILL_ROWS;
         tq_slice bytes = {values, rows * sizeof(*values)};
-        tq_column column = {.name = call_claimed[0],
-                            .dtype = {TQ_FLOAT, 32},
-                            .rows = rows,
-                            .slices = &bytes,
-                            .n_slices = 1};
-        tq_put_args put = {
-            .partition = calls->run->partition, .n = rows, .columns = &column, .n_columns = 1};
-        failed =
-            bench_begin(calls->run) || bench_end(calls->run, tq_put(calls->run->session.op, &put));
+        tq_column column = {
+            .name = call_claimed[0],
+            .dtype = {TQ_FLOAT, 32},
+            .rows = rows,
+            .slices = &bytes,
+            .n_slices = 1,
+        };
+        tq_put_args put = {.partition = calls->run->partition, .n = rows, .columns = &column, .n_columns = 1};
+        failed = bench_begin(calls->run) || bench_end(calls->run, tq_put(calls->run->session.op, &put));
         left -= rows;
     }
     free(values);
@@ -141,7 +142,7 @@ static int call_prepare(const call_run *calls)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- one at a time */
+/* --- one at a time -------------------------------------------------------- */
 
 static int call_one_by_one(call_run *calls)
 {
@@ -157,7 +158,7 @@ static int call_one_by_one(call_run *calls)
     return failed;
 }
 
-/* ---------------------------------------------------------------------------------------- many at a time */
+/* --- many at a time ------------------------------------------------------- */
 
 static void call_fail(call_run *calls, const tq_error *err)
 {
@@ -237,7 +238,7 @@ static int call_at_once(call_run *calls, size_t n)
     return cli_fail("%s", made ? calls->err.message : "out of memory");
 }
 
-/* ---------------------------------------------------------------------------------------- rounds of them */
+/* --- rounds of them ------------------------------------------------------- */
 
 static int call_round(call_run *calls, size_t round, size_t callers, double *rate)
 {
@@ -280,12 +281,14 @@ static int call_rounds(bench *run, const bench_batch *tiny, call_kind kind, size
         failed = call_round(&calls, round, callers, &rates[round]);
     }
     if (!failed) {
-        *out = (bench_called){.name = call_names[kind],
-                              .callers = callers,
-                              .calls = rounds * calls.count,
-                              .p50 = bench_percentile(seconds, rounds * calls.count, 0.5),
-                              .p99 = bench_percentile(seconds, rounds * calls.count, 0.99),
-                              .rate = bench_percentile(rates, rounds, 0.5)};
+        *out = (bench_called){
+            .name = call_names[kind],
+            .callers = callers,
+            .calls = rounds * calls.count,
+            .p50 = bench_percentile(seconds, rounds * calls.count, 0.5),
+            .p99 = bench_percentile(seconds, rounds * calls.count, 0.99),
+            .rate = bench_percentile(rates, rounds, 0.5),
+        };
         run->n_called++;
     }
     pthread_cond_destroy(&calls.ended);

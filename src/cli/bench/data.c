@@ -1,8 +1,8 @@
 /*
  * bench_data.c - the workloads of tq bench, and batches of them in memory.
  *
- * They are those of bench/workloads.py, in names, samples, fields, types and shapes; a test compares them.  Its maps with
- * tensors (multimodal) are specific to the Python package and are left to it.
+ * They are those of bench/workloads.py, in names, samples, fields, types and shapes; a test compares them. Its maps
+ * with tensors (multimodal) are specific to the Python package and are left to it.
  */
 #include "cli/bench/bench.h"
 
@@ -20,7 +20,7 @@
 
 static const char bench_letters[] = "abcdefghijklmnopqrstuvwxyz .,;";
 
-/* ---------------------------------------------------------------------------------------- what is random */
+/* --- what is random ------------------------------------------------------- */
 
 /* splitmix64: the same numbers on every machine. */
 static uint64_t random_next(uint64_t *state)
@@ -50,7 +50,7 @@ static uint64_t length_longtail(uint64_t *random)
     return length < 16 ? 16 : length > LONGEST ? LONGEST : (uint64_t)length;
 }
 
-/* ---------------------------------------------------------------------------------------- the table */
+/* --- the table ------------------------------------------------------------ */
 
 #define FLOAT32      \
     {                \
@@ -89,11 +89,9 @@ static const bench_field fields_tiny[] = {
 };
 
 static const bench_field fields_simple[] = {
-    FIXED("field_0", FLOAT32, WIDTH), FIXED("field_1", FLOAT32, WIDTH),
-    FIXED("field_2", FLOAT32, WIDTH), FIXED("field_3", FLOAT32, WIDTH),
-    FIXED("field_4", FLOAT32, WIDTH), FIXED("field_5", FLOAT32, WIDTH),
-    FIXED("field_6", FLOAT32, WIDTH), FIXED("field_7", FLOAT32, WIDTH),
-    FIXED("field_8", FLOAT32, WIDTH),
+    FIXED("field_0", FLOAT32, WIDTH), FIXED("field_1", FLOAT32, WIDTH), FIXED("field_2", FLOAT32, WIDTH),
+    FIXED("field_3", FLOAT32, WIDTH), FIXED("field_4", FLOAT32, WIDTH), FIXED("field_5", FLOAT32, WIDTH),
+    FIXED("field_6", FLOAT32, WIDTH), FIXED("field_7", FLOAT32, WIDTH), FIXED("field_8", FLOAT32, WIDTH),
 };
 
 static const bench_field fields_complex[] = {
@@ -114,10 +112,8 @@ static const bench_field fields_longtail[] = {
 const bench_workload bench_workloads[] = {
     {"tiny", "three small fields", 1, FIELDS(tiny), NULL},
     {"simple", "9 fields of 8192 float32", 1024, FIELDS(simple), NULL},
-    {"complex", "a third each of regular, ragged and strings", 1024, FIELDS(complex),
-     length_uniform},
-    {"grpo-longtail", "responses log-normal up to 16384, groups of 8", 512, FIELDS(longtail),
-     length_longtail},
+    {"complex", "a third each of regular, ragged and strings", 1024, FIELDS(complex), length_uniform},
+    {"grpo-longtail", "responses log-normal up to 16384, groups of 8", 512, FIELDS(longtail), length_longtail},
 };
 const size_t bench_n_workloads = sizeof(bench_workloads) / sizeof(bench_workloads[0]);
 
@@ -139,7 +135,7 @@ static size_t workload_rows(const bench_workload *workload, double scale)
     return rows > least ? rows : least;
 }
 
-/* ---------------------------------------------------------------------------------------- a batch */
+/* --- a batch -------------------------------------------------------------- */
 
 /* Bytes of a string's header, as msgpack writes it. */
 static size_t text_head(uint64_t length, uint8_t out[3])
@@ -160,8 +156,7 @@ static size_t text_head(uint64_t length, uint8_t out[3])
 }
 
 /* Lengths of a field's rows as stored; returns their sum in elements. */
-static uint64_t field_lengths(const bench_workload *workload, const bench_field *field, size_t rows,
-                              uint64_t *out)
+static uint64_t field_lengths(const bench_workload *workload, const bench_field *field, size_t rows, uint64_t *out)
 {
     uint64_t random = field->series;
     uint64_t total = 0;
@@ -174,8 +169,7 @@ static uint64_t field_lengths(const bench_workload *workload, const bench_field 
     return total;
 }
 
-static void fill_text(const bench_workload *workload, const bench_field *field, size_t rows,
-                      uint8_t *out)
+static void fill_text(const bench_workload *workload, const bench_field *field, size_t rows, uint8_t *out)
 {
     uint64_t random = field->series;
     for (size_t row = 0; row < rows; row++) {
@@ -224,15 +218,17 @@ static int batch_column(bench_batch *batch, size_t f)
         fill_tensor(field->dtype, elements, data);
     }
     batch->slices[f] = (tq_slice){data, size};
-    batch->columns[f] = (tq_column){.name = field->name,
-                                    .kind = field->rows == BENCH_TEXT ? TQ_VALUE : TQ_TENSOR,
-                                    .dtype = field->dtype,
-                                    .rows = batch->rows,
-                                    .ndim = field->ndim,
-                                    .shape = batch->dims[f] ? NULL : &field->width,
-                                    .dims = batch->dims[f],
-                                    .slices = &batch->slices[f],
-                                    .n_slices = 1};
+    batch->columns[f] = (tq_column){
+        .name = field->name,
+        .kind = field->rows == BENCH_TEXT ? TQ_VALUE : TQ_TENSOR,
+        .dtype = field->dtype,
+        .rows = batch->rows,
+        .ndim = field->ndim,
+        .shape = batch->dims[f] ? NULL : &field->width,
+        .dims = batch->dims[f],
+        .slices = &batch->slices[f],
+        .n_slices = 1,
+    };
     batch->bytes += size;
     return 0;
 }
@@ -286,11 +282,10 @@ void bench_batch_free(bench_batch *batch)
     memset(batch, 0, sizeof(*batch));
 }
 
-/* ---------------------------------------------------------------------------------------- as JSON */
+/* --- as JSON -------------------------------------------------------------- */
 
 /* Its bytes as they are counted there: of strings, those of the text. */
-static uint64_t describe_bytes(const bench_workload *workload, const bench_field *field,
-                               size_t rows)
+static uint64_t describe_bytes(const bench_workload *workload, const bench_field *field, size_t rows)
 {
     uint64_t random = field->series;
     uint64_t elements = rows * field->width;
@@ -310,8 +305,8 @@ static json_t *describe_field(const bench_workload *workload, const bench_field 
         json_array_append_new(shape, json_integer((json_int_t)field->width));
     }
     return json_pack("{s:s, s:s, s:o, s:I}", "name", field->name, "type",
-                     field->rows == BENCH_TEXT ? "text" : cli_dtype(field->dtype, dtype), "shape",
-                     shape, "bytes", (json_int_t)describe_bytes(workload, field, rows));
+                     field->rows == BENCH_TEXT ? "text" : cli_dtype(field->dtype, dtype), "shape", shape, "bytes",
+                     (json_int_t)describe_bytes(workload, field, rows));
 }
 
 json_t *bench_describe(const cli_bench_options *settings)
@@ -326,9 +321,9 @@ json_t *bench_describe(const cli_bench_options *settings)
             bytes += (json_int_t)describe_bytes(workload, &workload->fields[f], rows);
             json_array_append_new(fields, describe_field(workload, &workload->fields[f], rows));
         }
-        json_array_append_new(list, json_pack("{s:s, s:s, s:I, s:I, s:o}", "name", workload->name,
-                                              "about", workload->about, "samples", (json_int_t)rows,
-                                              "bytes", bytes, "fields", fields));
+        json_array_append_new(list,
+                              json_pack("{s:s, s:s, s:I, s:I, s:o}", "name", workload->name, "about", workload->about,
+                                        "samples", (json_int_t)rows, "bytes", bytes, "fields", fields));
     }
     return list;
 }

@@ -16,15 +16,14 @@
 
 static const char *const report_steps[BENCH_STEPS] = {"put", "list", "get", "clear", "copy"};
 
-/* ---------------------------------------------------------------------------------------- about */
+/* --- about ---------------------------------------------------------------- */
 
 static json_t *about_machine(void)
 {
     struct utsname kernel = {0};
     uname(&kernel);
-    return json_pack("{s:o, s:s, s:s, s:I}", "host", cli_json_text(kernel.nodename), "machine",
-                     kernel.machine, "kernel", kernel.release, "cores",
-                     (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
+    return json_pack("{s:o, s:s, s:s, s:I}", "host", cli_json_text(kernel.nodename), "machine", kernel.machine,
+                     "kernel", kernel.release, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
 }
 
 int bench_about(bench *run, const tq_system_status *status)
@@ -41,18 +40,16 @@ int bench_about(bench *run, const tq_system_status *status)
             present++;
             capacity += owner->capacity_bytes;
             used += owner->used_bytes;
-            json_array_append_new(
-                storage, json_pack("{s:o, s:o, s:I, s:I}", "name", cli_json_text(owner->name),
-                                   "manager", cli_json_text(owner->manager), "used_bytes",
-                                   (json_int_t)owner->used_bytes, "capacity_bytes",
-                                   (json_int_t)owner->capacity_bytes));
+            json_array_append_new(storage,
+                                  json_pack("{s:o, s:o, s:I, s:I}", "name", cli_json_text(owner->name), "manager",
+                                            cli_json_text(owner->manager), "used_bytes", (json_int_t)owner->used_bytes,
+                                            "capacity_bytes", (json_int_t)owner->capacity_bytes));
         }
     }
-    run->about =
-        json_pack("{s:s, s:s, s:f, s:o, s:o}", "version", status->version, "tq", tq_version(),
-                  "uptime", status->uptime, "machine", about_machine(), "storage", storage);
-    int size = asprintf(&run->system, "system %s, up %.0f s, %zu part%s of storage",
-                        status->version, status->uptime, present, present == 1 ? "" : "s");
+    run->about = json_pack("{s:s, s:s, s:f, s:o, s:o}", "version", status->version, "tq", tq_version(), "uptime",
+                           status->uptime, "machine", about_machine(), "storage", storage);
+    int size = asprintf(&run->system, "system %s, up %.0f s, %zu part%s of storage", status->version, status->uptime,
+                        present, present == 1 ? "" : "s");
     if (size >= 0 && capacity > 0) {
         char *before = run->system;
         size = asprintf(&run->system, "%s, %s of %s used", before, cli_bytes(used, texts[0]),
@@ -65,7 +62,7 @@ int bench_about(bench *run, const tq_system_status *status)
     return size < 0 || !run->about ? cli_fail("out of memory") : 0;
 }
 
-/* ---------------------------------------------------------------------------------------- numbers */
+/* --- numbers -------------------------------------------------------------- */
 
 static double report_median(const bench *run, const bench_moved *moved, int step)
 {
@@ -99,8 +96,8 @@ static json_t *json_moved(const bench *run)
     json_t *list = json_array();
     for (size_t i = 0; i < run->n_moved; i++) {
         const bench_moved *moved = &run->moved[i];
-        json_t *one = json_pack("{s:s, s:I, s:I}", "name", moved->workload->name, "samples",
-                                (json_int_t)moved->samples, "bytes", (json_int_t)moved->bytes);
+        json_t *one = json_pack("{s:s, s:I, s:I}", "name", moved->workload->name, "samples", (json_int_t)moved->samples,
+                                "bytes", (json_int_t)moved->bytes);
         for (int step = 0; step < BENCH_STEPS; step++) {
             if (step != BENCH_COPY || moved->bytes >= COPY_LEAST) {
                 json_object_set_new(one, report_steps[step], json_step(run, moved, step));
@@ -116,32 +113,28 @@ static json_t *json_called(const bench *run)
     json_t *list = json_array();
     for (size_t i = 0; i < run->n_called; i++) {
         const bench_called *called = &run->called[i];
-        json_array_append_new(
-            list, json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "name", called->name, "callers",
-                            (json_int_t)called->callers, "calls", (json_int_t)called->calls, "p50",
-                            called->p50, "p99", called->p99, "per_second", called->rate));
+        json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "name", called->name, "callers",
+                                              (json_int_t)called->callers, "calls", (json_int_t)called->calls, "p50",
+                                              called->p50, "p99", called->p99, "per_second", called->rate));
     }
     return list;
 }
 
 static int report_json(bench *run, double elapsed)
 {
-    json_t *settings =
-        json_pack("{s:f, s:I, s:I}", "scale", run->settings->scale, "rounds",
-                  (json_int_t)run->settings->rounds, "calls", (json_int_t)run->settings->calls);
-    return cli_print_json(json_pack("{s:O, s:s, s:o, s:f, s:o, s:o}", "about", run->about,
-                                    "partition", run->partition, "settings", settings, "elapsed",
-                                    elapsed, "workloads", json_moved(run), "calls",
+    json_t *settings = json_pack("{s:f, s:I, s:I}", "scale", run->settings->scale, "rounds",
+                                 (json_int_t)run->settings->rounds, "calls", (json_int_t)run->settings->calls);
+    return cli_print_json(json_pack("{s:O, s:s, s:o, s:f, s:o, s:o}", "about", run->about, "partition", run->partition,
+                                    "settings", settings, "elapsed", elapsed, "workloads", json_moved(run), "calls",
                                     json_called(run)));
 }
 
-/* ---------------------------------------------------------------------------------------- tables */
+/* --- tables --------------------------------------------------------------- */
 
 static void table_moved(const bench *run)
 {
-    static const char *const columns[] = {"WORKLOAD",  ">SAMPLES",   ">SIZE",   ">PUT GB/s",
-                                          ">GET GB/s", ">COPY GB/s", ">PUT ms", ">LIST ms",
-                                          ">GET ms",   ">CLEAR ms"};
+    static const char *const columns[] = {"WORKLOAD",   ">SAMPLES", ">SIZE",    ">PUT GB/s", ">GET GB/s",
+                                          ">COPY GB/s", ">PUT ms",  ">LIST ms", ">GET ms",   ">CLEAR ms"};
     static const int rates[] = {BENCH_PUT, BENCH_GET, BENCH_COPY};
     cli_table *table = cli_table_new(columns, sizeof(columns) / sizeof(columns[0]));
     char size[32];
@@ -156,8 +149,7 @@ static void table_moved(const bench *run)
             if (moved->bytes < COPY_LEAST) {
                 cli_table_cell(table, "%s", "-");
             } else {
-                cli_table_cell(table, "%.2f",
-                               (double)moved->bytes / report_median(run, moved, rates[k]) / 1e9);
+                cli_table_cell(table, "%.2f", (double)moved->bytes / report_median(run, moved, rates[k]) / 1e9);
             }
         }
         for (int step = BENCH_PUT; step <= BENCH_CLEAR; step++) {

@@ -1,10 +1,10 @@
 /*
  * bench_run.c - how a run of tq bench goes from call to call, and how it ends when a signal comes.
  *
- * SIGINT, SIGTERM and SIGHUP are blocked in every thread and handled by a dedicated one, the guard.  The first signal marks
- * the run as stopped and cancels the call in flight; a call begins under the same lock, so that none begins after that.  The
- * run then clears its partition and ends.  A second signal, or one that arrives before anything was put, ends the process at
- * once.
+ * SIGINT, SIGTERM and SIGHUP are blocked in every thread and handled by a dedicated one, the guard. The first signal
+ * marks the run as stopped and cancels the call in flight; a call begins under the same lock, so that none begins
+ * after that. The run then clears its partition and ends. A second signal, or one that arrives before anything was
+ * put, ends the process at once.
  */
 #include "cli/bench/bench.h"
 
@@ -40,7 +40,7 @@ double bench_percentile(double *values, size_t n, double share)
     return values[place < n ? place : n - 1];
 }
 
-/* ---------------------------------------------------------------------------------------- signals */
+/* --- signals -------------------------------------------------------------- */
 
 /* A hang-up that is ignored (nohup) stays so. */
 static void guard_set(sigset_t *out)
@@ -124,7 +124,7 @@ bool bench_stopped(bench *run)
     return stopped;
 }
 
-/* ---------------------------------------------------------------------------------------- calls */
+/* --- calls ---------------------------------------------------------------- */
 
 int bench_begin(bench *run)
 {
@@ -170,14 +170,13 @@ int bench_clean(bench *run)
     int code = op ? tq_clear_partition(op, run->partition) : TQ_ENOMEM;
     code = code ? code : tq_op_wait(op);
     if (code) {
-        cli_fail("%s\n" LEFT_BEHIND, op ? tq_op_error(op)->message : "out of memory",
-                 run->partition, run->partition);
+        cli_fail("%s\n" LEFT_BEHIND, op ? tq_op_error(op)->message : "out of memory", run->partition, run->partition);
     }
     tq_op_free(op);
     return code ? 1 : 0;
 }
 
-/* ---------------------------------------------------------------------------------------- progress */
+/* --- progress ------------------------------------------------------------- */
 
 void bench_progress(bench *run, const char *format, ...)
 {

@@ -30,13 +30,11 @@ int tqi_client_copy_tag_name(tqi_region *region, const char *name, char **out, t
 
 int tqi_client_check_array(const char *what, const void *array, size_t n, tq_error *err)
 {
-    return array || n == 0
-               ? TQ_OK
-               : tqi_error_set(err, TQ_EINVAL, "%s is NULL, expected %zu of them", what, n);
+    return array || n == 0 ? TQ_OK : tqi_error_set(err, TQ_EINVAL, "%s is NULL, expected %zu of them", what, n);
 }
 
-int tqi_client_copy_fields(tqi_region *region, const char *const *names, size_t n, char ***out,
-                    size_t *n_out, tq_error *err)
+int tqi_client_copy_fields(tqi_region *region, const char *const *names, size_t n, char ***out, size_t *n_out,
+                           tq_error *err)
 {
     *out = NULL;
     *n_out = 0;
@@ -64,7 +62,7 @@ int tqi_client_copy_fields(tqi_region *region, const char *const *names, size_t 
 }
 
 int tqi_client_copy_keys(tqi_region *region, const char *const *keys, size_t n, char ***out, size_t *n_out,
-                  tq_error *err)
+                         tq_error *err)
 {
     int code = tqi_client_check_array("keys", keys, n, err);
     if (code != TQ_OK) {
@@ -76,8 +74,7 @@ int tqi_client_copy_keys(tqi_region *region, const char *const *keys, size_t n, 
         }
         size_t size = strlen(keys[i]);
         if (size == 0 || size > TQ_KEY_MAX) {
-            return tqi_error_set(err, TQ_ENAME, "key %zu has %zu bytes, expected 1 to %d: use %s",
-                                 i, size, TQ_KEY_MAX,
+            return tqi_error_set(err, TQ_ENAME, "key %zu has %zu bytes, expected 1 to %d: use %s", i, size, TQ_KEY_MAX,
                                  size == 0 ? "a key that is not empty, or no key"
                                            : "a shorter one, such as a hash of it");
         }
@@ -87,8 +84,8 @@ int tqi_client_copy_keys(tqi_region *region, const char *const *keys, size_t n, 
     return *out ? TQ_OK : tqi_error_nomem(err, "keys");
 }
 
-int tqi_client_copy_groups(tqi_region *region, const char *const *groups, size_t n, char ***out,
-                    size_t *n_out, tq_error *err)
+int tqi_client_copy_groups(tqi_region *region, const char *const *groups, size_t n, char ***out, size_t *n_out,
+                           tq_error *err)
 {
     static char none[1];
     *out = NULL;
@@ -99,11 +96,10 @@ int tqi_client_copy_groups(tqi_region *region, const char *const *groups, size_t
     for (size_t i = 0; i < n; i++) {
         size_t size = groups[i] ? strlen(groups[i]) : 0;
         if (size > TQ_NAME_MAX) {
-            return tqi_error_set(
-                err, TQ_ENAME,
-                "group of sample %zu has %zu bytes, at most %d are possible: use a "
-                "shorter one, such as a hash of it",
-                i, size, TQ_NAME_MAX);
+            return tqi_error_set(err, TQ_ENAME,
+                                 "group of sample %zu has %zu bytes, at most %d are possible: use a "
+                                 "shorter one, such as a hash of it",
+                                 i, size, TQ_NAME_MAX);
         }
     }
     *out = tqi_region_strings(region, groups, n, none);
@@ -114,8 +110,7 @@ int tqi_client_copy_groups(tqi_region *region, const char *const *groups, size_t
 int tqi_client_check_samples(size_t n, tq_error *err)
 {
     if (n >= TQ_NO_INDEX) {
-        return tqi_error_set(err, TQ_EINVAL, "%zu samples, at most %u are possible", n,
-                             TQ_NO_INDEX - 1);
+        return tqi_error_set(err, TQ_EINVAL, "%zu samples, at most %u are possible", n, TQ_NO_INDEX - 1);
     }
     return TQ_OK;
 }

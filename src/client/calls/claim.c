@@ -1,9 +1,9 @@
 /*
  * claim.c - calls that answer with metadata: claim, resolve, reserve.
  */
+#include "client/calls/args.h"
 #include "client/client.h"
 #include "client/meta/meta.h"
-#include "client/calls/args.h"
 
 #include <string.h>
 
@@ -17,10 +17,9 @@ static int claim_batch(tq_op *op, const Tq__Batch *batch, uint64_t claim, tq_err
     return tqi_client_meta_decode(batch, NULL, claim, false, &op->meta, err);
 }
 
-/* ---------------------------------------------------------------------------------------- claim */
+/* --- claim ---------------------------------------------------------------- */
 
-static int claim_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                        tq_error *err)
+static int claim_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ClaimReply *reply = (const Tq__ClaimReply *)message;
     (void)task;
@@ -37,11 +36,9 @@ static int claim_check(const tq_claim_args *args, tq_error *err)
         return TQ_OK; /* takes everything: size, task and sampler do not apply */
     }
     if (args->batch_size < 1) {
-        return tqi_error_set(err, TQ_ESIZE, "batch size must be at least 1, given %lld",
-                             (long long)args->batch_size);
+        return tqi_error_set(err, TQ_ESIZE, "batch size must be at least 1, given %lld", (long long)args->batch_size);
     }
-    code = args->task ? tqi_check_name("task", args->task, TQ_NAME_MAX, err)
-                      : tqi_error_null(err, "task");
+    code = args->task ? tqi_check_name("task", args->task, TQ_NAME_MAX, err) : tqi_error_null(err, "task");
     if (code == TQ_OK && (!args->fields || args->n_fields == 0)) {
         code = tqi_error_set(err, TQ_EINVAL, "claim of task '%s': no fields given", args->task);
     }
@@ -58,9 +55,7 @@ static int claim_fill(tqi_region *region, const tq_claim_args *args, Tq__Claim *
         return code;
     }
     code = code ? code : tqi_client_copy_name(region, "partition", args->partition, &to->partition, err);
-    code =
-        code ? code
-             : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
+    code = code ? code : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
     if (code != TQ_OK) {
         return code;
     }
@@ -92,18 +87,16 @@ int tq_claim(tq_op *op, const tq_claim_args *args)
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }
 
-/* -------------------------------------------------------------------------------------- resolve */
+/* --- resolve -------------------------------------------------------------- */
 
-static int claim_resolved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                          tq_error *err)
+static int claim_resolved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ResolveReply *reply = (const Tq__ResolveReply *)message;
     (void)task;
     return claim_batch(op, reply->batch, 0, err);
 }
 
-static int claim_fill_resolve(tqi_region *region, const tq_resolve_args *args, Tq__Resolve *to,
-                              tq_error *err)
+static int claim_fill_resolve(tqi_region *region, const tq_resolve_args *args, Tq__Resolve *to, tq_error *err)
 {
     if (!args) {
         return tqi_error_null(err, "tq_resolve: args");
@@ -111,15 +104,11 @@ static int claim_fill_resolve(tqi_region *region, const tq_resolve_args *args, T
     int code = tqi_client_copy_name(region, "partition", args->partition, &to->partition, err);
     code = code ? code : tqi_client_check_samples(args->n, err);
     if (code == TQ_OK && !args->keys && !args->indexes && args->n > 0) {
-        code = tqi_error_set(err, TQ_EINVAL, "keys and indexes are NULL, expected %zu of either",
-                             args->n);
+        code = tqi_error_set(err, TQ_EINVAL, "keys and indexes are NULL, expected %zu of either", args->n);
     }
-    code =
-        code ? code
-             : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
+    code = code ? code : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
     if (code == TQ_OK && args->keys && args->indexes) {
-        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': both keys and indexes are given",
-                             args->partition);
+        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': both keys and indexes are given", args->partition);
     }
     if (code == TQ_OK && (args->keys || args->indexes) && args->n == 0) {
         code = tqi_error_set(err, TQ_EINVAL, "partition '%s': no %s given", args->partition,
@@ -151,10 +140,9 @@ int tq_resolve(tq_op *op, const tq_resolve_args *args)
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }
 
-/* -------------------------------------------------------------------------------------- reserve */
+/* --- reserve -------------------------------------------------------------- */
 
-static int claim_reserved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                          tq_error *err)
+static int claim_reserved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ReserveReply *reply = (const Tq__ReserveReply *)message;
     size_t n = ((const tqi_client_request_task *)task)->n;
@@ -166,8 +154,7 @@ static int claim_reserved(tq_op *op, const tqi_client_task *task, const Protobuf
     return code;
 }
 
-int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *keys,
-               const char *const *groups)
+int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *keys, const char *const *groups)
 {
     tq_error err = {0};
     int code;
@@ -187,8 +174,7 @@ int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *ke
     if (code == TQ_OK && keys) {
         code = tqi_client_copy_keys(region, keys, n, &message->key, &message->n_key, &err);
     }
-    code =
-        code ? code : tqi_client_copy_groups(region, groups, n, &message->group, &message->n_group, &err);
+    code = code ? code : tqi_client_copy_groups(region, groups, n, &message->group, &message->n_group, &err);
     message->samples = keys ? 0 : (uint32_t)n;
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }

@@ -1,16 +1,15 @@
 /*
  * clear.c - removing things from the table: samples, partitions, consumption.
  */
+#include "client/calls/args.h"
 #include "client/client.h"
 #include "client/meta/meta.h"
-#include "client/calls/args.h"
 
 #include <string.h>
 
 #include "base/error.h"
 
-static int clear_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                        tq_error *err)
+static int clear_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     (void)task;
     (void)err;
@@ -19,13 +18,12 @@ static int clear_decode(tq_op *op, const tqi_client_task *task, const ProtobufCM
 }
 
 static tqi_client_request_task *clear_make(tq_op *op, const char *partition, Tq__Clear **message, int *code,
-                             tq_error *err)
+                                           tq_error *err)
 {
     tqi_client_request_task *plain = tqi_client_request_make(op, TQI_CLEAR, &tq__clear__descriptor, clear_decode, code);
     if (plain) {
         *message = (Tq__Clear *)plain->message;
-        *code =
-            tqi_client_copy_name(&plain->task.region, "partition", partition, &(*message)->partition, err);
+        *code = tqi_client_copy_name(&plain->task.region, "partition", partition, &(*message)->partition, err);
     }
     return plain;
 }
@@ -55,8 +53,8 @@ int tq_clear_meta(tq_op *op, const tq_meta *meta)
     code = meta ? code : tqi_error_null(&err, "tq_clear_meta: meta");
     code = code ? code : clear_indexes(plain, message, meta->indexes, meta->n, &err);
     if (code == TQ_OK) {
-        message->incarnation = tqi_region_copy(&plain->task.region, meta->incarnations, meta->n,
-                                               sizeof *meta->incarnations);
+        message->incarnation =
+            tqi_region_copy(&plain->task.region, meta->incarnations, meta->n, sizeof *meta->incarnations);
         message->n_incarnation = meta->n;
         message->epoch = meta->epoch;
         code = message->incarnation ? TQ_OK : tqi_error_nomem(&err, "incarnations");
@@ -86,8 +84,7 @@ int tq_clear_keys(tq_op *op, const char *partition, const char *const *keys, siz
     if (!plain) {
         return code;
     }
-    code = code ? code
-                : tqi_client_copy_keys(&plain->task.region, keys, n, &message->key, &message->n_key, &err);
+    code = code ? code : tqi_client_copy_keys(&plain->task.region, keys, n, &message->key, &message->n_key, &err);
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }
 
@@ -104,7 +101,7 @@ int tq_clear_partition(tq_op *op, const char *partition)
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }
 
-/* ---------------------------------------------------------------------------------------- in two halves */
+/* --- in two halves -------------------------------------------------------- */
 
 int tqi_client_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, tq_error *err)
 {
@@ -114,8 +111,8 @@ int tqi_client_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, 
     }
     for (size_t i = 0; i < n; i++) {
         tq_meta *meta = NULL;
-        Tq__Batch *batch = (Tq__Batch *)tqi_reply_decode(
-            &tq__batch__descriptor, from[i]->batch.data, from[i]->batch.len, err);
+        Tq__Batch *batch =
+            (Tq__Batch *)tqi_reply_decode(&tq__batch__descriptor, from[i]->batch.data, from[i]->batch.len, err);
         int code = batch ? tqi_client_meta_decode(batch, NULL, 0, false, &meta, err) : err->code;
         if (batch) {
             protobuf_c_message_free_unpacked(&batch->base, NULL);
@@ -123,14 +120,12 @@ int tqi_client_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, 
         if (code != TQ_OK) {
             return code;
         }
-        op->clearings[op->n_clearings++] =
-            (tq_clearing){.id = from[i]->id, .begun = from[i]->begun, .meta = meta};
+        op->clearings[op->n_clearings++] = (tq_clearing){.id = from[i]->id, .begun = from[i]->begun, .meta = meta};
     }
     return TQ_OK;
 }
 
-static int clear_begun(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                       tq_error *err)
+static int clear_begun(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__BeginClearReply *reply = (const Tq__BeginClearReply *)message;
     (void)task;
@@ -139,8 +134,7 @@ static int clear_begun(tq_op *op, const tqi_client_task *task, const ProtobufCMe
 }
 
 /* Writes what is to be cleared into a message of its own. */
-static int clear_fill(tqi_region *region, const tq_begin_clear_args *args, Tq__Clear **out,
-                      tq_error *err)
+static int clear_fill(tqi_region *region, const tq_begin_clear_args *args, Tq__Clear **out, tq_error *err)
 {
     const tq_meta *meta = args->meta;
     const char *partition = meta ? meta->partition : args->partition;
@@ -153,8 +147,7 @@ static int clear_fill(tqi_region *region, const tq_begin_clear_args *args, Tq__C
     int code = tqi_client_copy_name(region, "partition", partition, &to->partition, err);
     if (code == TQ_OK && meta) {
         to->index = tqi_region_copy(region, meta->indexes, meta->n, sizeof *meta->indexes);
-        to->incarnation =
-            tqi_region_copy(region, meta->incarnations, meta->n, sizeof *meta->incarnations);
+        to->incarnation = tqi_region_copy(region, meta->incarnations, meta->n, sizeof *meta->incarnations);
         to->n_index = to->n_incarnation = meta->n;
         to->epoch = meta->epoch;
         code = to->index && to->incarnation ? TQ_OK : tqi_error_nomem(err, "indexes");

@@ -1,25 +1,24 @@
 /*
  * lists.c - queries about samples: consumption, production, partitions, keys.
  */
+#include "client/calls/args.h"
 #include "client/client.h"
 #include "client/meta/meta.h"
-#include "client/calls/args.h"
 
 #include <string.h>
 
 #include "base/error.h"
 
-/* ------------------------------------------------------------------------------------- progress */
+/* --- progress ------------------------------------------------------------- */
 
-static int lists_progress(tq_op *op, bool known, const uint32_t *indexes, size_t n,
-                          const ProtobufCBinaryData *flags, size_t columns, tq_error *err)
+static int lists_progress(tq_op *op, bool known, const uint32_t *indexes, size_t n, const ProtobufCBinaryData *flags,
+                          size_t columns, tq_error *err)
 {
     tqi_region *region = &op->results;
     tq_progress *out;
 
     if (flags->len != n * columns) {
-        return tqi_error_set(err, TQ_EPROTO,
-                             "the controller answered %zu flags for %zu samples and %zu columns",
+        return tqi_error_set(err, TQ_EPROTO, "the controller answered %zu flags for %zu samples and %zu columns",
                              flags->len, n, columns);
     }
     out = tqi_region_zero(region, 1, sizeof *out);
@@ -38,8 +37,7 @@ static int lists_progress(tq_op *op, bool known, const uint32_t *indexes, size_t
     return TQ_OK;
 }
 
-static int lists_consumption(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                             tq_error *err)
+static int lists_consumption(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ConsumptionReply *reply = (const Tq__ConsumptionReply *)message;
     (void)task;
@@ -50,8 +48,8 @@ int tq_query_consumption(tq_op *op, const char *partition, const char *task)
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_CONSUMPTION, &tq__consumption_query__descriptor,
-                                      lists_consumption, &code);
+    tqi_client_request_task *plain =
+        tqi_client_request_make(op, TQI_CONSUMPTION, &tq__consumption_query__descriptor, lists_consumption, &code);
     if (!plain) {
         return code;
     }
@@ -61,21 +59,19 @@ int tq_query_consumption(tq_op *op, const char *partition, const char *task)
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }
 
-static int lists_production(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                            tq_error *err)
+static int lists_production(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ProductionReply *reply = (const Tq__ProductionReply *)message;
     size_t columns = ((const tqi_client_request_task *)task)->n;
-    return lists_progress(op, reply->known, reply->index, reply->n_index, &reply->produced, columns,
-                          err);
+    return lists_progress(op, reply->known, reply->index, reply->n_index, &reply->produced, columns, err);
 }
 
 int tq_query_production(tq_op *op, const char *partition, const char *const *fields, size_t n_fields)
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_PRODUCTION, &tq__production_query__descriptor,
-                                      lists_production, &code);
+    tqi_client_request_task *plain =
+        tqi_client_request_make(op, TQI_PRODUCTION, &tq__production_query__descriptor, lists_production, &code);
     if (!plain) {
         return code;
     }
@@ -83,16 +79,14 @@ int tq_query_production(tq_op *op, const char *partition, const char *const *fie
     tqi_region *region = &plain->task.region;
     plain->n = n_fields;
     code = tqi_client_copy_name(region, "partition", partition, &message->partition, &err);
-    code =
-        code ? code
-             : tqi_client_copy_fields(region, fields, n_fields, &message->field, &message->n_field, &err);
+    code = code ? code : tqi_client_copy_fields(region, fields, n_fields, &message->field, &message->n_field, &err);
     if (code == TQ_OK && message->n_field == 0) {
         code = tqi_error_set(&err, TQ_EINVAL, "partition '%s': no fields given", partition);
     }
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }
 
-/* ---------------------------------------------------------------------------------------- names */
+/* --- names ---------------------------------------------------------------- */
 
 static int lists_names(tq_op *op, char **names, size_t n, tq_error *err)
 {
@@ -106,8 +100,7 @@ static int lists_names(tq_op *op, char **names, size_t n, tq_error *err)
     return TQ_OK;
 }
 
-static int lists_partitions(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                            tq_error *err)
+static int lists_partitions(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ListPartitionsReply *reply = (const Tq__ListPartitionsReply *)message;
     (void)task;
@@ -118,13 +111,12 @@ int tq_list_partitions(tq_op *op)
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_LIST_PARTITIONS, &tq__list_partitions__descriptor,
-                                      lists_partitions, &code);
+    tqi_client_request_task *plain =
+        tqi_client_request_make(op, TQI_LIST_PARTITIONS, &tq__list_partitions__descriptor, lists_partitions, &code);
     return plain ? tqi_client_task_submit(op, &plain->task, TQ_OK, &err) : code;
 }
 
-static int lists_keys(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                      tq_error *err)
+static int lists_keys(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ListKeysReply *reply = (const Tq__ListKeysReply *)message;
     const char *partition = ((const tqi_client_request_task *)task)->partition;
@@ -168,14 +160,12 @@ int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *page
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }
 
-static int lists_retrieved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                           tq_error *err)
+static int lists_retrieved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__RetrieveKeysReply *reply = (const Tq__RetrieveKeysReply *)message;
     size_t n = ((const tqi_client_request_task *)task)->n;
     if (reply->n_key != n) {
-        return tqi_error_set(err, TQ_EPROTO, "the controller answered %zu keys for %zu samples",
-                             reply->n_key, n);
+        return tqi_error_set(err, TQ_EPROTO, "the controller answered %zu keys for %zu samples", reply->n_key, n);
     }
     return lists_names(op, reply->key, reply->n_key, err);
 }
@@ -184,8 +174,8 @@ int tq_keys_of(tq_op *op, const char *partition, const uint32_t *indexes, size_t
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_RETRIEVE_KEYS, &tq__retrieve_keys__descriptor,
-                                      lists_retrieved, &code);
+    tqi_client_request_task *plain =
+        tqi_client_request_make(op, TQI_RETRIEVE_KEYS, &tq__retrieve_keys__descriptor, lists_retrieved, &code);
     if (!plain) {
         return code;
     }

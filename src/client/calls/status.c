@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 
-/* Copies of strings and arrays into the op's results.  `failed` is checked once, when all are made. */
+/* Copies of strings and arrays into the op's results. `failed` is checked once, when all are made. */
 typedef struct status_out {
     tqi_region *region;
     bool failed;
@@ -59,8 +59,7 @@ static const tq_status_field *status_fields(status_out *out, const Tq__Partition
     return to;
 }
 
-static const tq_status_partition *status_partitions(status_out *out,
-                                                    const Tq__SystemStatusReply *reply)
+static const tq_status_partition *status_partitions(status_out *out, const Tq__SystemStatusReply *reply)
 {
     tq_status_partition *to = status_array(out, reply->n_partition, sizeof *to);
     for (size_t i = 0; to && i < reply->n_partition; i++) {
@@ -139,8 +138,8 @@ static const tq_status_wait *status_waits(status_out *out, const Tq__SystemStatu
         to[i].pid = info->pid;
         to[i].task = status_text(out, info->task);
         to[i].partition = status_text(out, info->partition);
-        to[i].fields = (const char *const *)tqi_region_strings(
-            out->region, (const char *const *)(uintptr_t)info->field, info->n_field, none);
+        to[i].fields = (const char *const *)tqi_region_strings(out->region, (const char *const *)(uintptr_t)info->field,
+                                                               info->n_field, none);
         out->failed = out->failed || !to[i].fields;
         to[i].n_fields = info->n_field;
         to[i].owner = status_text(out, info->owner);
@@ -168,8 +167,7 @@ static const tq_status_session *status_sessions(status_out *out, const Tq__Syste
     return to;
 }
 
-static int status_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                         tq_error *err)
+static int status_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__SystemStatusReply *reply = (const Tq__SystemStatusReply *)message;
     status_out out = {.region = &op->results};
@@ -207,8 +205,7 @@ int tq_query_status(tq_op *op)
     return plain ? tqi_client_task_submit(op, &plain->task, TQ_OK, &err) : code;
 }
 
-static int status_events(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message,
-                         tq_error *err)
+static int status_events(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__EventsReply *reply = (const Tq__EventsReply *)message;
     const Tq__Events *asked = (const Tq__Events *)((const tqi_client_request_task *)task)->message;

@@ -14,7 +14,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-/* ---------------------------------------------------------------------------------------- blocks */
+/* --- blocks --------------------------------------------------------------- */
 
 /* A block with its place in the hash. */
 typedef struct ckpt_entry {
@@ -30,8 +30,8 @@ tqi_client_ckpt_block *tqi_client_ckpt_find(const tqi_client_ckpt_blocks *blocks
     return entry ? &entry->block : NULL;
 }
 
-static int ckpt_add(tqi_client_ckpt_blocks *blocks, const Tq__Block *in, const Tq__Owner *owner,
-                    uint64_t partition, tq_error *err)
+static int ckpt_add(tqi_client_ckpt_blocks *blocks, const Tq__Block *in, const Tq__Owner *owner, uint64_t partition,
+                    tq_error *err)
 {
     ckpt_entry *head = (ckpt_entry *)blocks->by_id;
     ckpt_entry *entry = tqi_region_zero(&blocks->region, 1, sizeof *entry);
@@ -68,7 +68,7 @@ static int ckpt_add(tqi_client_ckpt_blocks *blocks, const Tq__Block *in, const T
 }
 
 int tqi_client_ckpt_collect(tqi_client_ckpt_blocks *blocks, const Tq__SnapshotPart *part, uint64_t partition,
-                     tq_error *err)
+                            tq_error *err)
 {
     const Tq__Batch *batch = part->batch;
     int code = TQ_OK;
@@ -77,8 +77,7 @@ int tqi_client_ckpt_collect(tqi_client_ckpt_blocks *blocks, const Tq__SnapshotPa
         const tqi_client_ckpt_block *known = tqi_client_ckpt_find(blocks, in->id);
         if (in->owner >= batch->n_owner || in->locator.len > TQ_LOCATOR_MAX ||
             (known && (known->from.size != in->size || known->partition != partition))) {
-            code = tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint: block %llu is malformed",
-                                 (unsigned long long)in->id);
+            code = tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint: block %llu is malformed", (unsigned long long)in->id);
         } else if (!known) {
             code = ckpt_add(blocks, in, batch->owner[in->owner], partition, err);
         }
@@ -94,7 +93,7 @@ void tqi_client_ckpt_blocks_fini(tqi_client_ckpt_blocks *blocks)
     memset(blocks, 0, sizeof *blocks);
 }
 
-/* ---------------------------------------------------------------------------------------- steps */
+/* --- steps ---------------------------------------------------------------- */
 
 void tqi_client_side_job_begin(tqi_client_runtime *rt, tqi_client_side_job *side)
 {
@@ -118,10 +117,9 @@ uint64_t tqi_client_ckpt_step_deadline(const tqi_client_task *task)
 }
 
 int tqi_client_ckpt_call(tqi_client_task *task, uint16_t kind, const ProtobufCMessage *message,
-                  void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
+                         void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
 {
-    tqi_net_call_args args = {
-        .kind = kind, .message = message, .deadline = tqi_client_ckpt_step_deadline(task)};
+    tqi_net_call_args args = {.kind = kind, .message = message, .deadline = tqi_client_ckpt_step_deadline(task)};
     return tqi_client_task_call_args(task, &args, answered, err);
 }
 
@@ -139,8 +137,7 @@ int tqi_client_ckpt_go_on(const tqi_client_task *task, tq_error *err)
     return TQ_OK;
 }
 
-void tqi_client_ckpt_work(tqi_client_task *task, tq_error *work_error, void (*work)(void *arg),
-                   void (*done)(void *arg))
+void tqi_client_ckpt_work(tqi_client_task *task, tq_error *work_error, void (*work)(void *arg), void (*done)(void *arg))
 {
     tq_manager_host *host = &task->rt->host;
 

@@ -1,10 +1,10 @@
 /*
- * checkpoint.h - what saving (save.c) and loading (load.c) share: steps, the blocks of a checkpoint, and storage-manager
- * jobs that are not a user's put or get.
+ * checkpoint.h - what saving (save.c) and loading (load.c) share: steps, the blocks of a checkpoint, and
+ * storage-manager jobs that are not a user's put or get.
  *
- * A step is a request, a job of the manager or work in the thread pool; a task has one at a time.  Cancelling takes
- * effect between steps.  A step has the client's timeout; the operation as a whole has a deadline only if its user set one,
- * because its duration depends on the amount of data.
+ * A step is a request, a job of the manager or work in the thread pool; a task has one at a time. Cancelling takes
+ * effect between steps. A step has the client's timeout; the operation as a whole has a deadline only if its user set
+ * one, because its duration depends on the amount of data.
  */
 #ifndef TQI_CLIENT_CHECKPOINT_CHECKPOINT_H
 #define TQI_CLIENT_CHECKPOINT_CHECKPOINT_H
@@ -33,7 +33,7 @@ struct tqi_client_ckpt_block {
 
 /* Adds the blocks of a part that are not known yet. TQ_ECHECKPOINT if one contradicts an earlier one. */
 int tqi_client_ckpt_collect(tqi_client_ckpt_blocks *blocks, const Tq__SnapshotPart *part, uint64_t partition,
-                     tq_error *err);
+                            tq_error *err);
 tqi_client_ckpt_block *tqi_client_ckpt_find(const tqi_client_ckpt_blocks *blocks, uint64_t id);
 void tqi_client_ckpt_blocks_fini(tqi_client_ckpt_blocks *blocks);
 
@@ -54,13 +54,12 @@ tqi_client_side_job *tqi_client_side_job_end(tqi_client_runtime *rt, const void 
 uint64_t tqi_client_ckpt_step_deadline(const tqi_client_task *task);
 /* A request with the deadline of a step. */
 int tqi_client_ckpt_call(tqi_client_task *task, uint16_t kind, const ProtobufCMessage *message,
-                  void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err);
+                         void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err);
 /* Checks the task's deadline and whether it was cancelled: TQ_OK, or why it must stop. */
 int tqi_client_ckpt_go_on(const tqi_client_task *task, tq_error *err);
-/* Runs something in the thread pool, then `done` on the loop; both get the task, and *work_error holds what went wrong.  The
- * caller must not touch the task after this. */
-void tqi_client_ckpt_work(tqi_client_task *task, tq_error *work_error, void (*work)(void *arg),
-                   void (*done)(void *arg));
+/* Runs something in the thread pool, then `done` on the loop; both get the task, and *work_error holds what went
+ * wrong. The caller must not touch the task after this. */
+void tqi_client_ckpt_work(tqi_client_task *task, tq_error *work_error, void (*work)(void *arg), void (*done)(void *arg));
 /* Makes the task of a checkpoint's operation; NULL with *code set. */
 tqi_client_task *tqi_client_ckpt_make(tq_op *op, const tqi_client_task_type *type, int *code);
 /* Its result. */

@@ -104,8 +104,7 @@ static bool dir_is_checkpoint(const char *path)
     char *metadata = dir_text(path, "/metadata.json");
     FILE *file = manifest ? fopen(manifest, "re") : NULL;
     json_t *about = metadata ? json_load_file(metadata, 0, NULL) : NULL;
-    bool known = (file && fread(found, sizeof found, 1, file) == 1 &&
-                  memcmp(found, start, sizeof found) == 0) ||
+    bool known = (file && fread(found, sizeof found, 1, file) == 1 && memcmp(found, start, sizeof found) == 0) ||
                  json_is_boolean(json_object_get(about, "storage_saved"));
     if (file) {
         (void)fclose(file);
@@ -167,8 +166,7 @@ static void dir_remove_stale(const char *path, const char *parent)
     while (dir && (entry = readdir(dir))) {
         char *stale = NULL;
         int fd = -1;
-        if (strncmp(entry->d_name, name, size) != 0 ||
-            strncmp(entry->d_name + size, ".tmp-", 5) != 0 ||
+        if (strncmp(entry->d_name, name, size) != 0 || strncmp(entry->d_name + size, ".tmp-", 5) != 0 ||
             asprintf(&stale, "%s/%s", parent, entry->d_name) < 0) {
             continue;
         }
@@ -186,7 +184,7 @@ static void dir_remove_stale(const char *path, const char *parent)
     }
 }
 
-/* Makes a directory for this writer and locks it.  Tries again if somebody took it for a leftover before it was locked. */
+/* Makes a directory for this writer and locks it. Tries again if somebody took it for a leftover before it was locked. */
 static int dir_make_temp(tqi_client_ckpt_out *out, tq_error *err)
 {
     struct stat st = {0};
@@ -209,8 +207,7 @@ static int dir_make_temp(tqi_client_ckpt_out *out, tq_error *err)
         if (out->dir < 0 && errno != ENOENT) {
             return dir_errno(err, "opening", out->temp);
         }
-        if (out->dir >= 0 && flock(out->dir, LOCK_EX | LOCK_NB) == 0 && fstat(out->dir, &st) == 0 &&
-            st.st_nlink > 0) {
+        if (out->dir >= 0 && flock(out->dir, LOCK_EX | LOCK_NB) == 0 && fstat(out->dir, &st) == 0 && st.st_nlink > 0) {
             return TQ_OK;
         }
         if (out->dir >= 0) {

@@ -26,7 +26,7 @@
 #define CKPT_STATE        "state.bin"
 #define CKPT_DATA         "data.bin"
 
-/* ---------------------------------------------------------------------------------------- sums */
+/* --- sums ----------------------------------------------------------------- */
 
 static void ckpt_hex(XXH128_hash_t hash, char out[33])
 {
@@ -69,7 +69,7 @@ static void ckpt_file_fini(tqi_client_ckpt_file *file)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- writing */
+/* --- writing -------------------------------------------------------------- */
 
 static int ckpt_create(tqi_client_ckpt_file *file, int dir, const char *name, tq_error *err)
 {
@@ -101,8 +101,7 @@ int tqi_client_ckpt_write(tqi_client_ckpt_file *file, const void *bytes, size_t 
 
 int tqi_client_ckpt_write_part(tqi_client_ckpt_file *file, const void *bytes, size_t size, tq_error *err)
 {
-    uint8_t length[4] = {(uint8_t)size, (uint8_t)(size >> 8), (uint8_t)(size >> 16),
-                         (uint8_t)(size >> 24)};
+    uint8_t length[4] = {(uint8_t)size, (uint8_t)(size >> 8), (uint8_t)(size >> 16), (uint8_t)(size >> 24)};
     int code = tqi_client_ckpt_write(file, length, sizeof length, err);
     return code ? code : tqi_client_ckpt_write(file, bytes, size, err);
 }
@@ -132,16 +131,13 @@ static int ckpt_manifest(const tqi_client_ckpt_out *out, const tqi_client_ckpt_a
                          const tqi_client_ckpt_file *metadata, tqi_buf *text, tq_error *err)
 {
     char sum[33];
-    tqi_buf_printf(text,
-                   "tq-checkpoint %d\nepoch %" PRIu64 "\npartial %d\nparts %" PRIu64
-                   "\nsamples %" PRIu64 "\n",
+    tqi_buf_printf(text, "tq-checkpoint %d\nepoch %" PRIu64 "\npartial %d\nparts %" PRIu64 "\nsamples %" PRIu64 "\n",
                    CKPT_VERSION, about->epoch, about->partial, about->parts, about->samples);
     ckpt_manifest_file(text, &out->state);
     ckpt_manifest_file(text, &out->data);
     ckpt_manifest_file(text, metadata);
     ckpt_hex(XXH3_128bits(text->data, text->size), sum);
-    return tqi_buf_printf(text, "end %s\n", sum) == TQ_OK ? TQ_OK
-                                                          : tqi_error_nomem(err, "a checkpoint");
+    return tqi_buf_printf(text, "end %s\n", sum) == TQ_OK ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
 }
 
 static int ckpt_put_file(const tqi_client_ckpt_out *out, tqi_client_ckpt_file *file, const char *name,
@@ -153,7 +149,7 @@ static int ckpt_put_file(const tqi_client_ckpt_out *out, tqi_client_ckpt_file *f
 }
 
 int tqi_client_ckpt_out_commit(tqi_client_ckpt_out *out, const tqi_client_ckpt_about *about, const char *metadata,
-                        tq_error *err)
+                               tq_error *err)
 {
     tqi_client_ckpt_file about_file = {0};
     tqi_client_ckpt_file manifest_file = {0};
@@ -163,8 +159,7 @@ int tqi_client_ckpt_out_commit(tqi_client_ckpt_out *out, const tqi_client_ckpt_a
     code = code ? code : ckpt_sync(&out->state, err);
     code = code || !out->data.hash ? code : ckpt_sync(&out->data, err);
     code = code ? code : ckpt_manifest(out, about, &about_file, &text, err);
-    code =
-        code ? code : ckpt_put_file(out, &manifest_file, CKPT_MANIFEST, text.data, text.size, err);
+    code = code ? code : ckpt_put_file(out, &manifest_file, CKPT_MANIFEST, text.data, text.size, err);
     code = code ? code : tqi_client_ckpt_dir_place(out, err);
     ckpt_file_fini(&about_file);
     ckpt_file_fini(&manifest_file);
@@ -179,12 +174,11 @@ void tqi_client_ckpt_out_fini(tqi_client_ckpt_out *out)
     tqi_client_ckpt_dir_drop(out);
 }
 
-/* ---------------------------------------------------------------------------------------- reading */
+/* --- reading -------------------------------------------------------------- */
 
 static int ckpt_bad(tq_error *err, const char *path, const char *name, const char *what)
 {
-    return tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: %s: %s; " CKPT_REMEDY, path, name,
-                         what);
+    return tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: %s: %s; " CKPT_REMEDY, path, name, what);
 }
 
 int tqi_client_ckpt_read(tqi_client_ckpt_file *file, void *bytes, size_t size, tq_error *err)
@@ -232,8 +226,7 @@ static const char *ckpt_kind(mode_t mode)
 }
 
 /* Opens what must be a regular file, without blocking: opening a FIFO would wait for its writer. */
-static int ckpt_open(const char *path, int dir, const char *name, int *fd_out, struct stat *st,
-                     tq_error *err)
+static int ckpt_open(const char *path, int dir, const char *name, int *fd_out, struct stat *st, tq_error *err)
 {
     int code = TQ_OK;
     int fd = openat(dir, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
@@ -257,8 +250,7 @@ static int ckpt_open(const char *path, int dir, const char *name, int *fd_out, s
 }
 
 /* Opens a file of the checkpoint; its size must be what the manifest says. */
-static int ckpt_open_file(const char *path, int dir, const char *name, tqi_client_ckpt_file *file,
-                          tq_error *err)
+static int ckpt_open_file(const char *path, int dir, const char *name, tqi_client_ckpt_file *file, tq_error *err)
 {
     struct stat st = {0};
     int fd = -1;
@@ -271,16 +263,14 @@ static int ckpt_open_file(const char *path, int dir, const char *name, tqi_clien
     }
     if ((uint64_t)st.st_size != file->want) {
         return tqi_error_set(err, TQ_ECHECKPOINT,
-                             "checkpoint %s: %s has %" PRIu64 " bytes, the manifest says %" PRIu64
-                             "; " CKPT_REMEDY,
+                             "checkpoint %s: %s has %" PRIu64 " bytes, the manifest says %" PRIu64 "; " CKPT_REMEDY,
                              path, name, (uint64_t)st.st_size, file->want);
     }
     return TQ_OK;
 }
 
 /* Reads a small file completely and adds a terminating 0. */
-static int ckpt_slurp(const char *path, int dir, const char *name, size_t max, char **out,
-                      size_t *size, tq_error *err)
+static int ckpt_slurp(const char *path, int dir, const char *name, size_t max, char **out, size_t *size, tq_error *err)
 {
     struct stat st = {0};
     ssize_t n = -1;
@@ -350,8 +340,8 @@ static bool ckpt_sealed(const char *text, size_t size)
     return strcmp(text + size - tail, end) == 0;
 }
 
-static int ckpt_parse_manifest(tqi_client_ckpt_in *in, const char *path, const char *text,
-                               tqi_client_ckpt_file *state, tqi_client_ckpt_file *metadata, tq_error *err)
+static int ckpt_parse_manifest(tqi_client_ckpt_in *in, const char *path, const char *text, tqi_client_ckpt_file *state,
+                               tqi_client_ckpt_file *metadata, tq_error *err)
 {
     const char *at = text;
     uint64_t version = 0;
@@ -360,15 +350,12 @@ static int ckpt_parse_manifest(tqi_client_ckpt_in *in, const char *path, const c
         return ckpt_bad(err, path, CKPT_MANIFEST, "it is not one");
     }
     if (version < 1 || version > CKPT_VERSION) {
-        return tqi_error_set(err, TQ_EVERSION,
-                             "checkpoint %s is of version %" PRIu64
-                             ", this library reads version %d",
+        return tqi_error_set(err, TQ_EVERSION, "checkpoint %s is of version %" PRIu64 ", this library reads version %d",
                              path, version, CKPT_VERSION);
     }
     if (!ckpt_number(&at, "epoch ", &in->about.epoch) || !ckpt_number(&at, "partial ", &partial) ||
-        !ckpt_number(&at, "parts ", &in->about.parts) ||
-        !ckpt_number(&at, "samples ", &in->about.samples) || !ckpt_line(text, CKPT_STATE, state) ||
-        !ckpt_line(text, CKPT_METADATA, metadata)) {
+        !ckpt_number(&at, "parts ", &in->about.parts) || !ckpt_number(&at, "samples ", &in->about.samples) ||
+        !ckpt_line(text, CKPT_STATE, state) || !ckpt_line(text, CKPT_METADATA, metadata)) {
         return ckpt_bad(err, path, CKPT_MANIFEST, "it does not name all files");
     }
     in->about.partial = partial != 0;
@@ -391,8 +378,8 @@ static int ckpt_read_manifest(tqi_client_ckpt_in *in, const char *path, int dir,
 }
 
 /* Reads a file completely, checks its sum and adds a terminating 0. */
-static int ckpt_take(const char *path, int dir, const char *name, tqi_client_ckpt_file *file,
-                     uint8_t **out, tq_error *err)
+static int ckpt_take(const char *path, int dir, const char *name, tqi_client_ckpt_file *file, uint8_t **out,
+                     tq_error *err)
 {
     int code = ckpt_open_file(path, dir, name, file, err);
     uint8_t *bytes = code ? NULL : malloc(file->want + 1);
@@ -419,8 +406,7 @@ int tqi_client_ckpt_in_open(tqi_client_ckpt_in *in, const char *path, tq_error *
     if (code == TQ_OK && metadata.want > CKPT_METADATA_MAX) {
         code = ckpt_bad(err, path, CKPT_METADATA, "it is too large");
     }
-    code = code ? code
-                : ckpt_take(path, dir, CKPT_METADATA, &metadata, (uint8_t **)&in->metadata, err);
+    code = code ? code : ckpt_take(path, dir, CKPT_METADATA, &metadata, (uint8_t **)&in->metadata, err);
     code = code ? code : ckpt_take(path, dir, CKPT_STATE, &state, &in->state, err);
     in->state_size = code ? 0 : state.want;
     if (code == TQ_OK && in->about.data) {

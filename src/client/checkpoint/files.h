@@ -47,13 +47,13 @@ typedef struct tqi_client_ckpt_out {
     tqi_client_ckpt_file data;
 } tqi_client_ckpt_out;
 
-/* Makes the directory next to `path`, and its parents.  TQ_EEXIST if `path` is a directory but not a checkpoint. */
+/* Makes the directory next to `path`, and its parents. TQ_EEXIST if `path` is a directory but not a checkpoint. */
 int tqi_client_ckpt_out_open(tqi_client_ckpt_out *out, const char *path, bool data, tq_error *err);
 int tqi_client_ckpt_write(tqi_client_ckpt_file *file, const void *bytes, size_t size, tq_error *err);
 int tqi_client_ckpt_write_part(tqi_client_ckpt_file *file, const void *bytes, size_t size, tq_error *err);
-/* Syncs everything to disk, then moves it into place.  A former checkpoint stays intact until then. */
+/* Syncs everything to disk, then moves it into place. A former checkpoint stays intact until then. */
 int tqi_client_ckpt_out_commit(tqi_client_ckpt_out *out, const tqi_client_ckpt_about *about, const char *metadata,
-                        tq_error *err);
+                               tq_error *err);
 /* Removes what was not committed, and frees it. */
 void tqi_client_ckpt_out_fini(tqi_client_ckpt_out *out);
 

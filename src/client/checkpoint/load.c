@@ -3,7 +3,7 @@
  *
  *   files checked -> [bytes read, blocks written]* -> sums right -> [RESTORE_PART]* -> RESTORE_COMMIT
  *
- * Nothing is visible before the commit, which is all or nothing.  A load that fails abandons what it has written.
+ * Nothing is visible before the commit, which is all or nothing. A load that fails abandons what it has written.
  */
 #include "client/checkpoint/checkpoint.h"
 
@@ -27,12 +27,12 @@ typedef struct load_task {
     tq_put_column columns[LOAD_COLUMNS];
     tq_slice slices[LOAD_COLUMNS];
     tqi_client_ckpt_block *group[LOAD_COLUMNS]; /* the block of each column */
-    uint8_t *buffer;                     /* of the job */
+    uint8_t *buffer;                            /* of the job */
     uint64_t buffer_size;
     uint64_t wanted; /* bytes of the job */
     tqi_client_ckpt_blocks found;
     tqi_client_ckpt_block *at; /* the next block to write */
-    uint64_t *ids;      /* new blocks */
+    uint64_t *ids;             /* new blocks */
     size_t n_ids;
     size_t ids_capacity;
     uint64_t restore; /* 0: none begun */
@@ -55,7 +55,7 @@ static void load_fini(tqi_client_task *task)
     free(load->metadata);
 }
 
-/* ---------------------------------------------------------------------------------------- the end */
+/* --- the end -------------------------------------------------------------- */
 
 static void load_dropped(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
@@ -64,16 +64,18 @@ static void load_dropped(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     (void)arg;
 }
 
-/* Gives back what was written.  After a commit without an answer this changes nothing if the commit was carried out, because
- * the controller handles the two in order. */
+/* Gives back what was written. After a commit without an answer this changes nothing if the commit was carried out,
+ * because the controller handles the two in order. */
 static void load_fail(load_task *load, const tq_error *err)
 {
     tqi_client_runtime *rt = load->task.rt;
     Tq__RestoreDrop message;
-    tqi_net_call_args args = {.kind = TQI_RESTORE_DROP,
-                          .message = &message.base,
-                          .deadline = TQI_NEVER,
-                          .done = load_dropped};
+    tqi_net_call_args args = {
+        .kind = TQI_RESTORE_DROP,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = load_dropped,
+    };
     tqi_net_call *call;
 
     for (size_t i = 0; i < load->n_ids && !rt->stopping; i += LOAD_ABANDON) {
@@ -107,7 +109,7 @@ static bool load_worked(load_task *load)
     return load_goes_on(load);
 }
 
-/* ---------------------------------------------------------------------------------------- the table */
+/* --- the table ------------------------------------------------------------ */
 
 static void load_committed(tqi_client_task *task, tqi_net_answer *answer)
 {
@@ -119,12 +121,14 @@ static void load_committed(tqi_client_task *task, tqi_net_answer *answer)
         load_fail(load, answer->error);
         return;
     }
-    tq_checkpoint result = {.samples = reply->samples,
-                            .partitions = load->partitions,
-                            .blocks = load->found.n,
-                            .bytes = load->in.about.data ? load->found.bytes : 0,
-                            .lost = reply->lost,
-                            .storage_saved = load->in.about.data};
+    tq_checkpoint result = {
+        .samples = reply->samples,
+        .partitions = load->partitions,
+        .blocks = load->found.n,
+        .bytes = load->in.about.data ? load->found.bytes : 0,
+        .lost = reply->lost,
+        .storage_saved = load->in.about.data,
+    };
     if (tqi_client_ckpt_result(task->op, &result, load->metadata, &err) != TQ_OK) {
         tqi_client_task_finish(task, &err);
         return;
@@ -142,8 +146,7 @@ static void load_commit(load_task *load)
     message.relink = !load->in.about.data;
     message.epoch = load->in.about.epoch;
     load->committing = true;
-    if (tqi_client_ckpt_call(&load->task, TQI_RESTORE_COMMIT, &message.base, load_committed, &err) !=
-        TQ_OK) {
+    if (tqi_client_ckpt_call(&load->task, TQI_RESTORE_COMMIT, &message.base, load_committed, &err) != TQ_OK) {
         load_fail(load, &err);
     }
 }
@@ -195,8 +198,7 @@ static int load_swap_blocks(const load_task *load, load_swap *swap, uint64_t *sh
 }
 
 /* Fills `swap` from a part and shifts the part's offsets. */
-static int load_swap_part(const load_task *load, const Tq__SnapshotPart *part, load_swap *swap,
-                          tq_error *err)
+static int load_swap_part(const load_task *load, const Tq__SnapshotPart *part, load_swap *swap, tq_error *err)
 {
     uint64_t *shifts;
     int code;
@@ -216,10 +218,8 @@ static int load_swap_part(const load_task *load, const Tq__SnapshotPart *part, l
         for (size_t r = 0; r < field->n_run_block && r < field->n_run_offset; r++) {
             uint32_t place = field->run_block[r];
             if (place >= 1 && place <= swap->batch.n_block &&
-                __builtin_add_overflow(field->run_offset[r], shifts[place - 1],
-                                       &field->run_offset[r])) {
-                return tqi_error_set(err, TQ_ECHECKPOINT,
-                                     "checkpoint: field '%s' lies outside of its block",
+                __builtin_add_overflow(field->run_offset[r], shifts[place - 1], &field->run_offset[r])) {
+                return tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint: field '%s' lies outside of its block",
                                      field->name);
             }
         }
@@ -230,13 +230,11 @@ static int load_swap_part(const load_task *load, const Tq__SnapshotPart *part, l
 static Tq__SnapshotPart *load_decode(const uint8_t *bytes, size_t size, tq_error *err)
 {
     tq_error bad = {0};
-    Tq__SnapshotPart *part =
-        (Tq__SnapshotPart *)tqi_message_decode(&tq__snapshot_part__descriptor, bytes, size, &bad);
+    Tq__SnapshotPart *part = (Tq__SnapshotPart *)tqi_message_decode(&tq__snapshot_part__descriptor, bytes, size, &bad);
     if (!part && bad.code == TQ_ENOMEM) {
         *err = bad;
     } else if (!part) {
-        tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint: a part of its state is malformed: %.200s",
-                      bad.message);
+        tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint: a part of its state is malformed: %.200s", bad.message);
     }
     return part;
 }
@@ -303,16 +301,15 @@ static void load_next_part(load_task *load)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- blocks */
+/* --- blocks --------------------------------------------------------------- */
 
 static void load_next_group(load_task *load);
 
 /* Where the blocks of the job lie now. */
-static int load_placed(load_task *load, const tq_block *blocks, uint32_t n_blocks,
-                       const tq_extent *extents, uint32_t n_extents, tq_error *err)
+static int load_placed(load_task *load, const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
+                       uint32_t n_extents, tq_error *err)
 {
-    if (tqi_grow(&load->ids, &load->ids_capacity, load->n_ids + n_blocks, sizeof *load->ids) !=
-        TQ_OK) {
+    if (tqi_grow(&load->ids, &load->ids_capacity, load->n_ids + n_blocks, sizeof *load->ids) != TQ_OK) {
         return tqi_error_nomem(err, "a checkpoint");
     }
     for (uint32_t i = 0; i < n_blocks; i++) {
@@ -341,8 +338,8 @@ static int load_placed(load_task *load, const tq_block *blocks, uint32_t n_block
     return TQ_OK;
 }
 
-static void load_put(tqi_client_side_job *side, const tq_error *err, const tq_block *blocks,
-                     uint32_t n_blocks, const tq_extent *extents, uint32_t n_extents)
+static void load_put(tqi_client_side_job *side, const tq_error *err, const tq_block *blocks, uint32_t n_blocks,
+                     const tq_extent *extents, uint32_t n_extents)
 {
     load_task *load = (load_task *)(void *)((char *)side - offsetof(load_task, side));
     tq_error bad = {0};
@@ -406,17 +403,19 @@ static void load_plan(load_task *load)
     uint32_t n = 0;
     load->wanted = 0;
     while (load->at && n < LOAD_COLUMNS &&
-           (n == 0 || (load->at->partition == load->group[0]->partition &&
-                       load->at->from.size <= LOAD_BUFFER - load->wanted))) {
+           (n == 0 ||
+            (load->at->partition == load->group[0]->partition && load->at->from.size <= LOAD_BUFFER - load->wanted))) {
         uint64_t size = load->at->from.size;
         load->group[n] = load->at;
         load->slices[n] = (tq_slice){.size = size};
-        load->columns[n] = (tq_put_column){.name = "checkpoint",
-                                           .rows = 1,
-                                           .size = size,
-                                           .row_size = size,
-                                           .slices = &load->slices[n],
-                                           .n_slices = 1};
+        load->columns[n] = (tq_put_column){
+            .name = "checkpoint",
+            .rows = 1,
+            .size = size,
+            .row_size = size,
+            .slices = &load->slices[n],
+            .n_slices = 1,
+        };
         n++;
         load->wanted += size;
         load->at = load->at->next;
@@ -446,7 +445,7 @@ static void load_next_group(load_task *load)
     load_next_part(load);
 }
 
-/* ---------------------------------------------------------------------------------------- beginning */
+/* --- beginning ------------------------------------------------------------ */
 
 /* Reads the whole state: collects the blocks and checks it against the manifest. */
 static int load_look(load_task *load, tq_error *err)
@@ -464,17 +463,13 @@ static int load_look(load_task *load, tq_error *err)
         code = tqi_client_ckpt_collect(&load->found, part, load->partitions, err);
         tq__snapshot_part__free_unpacked(part, NULL);
     }
-    if (code == TQ_OK &&
-        (parts != load->in.about.parts || load->in.state_at != load->in.state_size)) {
-        return tqi_error_set(err, TQ_ECHECKPOINT,
-                             "checkpoint %s: its state has other parts than the manifest says",
+    if (code == TQ_OK && (parts != load->in.about.parts || load->in.state_at != load->in.state_size)) {
+        return tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: its state has other parts than the manifest says",
                              load->path);
     }
     if (code == TQ_OK && load->in.about.data && load->found.bytes != load->in.data.want) {
-        return tqi_error_set(err, TQ_ECHECKPOINT,
-                             "checkpoint %s: its blocks have %llu bytes, its data file has %llu",
-                             load->path, (unsigned long long)load->found.bytes,
-                             (unsigned long long)load->in.data.want);
+        return tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: its blocks have %llu bytes, its data file has %llu",
+                             load->path, (unsigned long long)load->found.bytes, (unsigned long long)load->in.data.want);
     }
     tqi_client_ckpt_first_part(&load->in);
     return code;
@@ -487,8 +482,7 @@ static int load_read_metadata(load_task *load, tq_error *err)
     const json_t *user = json_object_get(about, "user_metadata");
     int code = TQ_OK;
     if (!json_is_object(user)) {
-        code = tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: metadata.json is malformed",
-                             load->path);
+        code = tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: metadata.json is malformed", load->path);
     } else if (!(load->metadata = json_dumps(user, JSON_COMPACT))) {
         code = tqi_error_nomem(err, "a checkpoint");
     }
@@ -560,7 +554,11 @@ static void load_cancel(tqi_client_task *task)
 }
 
 static const tqi_client_task_type load_type = {
-    .size = sizeof(load_task), .begin = load_begin, .cancel = load_cancel, .fini = load_fini};
+    .size = sizeof(load_task),
+    .begin = load_begin,
+    .cancel = load_cancel,
+    .fini = load_fini,
+};
 
 int tq_load(tq_op *op, const char *path)
 {

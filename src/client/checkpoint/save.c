@@ -1,11 +1,12 @@
 /*
  * save.c - saving a checkpoint: a snapshot at the controller, its blocks through the storage manager, both into files.
  *
- *   files made -> SNAPSHOT -> [SNAPSHOT_READ, part written]* -> [blocks read, written]* -> SNAPSHOT_CLOSE -> files placed
+ *   files made -> SNAPSHOT -> [SNAPSHOT_READ, part written]* -> [blocks read, written]* -> SNAPSHOT_CLOSE -> files
+ *   placed
  *
- * The blocks of the snapshot stay in place until it is closed, whatever is cleared or overwritten meanwhile.  A timer tells
- * the controller that the snapshot is in use (otherwise the controller would close it), even while a read or write hangs.
- * There are two buffers: one is written while the other is read into.
+ * The blocks of the snapshot stay in place until it is closed, whatever is cleared or overwritten meanwhile. A timer
+ * tells the controller that the snapshot is in use (otherwise the controller would close it), even while a read or
+ * write hangs. There are two buffers: one is written while the other is read into.
  */
 #include "client/checkpoint/checkpoint.h"
 
@@ -42,7 +43,7 @@ typedef struct save_task {
     tq_get_range ranges[SAVE_RANGES];
     tqi_client_ckpt_blocks found;
     const tqi_client_ckpt_block *at; /* the next block to read */
-    uint64_t at_byte;         /* of it */
+    uint64_t at_byte;                /* of it */
     save_buffer buffers[2];
     unsigned reading; /* which buffer */
     bool in_get;
@@ -80,7 +81,7 @@ static void save_fini(tqi_client_task *task)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- the snapshot is used */
+/* --- the snapshot is used ------------------------------------------------- */
 
 static void save_kept(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
@@ -89,18 +90,20 @@ static void save_kept(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     (void)arg;
 }
 
-/* The controller closes a snapshot that nobody reads.  Blocks may take hours after the last part, and a single write as long
- * as its file system pleases; so a timer tells the controller, whatever the save is waiting for. */
+/* The controller closes a snapshot that nobody reads. Blocks may take hours after the last part, and a single write as
+ * long as its file system pleases; so a timer tells the controller, whatever the save is waiting for. */
 static void save_keep_due(uv_timer_t *timer)
 {
     tqi_client_runtime *rt = timer->data;
 
     for (save_task *save = rt->saves; save; save = save->next_kept) {
         Tq__SnapshotRead message;
-        tqi_net_call_args args = {.kind = TQI_SNAPSHOT_READ,
-                              .message = &message.base,
-                              .deadline = tqi_now() + 2 * SAVE_KEEP_NS,
-                              .done = save_kept};
+        tqi_net_call_args args = {
+            .kind = TQI_SNAPSHOT_READ,
+            .message = &message.base,
+            .deadline = tqi_now() + 2 * SAVE_KEEP_NS,
+            .done = save_kept,
+        };
         tq__snapshot_read__init(&message);
         message.id = save->snapshot;
         message.keep = true;
@@ -132,18 +135,19 @@ static void save_keep_end(save_task *save)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- the end */
+/* --- the end -------------------------------------------------------------- */
 
 static void save_finish(save_task *save)
 {
     const tq_error *err = save->error.code ? &save->error : NULL;
-    tq_checkpoint result = {.samples = save->about.samples,
-                            .partitions = save->partitions,
-                            .blocks = save->found.n,
-                            .bytes = save->state_only ? 0 : save->found.bytes,
-                            .storage_saved = !save->state_only};
-    if (!err &&
-        tqi_client_ckpt_result(save->task.op, &result, save->user_metadata, &save->error) != TQ_OK) {
+    tq_checkpoint result = {
+        .samples = save->about.samples,
+        .partitions = save->partitions,
+        .blocks = save->found.n,
+        .bytes = save->state_only ? 0 : save->found.bytes,
+        .storage_saved = !save->state_only,
+    };
+    if (!err && tqi_client_ckpt_result(save->task.op, &result, save->user_metadata, &save->error) != TQ_OK) {
         err = &save->error;
     }
     tqi_client_task_finish(&save->task, err);
@@ -239,7 +243,7 @@ static void save_committed(void *arg)
     save_close(save);
 }
 
-/* ---------------------------------------------------------------------------------------- blocks */
+/* --- blocks --------------------------------------------------------------- */
 
 static void save_work_write(void *arg)
 {
@@ -269,11 +273,9 @@ static void save_why_lost(tqi_client_task *task, tqi_net_answer *answer)
 
     save->in_get = false;
     if (tqi_client_ckpt_go_on(task, &err) == TQ_OK) {
-        tqi_error_set(&err, TQ_ELOST,
-                      "checkpoint: %u block%s of storage '%s' %s not there any more%s%s",
-                      save->n_lost, tqi_text_s(save->n_lost), save->lost_owner,
-                      save->n_lost == 1 ? "is" : "are", answer->status ? ": " : "",
-                      answer->status ? answer->error->message : "");
+        tqi_error_set(&err, TQ_ELOST, "checkpoint: %u block%s of storage '%s' %s not there any more%s%s", save->n_lost,
+                      tqi_text_s(save->n_lost), save->lost_owner, save->n_lost == 1 ? "is" : "are",
+                      answer->status ? ": " : "", answer->status ? answer->error->message : "");
     }
     save_fail(save, &err);
 }
@@ -290,8 +292,7 @@ static void save_lost(save_task *save, uint32_t n, const char *owner)
     tq__snapshot_read__init(&message);
     message.id = save->snapshot;
     message.keep = true;
-    if (tqi_client_ckpt_call(&save->task, TQI_SNAPSHOT_READ, &message.base, save_why_lost, &err) !=
-        TQ_OK) {
+    if (tqi_client_ckpt_call(&save->task, TQI_SNAPSHOT_READ, &message.base, save_why_lost, &err) != TQ_OK) {
         save->in_get = false;
         save_fail(save, &err);
     }
@@ -327,10 +328,12 @@ static bool save_plan(save_task *save, save_buffer *buffer)
         uint64_t size = left < room ? left : room;
         if (size > 0) {
             save->blocks[n_blocks] = save->at->from;
-            save->ranges[n++] = (tq_get_range){.block = n_blocks++,
-                                               .offset = save->at_byte,
-                                               .size = size,
-                                               .dest = buffer->bytes + buffer->size};
+            save->ranges[n++] = (tq_get_range){
+                .block = n_blocks++,
+                .offset = save->at_byte,
+                .size = size,
+                .dest = buffer->bytes + buffer->size,
+            };
         }
         buffer->size += size;
         save->at_byte += size;
@@ -339,11 +342,13 @@ static bool save_plan(save_task *save, save_buffer *buffer)
             save->at_byte = 0;
         }
     }
-    save->job = (tq_get_job){.blocks = save->blocks,
-                             .n_blocks = n_blocks,
-                             .ranges = save->ranges,
-                             .n_ranges = n,
-                             .deadline_ns = tqi_client_ckpt_step_deadline(&save->task)};
+    save->job = (tq_get_job){
+        .blocks = save->blocks,
+        .n_blocks = n_blocks,
+        .ranges = save->ranges,
+        .n_ranges = n,
+        .deadline_ns = tqi_client_ckpt_step_deadline(&save->task),
+    };
     return n > 0;
 }
 
@@ -357,8 +362,8 @@ static void save_read(save_task *save)
     rt->manager->get(rt->manager_state, &save->job);
 }
 
-/* Keeps one buffer being written and the other being read into.  A step may already have finished, and freed the task, when
- * the call that starts it returns: so starting one is the last thing done here. */
+/* Keeps one buffer being written and the other being read into. A step may already have finished, and freed the task,
+ * when the call that starts it returns: so starting one is the last thing done here. */
 static void save_pump(save_task *save)
 {
     bool write = !save->in_work && !save->in_get && save->buffers[save->reading].full;
@@ -382,8 +387,7 @@ static void save_begin_blocks(save_task *save)
 {
     tq_error err = {0};
     save->at = save->state_only ? NULL : save->found.first;
-    if (save->at && save->found.bytes > 0 &&
-        tqi_client_runtime_check_manager(save->task.rt, "save", &err) != TQ_OK) {
+    if (save->at && save->found.bytes > 0 && tqi_client_runtime_check_manager(save->task.rt, "save", &err) != TQ_OK) {
         save_fail(save, &err);
         return;
     }
@@ -399,15 +403,14 @@ static void save_begin_blocks(save_task *save)
     save_pump(save);
 }
 
-/* ---------------------------------------------------------------------------------------- state */
+/* --- state ---------------------------------------------------------------- */
 
 static void save_next_part(save_task *save);
 
 static void save_work_part(void *arg)
 {
     save_task *save = arg;
-    tqi_client_ckpt_write_part(&save->out.state, save->reply->part.data, save->reply->part.len,
-                        &save->work_error);
+    tqi_client_ckpt_write_part(&save->out.state, save->reply->part.data, save->reply->part.len, &save->work_error);
 }
 
 static void save_part_written(void *arg)
@@ -424,8 +427,8 @@ static void save_part_written(void *arg)
 /* Notes the blocks of a part. */
 static int save_look(save_task *save, const ProtobufCBinaryData *bytes, tq_error *err)
 {
-    Tq__SnapshotPart *part = (Tq__SnapshotPart *)tqi_message_decode(&tq__snapshot_part__descriptor,
-                                                                    bytes->data, bytes->len, err);
+    Tq__SnapshotPart *part =
+        (Tq__SnapshotPart *)tqi_message_decode(&tq__snapshot_part__descriptor, bytes->data, bytes->len, err);
     int code;
     if (!part) {
         return err->code;
@@ -515,10 +518,12 @@ static void save_orphan_closed(tqi_net_call *call, tqi_net_answer *answer, void 
 static void save_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg)
 {
     Tq__SnapshotClose message;
-    tqi_net_call_args args = {.kind = TQI_SNAPSHOT_CLOSE,
-                          .message = &message.base,
-                          .deadline = TQI_NEVER,
-                          .done = save_orphan_closed};
+    tqi_net_call_args args = {
+        .kind = TQI_SNAPSHOT_CLOSE,
+        .message = &message.base,
+        .deadline = TQI_NEVER,
+        .done = save_orphan_closed,
+    };
     tqi_net_call *call;
     (void)arg;
     tq__snapshot_close__init(&message);
@@ -544,11 +549,13 @@ static void save_opened(void *arg)
     message.data_stays = save->state_only;
     save->about.partial = save->partition != NULL;
     save->about.data = !save->state_only;
-    tqi_net_call_args args = {.kind = TQI_SNAPSHOT,
-                          .message = &message.base,
-                          .deadline = tqi_client_ckpt_step_deadline(&save->task),
-                          .orphan = save_orphan,
-                          .orphan_free = save_orphan_free};
+    tqi_net_call_args args = {
+        .kind = TQI_SNAPSHOT,
+        .message = &message.base,
+        .deadline = tqi_client_ckpt_step_deadline(&save->task),
+        .orphan = save_orphan,
+        .orphan_free = save_orphan_free,
+    };
     if (tqi_client_task_call_args(&save->task, &args, save_taken, &err) != TQ_OK) {
         save_fail(save, &err);
     }
@@ -567,7 +574,11 @@ static void save_cancel(tqi_client_task *task)
 }
 
 static const tqi_client_task_type save_type = {
-    .size = sizeof(save_task), .begin = save_begin, .cancel = save_cancel, .fini = save_fini};
+    .size = sizeof(save_task),
+    .begin = save_begin,
+    .cancel = save_cancel,
+    .fini = save_fini,
+};
 
 /* The user's metadata must be a JSON object; it is written unchanged. */
 static int save_prepare_metadata(save_task *save, const char *metadata, tq_error *err)
@@ -581,8 +592,8 @@ static int save_prepare_metadata(save_task *save, const char *metadata, tq_error
 
     json_decref(parsed);
     if (!object) {
-        return tqi_error_set(err, TQ_EINVAL, "metadata of a checkpoint: expected a JSON object%s%s",
-                             parsed ? "" : ": ", parsed ? "" : bad.text);
+        return tqi_error_set(err, TQ_EINVAL, "metadata of a checkpoint: expected a JSON object%s%s", parsed ? "" : ": ",
+                             parsed ? "" : bad.text);
     }
     save->user_metadata = tqi_region_string(region, text);
     save->metadata = tqi_region_array(region, size, 1);
@@ -614,8 +625,7 @@ int tq_save(tq_op *op, const tq_save_args *args)
         code = save->path ? TQ_OK : tqi_error_nomem(&err, "a checkpoint");
     }
     if (code == TQ_OK && args->partition) {
-        code =
-            tqi_client_copy_name(&save->task.region, "partition", args->partition, &save->partition, &err);
+        code = tqi_client_copy_name(&save->task.region, "partition", args->partition, &save->partition, &err);
     }
     code = code ? code : save_prepare_metadata(save, args->metadata, &err);
     return tqi_client_task_submit(op, &save->task, code, &err);

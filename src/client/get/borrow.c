@@ -1,7 +1,7 @@
 /*
- * get_show.c - reads without copying: decides which columns can be read in place, and asks for them.  Only tensors: other
- * values are decoded anyway and the bytes then discarded.  Only large ones: a mapping costs as much as copying SHOW_MIN
- * bytes, and a process may have only some tens of thousands of mappings.
+ * get_show.c - reads without copying: decides which columns can be read in place, and asks for them. Only tensors:
+ * other values are decoded anyway and the bytes then discarded. Only large ones: a mapping costs as much as copying
+ * SHOW_MIN bytes, and a process may have only some tens of thousands of mappings.
  */
 #include "client/get/get.h"
 
@@ -53,17 +53,16 @@ bool tqi_client_get_borrows(tqi_client_get *get, size_t c)
     uint64_t size = column->offsets[get->meta->n];
     size_t first = 0;
 
-    if (!get->zero_copy || !get->task.rt->internal.view || column->kind != TQ_TENSOR ||
-        column->types || column->padded || size < SHOW_MIN ||
-        (get->layouts && get->layouts[c].dest) || !show_together(get, cells, &first)) {
+    if (!get->zero_copy || !get->task.rt->internal.view || column->kind != TQ_TENSOR || column->types || column->padded ||
+        size < SHOW_MIN || (get->layouts && get->layouts[c].dest) || !show_together(get, cells, &first)) {
         return false;
     }
     return tqi_client_get_note(get, c,
-                        &(tqi_manager_borrow_range){
-                            .block = &get->meta->blocks->blocks[cells->block[first] - 1],
-                            .offset = cells->offset[first],
-                            .size = size,
-                        });
+                               &(tqi_manager_borrow_range){
+                                   .block = &get->meta->blocks->blocks[cells->block[first] - 1],
+                                   .offset = cells->offset[first],
+                                   .size = size,
+                               });
 }
 
 int tqi_client_get_copy_instead(tqi_client_get *get, tq_error *err)

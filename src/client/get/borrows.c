@@ -1,10 +1,10 @@
 /*
- * views.c - store memory that a read exposes in place.  A view is a private mapping; the manager has pinned the memory
- * behind it, so that its bytes do not change.  The client's lock guards the list of views in use, and the list of those
- * whose pins the loop thread must end.  When pins cannot be kept (the client is closed, or the process forks: a pin does not
- * belong to the child) the views are first turned into copies: writing to every page of a private mapping gives it pages of
- * its own, at the same addresses and with the same bytes.  What a read has left in the store (look.c) is in the same list,
- * and becomes a copy elsewhere.
+ * views.c - store memory that a read exposes in place. A view is a private mapping; the manager has pinned the memory
+ * behind it, so that its bytes do not change. The client's lock guards the list of views in use, and the list of those
+ * whose pins the loop thread must end. When pins cannot be kept (the client is closed, or the process forks: a pin
+ * does not belong to the child) the views are first turned into copies: writing to every page of a private mapping
+ * gives it pages of its own, at the same addresses and with the same bytes. What a read has left in the store (look.c)
+ * is in the same list, and becomes a copy elsewhere.
  */
 #include "client/get/borrows.h"
 
@@ -25,8 +25,8 @@
 
 tqi_client_borrows *tqi_client_borrows_make(size_t n)
 {
-    tqi_client_borrows *views = calloc(
-        1, sizeof *views + n * (sizeof *views->maps + sizeof *views->left + sizeof *views->pins));
+    tqi_client_borrows *views =
+        calloc(1, sizeof *views + n * (sizeof *views->maps + sizeof *views->left + sizeof *views->pins));
 
     if (views && pthread_rwlock_init(&views->moved, NULL) != 0) {
         free(views);

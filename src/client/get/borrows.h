@@ -29,8 +29,8 @@ typedef struct tqi_client_left {
     uint64_t id;
 } tqi_client_left;
 
-/* What one read exposes: its mappings, and the manager's pins that keep their bytes unchanged (or, for rows that were left,
- * keep the addresses valid). */
+/* What one read exposes: its mappings, and the manager's pins that keep their bytes unchanged (or, for rows that were
+ * left, keep the addresses valid). */
 typedef struct tqi_client_borrows {
     tq_client *client; /* counted */
     struct tqi_client_borrows *prev, *next;
@@ -40,9 +40,9 @@ typedef struct tqi_client_borrows {
     size_t n_pins;
     void **pins;
     size_t n_left;
-    tqi_client_left *left;         /* by column, then row */
-    pthread_rwlock_t moved; /* read: a thread is reading what was left; write: it is being
-                               copied */
+    tqi_client_left *left; /* by column, then row */
+    /* read: a thread is reading what was left; write: it is being copied */
+    pthread_rwlock_t moved;
     void *copy;
 } tqi_client_borrows;
 

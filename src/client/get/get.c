@@ -1,13 +1,14 @@
 /*
  * get.c - reads: placements -> ranges -> manager -> columns.
  *
- * A meta's placements are hints.  If one is missing, or the manager says that a block is gone, the client asks the
- * controller where the samples are now.  If it names the same block again, the data is lost: the read fails and names
- * samples and fields, and the block is reported, unless its owner is away.  Otherwise the samples were moved or overwritten
- * meanwhile and are read from their new place; that may happen any number of times before the deadline.
+ * A meta's placements are hints. If one is missing, or the manager says that a block is gone, the client asks the
+ * controller where the samples are now. If it names the same block again, the data is lost: the read fails and names
+ * samples and fields, and the block is reported, unless its owner is away. Otherwise the samples were moved or
+ * overwritten meanwhile and are read from their new place; that may happen any number of times before the deadline.
  *
- * The destination belongs to the task, or to the caller, who is notified when nothing writes to it any more.  A read that is
- * cancelled while the manager is writing completes at once; its task keeps the memory until the manager has finished.
+ * The destination belongs to the task, or to the caller, who is notified when nothing writes to it any more. A read
+ * that is cancelled while the manager is writing completes at once; its task keeps the memory until the manager has
+ * finished.
  */
 #include "client/get/get.h"
 
@@ -17,8 +18,8 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "client/jobs.h"
 #include "client/calls/args.h"
+#include "client/jobs.h"
 
 /* Filling this many bytes takes the loop about as long as a hop to another thread and back. */
 #define GET_FILL_INLINE (UINT64_C(256) << 10)
@@ -58,21 +59,18 @@ static void get_done(tqi_client_get *get)
     tqi_client_task_finish(&get->task, NULL);
 }
 
-/* -------------------------------------------------------------------------------------- resolve */
+/* --- resolve -------------------------------------------------------------- */
 
 /* Checks that the answer is about the same samples and has all fields. */
 static int get_check(const tqi_client_get *get, const tq_meta *meta, tq_error *err)
 {
     if (!meta || meta->n != get->meta->n ||
-        (meta->n > 0 &&
-         memcmp(meta->indexes, get->meta->indexes, meta->n * sizeof *meta->indexes))) {
-        return tqi_error_set(err, TQ_EPROTO,
-                             "the controller resolved other samples than were asked for");
+        (meta->n > 0 && memcmp(meta->indexes, get->meta->indexes, meta->n * sizeof *meta->indexes))) {
+        return tqi_error_set(err, TQ_EPROTO, "the controller resolved other samples than were asked for");
     }
     for (size_t f = 0; f < get->n_fields; f++) {
         if (tqi_client_meta_find(meta, get->fields[f]) < 0) {
-            return tqi_error_set(err, TQ_EPROTO, "the controller did not resolve field '%s'",
-                                 get->fields[f]);
+            return tqi_error_set(err, TQ_EPROTO, "the controller did not resolve field '%s'", get->fields[f]);
         }
     }
     return TQ_OK;
@@ -128,7 +126,7 @@ static void get_resolve(tqi_client_get *get)
     }
 }
 
-/* ------------------------------------------------------------------------- blocks that are gone */
+/* --- blocks that are gone ------------------------------------------------- */
 
 static bool get_present(const tq_block *block, const tq_owner_info *owners, size_t n)
 {
@@ -204,10 +202,10 @@ static int get_keep_gone(tqi_client_get *get, const uint32_t *gone, uint32_t n, 
     return TQ_OK;
 }
 
-/* ----------------------------------------------------------------------------------------- read */
+/* --- read ----------------------------------------------------------------- */
 
-void tqi_client_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err,
-                    const uint32_t *gone, uint32_t n_gone)
+void tqi_client_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err, const uint32_t *gone,
+                           uint32_t n_gone)
 {
     tqi_client_get *get = (tqi_client_get *)(void *)((char *)job - offsetof(tqi_client_get, job));
     tq_error bad = {0};
@@ -223,8 +221,7 @@ void tqi_client_get_finish(tq_manager_host *host, tq_get_job *job, const tq_erro
     } else if (get_keep_gone(get, gone, n_gone, &bad) != TQ_OK) {
         get_fail(get, &bad);
     } else if (tqi_now() >= get->task.deadline) {
-        tqi_error_set(&bad, TQ_ETIMEDOUT,
-                      "the deadline passed while what is read was moved or overwritten");
+        tqi_error_set(&bad, TQ_ETIMEDOUT, "the deadline passed while what is read was moved or overwritten");
         get_fail(get, &bad);
     } else {
         get_resolve(get);
@@ -306,8 +303,8 @@ static void get_shown(tqi_client_get *get)
     }
 }
 
-/* Reads what the meta says, or finds out more first.  Nothing is read from a system that has ended, although its memory may
- * still be mapped here: the controller is asked, and that fails. */
+/* Reads what the meta says, or finds out more first. Nothing is read from a system that has ended, although its memory
+ * may still be mapped here: the controller is asked, and that fails. */
 static void get_try(tqi_client_get *get)
 {
     tqi_client_runtime *rt = get->task.rt;
@@ -340,7 +337,7 @@ static void get_try(tqi_client_get *get)
     }
 }
 
-/* -------------------------------------------------------------------------------------- by keys */
+/* --- by keys -------------------------------------------------------------- */
 
 static bool get_is_common(const tqi_client_cells *cells, size_t n)
 {
@@ -425,9 +422,7 @@ static int get_prepare_keys(tqi_client_get *get, const tq_get_by_key_args *args,
     tq__resolve__init(get->keys);
     get->keys->lenient = true;
     code = tqi_client_copy_name(region, "partition", args->partition, &get->keys->partition, err);
-    code =
-        code ? code
-             : tqi_client_copy_keys(region, args->keys, args->n, &get->keys->key, &get->keys->n_key, err);
+    code = code ? code : tqi_client_copy_keys(region, args->keys, args->n, &get->keys->key, &get->keys->n_key, err);
     if (code == TQ_OK && args->fields) {
         code = tqi_client_copy_fields(region, args->fields, args->n_fields, &fields, &get->n_fields, err);
         get->fields = (const char **)(uintptr_t)fields;
@@ -438,7 +433,7 @@ static int get_prepare_keys(tqi_client_get *get, const tq_get_by_key_args *args,
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------- start */
+/* --- start ---------------------------------------------------------------- */
 
 static void get_begin(tqi_client_task *task)
 {
@@ -466,10 +461,14 @@ static void get_cancel(tqi_client_task *task)
 }
 
 static const tqi_client_task_type get_type = {
-    .size = sizeof(tqi_client_get), .begin = get_begin, .cancel = get_cancel, .fini = get_fini};
+    .size = sizeof(tqi_client_get),
+    .begin = get_begin,
+    .cancel = get_cancel,
+    .fini = get_fini,
+};
 
-static int get_prepare(tqi_client_get *get, const tq_meta *meta, const char *const *fields,
-                       size_t n_fields, tq_error *err)
+static int get_prepare(tqi_client_get *get, const tq_meta *meta, const char *const *fields, size_t n_fields,
+                       tq_error *err)
 {
     tqi_region *region = &get->task.region;
     char **names;
@@ -495,9 +494,8 @@ static int get_prepare(tqi_client_get *get, const tq_meta *meta, const char *con
     get->fields = (const char **)(uintptr_t)names;
     for (size_t f = 0; f < get->n_fields && code == TQ_OK; f++) {
         if (tqi_client_meta_find(meta, get->fields[f]) < 0) {
-            code =
-                tqi_error_set(err, TQ_EFIELD, "field '%s' is not in the metadata of partition '%s'",
-                              get->fields[f], meta->partition);
+            code = tqi_error_set(err, TQ_EFIELD, "field '%s' is not in the metadata of partition '%s'", get->fields[f],
+                                 meta->partition);
         }
     }
     return code;
@@ -520,8 +518,7 @@ int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_f
     return tq_get_as(op, meta, fields, n_fields, NULL);
 }
 
-int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields,
-              const tq_get_options *options)
+int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields, const tq_get_options *options)
 {
     bool known = options && options->size == sizeof *options;
     tq_error err = {0};

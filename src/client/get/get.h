@@ -5,8 +5,8 @@
 #define TQI_CLIENT_GET_GET_H
 
 #include "client/client.h"
-#include "client/meta/meta.h"
 #include "client/get/data.h"
+#include "client/meta/meta.h"
 
 typedef struct tqi_client_get {
     tqi_client_task task;
@@ -24,8 +24,8 @@ typedef struct tqi_client_get {
     bool in_owners;  /* the list of owners was asked for */
     bool zero_copy;
     bool leave_values;
-    tqi_manager_borrow_job shows;  /* columns to read in place, or to leave there, in order */
-    size_t *show_column; /* of each of its ranges */
+    tqi_manager_borrow_job shows; /* columns to read in place, or to leave there, in order */
+    size_t *show_column;          /* of each of its ranges */
     size_t max_shows, max_show_columns;
     void (*shown)(struct tqi_client_get *get);
     tq_data *data;
@@ -58,18 +58,19 @@ bool tqi_client_get_borrows(tqi_client_get *get, size_t c);
 bool tqi_client_get_note(tqi_client_get *get, size_t c, const tqi_manager_borrow_range *range);
 /* get_leave.c: whether the column can be left in the store; if so, it is noted. */
 bool tqi_client_get_leaves(tqi_client_get *get, size_t c);
-/* The manager has located the ranges, from the i-th on, of a column to leave: leaves the column, or drops the located data
- * if it cannot be left.  Returns the index of the first range after them. */
+/* The manager has located the ranges, from the i-th on, of a column to leave: leaves the column, or drops the located
+ * data if it cannot be left. Returns the index of the first range after them. */
 size_t tqi_client_get_left(tqi_client_get *get, size_t i);
-/* Asks the manager to map the noted columns; `shown` is called when it has, and what it could not map is then planned as a
- * copy.  False if there is nothing to ask for. */
+/* Asks the manager to map the noted columns; `shown` is called when it has, and what it could not map is then planned
+ * as a copy. False if there is nothing to ask for. */
 bool tqi_client_get_borrow(tqi_client_get *get, void (*shown)(tqi_client_get *get));
 /* The same columns are to be copied. */
 int tqi_client_get_copy_instead(tqi_client_get *get, tq_error *err);
 
 /* get_layout.c: copies the requested layout. */
 int tqi_client_get_layouts(tqi_client_get *get, const tq_get_options *options, tq_error *err);
-/* Places the rows of column `c`, whose shapes are set, at equal distances if that was requested and the shapes allow it. */
+/* Places the rows of column `c`, whose shapes are set, at equal distances if that was requested and the shapes allow
+ * it. */
 int tqi_client_get_pad(tqi_client_get *get, size_t c, tq_error *err);
 /* Memory of the c-th column, for `size` bytes. */
 int tqi_client_get_memory(tqi_client_get *get, size_t c, uint64_t size, tq_error *err);

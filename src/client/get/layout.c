@@ -1,10 +1,10 @@
 /*
- * get_layout.c - how the rows of a column are laid out in memory: end to end, or at equal distances with the gaps filled, in
- * the library's memory or the caller's.
+ * get_layout.c - how the rows of a column are laid out in memory: end to end, or at equal distances with the gaps
+ * filled, in the library's memory or the caller's.
  *
- * Padding costs no copy: every row is one range of the read anyway, and its destination is its padded place.  This requires
- * that a row's bytes stay together in the padded tensor, so rows that differ in dims other than the first are left end to
- * end.
+ * Padding costs no copy: every row is one range of the read anyway, and its destination is its padded place. This
+ * requires that a row's bytes stay together in the padded tensor, so rows that differ in dims other than the first are
+ * left end to end.
  */
 #include "client/get/get.h"
 
@@ -18,15 +18,13 @@
 static int layout_set(tqi_client_get *get, ptrdiff_t f, const tq_get_field *from, tq_error *err)
 {
     if (f < 0) {
-        return tqi_error_set(err, TQ_EFIELD, "field '%s' has a layout, but is not read",
-                             from->name ? from->name : "");
+        return tqi_error_set(err, TQ_EFIELD, "field '%s' has a layout, but is not read", from->name ? from->name : "");
     }
     if (from->dest_size > 0 && !from->dest) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': dest is NULL", from->name);
     }
     if (from->pad_dtype.bits > 8 * sizeof from->pad) {
-        return tqi_error_set(err, TQ_EDTYPE, "field '%s': a pad value of %u bits", from->name,
-                             from->pad_dtype.bits);
+        return tqi_error_set(err, TQ_EDTYPE, "field '%s': a pad value of %u bits", from->name, from->pad_dtype.bits);
     }
     get->layouts[f] = *from;
     get->layouts[f].name = get->fields[f];
@@ -42,8 +40,8 @@ int tqi_client_get_layouts(tqi_client_get *get, const tq_get_options *options, t
     uint32_t *table;
 
     if (options->size != sizeof *options) {
-        return tqi_error_set(err, TQ_EINVAL, "tq_get_options.size is %zu, this library expects %zu",
-                             options->size, sizeof *options);
+        return tqi_error_set(err, TQ_EINVAL, "tq_get_options.size is %zu, this library expects %zu", options->size,
+                             sizeof *options);
     }
     int code = tqi_client_check_array("tq_get_options.fields", options->fields, options->n_fields, err);
     if (code != TQ_OK) {
@@ -56,14 +54,13 @@ int tqi_client_get_layouts(tqi_client_get *get, const tq_get_options *options, t
     table = tqi_name_table(names);
     for (size_t i = 0; i < options->n_fields && code == TQ_OK; i++) {
         const tq_get_field *from = &options->fields[i];
-        code =
-            layout_set(get, from->name ? tqi_name_find(names, table, from->name) : -1, from, err);
+        code = layout_set(get, from->name ? tqi_name_find(names, table, from->name) : -1, from, err);
     }
     free(table);
     return code;
 }
 
-/* --------------------------------------------------------------------------------------- padding */
+/* --- padding -------------------------------------------------------------- */
 
 /* Whether rows have a first dim and agree in all others; *longest is the largest first dim. */
 static bool layout_can_pad(const tq_data_column *column, size_t rows, uint64_t *longest)
@@ -96,10 +93,9 @@ int tqi_client_get_pad(tqi_client_get *get, size_t c, tq_error *err)
     if (!layout || !layout->padded || !layout_can_pad(column, rows, &length)) {
         return TQ_OK;
     }
-    if (layout->pad_dtype.bits != 0 && (layout->pad_dtype.code != column->dtype.code ||
-                                        layout->pad_dtype.bits != column->dtype.bits)) {
-        return tqi_error_set(err, TQ_EDTYPE,
-                             "field '%s': the pad value is of another dtype than its rows",
+    if (layout->pad_dtype.bits != 0 &&
+        (layout->pad_dtype.code != column->dtype.code || layout->pad_dtype.bits != column->dtype.bits)) {
+        return tqi_error_set(err, TQ_EDTYPE, "field '%s': the pad value is of another dtype than its rows",
                              column->name);
     }
     length = layout->length > length ? layout->length : length;
@@ -125,8 +121,7 @@ int tqi_client_get_pad(tqi_client_get *get, size_t c, tq_error *err)
     return TQ_OK;
 
 too_large:
-    return tqi_error_set(err, TQ_EINVAL, "field '%s': more bytes than can be read at once",
-                         column->name);
+    return tqi_error_set(err, TQ_EINVAL, "field '%s': more bytes than can be read at once", column->name);
 }
 
 /* Repeats one element over `size` bytes, a multiple of its size. */
@@ -167,14 +162,13 @@ void tqi_client_get_fill(tqi_client_get *get)
             }
             if (column->offsets[i] + used < column->offsets[i + 1]) {
                 layout_repeat((uint8_t *)column->data + column->offsets[i] + used,
-                              column->offsets[i + 1] - column->offsets[i] - used,
-                              get->layouts[c].pad, element);
+                              column->offsets[i + 1] - column->offsets[i] - used, get->layouts[c].pad, element);
             }
         }
     }
 }
 
-/* ---------------------------------------------------------------------------------------- memory */
+/* --- memory --------------------------------------------------------------- */
 
 int tqi_client_get_memory(tqi_client_get *get, size_t c, uint64_t size, tq_error *err)
 {
@@ -188,9 +182,8 @@ int tqi_client_get_memory(tqi_client_get *get, size_t c, uint64_t size, tq_error
         return column->data ? TQ_OK : tqi_error_nomem(err, "the rows that are read");
     }
     if (size > layout->dest_size) {
-        return tqi_error_set(err, TQ_EROWS,
-                             "field '%s': %llu bytes do not fit into the caller's %zu",
-                             column->name, (unsigned long long)size, layout->dest_size);
+        return tqi_error_set(err, TQ_EROWS, "field '%s': %llu bytes do not fit into the caller's %zu", column->name,
+                             (unsigned long long)size, layout->dest_size);
     }
     column->data = layout->dest;
     return TQ_OK;

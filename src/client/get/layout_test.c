@@ -1,6 +1,6 @@
 /*
- * layout_test.c - how columns are laid out when read: distances, gaps, what cannot be padded, the caller's memory, lack of
- * memory.
+ * layout_test.c - how columns are laid out when read: distances, gaps, what cannot be padded, the caller's memory,
+ * lack of memory.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -24,8 +24,7 @@ typedef struct reading {
     uint64_t offsets[8];
 } reading;
 
-static void begin(reading *r, size_t rows, const uint32_t *ndims, const uint64_t *dims,
-                  tq_dtype dtype)
+static void begin(reading *r, size_t rows, const uint32_t *ndims, const uint64_t *dims, tq_dtype dtype)
 {
     tq_data_column *column;
 
@@ -154,16 +153,13 @@ static void what_is_asked_is_checked(void **state)
 {
     static const uint32_t ndims[] = {1};
     static const uint64_t dims[] = {3};
-    const tq_get_field wrong[] = {{.name = "y"},
-                                  {.name = NULL},
-                                  {.name = "x", .dest_size = 4},
-                                  {.name = "x", .pad_dtype = {2, 255}}};
+    const tq_get_field wrong[] = {
+        {.name = "y"}, {.name = NULL}, {.name = "x", .dest_size = 4}, {.name = "x", .pad_dtype = {2, 255}}};
     const int codes[] = {TQ_EFIELD, TQ_EFIELD, TQ_EINVAL, TQ_EDTYPE};
     const tq_get_field other = {.name = "x", .padded = true, .pad_dtype = {TQ_FLOAT, 16}};
-    const tq_get_field longest[] = {
-        {.name = "x", .padded = true, .length = UINT64_MAX, .multiple = 2},
-        {.name = "x", .padded = true, .length = UINT64_MAX},
-        {.name = "x", .padded = true, .length = UINT64_MAX / 2}};
+    const tq_get_field longest[] = {{.name = "x", .padded = true, .length = UINT64_MAX, .multiple = 2},
+                                    {.name = "x", .padded = true, .length = UINT64_MAX},
+                                    {.name = "x", .padded = true, .length = UINT64_MAX / 2}};
     tq_get_options options = {.size = 1};
     tq_error err = {0};
     reading r;

@@ -1,9 +1,10 @@
 /*
- * get_leave.c - reads that leave values in the store, for readers that decode them into objects of their own (tq_data_look).
+ * get_leave.c - reads that leave values in the store, for readers that decode them into objects of their own
+ * (tq_data_look).
  *
- * Only large columns, because copying a small one on the loop takes no time.  Only rows that are texts, bytes, or lists and
- * maps of them: a tensor or an image inside a value needs memory that was read into.  The first row decides; if others
- * differ, they are read more slowly, but not wrongly.
+ * Only large columns, because copying a small one on the loop takes no time. Only rows that are texts, bytes, or lists
+ * and maps of them: a tensor or an image inside a value needs memory that was read into. The first row decides; if
+ * others differ, they are read more slowly, but not wrongly.
  */
 #include "client/get/get.h"
 
@@ -24,9 +25,8 @@ bool tqi_client_get_leaves(tqi_client_get *get, size_t c)
     size_t before = get->shows.n;
     uint64_t end = 0;
 
-    if (!get->leave_values || !get->task.rt->internal.view || column->kind != TQ_VALUE ||
-        column->types || (get->layouts && get->layouts[c].dest) ||
-        column->offsets[get->meta->n] < LEAVE_MIN ||
+    if (!get->leave_values || !get->task.rt->internal.view || column->kind != TQ_VALUE || column->types ||
+        (get->layouts && get->layouts[c].dest) || column->offsets[get->meta->n] < LEAVE_MIN ||
         column->offsets[get->meta->n] / get->meta->n < LEAVE_ROW) {
         return false;
     }
@@ -41,10 +41,12 @@ bool tqi_client_get_leaves(tqi_client_get *get, size_t c)
         if (last && last->block == block && cells->offset[i] == end) {
             last->size += size;
         } else if (!tqi_client_get_note(get, c,
-                                 &(tqi_manager_borrow_range){.block = block,
-                                                   .offset = cells->offset[i],
-                                                   .size = size,
-                                                   .shared = true})) {
+                                        &(tqi_manager_borrow_range){
+                                            .block = block,
+                                            .offset = cells->offset[i],
+                                            .size = size,
+                                            .shared = true,
+                                        })) {
             get->shows.n = before;
             return false;
         }
@@ -53,7 +55,7 @@ bool tqi_client_get_leaves(tqi_client_get *get, size_t c)
     return true;
 }
 
-/* Whether a row is a text, bytes, or lists and maps of those, judging by its first values.  Only a hint: the bytes may
+/* Whether a row is a text, bytes, or lists and maps of those, judging by its first values. Only a hint: the bytes may
  * change meanwhile. */
 static bool leave_is_plain(const uint8_t *bytes, size_t size)
 {
@@ -78,8 +80,7 @@ size_t tqi_client_get_left(tqi_client_get *get, size_t i)
     tq_data *data = get->data;
     tq_data_column *column = &data->columns[c];
     tqi_client_borrows *views = data->views;
-    bool all = get->shows.ranges[i].data &&
-               leave_is_plain(get->shows.ranges[i].data, (size_t)column->offsets[1]);
+    bool all = get->shows.ranges[i].data && leave_is_plain(get->shows.ranges[i].data, (size_t)column->offsets[1]);
 
     for (; i < get->shows.n && get->show_column[i] == c; i++) {
         all = all && get->shows.ranges[i].data;
@@ -91,12 +92,14 @@ size_t tqi_client_get_left(tqi_client_get *get, size_t i)
             range->data = NULL;
             continue;
         }
-        views->left[views->n_left++] = (tqi_client_left){.column = c,
-                                                  .row = row,
-                                                  .at = range->data,
-                                                  .size = range->size,
-                                                  .word = range->word,
-                                                  .id = range->block->id};
+        views->left[views->n_left++] = (tqi_client_left){
+            .column = c,
+            .row = row,
+            .at = range->data,
+            .size = range->size,
+            .word = range->word,
+            .id = range->block->id,
+        };
         while (row < data->rows && column->offsets[row] < end) {
             row++;
         }

@@ -1,9 +1,10 @@
 /*
- * look.c - tq_data_look: reading rows that a read left in the store, in place.  The unit may reuse their memory at any time,
- * so each access is validated by the block's slot, like every read of shared memory (store/store.h): the slot's word must
- * hold the block's id before and after.  Ids are never reused, so two accesses that both pass saw the same bytes.  Before
- * the memory goes away under a reader (the client is closed) or would be missing in a child (it is not inherited), what was
- * left becomes a copy.  A lock separates copying and reading; a reader holds it for the rows of one call.
+ * look.c - tq_data_look: reading rows that a read left in the store, in place. The unit may reuse their memory at any
+ * time, so each access is validated by the block's slot, like every read of shared memory (store/store.h): the slot's
+ * word must hold the block's id before and after. Ids are never reused, so two accesses that both pass saw the same
+ * bytes. Before the memory goes away under a reader (the client is closed) or would be missing in a child (it is not
+ * inherited), what was left becomes a copy. A lock separates copying and reading; a reader holds it for the rows of
+ * one call.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -15,8 +16,7 @@
 static bool look_before(const tqi_client_left *left)
 {
     /* Acquire: no byte is read before the id was seen. */
-    return left->word ? atomic_load_explicit(left->word, memory_order_acquire) == left->id
-                      : left->at != NULL;
+    return left->word ? atomic_load_explicit(left->word, memory_order_acquire) == left->id : left->at != NULL;
 }
 
 static bool look_after(const tqi_client_left *left)
@@ -84,8 +84,7 @@ int tq_data_look(tq_data *data, size_t c, size_t row, size_t n,
 {
     int code = TQ_OK;
 
-    if (!data || !look || c >= data->n_columns || !data->columns[c].left || row > data->rows ||
-        n > data->rows - row) {
+    if (!data || !look || c >= data->n_columns || !data->columns[c].left || row > data->rows || n > data->rows - row) {
         return TQ_EINVAL;
     }
     const uint64_t *offsets = data->columns[c].offsets;
@@ -97,8 +96,7 @@ int tq_data_look(tq_data *data, size_t c, size_t row, size_t n,
             break;
         }
         TQI_RACY_BEGIN();
-        look(arg, row, left->at + (offsets[row] - offsets[left->row]),
-             (size_t)(offsets[row + 1] - offsets[row]));
+        look(arg, row, left->at + (offsets[row] - offsets[left->row]), (size_t)(offsets[row + 1] - offsets[row]));
         TQI_RACY_END();
         code = look_after(left) ? TQ_OK : TQ_ELOST;
     }

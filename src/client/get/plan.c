@@ -1,6 +1,6 @@
 /*
- * get_plan.c - turns placements into byte ranges: destination columns, runs of adjacent rows, sorted in the order of the
- * store.
+ * get_plan.c - turns placements into byte ranges: destination columns, runs of adjacent rows, sorted in the order of
+ * the store.
  */
 #include "client/get/get.h"
 
@@ -22,14 +22,13 @@ static bool plan_placed(uint32_t block)
     return block != TQI_CLIENT_CELL_NONE && block < TQI_CLIENT_CELL_MARKS;
 }
 
-/* ----------------------------------------------------------------------- naming what is missing */
+/* --- naming what is missing ----------------------------------------------- */
 
 #define PLAN_NAMED 5 /* most samples named per field, and most fields named */
 
 typedef bool (*plan_match)(const tqi_client_get *get, const tqi_client_cells *cells, size_t row);
 
-static void plan_name_field(const tqi_client_get *get, const tqi_client_cells *cells, plan_match match,
-                            tqi_buf *text)
+static void plan_name_field(const tqi_client_get *get, const tqi_client_cells *cells, plan_match match, tqi_buf *text)
 {
     size_t found = 0, all = 0;
     for (size_t i = 0; i < get->meta->n; i++) {
@@ -40,8 +39,8 @@ static void plan_name_field(const tqi_client_get *get, const tqi_client_cells *c
             continue;
         }
         if (found == 0) {
-            tqi_buf_printf(text, "%sfield '%s' of sample%s", text->size > 0 ? "; " : "",
-                           cells->pub.name, tqi_text_s(all));
+            tqi_buf_printf(text, "%sfield '%s' of sample%s", text->size > 0 ? "; " : "", cells->pub.name,
+                           tqi_text_s(all));
         }
         if (found < PLAN_NAMED) {
             const char *key = tq_meta_key(get->meta, i);
@@ -58,8 +57,7 @@ static void plan_name_field(const tqi_client_get *get, const tqi_client_cells *c
 }
 
 /* "partition 'p', field 'a' of samples 1, 2; field 'b' ..." */
-static int plan_name(const tqi_client_get *get, plan_match match, int code, const char *what,
-                     tq_error *err)
+static int plan_name(const tqi_client_get *get, plan_match match, int code, const char *what, tq_error *err)
 {
     tqi_buf text = {0};
     size_t named = 0;
@@ -68,11 +66,10 @@ static int plan_name(const tqi_client_get *get, plan_match match, int code, cons
         plan_name_field(get, tqi_client_get_cells(get, c), match, &text);
         named += text.size > before;
     }
-    tqi_error_set(
-        err, code, "partition '%.128s': %s: %.*s: %s", get->meta->partition, what,
-        (int)(text.size < 250 ? text.size : 250), text.data ? (const char *)text.data : "",
-        code == TQ_ELOST ? "put them again, or load a checkpoint; tq status counts lost cells"
-                         : "claim them, which waits, or read what tq status shows as produced");
+    tqi_error_set(err, code, "partition '%.128s': %s: %.*s: %s", get->meta->partition, what,
+                  (int)(text.size < 250 ? text.size : 250), text.data ? (const char *)text.data : "",
+                  code == TQ_ELOST ? "put them again, or load a checkpoint; tq status counts lost cells"
+                                   : "claim them, which waits, or read what tq status shows as produced");
     tqi_buf_fini(&text);
     return code;
 }
@@ -137,12 +134,11 @@ bool tqi_client_get_still_gone(const tqi_client_get *get, tq_error *err)
     return false;
 }
 
-/* -------------------------------------------------------------------------- destination columns */
+/* --- destination columns -------------------------------------------------- */
 
 #define PLAN_ALIGN 16u
 
-static int plan_dims(tq_data *data, const tqi_client_cells *cells, size_t rows, tq_data_column *column,
-                     tq_error *err)
+static int plan_dims(tq_data *data, const tqi_client_cells *cells, size_t rows, tq_data_column *column, tq_error *err)
 {
     tqi_region *region = &data->region;
     uint32_t *ndims = tqi_region_array(region, rows, sizeof *ndims);
@@ -161,8 +157,7 @@ static int plan_dims(tq_data *data, const tqi_client_cells *cells, size_t rows, 
         total += ndim;
         if (__builtin_add_overflow(offsets[i], tqi_client_cells_size(cells, i), &offsets[i + 1]) ||
             offsets[i + 1] > INT64_MAX - PLAN_ALIGN) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': more bytes than can be read at once",
-                                 column->name);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': more bytes than can be read at once", column->name);
         }
         if (cells->types) {
             /* Elements of every size must be aligned for access. */
@@ -184,8 +179,7 @@ static int plan_dims(tq_data *data, const tqi_client_cells *cells, size_t rows, 
     column->ndims = ndims;
     column->offsets = offsets;
     column->dims = dims;
-    column->shape =
-        rows > 0 ? dims : tqi_region_copy(region, cells->pub.shape, cells->pub.ndim, sizeof *dims);
+    column->shape = rows > 0 ? dims : tqi_region_copy(region, cells->pub.shape, cells->pub.ndim, sizeof *dims);
     for (size_t i = 0; i < rows; i++) {
         const uint64_t *row = tqi_client_cells_dims(cells, i, &ndim);
         for (uint32_t d = 0; d < ndim; d++) {
@@ -198,8 +192,8 @@ static int plan_dims(tq_data *data, const tqi_client_cells *cells, size_t rows, 
     return column->shape ? TQ_OK : tqi_error_nomem(err, "a read");
 }
 
-static int plan_opaque(tq_data *data, const tqi_client_cells *cells, size_t rows, tq_data_column *column,
-                       bool *opaque, tq_error *err)
+static int plan_opaque(tq_data *data, const tqi_client_cells *cells, size_t rows, tq_data_column *column, bool *opaque,
+                       tq_error *err)
 {
     tq_slice *notes;
     size_t found = 0;
@@ -247,8 +241,7 @@ static int plan_column(tqi_client_get *get, size_t c, bool *opaque, tq_error *er
         return tqi_error_nomem(err, "a read");
     }
     if (!tqi_client_cells_shaped(cells) && get->meta->n > 0) {
-        return tqi_error_set(err, TQ_EPROTO, "field '%s': the controller told no shapes",
-                             column->name);
+        return tqi_error_set(err, TQ_EPROTO, "field '%s': the controller told no shapes", column->name);
     }
     code = plan_dims(data, cells, get->meta->n, column, err);
     code = code ? code : plan_opaque(data, cells, get->meta->n, column, opaque, err);
@@ -258,7 +251,7 @@ static int plan_column(tqi_client_get *get, size_t c, bool *opaque, tq_error *er
     return tqi_client_get_pad(get, c, err);
 }
 
-/* --------------------------------------------------------------------------------------- ranges */
+/* --- ranges --------------------------------------------------------------- */
 
 int tqi_client_get_plan_ranges(tqi_client_get *get, size_t c, tq_error *err)
 {
@@ -278,8 +271,7 @@ int tqi_client_get_plan_ranges(tqi_client_get *get, size_t c, tq_error *err)
             last->size += size;
             continue;
         }
-        if (tqi_grow(&get->ranges, &get->max_ranges, get->n_ranges + 1, sizeof *get->ranges) !=
-            TQ_OK) {
+        if (tqi_grow(&get->ranges, &get->max_ranges, get->n_ranges + 1, sizeof *get->ranges) != TQ_OK) {
             return tqi_error_nomem(err, "the ranges of a read");
         }
         last = &get->ranges[get->n_ranges++];

@@ -1,10 +1,10 @@
 /*
- * pool.c - buffers that were used before, so their pages are already mapped: copying into memory that was never touched is
- * several times slower than into warm memory.  Sizes are rounded up to size classes, four per power of two, so that reads of
- * similar size can reuse each other's buffers.  The pool keeps the newest buffers: as many bytes as were ever in use at
- * once, so that the next read of the same batch finds all it needs, but at least POOL_LEAST and at most an eighth of the
- * memory that this process may use.  A buffer that was not needed for POOL_OLD_NS is freed when another one is returned.
- * Small buffers are left to malloc.  One lock for the process, taken around fork.
+ * pool.c - buffers that were used before, so their pages are already mapped: copying into memory that was never
+ * touched is several times slower than into warm memory. Sizes are rounded up to size classes, four per power of two,
+ * so that reads of similar size can reuse each other's buffers. The pool keeps the newest buffers: as many bytes as
+ * were ever in use at once, so that the next read of the same batch finds all it needs, but at least POOL_LEAST and at
+ * most an eighth of the memory that this process may use. A buffer that was not needed for POOL_OLD_NS is freed when
+ * another one is returned. Small buffers are left to malloc. One lock for the process, taken around fork.
  */
 #include "client/get/data.h"
 
@@ -27,7 +27,7 @@
 
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
 static tqi_client_buffer pool_kept[POOL_BUFFERS]; /* oldest first */
-static uint64_t pool_since[POOL_BUFFERS];  /* when each was put here */
+static uint64_t pool_since[POOL_BUFFERS];         /* when each was put here */
 static int pool_count;
 static size_t pool_bytes;
 static size_t pool_lent;  /* bytes of buffers in use */
@@ -129,9 +129,8 @@ void tqi_client_pool_put(tqi_client_buffer buffer)
     pthread_mutex_lock(&pool_lock);
     pool_lent -= buffer.capacity;
     bool keep = buffer.capacity <= pool_limit;
-    while (pool_count > 0 &&
-           (now - pool_since[0] > POOL_OLD_NS ||
-            (keep && (pool_count == POOL_BUFFERS || pool_bytes + buffer.capacity > pool_limit)))) {
+    while (pool_count > 0 && (now - pool_since[0] > POOL_OLD_NS ||
+                              (keep && (pool_count == POOL_BUFFERS || pool_bytes + buffer.capacity > pool_limit)))) {
         drop[dropped++] = pool_take(0).data;
     }
     if (keep) {

@@ -1,5 +1,5 @@
 /*
- * meta.c - tq_meta: creation, reference counting, access.  Immutable once published, so threads share only the count.
+ * meta.c - tq_meta: creation, reference counting, access. Immutable once published, so threads share only the count.
  */
 #include "client/meta/meta.h"
 
@@ -10,7 +10,7 @@
 #include "base/name_table.h"
 #include "client/calls/args.h"
 
-/* ---------------------------------------------------------------------------- dtypes and shapes */
+/* --- dtypes and shapes ---------------------------------------------------- */
 
 bool tqi_client_dtype_known(tq_dtype dtype)
 {
@@ -103,7 +103,7 @@ void tqi_client_cells_agree(tqi_client_cells *cells, size_t n)
     cells->pub.types = cells->types;
 }
 
-/* --------------------------------------------------------------------------------------- blocks */
+/* --- blocks --------------------------------------------------------------- */
 
 tqi_client_meta_blocks *tqi_client_meta_blocks_alloc(size_t n)
 {
@@ -133,7 +133,7 @@ void tqi_client_meta_blocks_unref(tqi_client_meta_blocks *blocks)
     }
 }
 
-/* ----------------------------------------------------------------------------------------- meta */
+/* --- meta ----------------------------------------------------------------- */
 
 tq_meta *tqi_client_meta_alloc(const char *partition, size_t n, size_t n_fields, size_t n_tags)
 {
@@ -151,8 +151,7 @@ tq_meta *tqi_client_meta_alloc(const char *partition, size_t n, size_t n_fields,
     meta->fields = tqi_region_zero(&meta->region, n_fields, sizeof *meta->fields);
     meta->tags = tqi_region_zero(&meta->region, n_tags, sizeof *meta->tags);
     meta->tag_starts = tqi_region_zero(&meta->region, n_tags, sizeof *meta->tag_starts);
-    if (!meta->partition || !meta->indexes || !meta->incarnations || !meta->fields || !meta->tags ||
-        !meta->tag_starts) {
+    if (!meta->partition || !meta->indexes || !meta->incarnations || !meta->fields || !meta->tags || !meta->tag_starts) {
         tq_meta_unref(meta);
         return NULL;
     }
@@ -215,8 +214,8 @@ static int meta_unknown_field(tq_meta *meta, size_t f, const char *name)
     return TQ_OK;
 }
 
-int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t *incarnations,
-                 size_t n, const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err)
+int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t *incarnations, size_t n,
+                 const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err)
 {
     tq_meta *meta;
     int code;

@@ -1,9 +1,9 @@
 /*
  * cmeta.h - inside of tq_meta: columns of arrays, one entry per sample.
  *
- * A cell's placement is a block (place in the meta's block table plus 1, or a mark) and a byte
- * offset in it; its size is that of its shape.  Metas selected from one another share block tables, so the cost of a small
- * selection depends only on its own size.
+ * A cell's placement is a block (place in the meta's block table plus 1, or a mark) and a byte offset in it; its size
+ * is that of its shape. Metas selected from one another share block tables, so the cost of a small selection depends
+ * only on its own size.
  */
 #ifndef TQI_CLIENT_META_META_H
 #define TQI_CLIENT_META_META_H
@@ -55,8 +55,8 @@ struct tq_meta {
     const char **groups; /* likewise */
     tqi_client_cells *fields;
     size_t n_fields;
-    _Atomic(uint32_t *) table; /* index of the names, if there are many fields; made by the first
-                                  search */
+    /* index of the names, if there are many fields; made by the first search */
+    _Atomic(uint32_t *) table;
     tq_meta_tag *tags;
     uint64_t **tag_starts; /* per tag: n + 1 places in values */
     size_t n_tags;
@@ -81,8 +81,8 @@ static inline bool tqi_client_type_same(tq_type a, tq_type b)
 {
     return a.kind == b.kind && a.dtype.code == b.dtype.code && a.dtype.bits == b.dtype.bits;
 }
-/* For n rows with `types`: if all that count agree (tensors without elements do not count), the field gets that one type and
- * its types are dropped. */
+/* For n rows with `types`: if all that count agree (tensors without elements do not count), the field gets that one
+ * type and its types are dropped. */
 void tqi_client_cells_agree(tqi_client_cells *cells, size_t n);
 /* Bytes of one row of that shape; false if they overflow. */
 bool tqi_client_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, uint64_t *out);
@@ -90,12 +90,12 @@ bool tqi_client_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, ui
 bool tqi_client_dtype_known(tq_dtype dtype);
 
 /*
- * meta_wire.c: makes a meta from a message, which is checked completely: TQ_EPROTO names what is wrong with it.  `packed`
- * allows the marks that only packed metas have.  fields_of: where fields, owners and blocks are taken from (a publish has
- * them, its reply does not); NULL: the batch itself.
+ * meta_wire.c: makes a meta from a message, which is checked completely: TQ_EPROTO names what is wrong with it.
+ * `packed` allows the marks that only packed metas have. fields_of: where fields, owners and blocks are taken from (a
+ * publish has them, its reply does not); NULL: the batch itself.
  */
-int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_t claim,
-                     bool packed, tq_meta **out, tq_error *err);
+int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_t claim, bool packed,
+                           tq_meta **out, tq_error *err);
 /* Marks of packed metas, counted from the number of blocks, after those of Field. */
 #define TQI_CLIENT_PACKED_UNKNOWN       3u /* placement unknown, and not produced as far as is known */
 #define TQI_CLIENT_PACKED_UNKNOWN_READY 4u /* placement unknown, produced */

@@ -304,8 +304,7 @@ static void check_packed_types(const tq_meta *meta)
     assert_int_equal(tq_meta_pack(meta, &bytes, &size, NULL), TQ_OK);
     assert_int_equal(tq_meta_unpack(bytes, size, &other, NULL), TQ_OK);
     free(bytes);
-    assert_memory_equal(other->fields[0].pub.types, meta->fields[0].pub.types,
-                        meta->n * sizeof(tq_type));
+    assert_memory_equal(other->fields[0].pub.types, meta->fields[0].pub.types, meta->n * sizeof(tq_type));
     tq_meta_unref(other);
     assert_int_equal(tq_meta_select(meta, last, 1, NULL, 0, &other, NULL), TQ_OK);
     assert_null(other->fields[0].pub.types);
@@ -421,8 +420,7 @@ static void test_pack(void **state)
     assert_int_equal(tq_meta_unpack(bytes, size, &out, NULL), TQ_OK);
     check_sample(out);
     tq_meta_unref(out);
-    for (size_t cut = 0; cut < size;
-         cut++) { /* any prefix is refused or is a complete meta; never a crash */
+    for (size_t cut = 0; cut < size; cut++) { /* any prefix is refused or is a complete meta; never a crash */
         if (tq_meta_unpack(bytes, cut, &out, NULL) == TQ_OK) {
             tq_meta_unref(out);
         }
@@ -493,8 +491,7 @@ static void test_select_large(void **state)
     assert_int_equal(tq_meta_make("p", indexes, NULL, N, fields, 4, &meta, NULL), TQ_OK);
     start = tqi_now();
     assert_int_equal(tq_meta_select(meta, indexes, N, NULL, 0, &out, NULL), TQ_OK);
-    print_message("select of %d samples x 4 fields: %.2f ms\n", N,
-                  (double)(tqi_now() - start) / 1e6);
+    print_message("select of %d samples x 4 fields: %.2f ms\n", N, (double)(tqi_now() - start) / 1e6);
     assert_int_equal(tq_meta_indexes(out)[0], 0);
     assert_int_equal(tq_meta_indexes(out)[N - 1], N - 1);
     tq_meta_unref(out);
@@ -505,11 +502,10 @@ static void test_select_large(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_decode),        cmocka_unit_test(test_decode_bad),
-        cmocka_unit_test(test_select),        cmocka_unit_test(test_concat),
-        cmocka_unit_test(test_concat_shapes), cmocka_unit_test(test_union),
-        cmocka_unit_test(test_pack),          cmocka_unit_test(test_packed_marks),
-        cmocka_unit_test(test_make_bad),      cmocka_unit_test(test_select_large),
+        cmocka_unit_test(test_decode),       cmocka_unit_test(test_decode_bad),    cmocka_unit_test(test_select),
+        cmocka_unit_test(test_concat),       cmocka_unit_test(test_concat_shapes), cmocka_unit_test(test_union),
+        cmocka_unit_test(test_pack),         cmocka_unit_test(test_packed_marks),  cmocka_unit_test(test_make_bad),
+        cmocka_unit_test(test_select_large),
     };
     return cmocka_run_group_tests_name("client_meta", tests, NULL, NULL);
 }

@@ -2,7 +2,7 @@
  * meta_pack.c - metas as bytes: a short header, then a ClaimReply message with runs, of the blocks
  * that are used.
  *
- * The header is "TQM" and the version of this format.  Decoding uses the same code as for a controller's answer
+ * The header is "TQM" and the version of this format. Decoding uses the same code as for a controller's answer
  * (meta_wire.c), so it is checked in the same way.
  */
 #include "client/meta/meta.h"
@@ -32,8 +32,7 @@ static int pack_owner(Tq__Batch *batch, const tq_block *block, Tq__Owner *owners
 {
     for (size_t i = batch->n_owner; i > 0; i--) {
         const Tq__Owner *owner = &owners[i - 1];
-        if (owner->incarnation == block->owner_incarnation &&
-            strcmp(owner->name, block->owner) == 0) {
+        if (owner->incarnation == block->owner_incarnation && strcmp(owner->name, block->owner) == 0) {
             *place = (uint32_t)(i - 1);
             return TQ_OK;
         }
@@ -265,9 +264,7 @@ int tq_meta_pack(const tq_meta *meta, uint8_t **out, size_t *size, tq_error *err
     size_t body;
 
     if (!meta || !out || !size) {
-        return tqi_error_null(err, !meta  ? "tq_meta_pack: meta"
-                                   : !out ? "tq_meta_pack: out"
-                                          : "tq_meta_pack: size");
+        return tqi_error_null(err, !meta ? "tq_meta_pack: meta" : !out ? "tq_meta_pack: out" : "tq_meta_pack: size");
     }
     tq__claim_reply__init(&message);
     tq__batch__init(&batch);
@@ -303,8 +300,8 @@ int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *e
     if (size < PACK_HEADER || memcmp(bytes, pack_magic, PACK_HEADER) != 0) {
         return tqi_error_set(err, TQ_EPROTO, "packed metadata: not of this format or version");
     }
-    message = (Tq__ClaimReply *)tqi_reply_decode(&tq__claim_reply__descriptor, bytes + PACK_HEADER,
-                                                 size - PACK_HEADER, &malformed);
+    message = (Tq__ClaimReply *)tqi_reply_decode(&tq__claim_reply__descriptor, bytes + PACK_HEADER, size - PACK_HEADER,
+                                                 &malformed);
     if (!message) {
         return tqi_error_set(err, malformed.code, "packed metadata: %.200s", malformed.message);
     }

@@ -25,7 +25,7 @@ static size_t sel_row(const sel_part *part, size_t i)
     return part->rows ? part->rows[i] : i;
 }
 
-/* --------------------------------------------------------------------------------------- shapes */
+/* --- shapes --------------------------------------------------------------- */
 
 static bool sel_same_shape(const tqi_client_cells *a, const tqi_client_cells *b)
 {
@@ -43,8 +43,8 @@ static const uint64_t *sel_dims(const tqi_client_cells *cells, size_t row, uint3
     return tqi_client_cells_dims(cells, row, ndim);
 }
 
-static int sel_ragged(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
-                      const tqi_client_cells *const *from, size_t n_parts)
+static int sel_ragged(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
+                      size_t n_parts)
 {
     size_t total = 0;
     size_t row = 0;
@@ -85,8 +85,8 @@ static int sel_ragged(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
 }
 
 /* Types of the rows, if they may differ: within one part, or between two parts. */
-static int sel_types(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
-                     const tqi_client_cells *const *from, size_t n_parts)
+static int sel_types(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
+                     size_t n_parts)
 {
     const tqi_client_cells *first = NULL;
     bool differ = false;
@@ -98,8 +98,7 @@ static int sel_types(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
         }
         first = first ? first : from[p];
         differ = differ || from[p]->types || from[p]->pub.kind != first->pub.kind ||
-                 from[p]->pub.dtype.code != first->pub.dtype.code ||
-                 from[p]->pub.dtype.bits != first->pub.dtype.bits;
+                 from[p]->pub.dtype.code != first->pub.dtype.code || from[p]->pub.dtype.bits != first->pub.dtype.bits;
     }
     if (first) {
         to->pub.kind = first->pub.kind;
@@ -114,16 +113,15 @@ static int sel_types(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
     }
     for (size_t p = 0; p < n_parts; p++) {
         for (size_t i = 0; i < parts[p].n; i++, row++) {
-            to->types[row] = tqi_client_cells_shaped(from[p])
-                                 ? tqi_client_cells_type(from[p], sel_row(&parts[p], i))
-                                 : (tq_type){(uint8_t)to->pub.kind, to->pub.dtype};
+            to->types[row] = tqi_client_cells_shaped(from[p]) ? tqi_client_cells_type(from[p], sel_row(&parts[p], i))
+                                                              : (tq_type){(uint8_t)to->pub.kind, to->pub.dtype};
         }
     }
     return TQ_OK;
 }
 
-static int sel_shape(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
-                     const tqi_client_cells *const *from, size_t n_parts)
+static int sel_shape(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
+                     size_t n_parts)
 {
     bool uniform = !to->types;
     bool shaped = false;
@@ -134,8 +132,7 @@ static int sel_shape(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
     if (uniform) {
         to->pub.ragged = false;
         to->pub.ndim = from[0]->pub.ndim;
-        to->pub.shape =
-            tqi_region_copy(&out->region, from[0]->pub.shape, to->pub.ndim, sizeof *to->pub.shape);
+        to->pub.shape = tqi_region_copy(&out->region, from[0]->pub.shape, to->pub.ndim, sizeof *to->pub.shape);
         return to->pub.shape ? TQ_OK : TQ_ENOMEM;
     }
     if (!shaped) {
@@ -145,10 +142,10 @@ static int sel_shape(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
     return sel_ragged(out, to, parts, from, n_parts);
 }
 
-/* ---------------------------------------------------------------------------------------- cells */
+/* --- cells ---------------------------------------------------------------- */
 
-static int sel_opaque(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
-                      const tqi_client_cells *const *from, size_t n_parts)
+static int sel_opaque(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
+                      size_t n_parts)
 {
     size_t row = 0;
     bool any = false;
@@ -164,8 +161,7 @@ static int sel_opaque(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
     }
     for (size_t p = 0; p < n_parts; p++) {
         for (size_t i = 0; i < parts[p].n; i++, row++) {
-            const tq_slice *source =
-                from[p]->opaque ? &from[p]->opaque[sel_row(&parts[p], i)] : NULL;
+            const tq_slice *source = from[p]->opaque ? &from[p]->opaque[sel_row(&parts[p], i)] : NULL;
             if (source && source->size > 0) {
                 to->opaque[row].size = source->size;
                 to->opaque[row].data = tqi_region_copy(&out->region, source->data, source->size, 1);
@@ -178,8 +174,8 @@ static int sel_opaque(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
     return TQ_OK;
 }
 
-static int sel_field(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
-                     const tqi_client_cells *const *from, size_t n_parts)
+static int sel_field(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
+                     size_t n_parts)
 {
     size_t row = 0;
     int code;
@@ -218,10 +214,9 @@ static int sel_field(tq_meta *out, tqi_client_cells *to, const sel_part *parts,
     return code ? code : sel_opaque(out, to, parts, from, n_parts);
 }
 
-/* ------------------------------------------------------------------------------- names and tags */
+/* --- names and tags ------------------------------------------------------- */
 
-static int sel_texts(tq_meta *out, const sel_part *parts, size_t n_parts, bool groups,
-                     const char ***to)
+static int sel_texts(tq_meta *out, const sel_part *parts, size_t n_parts, bool groups, const char ***to)
 {
     size_t row = 0;
     bool any = false;
@@ -280,8 +275,7 @@ static int sel_tag(tq_meta *out, size_t t, const char *name, const sel_part *par
                     starts[row] = total;
                     total += sizes[row];
                 } else if (sizes[row] > 0) {
-                    memcpy(values + starts[row],
-                           meta->tags[from].values + meta->tag_starts[from][source], sizes[row]);
+                    memcpy(values + starts[row], meta->tags[from].values + meta->tag_starts[from][source], sizes[row]);
                 }
             }
         }
@@ -297,8 +291,8 @@ static int sel_tag(tq_meta *out, size_t t, const char *name, const sel_part *par
     return out->tags[t].name ? TQ_OK : TQ_ENOMEM;
 }
 
-/* Merges a tag of `other` (given by its index there) into tag t of `out`, for the same samples: a sample that lacks it in
- * `other` keeps its own. */
+/* Merges a tag of `other` (given by its index there) into tag t of `out`, for the same samples: a sample that lacks it
+ * in `other` keeps its own. */
 static int sel_merge_tag(tq_meta *out, size_t t, const tq_meta *other, size_t from)
 {
     const tq_meta_tag mine = out->tags[t];
@@ -323,8 +317,8 @@ static int sel_merge_tag(tq_meta *out, size_t t, const tq_meta *other, size_t fr
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < out->n; i++) {
-        const uint8_t *value = theirs->sizes[i] > 0 ? theirs->values + other->tag_starts[from][i]
-                                                    : mine.values + my_starts[i];
+        const uint8_t *value =
+            theirs->sizes[i] > 0 ? theirs->values + other->tag_starts[from][i] : mine.values + my_starts[i];
         memcpy(values + starts[i], value, sizes[i]);
     }
     out->tags[t].sizes = sizes;
@@ -361,10 +355,10 @@ static int sel_names(tq_meta *out, const sel_part *parts, size_t n_parts)
     return code;
 }
 
-/* --------------------------------------------------------------------------------------- select */
+/* --- select --------------------------------------------------------------- */
 
-int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
-                   const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err)
+int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows, const char *const *fields, size_t n_fields,
+                   tq_meta **out, tq_error *err)
 {
     tq_meta *made;
     int code = TQ_OK;
@@ -376,8 +370,7 @@ int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
     *out = NULL;
     for (size_t i = 0; rows && i < n_rows; i++) {
         if (rows[i] >= meta->n) {
-            return tqi_error_set(err, TQ_EINVAL, "row %u of metadata of %zu samples", rows[i],
-                                 meta->n);
+            return tqi_error_set(err, TQ_EINVAL, "row %u of metadata of %zu samples", rows[i], meta->n);
         }
     }
     for (size_t f = 0; fields && f < n_fields; f++) {
@@ -385,13 +378,11 @@ int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
             return tqi_error_set(err, TQ_EINVAL, "tq_meta_select: fields[%zu] is NULL", f);
         }
         if (tqi_client_meta_find(meta, fields[f]) < 0) {
-            return tqi_error_set(err, TQ_EFIELD,
-                                 "field '%s' is not in the metadata of partition '%s'", fields[f],
+            return tqi_error_set(err, TQ_EFIELD, "field '%s' is not in the metadata of partition '%s'", fields[f],
                                  meta->partition);
         }
     }
-    made =
-        tqi_client_meta_alloc(meta->partition, part.n, fields ? n_fields : meta->n_fields, meta->n_tags);
+    made = tqi_client_meta_alloc(meta->partition, part.n, fields ? n_fields : meta->n_fields, meta->n_tags);
     if (!made) {
         return tqi_error_nomem(err, "metadata");
     }
@@ -414,7 +405,7 @@ int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows,
     return TQ_OK;
 }
 
-/* --------------------------------------------------------------------------------------- concat */
+/* --- concat --------------------------------------------------------------- */
 
 static int sel_blocks(tq_meta *out, sel_part *parts, size_t n_parts)
 {
@@ -477,13 +468,11 @@ static int sel_blocks(tq_meta *out, sel_part *parts, size_t n_parts)
 static int sel_agree(const tq_meta *a, const tq_meta *b, tq_error *err)
 {
     if (strcmp(a->partition, b->partition) != 0) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "metadata of partitions '%s' and '%s' cannot be joined", a->partition,
+        return tqi_error_set(err, TQ_EINVAL, "metadata of partitions '%s' and '%s' cannot be joined", a->partition,
                              b->partition);
     }
     if (a->epoch && b->epoch && a->epoch != b->epoch) {
-        return tqi_error_set(err, TQ_ESTALE,
-                             "metadata of two runs of the controller cannot be joined");
+        return tqi_error_set(err, TQ_ESTALE, "metadata of two runs of the controller cannot be joined");
     }
     return TQ_OK;
 }
@@ -491,15 +480,13 @@ static int sel_agree(const tq_meta *a, const tq_meta *b, tq_error *err)
 static int sel_agree_fields(const tq_meta *a, const tq_meta *b, tq_error *err)
 {
     if (a->n_fields != b->n_fields) {
-        return tqi_error_set(err, TQ_EFIELD,
-                             "metadata with %zu and with %zu fields cannot be joined", a->n_fields,
+        return tqi_error_set(err, TQ_EFIELD, "metadata with %zu and with %zu fields cannot be joined", a->n_fields,
                              b->n_fields);
     }
     for (size_t f = 0; f < a->n_fields; f++) {
         const char *name = a->fields[f].pub.name;
         if (tqi_client_meta_find(b, name) < 0) {
-            return tqi_error_set(err, TQ_EFIELD, "field '%s' is only in some of the metadata",
-                                 name);
+            return tqi_error_set(err, TQ_EFIELD, "field '%s' is only in some of the metadata", name);
         }
     }
     return TQ_OK;
@@ -514,8 +501,7 @@ static int sel_concat_fields(tq_meta *out, const sel_part *parts, size_t n_parts
     for (size_t f = 0; f < out->n_fields && code == TQ_OK; f++) {
         tqi_client_cells *to = &out->fields[f];
         for (size_t p = 0; p < n_parts; p++) {
-            from[p] = &parts[p].meta->fields[tqi_client_meta_find(parts[p].meta,
-                                                            parts[0].meta->fields[f].pub.name)];
+            from[p] = &parts[p].meta->fields[tqi_client_meta_find(parts[p].meta, parts[0].meta->fields[f].pub.name)];
         }
         code = sel_field(out, to, parts, from, n_parts);
     }
@@ -599,7 +585,7 @@ int tq_meta_concat(tq_meta *const *metas, size_t n, tq_meta **out, tq_error *err
     return code;
 }
 
-/* ---------------------------------------------------------------------------------------- union */
+/* --- union ---------------------------------------------------------------- */
 
 /* Identity and tags of both, fields of `meta` that `other` does not have, then those of `other`. */
 static int sel_union(tq_meta *made, const tq_meta *meta, const tq_meta *other)
@@ -652,20 +638,18 @@ int tq_meta_union(const tq_meta *meta, const tq_meta *other, tq_meta **out, tq_e
     if (code != TQ_OK) {
         return code;
     }
-    if (meta->n != other->n ||
-        (meta->n > 0 && memcmp(meta->indexes, other->indexes, meta->n * sizeof *meta->indexes))) {
+    if (meta->n != other->n || (meta->n > 0 && memcmp(meta->indexes, other->indexes, meta->n * sizeof *meta->indexes))) {
         return tqi_error_set(err, TQ_EINVAL, "metadata of different samples cannot be united");
     }
     for (size_t i = 0; i < meta->n; i++) {
         uint32_t a = meta->incarnations[i];
         uint32_t b = other->incarnations[i];
         if (a && b && a != b) {
-            return tqi_error_set(err, TQ_EINVAL, "sample %u was cleared between the two metadata",
-                                 meta->indexes[i]);
+            return tqi_error_set(err, TQ_EINVAL, "sample %u was cleared between the two metadata", meta->indexes[i]);
         }
     }
-    made = tqi_client_meta_alloc(meta->partition, meta->n, meta->n_fields + other->n_fields,
-                           meta->n_tags + other->n_tags);
+    made =
+        tqi_client_meta_alloc(meta->partition, meta->n, meta->n_fields + other->n_fields, meta->n_tags + other->n_tags);
     if (!made) {
         return tqi_error_nomem(err, "metadata");
     }
@@ -677,8 +661,7 @@ int tq_meta_union(const tq_meta *meta, const tq_meta *other, tq_meta **out, tq_e
         return tqi_error_nomem(err, "metadata");
     }
     for (size_t i = 0; i < meta->n; i++) {
-        made->incarnations[i] =
-            made->incarnations[i] ? made->incarnations[i] : other->incarnations[i];
+        made->incarnations[i] = made->incarnations[i] ? made->incarnations[i] : other->incarnations[i];
     }
     *out = made;
     return TQ_OK;

@@ -1,5 +1,5 @@
 /*
- * meta_wire.c - a tq_meta from a Batch message.  Nothing in the message is trusted: counts, sizes, indexes and sums are
+ * meta_wire.c - a tq_meta from a Batch message. Nothing in the message is trusted: counts, sizes, indexes and sums are
  * checked before they are used, here and nowhere else.
  */
 #include "client/meta/meta.h"
@@ -18,8 +18,7 @@ typedef struct wire_in {
     tq_error *err;
 } wire_in;
 
-static int wire_bad(wire_in *in, const char *what, const char *name, uint64_t given,
-                    uint64_t expected)
+static int wire_bad(wire_in *in, const char *what, const char *name, uint64_t given, uint64_t expected)
 {
     return tqi_error_set(in->err, TQ_EPROTO, "metadata: %s '%s': %llu, expected %llu", what, name,
                          (unsigned long long)given, (unsigned long long)expected);
@@ -30,7 +29,7 @@ static int wire_nomem(wire_in *in)
     return tqi_error_nomem(in->err, "metadata");
 }
 
-/* --------------------------------------------------------------------------------------- blocks */
+/* --- blocks --------------------------------------------------------------- */
 
 static int wire_block(wire_in *in, const Tq__Block *from, char **owners, tq_block *to)
 {
@@ -84,7 +83,7 @@ static int wire_blocks(wire_in *in)
     return TQ_OK;
 }
 
-/* --------------------------------------------------------------------------------------- shapes */
+/* --- shapes --------------------------------------------------------------- */
 
 static int wire_uniform(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
 {
@@ -96,8 +95,7 @@ static int wire_uniform(wire_in *in, const Tq__Field *from, tqi_client_cells *to
         return wire_bad(in, "bytes of a row of field", from->name, UINT64_MAX, INT64_MAX);
     }
     to->pub.ndim = (uint32_t)from->n_shape;
-    to->pub.shape =
-        tqi_region_copy(&in->meta->region, from->shape, from->n_shape, sizeof *from->shape);
+    to->pub.shape = tqi_region_copy(&in->meta->region, from->shape, from->n_shape, sizeof *from->shape);
     return to->pub.shape ? TQ_OK : wire_nomem(in);
 }
 
@@ -143,7 +141,7 @@ static int wire_ragged(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
     return TQ_OK;
 }
 
-/* ----------------------------------------------------------------------------------------- runs */
+/* --- runs ----------------------------------------------------------------- */
 
 static int wire_run_cells(wire_in *in, const Tq__Field *from, tqi_client_cells *to, size_t row, size_t run)
 {
@@ -159,8 +157,7 @@ static int wire_run_cells(wire_in *in, const Tq__Field *from, tqi_client_cells *
         to->offset[i] = offset;
         to->ready[i] = 1;
         if (offset > block->size || size > block->size - offset) {
-            return wire_bad(in, "end of a row in its block, field", from->name, offset,
-                            block->size);
+            return wire_bad(in, "end of a row in its block, field", from->name, offset, block->size);
         }
         offset += size;
     }
@@ -183,8 +180,8 @@ static int wire_run(wire_in *in, const Tq__Field *from, tqi_client_cells *to, si
     } else if (place == n_blocks + 2 && to->opaque) {
         mark = TQI_CLIENT_CELL_OPAQUE;
         ready = 1;
-    } else if (in->packed && (place == n_blocks + TQI_CLIENT_PACKED_UNKNOWN ||
-                              place == n_blocks + TQI_CLIENT_PACKED_UNKNOWN_READY)) {
+    } else if (in->packed &&
+               (place == n_blocks + TQI_CLIENT_PACKED_UNKNOWN || place == n_blocks + TQI_CLIENT_PACKED_UNKNOWN_READY)) {
         mark = TQI_CLIENT_CELL_UNKNOWN;
         ready = place == n_blocks + TQI_CLIENT_PACKED_UNKNOWN_READY;
     } else if (place != 0) {
@@ -217,8 +214,7 @@ static int wire_runs(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
     for (size_t run = 0; run < from->n_run_block; run++) {
         int code;
         if (from->run_rows[run] > n - row) {
-            return wire_bad(in, "rows of the runs of field", from->name, row + from->run_rows[run],
-                            n);
+            return wire_bad(in, "rows of the runs of field", from->name, row + from->run_rows[run], n);
         }
         code = wire_run(in, from, to, row, run);
         if (code != TQ_OK) {
@@ -244,8 +240,7 @@ static int wire_opaque(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
     }
     for (size_t i = 0; i < n; i++) {
         to->opaque[i].size = from->opaque[i].len;
-        to->opaque[i].data =
-            tqi_region_copy(&in->meta->region, from->opaque[i].data, from->opaque[i].len, 1);
+        to->opaque[i].data = tqi_region_copy(&in->meta->region, from->opaque[i].data, from->opaque[i].len, 1);
         if (!to->opaque[i].data) {
             return wire_nomem(in);
         }
@@ -275,8 +270,7 @@ static int wire_types(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
     }
     for (size_t i = 0; i < n; i++) {
         if (from->row_type[i] >= from->n_type) {
-            return wire_bad(in, "type of a row of field", from->name, from->row_type[i],
-                            from->n_type);
+            return wire_bad(in, "type of a row of field", from->name, from->row_type[i], from->n_type);
         }
         uint32_t type = from->type[from->row_type[i]];
         to->types[i] = (tq_type){tqi_type_kind(type), tqi_type_dtype(type)};
@@ -292,8 +286,7 @@ static int wire_field(wire_in *in, const Tq__Field *from, const Tq__Field *known
     size_t n = in->meta->n;
     int code;
 
-    if (known->kind > TQ_VALUE || known->dtype > UINT16_MAX ||
-        (known->n_type > 0 && !from->ragged)) {
+    if (known->kind > TQ_VALUE || known->dtype > UINT16_MAX || (known->n_type > 0 && !from->ragged)) {
         return wire_bad(in, "kind or dtype of field", from->name, known->kind, TQ_VALUE);
     }
     to->pub.kind = (tq_kind)known->kind;
@@ -308,8 +301,7 @@ static int wire_field(wire_in *in, const Tq__Field *from, const Tq__Field *known
     }
     code = tqi_check_name("field", from->name, TQ_NAME_MAX, NULL);
     if (code != TQ_OK) {
-        return wire_bad(in, "bytes of the name of field", from->name, strlen(from->name),
-                        TQ_NAME_MAX);
+        return wire_bad(in, "bytes of the name of field", from->name, strlen(from->name), TQ_NAME_MAX);
     }
     to->pub.name = tqi_region_string(region, from->name);
     to->block = tqi_region_array(region, n, sizeof *to->block);
@@ -328,7 +320,7 @@ static int wire_field(wire_in *in, const Tq__Field *from, const Tq__Field *known
     return code ? code : wire_runs(in, from, to);
 }
 
-/* ------------------------------------------------------------------------------- names and tags */
+/* --- names and tags ------------------------------------------------------- */
 
 static int wire_tag(wire_in *in, const Tq__Tag *from, tq_meta_tag *to, uint64_t **starts)
 {
@@ -351,9 +343,7 @@ static int wire_tag(wire_in *in, const Tq__Tag *from, tq_meta_tag *to, uint64_t 
         start += from->size[i];
     }
     (*starts)[n] = start;
-    return start == from->values.len
-               ? TQ_OK
-               : wire_bad(in, "bytes of tag", from->name, from->values.len, start);
+    return start == from->values.len ? TQ_OK : wire_bad(in, "bytes of tag", from->name, from->values.len, start);
 }
 
 static int wire_texts(wire_in *in, const char *what, char **texts, size_t given, const char ***out)
@@ -365,8 +355,7 @@ static int wire_texts(wire_in *in, const char *what, char **texts, size_t given,
     if (given != n) {
         return wire_bad(in, what, in->names->partition, given, n);
     }
-    *out = (const char **)(uintptr_t)tqi_region_strings(&in->meta->region,
-                                                        (const char *const *)texts, n, NULL);
+    *out = (const char **)(uintptr_t)tqi_region_strings(&in->meta->region, (const char *const *)texts, n, NULL);
     return *out ? TQ_OK : wire_nomem(in);
 }
 
@@ -377,8 +366,7 @@ static int wire_names(wire_in *in)
     int code;
 
     if (batch->n_incarnation != 0 && batch->n_incarnation != meta->n) {
-        return wire_bad(in, "incarnations of partition", batch->partition, batch->n_incarnation,
-                        meta->n);
+        return wire_bad(in, "incarnations of partition", batch->partition, batch->n_incarnation, meta->n);
     }
     if (meta->n > 0) {
         memcpy(meta->indexes, batch->index, meta->n * sizeof *batch->index);
@@ -387,20 +375,17 @@ static int wire_names(wire_in *in)
         memcpy(meta->incarnations, batch->incarnation, meta->n * sizeof *batch->incarnation);
     }
     code = wire_texts(in, "keys of partition", batch->key, batch->n_key, &meta->keys);
-    code = code
-               ? code
-               : wire_texts(in, "groups of partition", batch->group, batch->n_group, &meta->groups);
+    code = code ? code : wire_texts(in, "groups of partition", batch->group, batch->n_group, &meta->groups);
     for (size_t t = 0; t < batch->n_tag && code == TQ_OK; t++) {
         code = wire_tag(in, batch->tag[t], &meta->tags[t], &meta->tag_starts[t]);
     }
     return code;
 }
 
-int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_t claim,
-                     bool packed, tq_meta **out, tq_error *err)
+int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_t claim, bool packed,
+                           tq_meta **out, tq_error *err)
 {
-    wire_in in = {
-        .names = batch, .fields = fields_of ? fields_of : batch, .packed = packed, .err = err};
+    wire_in in = {.names = batch, .fields = fields_of ? fields_of : batch, .packed = packed, .err = err};
     int code;
 
     *out = NULL;

@@ -1,10 +1,10 @@
 /*
- * put_args.c - checks the arguments of a put on the caller's thread and builds the publish message and the manager's job.
- * Everything except the bytes of the columns is copied into the put's region.
+ * put_args.c - checks the arguments of a put on the caller's thread and builds the publish message and the manager's
+ * job. Everything except the bytes of the columns is copied into the put's region.
  */
-#include "client/meta/meta.h"
-#include "base/name_table.h"
 #include "client/calls/args.h"
+#include "base/name_table.h"
+#include "client/meta/meta.h"
 #include "client/put/put.h"
 
 #include <string.h>
@@ -18,7 +18,7 @@ static int put_nomem(tq_error *err)
     return tqi_error_nomem(err, "a put");
 }
 
-/* -------------------------------------------------------------------------------- which samples */
+/* --- which samples -------------------------------------------------------- */
 
 static int put_by_meta(tqi_client_put *put, const tq_put_args *args, tq_error *err)
 {
@@ -27,13 +27,11 @@ static int put_by_meta(tqi_client_put *put, const tq_put_args *args, tq_error *e
     Tq__Batch *batch = &put->batch;
 
     if (args->keys || args->groups) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "samples are given by metadata, so no keys or groups may be given");
+        return tqi_error_set(err, TQ_EINVAL, "samples are given by metadata, so no keys or groups may be given");
     }
     if (args->partition && strcmp(args->partition, meta->partition) != 0) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "partition '%s' is given with metadata of partition '%s'",
-                             args->partition, meta->partition);
+        return tqi_error_set(err, TQ_EINVAL, "partition '%s' is given with metadata of partition '%s'", args->partition,
+                             meta->partition);
     }
     if (args->n != 0 && args->n != meta->n) {
         return tqi_error_set(err, TQ_EROWS, "%zu sample%s given with metadata of %zu", args->n,
@@ -42,8 +40,7 @@ static int put_by_meta(tqi_client_put *put, const tq_put_args *args, tq_error *e
     put->n = meta->n;
     batch->epoch = meta->epoch;
     batch->index = tqi_region_copy(region, meta->indexes, meta->n, sizeof *meta->indexes);
-    batch->incarnation =
-        tqi_region_copy(region, meta->incarnations, meta->n, sizeof *meta->incarnations);
+    batch->incarnation = tqi_region_copy(region, meta->incarnations, meta->n, sizeof *meta->incarnations);
     batch->n_index = meta->n;
     batch->n_incarnation = meta->n;
     return batch->index && batch->incarnation ? TQ_OK : put_nomem(err);
@@ -85,26 +82,24 @@ static int put_samples(tqi_client_put *put, const tq_put_args *args, tq_error *e
     return code;
 }
 
-/* -------------------------------------------------------------------------------------- columns */
+/* --- columns -------------------------------------------------------------- */
 
 /* Kind and dtype of one row, or of all; *dtype is the stored dtype, also for a value. */
 static int put_check_type(const tq_column *column, uint32_t kind, tq_dtype *dtype, tq_error *err)
 {
     if (kind != TQ_TENSOR && kind != TQ_VALUE) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': unknown kind %d", column->name,
-                             (int)kind);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': unknown kind %d", column->name, (int)kind);
     }
     if (kind == TQ_VALUE && dtype->bits == 0) {
         *dtype = (tq_dtype){TQ_UINT, 8};
     }
     if (kind == TQ_VALUE && (dtype->code != TQ_UINT || dtype->bits != 8)) {
-        return tqi_error_set(err, TQ_EDTYPE,
-                             "field '%s': values have dtype code %d of 8 bits, given %u of %u",
+        return tqi_error_set(err, TQ_EDTYPE, "field '%s': values have dtype code %d of 8 bits, given %u of %u",
                              column->name, TQ_UINT, dtype->code, dtype->bits);
     }
     if (!tqi_client_dtype_known(*dtype)) {
-        return tqi_error_set(err, TQ_EDTYPE, "field '%s': unknown dtype, code %u of %u bits",
-                             column->name, dtype->code, dtype->bits);
+        return tqi_error_set(err, TQ_EDTYPE, "field '%s': unknown dtype, code %u of %u bits", column->name, dtype->code,
+                             dtype->bits);
     }
     return TQ_OK;
 }
@@ -117,26 +112,23 @@ static int put_check_column(const tqi_client_put *put, const tq_column *column, 
         return code;
     }
     if (column->rows != put->n) {
-        return tqi_error_set(err, TQ_EROWS, "field '%s': expected %zu row%s, given %zu",
-                             column->name, put->n, tqi_text_s(put->n), column->rows);
+        return tqi_error_set(err, TQ_EROWS, "field '%s': expected %zu row%s, given %zu", column->name, put->n,
+                             tqi_text_s(put->n), column->rows);
     }
     if (column->ndim > TQ_NDIM_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': %u dimensions, at most %d are possible",
-                             column->name, column->ndim, TQ_NDIM_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': %u dimensions, at most %d are possible", column->name,
+                             column->ndim, TQ_NDIM_MAX);
     }
     if (column->types && !column->dims) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "field '%s': rows with types of their own, without dims of their own",
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': rows with types of their own, without dims of their own",
                              column->name);
     }
     if (column->ragged_dim > TQ_NDIM_MAX && column->ragged_dim != TQ_RAGGED_MANY) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "field '%s': dim %u cannot be ragged, rows have %d at most",
-                             column->name, column->ragged_dim, TQ_NDIM_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': dim %u cannot be ragged, rows have %d at most", column->name,
+                             column->ragged_dim, TQ_NDIM_MAX);
     }
     if ((column->ndims && !column->dims) || (column->ndim > 0 && !column->dims && !column->shape)) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': dimensions without their sizes",
-                             column->name);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': dimensions without their sizes", column->name);
     }
     return TQ_OK;
 }
@@ -162,8 +154,7 @@ static bool put_is_uniform(const tq_column *column)
 
 static int put_too_large(const tq_column *column, tq_error *err)
 {
-    return tqi_error_set(err, TQ_EINVAL, "field '%s': its shapes say more bytes than there can be",
-                         column->name);
+    return tqi_error_set(err, TQ_EINVAL, "field '%s': its shapes say more bytes than there can be", column->name);
 }
 
 static int put_uniform(tqi_client_put *put, const tq_column *column, const uint64_t *shape, uint32_t ndim,
@@ -188,16 +179,15 @@ static int put_ragged_shapes(tqi_client_put *put, const tq_column *column, Tq__F
 
     for (size_t i = 0; i < put->n; i++) {
         if (put_ndim(column, i) > TQ_NDIM_MAX) {
-            return tqi_error_set(err, TQ_EINVAL,
-                                 "field '%s': row %zu has %u dimensions, at most %d are possible",
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': row %zu has %u dimensions, at most %d are possible",
                                  column->name, i, put_ndim(column, i), TQ_NDIM_MAX);
         }
         total += put_ndim(column, i);
     }
     field->ragged = true;
     field->n_ndims = column->ndims ? put->n : 1;
-    field->ndims = tqi_region_copy(region, column->ndims ? column->ndims : &column->ndim,
-                                   field->n_ndims, sizeof *column->ndims);
+    field->ndims =
+        tqi_region_copy(region, column->ndims ? column->ndims : &column->ndim, field->n_ndims, sizeof *column->ndims);
     field->n_dims = total;
     field->dims = tqi_region_copy(region, column->dims, total, sizeof *column->dims);
     return field->ndims && field->dims ? TQ_OK : put_nomem(err);
@@ -209,8 +199,7 @@ static uint32_t put_type(const Tq__Field *field, size_t row)
                              : tqi_type_pack(field->kind, tqi_type_dtype(field->dtype));
 }
 
-static int put_ragged(tqi_client_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
-                      tq_error *err)
+static int put_ragged(tqi_client_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out, tq_error *err)
 {
     uint64_t *sizes = tqi_region_array(&put->task.region, put->n, sizeof *sizes);
     const uint64_t *dims = column->dims;
@@ -219,9 +208,7 @@ static int put_ragged(tqi_client_put *put, const tq_column *column, Tq__Field *f
     for (size_t i = 0; sizes && i < put->n && code == TQ_OK; i++) {
         uint32_t type = put_type(field, i);
         if (tqi_type_kind(type) == TQ_VALUE && put_ndim(column, i) != 1) {
-            code =
-                tqi_error_set(err, TQ_EINVAL, "field '%s': row %zu is a value, which has one dim",
-                              column->name, i);
+            code = tqi_error_set(err, TQ_EINVAL, "field '%s': row %zu is a value, which has one dim", column->name, i);
         } else if (!tqi_client_row_size(tqi_type_dtype(type), dims, put_ndim(column, i), &sizes[i]) ||
                    __builtin_add_overflow(out->size, sizes[i], &out->size)) {
             code = put_too_large(column, err);
@@ -233,8 +220,7 @@ static int put_ragged(tqi_client_put *put, const tq_column *column, Tq__Field *f
 }
 
 /* A value's only dim is the size of its encoding: always given per row. */
-static int put_value(tqi_client_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
-                     tq_error *err)
+static int put_value(tqi_client_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out, tq_error *err)
 {
     tq_column rows = *column;
     uint64_t *dims;
@@ -243,9 +229,8 @@ static int put_value(tqi_client_put *put, const tq_column *column, Tq__Field *fi
         return put_ragged(put, column, field, out, err);
     }
     if (column->ndims || column->ndim != 1) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': values have one dimension, given %s %u",
-                             column->name, column->ndims ? "several, first" : "",
-                             put_ndim(column, 0));
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': values have one dimension, given %s %u", column->name,
+                             column->ndims ? "several, first" : "", put_ndim(column, 0));
     }
     if (!column->dims) {
         dims = tqi_region_array(&put->task.region, put->n, sizeof *dims);
@@ -260,8 +245,7 @@ static int put_value(tqi_client_put *put, const tq_column *column, Tq__Field *fi
     return put_ragged(put, &rows, field, out, err);
 }
 
-static int put_shape(tqi_client_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out,
-                     tq_error *err)
+static int put_shape(tqi_client_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out, tq_error *err)
 {
     if (field->n_type > 0) {
         return put_ragged(put, column, field, out, err);
@@ -282,20 +266,18 @@ static int put_bytes(const tq_column *column, tq_put_column *out, tq_error *err)
 {
     uint64_t given = 0;
     if (!column->slices && column->n_slices > 0) {
-        return tqi_error_set(err, TQ_EINVAL, "field '%s': slices is NULL, expected %zu of them",
-                             column->name, column->n_slices);
+        return tqi_error_set(err, TQ_EINVAL, "field '%s': slices is NULL, expected %zu of them", column->name,
+                             column->n_slices);
     }
     for (size_t i = 0; i < column->n_slices; i++) {
         if (!column->slices[i].data && column->slices[i].size > 0) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': slice %zu has no address",
-                                 column->name, i);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': slice %zu has no address", column->name, i);
         }
         given += column->slices[i].size;
     }
     if (given != out->size) {
-        return tqi_error_set(
-            err, TQ_EROWS, "field '%s': expected %llu bytes for %zu rows, given %llu", column->name,
-            (unsigned long long)out->size, column->rows, (unsigned long long)given);
+        return tqi_error_set(err, TQ_EROWS, "field '%s': expected %llu bytes for %zu rows, given %llu", column->name,
+                             (unsigned long long)out->size, column->rows, (unsigned long long)given);
     }
     out->slices = column->slices;
     out->n_slices = column->n_slices;
@@ -315,12 +297,10 @@ static int put_opaque(tqi_client_put *put, const tq_slice *notes, Tq__Field *fie
     }
     for (size_t i = 0; i < put->n; i++) {
         if (notes && !notes[i].data && notes[i].size > 0) {
-            return tqi_error_set(err, TQ_EINVAL, "field '%s': note %zu has no address", field->name,
-                                 i);
+            return tqi_error_set(err, TQ_EINVAL, "field '%s': note %zu has no address", field->name, i);
         }
         field->opaque[i].len = notes ? notes[i].size : 0;
-        field->opaque[i].data =
-            tqi_region_copy(region, notes ? notes[i].data : "", field->opaque[i].len, 1);
+        field->opaque[i].data = tqi_region_copy(region, notes ? notes[i].data : "", field->opaque[i].len, 1);
         if (!field->opaque[i].data) {
             return put_nomem(err);
         }
@@ -358,8 +338,7 @@ static int put_types(tqi_client_put *put, const tq_column *column, Tq__Field *fi
         if (code != TQ_OK) {
             return code;
         }
-        field->row_type[i] = tqi_type_place(field->type, &field->n_type,
-                                            tqi_type_pack(column->types[i].kind, dtype));
+        field->row_type[i] = tqi_type_place(field->type, &field->n_type, tqi_type_pack(column->types[i].kind, dtype));
     }
     field->n_row_type = put->n;
     if (field->n_type == 1) {
@@ -369,8 +348,8 @@ static int put_types(tqi_client_put *put, const tq_column *column, Tq__Field *fi
     return TQ_OK;
 }
 
-static int put_columns(tqi_client_put *put, const tq_put_args *args, bool notify,
-                       const tq_slice *const *opaque, tq_error *err)
+static int put_columns(tqi_client_put *put, const tq_put_args *args, bool notify, const tq_slice *const *opaque,
+                       tq_error *err)
 {
     tqi_region *region = &put->task.region;
     Tq__Field *fields = tqi_region_array(region, args->n_columns, sizeof *fields);
@@ -398,8 +377,7 @@ static int put_columns(tqi_client_put *put, const tq_put_args *args, bool notify
             code = code ? code : put_shape(put, column, field, out, err);
         }
         if (code == TQ_OK) {
-            code = notify ? put_opaque(put, opaque ? opaque[c] : NULL, field, err)
-                          : put_bytes(column, out, err);
+            code = notify ? put_opaque(put, opaque ? opaque[c] : NULL, field, err) : put_bytes(column, out, err);
         }
         if (code != TQ_OK) {
             return code;
@@ -408,7 +386,7 @@ static int put_columns(tqi_client_put *put, const tq_put_args *args, bool notify
     return tqi_client_check_distinct("field", TQI_NAMES(args->columns, name, args->n_columns), err);
 }
 
-/* ----------------------------------------------------------------------------------------- tags */
+/* --- tags ----------------------------------------------------------------- */
 
 static int put_tag(tqi_client_put *put, const tq_tag *from, Tq__Tag *to, tq_error *err)
 {
@@ -425,8 +403,7 @@ static int put_tag(tqi_client_put *put, const tq_tag *from, Tq__Tag *to, tq_erro
         size += from->sizes[i];
     }
     if (!from->values && size > 0) {
-        return tqi_error_set(err, TQ_EINVAL, "tag '%s': values is NULL, expected %zu bytes",
-                             from->name, size);
+        return tqi_error_set(err, TQ_EINVAL, "tag '%s': values is NULL, expected %zu bytes", from->name, size);
     }
     to->size = tqi_region_copy(region, from->sizes, put->n, sizeof *from->sizes);
     to->n_size = put->n;
@@ -439,8 +416,7 @@ static int put_tags(tqi_client_put *put, const tq_put_args *args, tq_error *err)
 {
     tqi_region *region = &put->task.region;
     if (args->n_tags > TQ_TAGS_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "put with %zu different tags: at most %d",
-                             args->n_tags, TQ_TAGS_MAX);
+        return tqi_error_set(err, TQ_EINVAL, "put with %zu different tags: at most %d", args->n_tags, TQ_TAGS_MAX);
     }
     Tq__Tag *tags = tqi_region_array(region, args->n_tags, sizeof *tags);
     int code = TQ_OK;
@@ -458,8 +434,8 @@ static int put_tags(tqi_client_put *put, const tq_put_args *args, tq_error *err)
     return code ? code : tqi_client_check_distinct("tag", TQI_NAMES(tags, name, args->n_tags), err);
 }
 
-int tqi_client_put_prepare(tqi_client_put *put, const tq_put_args *args, bool notify,
-                    const tq_slice *const *opaque, tq_error *err)
+int tqi_client_put_prepare(tqi_client_put *put, const tq_put_args *args, bool notify, const tq_slice *const *opaque,
+                           tq_error *err)
 {
     int code;
 
@@ -476,8 +452,7 @@ int tqi_client_put_prepare(tqi_client_put *put, const tq_put_args *args, bool no
         return code;
     }
     if (notify && args->remover) {
-        code =
-            tqi_client_copy_name(&put->task.region, "remover", args->remover, &put->publish.remover, err);
+        code = tqi_client_copy_name(&put->task.region, "remover", args->remover, &put->publish.remover, err);
         if (code != TQ_OK) {
             return code;
         }

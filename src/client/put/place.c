@@ -1,5 +1,6 @@
 /*
- * put_place.c - checks a manager's answer to a put and converts it to the owners, blocks and runs of the publish message.
+ * put_place.c - checks a manager's answer to a put and converts it to the owners, blocks and runs of the publish
+ * message.
  */
 #include "client/put/put.h"
 
@@ -15,8 +16,8 @@ static int place_nomem(tq_error *err)
 
 static int place_bad(const tqi_client_put *put, uint32_t column, const char *what, tq_error *err)
 {
-    return tqi_error_set(err, TQ_EINTERNAL, "storage manager %s, field '%s': %s",
-                         put->task.rt->manager->type, put->columns[column].name, what);
+    return tqi_error_set(err, TQ_EINTERNAL, "storage manager %s, field '%s': %s", put->task.rt->manager->type,
+                         put->columns[column].name, what);
 }
 
 static int place_blocks(tqi_client_put *put, const tq_block *blocks, uint32_t n, tq_error *err)
@@ -101,8 +102,7 @@ static int place_column(tqi_client_put *put, uint32_t c, const tq_extent *extent
             return place_bad(put, c, "its extents do not cover the rows", err);
         }
         size = place_size(&put->columns[c], row, extent->rows);
-        if (extent->block >= put->batch.n_block ||
-            extent->offset > put->batch.block[extent->block]->size ||
+        if (extent->block >= put->batch.n_block || extent->offset > put->batch.block[extent->block]->size ||
             size > put->batch.block[extent->block]->size - extent->offset) {
             return place_bad(put, c, "an extent lies outside of its block", err);
         }
@@ -114,13 +114,11 @@ static int place_column(tqi_client_put *put, uint32_t c, const tq_extent *extent
     field->n_run_block = n;
     field->n_run_rows = n;
     field->n_run_offset = n;
-    return row == put->columns[c].rows
-               ? TQ_OK
-               : place_bad(put, c, "its extents do not cover the rows", err);
+    return row == put->columns[c].rows ? TQ_OK : place_bad(put, c, "its extents do not cover the rows", err);
 }
 
 int tqi_client_put_place(tqi_client_put *put, const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
-                  uint32_t n_extents, tq_error *err)
+                         uint32_t n_extents, tq_error *err)
 {
     tq_extent *sorted;
     size_t from = 0;

@@ -4,11 +4,12 @@
  * caller: checked and copied (put_args.c) -> loop: manager->put -> tqi_client_put_finish -> PUBLISH ->
  * metadata.
  *
- * The manager reads the caller's bytes until it has finished, so a cancelled put completes no earlier (the manager is asked
- * to stop); what was written is then abandoned.  The controller itself queues the blocks of a publish that it refuses for
- * removal.  When the call ends without its answer, the blocks are abandoned here: if the publish was executed after all,
- * abandoning its blocks changes nothing, because the controller handles the two requests in that order.  Data written under
- * ids whose session has ended is removed by this client if the store has no server process of ours: nobody else knows of it.
+ * The manager reads the caller's bytes until it has finished, so a cancelled put completes no earlier (the manager is
+ * asked to stop); what was written is then abandoned. The controller itself queues the blocks of a publish that it
+ * refuses for removal. When the call ends without its answer, the blocks are abandoned here: if the publish was
+ * executed after all, abandoning its blocks changes nothing, because the controller handles the two requests in that
+ * order. Data written under ids whose session has ended is removed by this client if the store has no server process
+ * of ours: nobody else knows of it.
  */
 #include "client/put/put.h"
 
@@ -19,10 +20,10 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "client/meta/meta.h"
 #include "client/jobs.h"
+#include "client/meta/meta.h"
 
-/* When a session ends, its grants end too.  How often the bytes are rewritten because of that. */
+/* When a session ends, its grants end too. How often the bytes are rewritten because of that. */
 #define PUT_TRIES 8u
 #define PUT_STAYS "what a put wrote whose session has ended may stay in its storage: "
 
@@ -43,8 +44,8 @@ static void put_removed(const tq_error *err, void *arg)
     }
 }
 
-/* Removes data written under ids that ended with their session.  It was removed when the session ended, and again after the
- * write deadline, but the write may have taken even longer. */
+/* Removes data written under ids that ended with their session. It was removed when the session ended, and again after
+ * the write deadline, but the write may have taken even longer. */
 static void put_remove(tqi_client_put *put)
 {
     tqi_client_runtime *rt = put->task.rt;
@@ -57,11 +58,11 @@ static void put_remove(tqi_client_put *put)
     rt->host_calls++;
     removed->rt = rt;
     memcpy(removed->ids, put->ids, put->n_ids * sizeof(*put->ids));
-    rt->manager->remove(rt->manager_state, put->batch.owner[0]->incarnation, removed->ids,
-                        put->n_ids, put_removed, removed);
+    rt->manager->remove(rt->manager_state, put->batch.owner[0]->incarnation, removed->ids, put->n_ids, put_removed,
+                        removed);
 }
 
-/* Abandons what was written.  asked: the publish may have been executed, and then this does nothing. */
+/* Abandons what was written. asked: the publish may have been executed, and then this does nothing. */
 static void put_give_up(tqi_client_put *put, bool asked)
 {
     tqi_client_runtime *rt = put->task.rt;
@@ -109,16 +110,15 @@ static int put_result(tqi_client_put *put, const Tq__Batch *reply, tq_error *err
         return tqi_error_set(err, TQ_EPROTO, "the controller published %zu samples, given were %zu",
                              reply ? reply->n_index : 0, put->n);
     }
-    return tqi_client_meta_decode(reply, put_has_twins(put, reply) ? NULL : &put->batch, 0, false,
-                            &put->task.op->meta, err);
+    return tqi_client_meta_decode(reply, put_has_twins(put, reply) ? NULL : &put->batch, 0, false, &put->task.op->meta,
+                                  err);
 }
 
 static int put_others(tq_op *op, const Tq__PublishReply *reply, tq_error *err)
 {
     static char none[1];
-    char **copies =
-        tqi_region_strings(&op->results, (const char *const *)(uintptr_t)reply->other_field,
-                           reply->n_other_field, none);
+    char **copies = tqi_region_strings(&op->results, (const char *const *)(uintptr_t)reply->other_field,
+                                       reply->n_other_field, none);
     if (!copies) {
         return tqi_error_nomem(err, "names of fields");
     }
@@ -136,17 +136,16 @@ static void put_write(tqi_client_put *put)
     rt->manager->put(rt->manager_state, &put->job);
 }
 
-/* Whether a publish was refused because its blocks are void: their session, or that incarnation of their owner, has ended
- * since they were granted.  Nothing was done then, so the put starts over. */
+/* Whether a publish was refused because its blocks are void: their session, or that incarnation of their owner, has
+ * ended since they were granted. Nothing was done then, so the put starts over. */
 static bool put_is_void(const tqi_client_put *put, const tqi_net_answer *answer)
 {
     const tqi_client_runtime *rt = put->task.rt;
     bool metadata_holds = put->batch.epoch == 0 || put->batch.epoch == rt->host.epoch;
 
     return answer->told && put->n_ids > 0 && metadata_holds &&
-           (put->session != rt->sessions || answer->status == TQ_ESTALE) &&
-           put->tries < PUT_TRIES && !put->task.canceled && !rt->stopping &&
-           tqi_now() < put->job.deadline_ns;
+           (put->session != rt->sessions || answer->status == TQ_ESTALE) && put->tries < PUT_TRIES &&
+           !put->task.canceled && !rt->stopping && tqi_now() < put->job.deadline_ns;
 }
 
 static void put_published(tqi_client_task *task, tqi_net_answer *answer)
@@ -191,9 +190,8 @@ static void put_publish(tqi_client_put *put)
     }
 }
 
-void tqi_client_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err,
-                    const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
-                    uint32_t n_extents)
+void tqi_client_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err, const tq_block *blocks,
+                           uint32_t n_blocks, const tq_extent *extents, uint32_t n_extents)
 {
     tqi_client_put *put = (tqi_client_put *)(void *)((char *)job - offsetof(tqi_client_put, job));
     tq_error bad = {0};
@@ -207,8 +205,7 @@ void tqi_client_put_finish(tq_manager_host *host, tq_put_job *job, const tq_erro
         tqi_client_task_finish(&put->task, err);
         return;
     }
-    if (tqi_client_put_place(put, blocks, n_blocks, extents, n_extents, &bad) == TQ_OK &&
-        put->task.canceled) {
+    if (tqi_client_put_place(put, blocks, n_blocks, extents, n_extents, &bad) == TQ_OK && put->task.canceled) {
         tqi_error_set(&bad, TQ_ECANCELED, "cancelled");
     }
     if (bad.code != TQ_OK) {
@@ -249,7 +246,11 @@ static void put_cancel(tqi_client_task *task)
 }
 
 static const tqi_client_task_type put_type = {
-    .size = sizeof(tqi_client_put), .begin = put_begin, .cancel = put_cancel, .takes_slices = true};
+    .size = sizeof(tqi_client_put),
+    .begin = put_begin,
+    .cancel = put_cancel,
+    .takes_slices = true,
+};
 
 static int put_start(tq_op *op, const tq_put_args *args, bool notify, const tq_slice *const *opaque)
 {

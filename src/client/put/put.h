@@ -21,12 +21,12 @@ typedef struct tqi_client_put {
     Tq__Batch batch;
 } tqi_client_put;
 
-/* Checks the arguments and fills message and job; nothing is sent.  notify: cells without bytes,
+/* Checks the arguments and fills message and job; nothing is sent. notify: cells without bytes,
  * with the notes in opaque (NULL: empty ones). */
-int tqi_client_put_prepare(tqi_client_put *put, const tq_put_args *args, bool notify,
-                    const tq_slice *const *opaque, tq_error *err);
+int tqi_client_put_prepare(tqi_client_put *put, const tq_put_args *args, bool notify, const tq_slice *const *opaque,
+                           tq_error *err);
 /* Writes the placements of the stored columns, from the manager's answer, into the message. */
 int tqi_client_put_place(tqi_client_put *put, const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
-                  uint32_t n_extents, tq_error *err);
+                         uint32_t n_extents, tq_error *err);
 
 #endif

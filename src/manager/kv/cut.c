@@ -1,9 +1,9 @@
 /*
  * cut.c - how a batch becomes values: which rows go into which block, and which bytes into which value.
  *
- * The bytes of a batch are treated as one stream: its columns one after the other, each with its rows in order.  Blocks are
- * consecutive pieces of that stream, values are consecutive pieces of a block: so one walk along the caller's slices gives
- * the slices of all values, and nothing is copied.
+ * The bytes of a batch are treated as one stream: its columns one after the other, each with its rows in order. Blocks
+ * are consecutive pieces of that stream, values are consecutive pieces of a block: so one walk along the caller's
+ * slices gives the slices of all values, and nothing is copied.
  */
 #include "manager/kv/kv.h"
 
@@ -24,8 +24,7 @@ static int cut_block(cut_state *state, uint64_t size)
 {
     tqi_kv_cut *cut = state->cut;
 
-    if (tqi_grow(&cut->blocks, &state->blocks_capacity, (size_t)cut->n_blocks + 1,
-                 sizeof(*cut->blocks)) != TQ_OK) {
+    if (tqi_grow(&cut->blocks, &state->blocks_capacity, (size_t)cut->n_blocks + 1, sizeof(*cut->blocks)) != TQ_OK) {
         return TQ_ENOMEM;
     }
     cut->blocks[cut->n_blocks++] = (tq_block){.size = size, .locator_size = TQI_KV_LOCATOR};
@@ -33,17 +32,15 @@ static int cut_block(cut_state *state, uint64_t size)
 }
 
 /* Rows of a column at `offset` in the newest block. */
-static int cut_extent(cut_state *state, uint32_t column, uint32_t row, uint32_t rows,
-                      uint64_t offset)
+static int cut_extent(cut_state *state, uint32_t column, uint32_t row, uint32_t rows, uint64_t offset)
 {
     tqi_kv_cut *cut = state->cut;
 
-    if (tqi_grow(&cut->extents, &state->extents_capacity, (size_t)cut->n_extents + 1,
-                 sizeof(*cut->extents)) != TQ_OK) {
+    if (tqi_grow(&cut->extents, &state->extents_capacity, (size_t)cut->n_extents + 1, sizeof(*cut->extents)) != TQ_OK) {
         return TQ_ENOMEM;
     }
-    cut->extents[cut->n_extents++] = (tq_extent){
-        .column = column, .row = row, .rows = rows, .block = cut->n_blocks - 1, .offset = offset};
+    cut->extents[cut->n_extents++] =
+        (tq_extent){.column = column, .row = row, .rows = rows, .block = cut->n_blocks - 1, .offset = offset};
     return TQ_OK;
 }
 
@@ -93,7 +90,7 @@ static int cut_column(cut_state *state, uint32_t c, uint64_t target)
     return code;
 }
 
-/* Values of all blocks, without their slices.  An empty block has none. */
+/* Values of all blocks, without their slices. An empty block has none. */
 static int cut_values(cut_state *state, uint64_t value_max)
 {
     tqi_kv_cut *cut = state->cut;
@@ -105,14 +102,14 @@ static int cut_values(cut_state *state, uint64_t value_max)
         tqi_kv_le64(block->locator, whole ? 0 : value_max);
         for (uint64_t at = 0, part = 0; at < block->size; at += part_size, part++) {
             uint64_t left = block->size - at;
-            if (tqi_grow(&cut->values, &state->values_capacity, cut->n_values + 1,
-                         sizeof(*cut->values)) != TQ_OK) {
+            if (tqi_grow(&cut->values, &state->values_capacity, cut->n_values + 1, sizeof(*cut->values)) != TQ_OK) {
                 return TQ_ENOMEM;
             }
-            cut->values[cut->n_values++] =
-                (tqi_kv_cut_value){.block = b,
-                                   .part = whole ? TQI_KV_WHOLE : part,
-                                   .size = left < part_size ? left : part_size};
+            cut->values[cut->n_values++] = (tqi_kv_cut_value){
+                .block = b,
+                .part = whole ? TQI_KV_WHOLE : part,
+                .size = left < part_size ? left : part_size,
+            };
         }
     }
     return TQ_OK;
@@ -144,8 +141,7 @@ static int cut_slices(cut_state *state)
             const tq_slice *from = &job->columns[column].slices[slice];
             size_t take = from->size - at < left ? from->size - at : (size_t)left;
             if (take > 0) {
-                cut->slices[used++] =
-                    (tq_slice){.data = (const char *)from->data + at, .size = take};
+                cut->slices[used++] = (tq_slice){.data = (const char *)from->data + at, .size = take};
                 value->n_slices++;
             }
             at += take;

@@ -1,8 +1,8 @@
 /*
- * end.c - the clean shutdown of a system: its daemon removes the stored data, because there may be no client left to do it.
- * The controller no longer serves anybody.  Data that a client was writing when it ended may still arrive, so the store is
- * scanned until nothing new is found.  The keepalives and the mark go last: a daemon that is killed before that leaves them, and
- * the next system removes the rest (see sweep.c).
+ * end.c - the clean shutdown of a system: its daemon removes the stored data, because there may be no client left to
+ * do it. The controller no longer serves anybody. Data that a client was writing when it ended may still arrive, so
+ * the store is scanned until nothing new is found. The keepalives and the mark go last: a daemon that is killed before
+ * that leaves them, and the next system removes the rest (see sweep.c).
  */
 #include "manager/kv/kv.h"
 
@@ -35,8 +35,7 @@ static void end_flush(end_batch *batch)
         gone[i] = (tq_kv_key){.key = batch->keys[i].text};
     }
     if (batch->n > 0 && batch->code == TQ_OK) {
-        batch->code =
-            batch->client->remove(batch->store, gone, batch->n, batch->deadline, &batch->err);
+        batch->code = batch->client->remove(batch->store, gone, batch->n, batch->deadline, &batch->err);
     }
     for (size_t i = 0; i < batch->n && batch->code == TQ_OK; i++) {
         batch->removed += !gone[i].missing;
@@ -49,8 +48,7 @@ static bool end_is_sign(const end_batch *batch, const char *key)
 {
     const char *name = key + strlen(batch->prefix);
 
-    return strcmp(name, TQI_KV_KEEPALIVE) == 0 || strcmp(name, TQI_KV_LOOKS) == 0 ||
-           strcmp(name, TQI_KV_MARK) == 0;
+    return strcmp(name, TQI_KV_KEEPALIVE) == 0 || strcmp(name, TQI_KV_LOOKS) == 0 || strcmp(name, TQI_KV_MARK) == 0;
 }
 
 static bool end_take(const char *key, void *arg)
@@ -73,13 +71,11 @@ static int end_values(end_batch *batch)
 
     do {
         before = batch->removed;
-        int code = batch->client->list(batch->store, batch->prefix, end_take, batch,
-                                       batch->deadline, &batch->err);
+        int code = batch->client->list(batch->store, batch->prefix, end_take, batch, batch->deadline, &batch->err);
         end_flush(batch);
         batch->code = batch->code == TQ_OK ? code : batch->code;
         if (batch->code == TQ_OK && tqi_now() >= batch->deadline) {
-            batch->code =
-                tqi_error_set(&batch->err, TQ_ETIMEDOUT, "there was no time to remove all of it");
+            batch->code = tqi_error_set(&batch->err, TQ_ETIMEDOUT, "there was no time to remove all of it");
         }
     } while (batch->code == TQ_OK && batch->removed > before);
     return batch->code;
@@ -91,15 +87,14 @@ static void end_signs(end_batch *batch)
     uint64_t values = batch->removed;
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
-        snprintf(batch->keys[batch->n++].text, sizeof(batch->keys[0].text), "%s%s", batch->prefix,
-                 names[i]);
+        snprintf(batch->keys[batch->n++].text, sizeof(batch->keys[0].text), "%s%s", batch->prefix, names[i]);
     }
     end_flush(batch);
     batch->removed = values;
 }
 
-int tqi_kv_end(const tq_kv_client *client, const char *config, uint64_t epoch, double seconds,
-               uint64_t *removed, tq_error *err)
+int tqi_kv_end(const tq_kv_client *client, const char *config, uint64_t epoch, double seconds, uint64_t *removed,
+               tq_error *err)
 {
     end_batch *batch = calloc(1, sizeof(*batch));
     void *store = calloc(1, client->state_size + 1);
@@ -125,8 +120,7 @@ int tqi_kv_end(const tq_kv_client *client, const char *config, uint64_t epoch, d
     }
     *removed = batch->removed;
     if (code != TQ_OK) {
-        tqi_error_set(err, code, "%s",
-                      batch->err.message[0] ? batch->err.message : "the store refused it");
+        tqi_error_set(err, code, "%s", batch->err.message[0] ? batch->err.message : "the store refused it");
     }
     free(store);
     free(batch);

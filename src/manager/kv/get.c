@@ -1,7 +1,7 @@
 /*
- * get.c - reads ranges of rows from values.  Adjacent ranges are merged.  If only a little of a value is needed, it is read
- * in parts, if the store can do that; otherwise it is read completely: straight to its destination if all of it is needed in
- * one piece, else into a buffer from which the needed ranges are copied.
+ * get.c - reads ranges of rows from values. Adjacent ranges are merged. If only a little of a value is needed, it is
+ * read in parts, if the store can do that; otherwise it is read completely: straight to its destination if all of it
+ * is needed in one piece, else into a buffer from which the needed ranges are copied.
  */
 #include "manager/kv/kv.h"
 
@@ -51,7 +51,7 @@ struct get_task {
     uint64_t buffered;
 };
 
-/* ------------------------------------------------------------------------------- planning */
+/* --- planning ------------------------------------------------------------- */
 
 static int get_add_read(get_task *task, uint32_t b, uint64_t part, tq_kv_read read, uint8_t *buffer)
 {
@@ -73,9 +73,9 @@ static int get_add_read(get_task *task, uint32_t b, uint64_t part, tq_kv_read re
 }
 
 /* Ranges [first, end) of the job that touch bytes [at, at + size) of their block, which are one value; merged in `out`,
- * relative to the value.  Returns how many remain. */
-static size_t get_merge(const tq_get_job *job, uint32_t first, uint32_t end, uint64_t at,
-                        uint64_t size, tq_get_range *out)
+ * relative to the value. Returns how many remain. */
+static size_t get_merge(const tq_get_job *job, uint32_t first, uint32_t end, uint64_t at, uint64_t size,
+                        tq_get_range *out)
 {
     size_t n = 0;
 
@@ -101,8 +101,7 @@ static size_t get_merge(const tq_get_job *job, uint32_t first, uint32_t end, uin
 }
 
 /* Plans the reads of one value. */
-static int get_value(get_task *task, uint32_t b, uint64_t part, uint64_t size,
-                     const tq_get_range *ranges, size_t n)
+static int get_value(get_task *task, uint32_t b, uint64_t part, uint64_t size, const tq_get_range *ranges, size_t n)
 {
     const tq_kv_client *client = task->run->kv->client;
     uint64_t wanted = 0;
@@ -114,10 +113,12 @@ static int get_value(get_task *task, uint32_t b, uint64_t part, uint64_t size,
     bool all = n == 1 && ranges[0].size == size;
     if (all || (client->partial && wanted + n * GET_REQUEST_BYTES < size + GET_REQUEST_BYTES)) {
         for (size_t r = 0; r < n && code == TQ_OK; r++) {
-            tq_kv_read read = {.value_size = size,
-                               .offset = ranges[r].offset,
-                               .size = ranges[r].size,
-                               .dest = ranges[r].dest};
+            tq_kv_read read = {
+                .value_size = size,
+                .offset = ranges[r].offset,
+                .size = ranges[r].size,
+                .dest = ranges[r].dest,
+            };
             code = get_add_read(task, b, part, read, NULL);
         }
         return code;
@@ -129,20 +130,21 @@ static int get_value(get_task *task, uint32_t b, uint64_t part, uint64_t size,
         return TQ_ENOMEM;
     }
     task->buffered += size;
-    if (tqi_grow(&task->copies, &task->copies_capacity, task->n_copies + n,
-                 sizeof(*task->copies)) != TQ_OK) {
+    if (tqi_grow(&task->copies, &task->copies_capacity, task->n_copies + n, sizeof(*task->copies)) != TQ_OK) {
         return TQ_ENOMEM;
     }
     for (size_t r = 0; r < n; r++) {
-        task->copies[task->n_copies++] = (get_copy){.from = buffer + ranges[r].offset,
-                                                    .dest = ranges[r].dest,
-                                                    .size = ranges[r].size,
-                                                    .read = task->n_reads - 1};
+        task->copies[task->n_copies++] = (get_copy){
+            .from = buffer + ranges[r].offset,
+            .dest = ranges[r].dest,
+            .size = ranges[r].size,
+            .read = task->n_reads - 1,
+        };
     }
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------- reading */
+/* --- reading -------------------------------------------------------------- */
 
 static void get_forget(get_task *task)
 {
@@ -164,8 +166,7 @@ static int get_flush(get_task *task)
         task->reads[r].key = task->keys[r].text;
     }
     if (task->n_reads > 0) {
-        code = kv->client->get(kv->store, task->reads, task->n_reads, task->run->job->deadline_ns,
-                               &task->err);
+        code = kv->client->get(kv->store, task->reads, task->n_reads, task->run->job->deadline_ns, &task->err);
     }
     for (size_t r = 0; r < task->n_reads && code == TQ_OK; r++) {
         if (task->reads[r].missing) {
@@ -243,7 +244,7 @@ static void get_work(void *arg)
     free(task->copies);
 }
 
-/* ------------------------------------------------------------------------------- the job */
+/* --- the job -------------------------------------------------------------- */
 
 static void get_end(get_run *run, const tq_error *err)
 {
@@ -298,8 +299,8 @@ static void get_share(get_run *run)
     for (uint32_t r = 0; r < job->n_ranges; r++) {
         bool last = r + 1 == job->n_ranges;
         bytes += job->ranges[r].size;
-        if (last || (bytes >= share && run->n_tasks + 1 < TQI_KV_TASKS &&
-                     job->ranges[r + 1].block != job->ranges[r].block)) {
+        if (last ||
+            (bytes >= share && run->n_tasks + 1 < TQI_KV_TASKS && job->ranges[r + 1].block != job->ranges[r].block)) {
             run->tasks[run->n_tasks++] = (get_task){.run = run, .first = first, .end = r + 1};
             first = r + 1;
             bytes = 0;

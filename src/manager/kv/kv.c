@@ -9,11 +9,10 @@
 
 static const tqi_kv_type *kv_type_of(const tq_storage_manager *manager)
 {
-    return (const tqi_kv_type *)(const void *)((const char *)manager -
-                                               offsetof(tqi_kv_type, manager));
+    return (const tqi_kv_type *)(const void *)((const char *)manager - offsetof(tqi_kv_type, manager));
 }
 
-/* ------------------------------------------------------------------------------- keys and locators */
+/* --- keys and locators ---------------------------------------------------- */
 
 void tqi_kv_le64(uint8_t out[8], uint64_t value)
 {
@@ -34,8 +33,7 @@ uint64_t tqi_kv_from_le64(const uint8_t in[8])
 
 void tqi_kv_key_of(tqi_kv_key_text *out, uint64_t epoch, uint64_t id, uint64_t part)
 {
-    int n = snprintf(out->text, sizeof(out->text), "tq/%016llx/%llx", (unsigned long long)epoch,
-                     (unsigned long long)id);
+    int n = snprintf(out->text, sizeof(out->text), "tq/%016llx/%llx", (unsigned long long)epoch, (unsigned long long)id);
 
     if (part == TQI_KV_HEAD) {
         snprintf(out->text + n, sizeof(out->text) - (size_t)n, ".n");
@@ -56,7 +54,7 @@ int tqi_kv_part_size(const tq_block *block, uint64_t *out, tq_error *err)
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------- open and close */
+/* --- open and close ------------------------------------------------------- */
 
 typedef struct kv_opening {
     tqi_kv *kv;
@@ -76,8 +74,7 @@ static void kv_open_work(void *arg)
         tqi_error_set(&opening->err, code, "opening the store failed");
     }
     if (opening->err.code == TQ_OK) {
-        snprintf(kv->owner, sizeof(kv->owner), "%s:%.200s", kv->client->type,
-                 kv->client->name(kv->store));
+        snprintf(kv->owner, sizeof(kv->owner), "%s:%.200s", kv->client->type, kv->client->name(kv->store));
         if (tqi_kv_sweep_open(kv, opening->config, &opening->err) != TQ_OK) {
             kv->client->close(kv->store);
         } else {
@@ -94,15 +91,14 @@ static void kv_opened(void *arg)
     free(opening.config);
     free(arg);
     if (!failed) {
-        uv_timer_init(((tqi_manager_internal *)opening.kv->host->internal)->loop,
-                      &opening.kv->retry);
+        uv_timer_init(((tqi_manager_internal *)opening.kv->host->internal)->loop, &opening.kv->retry);
         opening.kv->retry.data = opening.kv;
     }
     opening.opened(failed ? &opening.err : NULL, opening.arg);
 }
 
-void tqi_kv_open(void *state, tq_manager_host *host, const char *config,
-                 void (*opened)(const tq_error *err, void *arg), void *arg)
+void tqi_kv_open(void *state, tq_manager_host *host, const char *config, void (*opened)(const tq_error *err, void *arg),
+                 void *arg)
 {
     tqi_kv *kv = state;
     kv_opening *opening = calloc(1, sizeof(*opening));
@@ -149,8 +145,7 @@ int tqi_kv_try(const tq_storage_manager *manager, const char *config, tq_error *
     free(store);
     return code == TQ_OK
                ? TQ_OK
-               : tqi_error_set(err, code, "%s",
-                               failed.message[0] ? failed.message : "opening the store failed");
+               : tqi_error_set(err, code, "%s", failed.message[0] ? failed.message : "opening the store failed");
 }
 
 static void kv_close_work(void *arg)
@@ -173,9 +168,8 @@ static void kv_timer_closed(uv_handle_t *handle)
     tqi_kv *kv = handle->data;
 
     if (kv->host->work(kv->host, kv_close_work, kv_close_done, kv) != TQ_OK) {
-        kv_close_work(
-            kv); /* if there is no memory for a thread it blocks the loop, which has no more
-                    jobs */
+        /* if there is no memory for a thread it blocks the loop, which has no more jobs */
+        kv_close_work(kv);
         kv_close_done(kv);
     }
 }
@@ -208,7 +202,7 @@ void tqi_kv_forked(void *state)
     }
 }
 
-/* ------------------------------------------------------------------------------- registry */
+/* --- registry ------------------------------------------------------------- */
 
 static int kv_check(const tq_kv_client *client, tq_error *err)
 {
@@ -217,10 +211,9 @@ static int kv_check(const tq_kv_client *client, tq_error *err)
     }
     const char *type = client->type != NULL ? client->type : "";
     if (client->abi != TQ_KV_ABI) {
-        return tqi_error_set(
-            err, TQ_EVERSION,
-            "KV client '%s' was made for version %u of the interface, this is version %u", type,
-            client->abi, TQ_KV_ABI);
+        return tqi_error_set(err, TQ_EVERSION,
+                             "KV client '%s' was made for version %u of the interface, this is version %u", type,
+                             client->abi, TQ_KV_ABI);
     }
     const char *missing = client->open == NULL     ? "open"
                           : client->close == NULL  ? "close"
@@ -243,8 +236,8 @@ int tq_kv_register(const tq_kv_client *client, tq_error *err)
     if (code != TQ_OK) {
         return code;
     }
-    if (client->type != NULL && tq_manager_find(client->type, &known, NULL) == TQ_OK &&
-        known->open == tqi_kv_open && kv_type_of(known)->client == client) {
+    if (client->type != NULL && tq_manager_find(client->type, &known, NULL) == TQ_OK && known->open == tqi_kv_open &&
+        kv_type_of(known)->client == client) {
         return TQ_OK;
     }
     /* Never freed, as all tables. */

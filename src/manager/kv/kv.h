@@ -9,10 +9,10 @@
  *   end.c     the clean end of a system: all of its values
  *   sweep.c   values of systems that have ended in another way
  *
- * A block is one value, under the key tq/EPOCH/ID.  If it exceeds the store's largest value, it is several, ID.0, ID.1, ...,
- * with a head ID.n that holds their number (8 bytes, little-endian): the head is written first and removed last, so that a
- * block with any part left can be found by its id alone.  The locator is the size of the parts (8 bytes, little-endian), 0
- * for one value.
+ * A block is one value, under the key tq/EPOCH/ID. If it exceeds the store's largest value, it is several, ID.0, ID.1,
+ * ..., with a head ID.n that holds their number (8 bytes, little-endian): the head is written first and removed last,
+ * so that a block with any part left can be found by its id alone. The locator is the size of the parts (8 bytes,
+ * little-endian), 0 for one value.
  *
  * Jobs begin and end on the client's loop; blocking work runs on its pool.
  */
@@ -27,8 +27,8 @@
 
 #include <tq/kv.h>
 
-/* Consecutive columns share a value up to this size; a larger column is cut into values of about TQI_KV_VALUE, or larger
- * ones if there would otherwise be more than one keepalive allows. */
+/* Consecutive columns share a value up to this size; a larger column is cut into values of about TQI_KV_VALUE, or
+ * larger ones if there would otherwise be more than one keepalive allows. */
 #define TQI_KV_ONE_VALUE (64u << 10)
 #define TQI_KV_VALUE     (256u << 10)
 /* Most tasks of one job on the pool, and the fewest bytes worth a task. */
@@ -45,12 +45,12 @@ typedef struct tqi_kv_sweep {
     double renewal;
     pthread_t thread;
     /* of the thread */
-    bool looks;      /* for ended epochs: this client holds the keepalive for searching */
-    unsigned next;   /* renewals until the next search */
-    unsigned second; /* renewals until the second check of what was found; 0: nothing was */
-    uint64_t first;  /* epoch when it was opened */
+    bool looks;          /* for ended epochs: this client holds the keepalive for searching */
+    unsigned next;       /* renewals until the next search */
+    unsigned second;     /* renewals until the second check of what was found; 0: nothing was */
+    uint64_t first;      /* epoch when it was opened */
     uint64_t keepalived; /* epoch of the keepalive; 0: none yet */
-    uint64_t due;    /* when the keepalive must be renewed, even in the middle of long work */
+    uint64_t due;        /* when the keepalive must be renewed, even in the middle of long work */
     uint64_t *suspects;
     size_t n_suspects;
     /* under the lock */
@@ -72,7 +72,7 @@ typedef struct tqi_kv {
     void *closed_arg;
 } tqi_kv;
 
-/* ---------------------------------------------------------------------------------------- types */
+/* --- types ---------------------------------------------------------------- */
 
 /* The table of a type of store, and the client that it is for. */
 typedef struct tqi_kv_type {
@@ -81,11 +81,10 @@ typedef struct tqi_kv_type {
 } tqi_kv_type;
 
 /* Where the client's state begins, after the manager's. */
-#define TQI_KV_STATE_AT \
-    ((sizeof(tqi_kv) + _Alignof(max_align_t) - 1) / _Alignof(max_align_t) * _Alignof(max_align_t))
+#define TQI_KV_STATE_AT ((sizeof(tqi_kv) + _Alignof(max_align_t) - 1) / _Alignof(max_align_t) * _Alignof(max_align_t))
 
-void tqi_kv_open(void *state, tq_manager_host *host, const char *config,
-                 void (*opened)(const tq_error *err, void *arg), void *arg);
+void tqi_kv_open(void *state, tq_manager_host *host, const char *config, void (*opened)(const tq_error *err, void *arg),
+                 void *arg);
 void tqi_kv_close(void *state, void (*closed)(void *arg), void *arg);
 const char *tqi_kv_owner(void *state, uint64_t *incarnation);
 void tqi_kv_forked(void *state);
@@ -93,9 +92,9 @@ void tqi_kv_forked(void *state);
 int tqi_kv_try(const tq_storage_manager *manager, const char *config, tq_error *err);
 
 /* Removes what the system of an epoch has stored, in the store that the config names; values in *removed, also when it
- * fails.  The client lists its keys.  Blocks for `seconds`, and as long as opening takes. */
-int tqi_kv_end(const tq_kv_client *client, const char *config, uint64_t epoch, double seconds,
-               uint64_t *removed, tq_error *err);
+ * fails. The client lists its keys. Blocks for `seconds`, and as long as opening takes. */
+int tqi_kv_end(const tq_kv_client *client, const char *config, uint64_t epoch, double seconds, uint64_t *removed,
+               tq_error *err);
 /* The client of a KV manager; NULL for other managers. */
 const tq_kv_client *tqi_kv_client_of(const tq_storage_manager *manager);
 
@@ -120,24 +119,24 @@ const tq_kv_client *tqi_kv_client_of(const tq_storage_manager *manager);
 extern const tqi_kv_type tqi_redis_type; /* "Redis" */
 #endif
 
-/* ---------------------------------------------------------------------------------------- keys */
+/* --- keys ----------------------------------------------------------------- */
 
 typedef struct tqi_kv_key_text {
     char text[TQ_KV_KEY_MAX + 1];
 } tqi_kv_key_text;
 
-/* Keys of an epoch that are not blocks: its keepalive and that of the client that searches for ended epochs, both of which the
- * store drops by itself, and the mark, which says that there may be values of the epoch. */
+/* Keys of an epoch that are not blocks: its keepalive and that of the client that searches for ended epochs, both of
+ * which the store drops by itself, and the mark, which says that there may be values of the epoch. */
 #define TQI_KV_KEEPALIVE "keepalive"
-#define TQI_KV_LOOKS "looks"
-#define TQI_KV_MARK  "kept"
+#define TQI_KV_LOOKS     "looks"
+#define TQI_KV_MARK      "kept"
 
 /* Which value of a block: a number from 0, or one of these. */
 #define TQI_KV_WHOLE UINT64_MAX
 #define TQI_KV_HEAD  (UINT64_MAX - 1)
 
 void tqi_kv_key_of(tqi_kv_key_text *out, uint64_t epoch, uint64_t id, uint64_t part);
-/* Size of the parts of a block; 0 if it is one value.  TQ_EPROTO for a locator that is not this manager's. */
+/* Size of the parts of a block; 0 if it is one value. TQ_EPROTO for a locator that is not this manager's. */
 int tqi_kv_part_size(const tq_block *block, uint64_t *out, tq_error *err);
 static inline uint64_t tqi_kv_parts(uint64_t size, uint64_t part_size)
 {
@@ -146,9 +145,9 @@ static inline uint64_t tqi_kv_parts(uint64_t size, uint64_t part_size)
 void tqi_kv_le64(uint8_t out[8], uint64_t value);
 uint64_t tqi_kv_from_le64(const uint8_t in[8]);
 
-/* ---------------------------------------------------------------------------------------- cut.c */
+/* --- cut.c ---------------------------------------------------------------- */
 
-/* One value of a batch.  Head values point to their own bytes. */
+/* One value of a batch. Head values point to their own bytes. */
 typedef struct tqi_kv_cut_value {
     uint32_t block; /* place in the blocks */
     uint64_t part;
@@ -172,7 +171,7 @@ typedef struct tqi_kv_cut {
 int tqi_kv_cut_make(const tq_put_job *job, uint64_t value_max, tqi_kv_cut *out, tq_error *err);
 void tqi_kv_cut_fini(tqi_kv_cut *cut);
 
-/* ---------------------------------------------------------------------------------------- jobs */
+/* --- jobs ----------------------------------------------------------------- */
 
 void tqi_kv_put_start(void *state, tq_put_job *job);
 void tqi_kv_put_cancel(void *state, tq_put_job *job);

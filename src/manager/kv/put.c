@@ -1,12 +1,12 @@
 /*
  * put.c - writing values to the store, and waiting for room.
  *
- * A put grants a block id per value, and writes the values in a few tasks on the pool.  When the store has no room, what was
- * written is removed again, so that two puts cannot starve each other with halves, and the put waits until this client has
- * removed something, or until a timer fires, because another client may have.  An external store has no other way to tell
- * us; the pauses grow to a second.  The controller does not know of such a wait, so it is not in the status; the log names
- * it after the notice time.  A put that fails abandons its ids: they come back as dead and are removed, twice if the store
- * has not answered, because it may still execute the writes after the first removal.
+ * A put grants a block id per value, and writes the values in a few tasks on the pool. When the store has no room,
+ * what was written is removed again, so that two puts cannot starve each other with halves, and the put waits until
+ * this client has removed something, or until a timer fires, because another client may have. An external store has no
+ * other way to tell us; the pauses grow to a second. The controller does not know of such a wait, so it is not in the
+ * status; the log names it after the notice time. A put that fails abandons its ids: they come back as dead and are
+ * removed, twice if the store has not answered, because it may still execute the writes after the first removal.
  */
 #include "manager/kv/kv.h"
 
@@ -33,7 +33,7 @@ struct tqi_kv_put {
     tq_put_job *job;
     tqi_kv_cut cut;
     uint32_t granted; /* blocks that have their ids */
-    uint64_t epoch;  /* they were granted under */
+    uint64_t epoch;   /* they were granted under */
     put_task tasks[TQI_KV_TASKS];
     unsigned n_tasks;
     unsigned running;
@@ -50,7 +50,7 @@ struct tqi_kv_put {
 static void put_grant(tqi_kv_put *put);
 static void put_write(tqi_kv_put *put);
 
-/* ------------------------------------------------------------------------------- the end */
+/* --- the end -------------------------------------------------------------- */
 
 static void put_end(tqi_kv_put *put, const tq_error *err)
 {
@@ -67,14 +67,13 @@ static void put_end(tqi_kv_put *put, const tq_error *err)
         }
         host->put_finish(host, put->job, err, NULL, 0, NULL, 0);
     } else {
-        host->put_finish(host, put->job, NULL, put->cut.blocks, put->cut.n_blocks, put->cut.extents,
-                         put->cut.n_extents);
+        host->put_finish(host, put->job, NULL, put->cut.blocks, put->cut.n_blocks, put->cut.extents, put->cut.n_extents);
     }
     tqi_kv_cut_fini(&put->cut);
     free(put);
 }
 
-/* ------------------------------------------------------------------------------- room */
+/* --- room ----------------------------------------------------------------- */
 
 static void put_on_timer(uv_timer_t *timer)
 {
@@ -88,15 +87,12 @@ static void put_notice(tqi_kv_put *put, uint64_t now)
 
     if (put->since == 0) {
         put->since = now;
-        put->say_at =
-            internal->notice_ms > 0 ? now + internal->notice_ms * UINT64_C(1000000) : TQI_NEVER;
+        put->say_at = internal->notice_ms > 0 ? now + internal->notice_ms * UINT64_C(1000000) : TQI_NEVER;
     }
     if (now >= put->say_at) {
         put->say_at = now + PUT_AGAIN_NS;
-        tqi_log(TQI_WARN, "client",
-                "a put of %llu bytes has waited %.1f s for room in storage %s: %s",
-                (unsigned long long)put->cut.bytes, (double)(now - put->since) / 1e9,
-                put->kv->owner, put->full.message);
+        tqi_log(TQI_WARN, "client", "a put of %llu bytes has waited %.1f s for room in storage %s: %s",
+                (unsigned long long)put->cut.bytes, (double)(now - put->since) / 1e9, put->kv->owner, put->full.message);
     }
 }
 
@@ -125,8 +121,7 @@ void tqi_kv_put_retry(tqi_kv *kv)
     kv->full = NULL;
     uv_timer_stop(&kv->retry);
     DL_FOREACH (waiting, put) {
-        put->waiting =
-            false; /* the end of one may cancel another, which is not in kv->full any more */
+        put->waiting = false; /* the end of one may cancel another, which is not in kv->full any more */
     }
     DL_FOREACH_SAFE (waiting, put, next) {
         DL_DELETE(waiting, put);
@@ -155,9 +150,10 @@ void tqi_kv_put_cancel(void *state, tq_put_job *job)
     }
 }
 
-/* ------------------------------------------------------------------------------- writing */
+/* --- writing -------------------------------------------------------------- */
 
-/* Removes what a task may have written.  Values that cannot be removed now are removed when the abandoned ids come back. */
+/* Removes what a task may have written. Values that cannot be removed now are removed when the abandoned ids come
+ * back. */
 static void put_undo(put_task *task, tqi_kv_key_text *keys, size_t n)
 {
     const tqi_kv *kv = task->put->kv;
@@ -175,17 +171,17 @@ static void put_undo(put_task *task, tqi_kv_key_text *keys, size_t n)
 }
 
 /* Heads first, then the values. */
-static int put_store(const tqi_kv *kv, const tq_kv_value *heads, size_t n_heads,
-                     const tq_kv_value *values, size_t n_values, uint64_t deadline, tq_error *err)
+static int put_store(const tqi_kv *kv, const tq_kv_value *heads, size_t n_heads, const tq_kv_value *values,
+                     size_t n_values, uint64_t deadline, tq_error *err)
 {
     int code = n_heads > 0 ? kv->client->put(kv->store, heads, n_heads, deadline, err) : TQ_OK;
 
     return code == TQ_OK ? kv->client->put(kv->store, values, n_values, deadline, err) : code;
 }
 
-/* Describes the values of a task, and the heads of its blocks of several values.  Returns the number of heads. */
-static size_t put_describe(const put_task *task, tqi_kv_key_text *keys, tq_kv_value *values,
-                           uint8_t (*counts)[8], tq_slice *counted)
+/* Describes the values of a task, and the heads of its blocks of several values. Returns the number of heads. */
+static size_t put_describe(const put_task *task, tqi_kv_key_text *keys, tq_kv_value *values, uint8_t (*counts)[8],
+                           tq_slice *counted)
 {
     const tqi_kv_put *put = task->put;
     size_t n = task->end - task->first, heads = 0;
@@ -194,18 +190,19 @@ static size_t put_describe(const put_task *task, tqi_kv_key_text *keys, tq_kv_va
         const tqi_kv_cut_value *value = &put->cut.values[task->first + i];
         const tq_block *block = &put->cut.blocks[value->block];
         tqi_kv_key_of(&keys[i], put->epoch, block->id, value->part);
-        values[i] = (tq_kv_value){.key = keys[i].text,
-                                  .slices = value->slices,
-                                  .n_slices = value->n_slices,
-                                  .size = value->size};
+        values[i] = (tq_kv_value){
+            .key = keys[i].text,
+            .slices = value->slices,
+            .n_slices = value->n_slices,
+            .size = value->size,
+        };
         if (value->part == 0) {
             uint64_t part_size = tqi_kv_from_le64(block->locator);
             size_t at = n + heads;
             tqi_kv_key_of(&keys[at], put->epoch, block->id, TQI_KV_HEAD);
             tqi_kv_le64(counts[heads], tqi_kv_parts(block->size, part_size));
             counted[heads] = (tq_slice){.data = counts[heads], .size = 8};
-            values[at] = (tq_kv_value){
-                .key = keys[at].text, .slices = &counted[heads], .n_slices = 1, .size = 8};
+            values[at] = (tq_kv_value){.key = keys[at].text, .slices = &counted[heads], .n_slices = 1, .size = 8};
             heads++;
         }
     }
@@ -226,8 +223,7 @@ static void put_work(void *arg)
         tqi_error_nomem(&task->err, "writing values");
     } else if (n > 0) {
         size_t heads = put_describe(task, keys, values, counts, counted);
-        int code =
-            put_store(kv, values + n, heads, values, n, task->put->job->deadline_ns, &task->err);
+        int code = put_store(kv, values + n, heads, values, n, task->put->job->deadline_ns, &task->err);
         if (code == TQ_OK) {
             task->err.code = TQ_OK; /* a client may have noted what it has got over */
         }
@@ -284,8 +280,8 @@ static void put_share(tqi_kv_put *put)
     for (size_t v = 0; v < cut->n_values; v++) {
         bool last = v + 1 == cut->n_values;
         bytes += cut->values[v].size;
-        if (last || (bytes >= share && put->n_tasks + 1 < TQI_KV_TASKS &&
-                     cut->values[v + 1].block != cut->values[v].block)) {
+        if (last ||
+            (bytes >= share && put->n_tasks + 1 < TQI_KV_TASKS && cut->values[v + 1].block != cut->values[v].block)) {
             put->tasks[put->n_tasks++] = (put_task){.put = put, .first = first, .end = v + 1};
             first = v + 1;
             bytes = 0;
@@ -312,7 +308,7 @@ static void put_write(tqi_kv_put *put)
     put_written(&put->tasks[0]);
 }
 
-/* ------------------------------------------------------------------------------- ids */
+/* --- ids ------------------------------------------------------------------ */
 
 static void put_granted(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg)
 {
@@ -320,8 +316,7 @@ static void put_granted(const tq_error *err, uint64_t first, uint64_t incarnatio
     tq_error stale = {0};
 
     if (err == NULL && put->granted > 0 && incarnation != put->epoch) {
-        tqi_error_set(&stale, TQ_ESTALE, "storage %s: the controller was restarted during a put",
-                      put->kv->owner);
+        tqi_error_set(&stale, TQ_ESTALE, "storage %s: the controller was restarted during a put", put->kv->owner);
         put->granted = 0; /* those ids ended with their epoch */
         err = &stale;
     }
@@ -352,8 +347,8 @@ static void put_grant(tqi_kv_put *put)
         put_write(put);
         return;
     }
-    host->grant(host, put->kv->owner, left < TQ_GRANT_MAX ? left : TQ_GRANT_MAX,
-                put->job->deadline_ns, put_granted, put);
+    host->grant(host, put->kv->owner, left < TQ_GRANT_MAX ? left : TQ_GRANT_MAX, put->job->deadline_ns, put_granted,
+                put);
 }
 
 void tqi_kv_put_start(void *state, tq_put_job *job)

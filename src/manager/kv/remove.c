@@ -1,7 +1,7 @@
 /*
- * remove.c - removes dead blocks.  A block is known here only by its id.  Most are one value; an id without one was never
- * written, or is a block of several values, as its head says.  While some of them may still arrive, the head stays, so that
- * the last removal can find them.
+ * remove.c - removes dead blocks. A block is known here only by its id. Most are one value; an id without one was
+ * never written, or is a block of several values, as its head says. While some of them may still arrive, the head
+ * stays, so that the last removal can find them.
  */
 #include "manager/kv/kv.h"
 
@@ -14,7 +14,7 @@
 #define REMOVE_KEYS 1024u
 /* Most values of one block: a head's number is checked, because it comes from a store. */
 #define REMOVE_PARTS_MAX (UINT64_C(1) << 24)
-/* Seconds that a request may take; closing waits for it.  After a failure the notice is redelivered. */
+/* Seconds that a request may take; closing waits for it. After a failure the notice is redelivered. */
 #define REMOVE_SECONDS 4.0
 
 typedef struct remove_job {
@@ -42,9 +42,7 @@ static int remove_now(remove_job *job, remove_keys *keys, size_t n)
     for (size_t i = 0; i < n; i++) {
         keys->keys[i] = (tq_kv_key){.key = keys->text[i].text};
     }
-    return n == 0 ? TQ_OK
-                  : kv->client->remove(kv->store, keys->keys, n, tqi_deadline(REMOVE_SECONDS),
-                                       &job->err);
+    return n == 0 ? TQ_OK : kv->client->remove(kv->store, keys->keys, n, tqi_deadline(REMOVE_SECONDS), &job->err);
 }
 
 /* A block of `parts` values: its head is removed last, if at all. */
@@ -84,22 +82,19 @@ static int remove_headed(remove_job *job, remove_keys *keys, const size_t *place
     for (size_t i = 0; i < n; i++) {
         tqi_kv_key_of(&keys->text[i], job->epoch, job->ids[places[i]], TQI_KV_HEAD);
         memset(keys->counts[i], 0, sizeof(keys->counts[i]));
-        keys->heads[i] = (tq_kv_read){
-            .key = keys->text[i].text, .value_size = 8, .size = 8, .dest = keys->counts[i]};
+        keys->heads[i] = (tq_kv_read){.key = keys->text[i].text, .value_size = 8, .size = 8, .dest = keys->counts[i]};
     }
     code = kv->client->get(kv->store, keys->heads, n, tqi_deadline(REMOVE_SECONDS), &job->err);
     for (size_t i = 0; i < n && code == TQ_OK; i++) {
         if (!keys->heads[i].missing) {
-            found[n_found++] =
-                (struct headed){.place = places[i], .parts = tqi_kv_from_le64(keys->counts[i])};
+            found[n_found++] = (struct headed){.place = places[i], .parts = tqi_kv_from_le64(keys->counts[i])};
         }
     }
     for (size_t i = 0; i < n_found && code == TQ_OK; i++) {
         uint64_t id = job->ids[found[i].place];
         if (found[i].parts == 0 || found[i].parts > REMOVE_PARTS_MAX) {
-            code =
-                tqi_error_set(&job->err, TQ_EPROTO, "storage %s: the head of block %llu is damaged",
-                              kv->owner, (unsigned long long)id);
+            code = tqi_error_set(&job->err, TQ_EPROTO, "storage %s: the head of block %llu is damaged", kv->owner,
+                                 (unsigned long long)id);
             break;
         }
         code = remove_parts(job, keys, id, found[i].parts, found[i].place < job->done_ids);
@@ -174,13 +169,15 @@ void tqi_kv_remove_start(void *state, uint64_t incarnation, const uint64_t *ids,
 
     if (job != NULL && copy != NULL) {
         memcpy(copy, ids, n * sizeof(*ids));
-        *job = (remove_job){.kv = kv,
-                            .epoch = incarnation,
-                            .ids = copy,
-                            .n = n,
-                            .done_ids = n - internal->n_late,
-                            .done = done,
-                            .arg = arg};
+        *job = (remove_job){
+            .kv = kv,
+            .epoch = incarnation,
+            .ids = copy,
+            .n = n,
+            .done_ids = n - internal->n_late,
+            .done = done,
+            .arg = arg,
+        };
         if (kv->host->work(kv->host, remove_work, remove_done, job) == TQ_OK) {
             return;
         }

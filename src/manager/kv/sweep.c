@@ -1,16 +1,16 @@
 /*
  * sweep.c - values of systems that have ended.
  *
- * A killed system leaves its values in the store, under keys with its epoch.  There is no way to ask whether an epoch's
- * controller is alive, so each client keeps a keepalive for its own epoch: a key that the store drops by itself if nobody renews
- * it for `sweep_after` seconds.  An epoch with values but without a keepalive has ended: its values are removed.  Two things
- * protect the values of live systems.  The keepalive is written before the first value and lasts long: a system may be without
- * any client for that time.  And an epoch must be found without a keepalive twice, several renewals apart: keepalives are the first
- * thing that a store short of memory may evict, and clients restore them.  Everything except the first keepalive is done by one
- * thread per client, because it may take long: listing a store reads all of its keys.  One client of an epoch searches for
- * ended epochs, at once and again each time a keepalive could have expired; the others only renew.  The searching client holds a
- * second, short keepalive that it renews along with the first: when it has ended, the next client that renews takes that keepalive
- * and starts over.
+ * A killed system leaves its values in the store, under keys with its epoch. There is no way to ask whether an epoch's
+ * controller is alive, so each client keeps a keepalive for its own epoch: a key that the store drops by itself if
+ * nobody renews it for `sweep_after` seconds. An epoch with values but without a keepalive has ended: its values are
+ * removed. Two things protect the values of live systems. The keepalive is written before the first value and lasts
+ * long: a system may be without any client for that time. And an epoch must be found without a keepalive twice,
+ * several renewals apart: keepalives are the first thing that a store short of memory may evict, and clients restore
+ * them. Everything except the first keepalive is done by one thread per client, because it may take long: listing a
+ * store reads all of its keys. One client of an epoch searches for ended epochs, at once and again each time a
+ * keepalive could have expired; the others only renew. The searching client holds a second, short keepalive that it
+ * renews along with the first: when it has ended, the next client that renews takes that keepalive and starts over.
  */
 #include "manager/kv/kv.h"
 
@@ -28,15 +28,15 @@
 #include "base/text.h"
 #include "config_keys.h"
 
-/* Seconds without a client until a system counts as ended.  Keepalives shorter than the minimum would expire between renewals,
- * and stores do not accept ones longer than the maximum. */
+/* Seconds without a client until a system counts as ended. Keepalives shorter than the minimum would expire between
+ * renewals, and stores do not accept ones longer than the maximum. */
 #define SWEEP_AFTER     ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_DEFAULT)
 #define SWEEP_AFTER_MIN ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_MIN)
 #define SWEEP_AFTER_MAX ((double)TQI_CONFIG_BACKEND_REDIS_SWEEP_AFTER_MAX)
 /* Longest time between renewals in seconds, and how many renewals lie between the two checks. */
 #define SWEEP_RENEWAL 60.0
 #define SWEEP_TURNS   3u
-/* Seconds that one request, and one listing, may take.  Closing waits for a request. */
+/* Seconds that one request, and one listing, may take. Closing waits for a request. */
 #define SWEEP_SECONDS      4.0
 #define SWEEP_LIST_SECONDS 600.0
 /* Most epochs per search; others are left for the next one. */
@@ -68,7 +68,7 @@ static bool sweep_closing(tqi_kv_sweep *sweep)
     return closing;
 }
 
-/* ------------------------------------------------------------------------------- keepalives */
+/* --- keepalives ----------------------------------------------------------- */
 
 static int sweep_has(tqi_kv *kv, uint64_t epoch, const char *what, bool *out, tq_error *err)
 {
@@ -99,8 +99,7 @@ static int sweep_renew_looks(tqi_kv *kv, tq_error *err)
         return code;
     }
     sweep_key(&key, sweep->keepalived, TQI_KV_LOOKS);
-    code = kv->client->keepalive(kv->store, key.text, sweep->renewal * SWEEP_TURNS,
-                             tqi_deadline(SWEEP_SECONDS), err);
+    code = kv->client->keepalive(kv->store, key.text, sweep->renewal * SWEEP_TURNS, tqi_deadline(SWEEP_SECONDS), err);
     if (code == TQ_OK && !sweep->looks) {
         sweep->looks = true;
         sweep->second = 0;
@@ -128,8 +127,7 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, tq_error *err)
     }
     if (code == TQ_OK) {
         sweep_key(&key, epoch, TQI_KV_KEEPALIVE);
-        code = kv->client->keepalive(kv->store, key.text, kv->sweep.after, tqi_deadline(SWEEP_SECONDS),
-                                 err);
+        code = kv->client->keepalive(kv->store, key.text, kv->sweep.after, tqi_deadline(SWEEP_SECONDS), err);
     }
     if (code == TQ_OK && !had) {
         sweep_key(&mark, epoch, TQI_KV_MARK);
@@ -142,8 +140,8 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, tq_error *err)
     return code == TQ_OK ? sweep_renew_looks(kv, err) : code;
 }
 
-/* Called throughout long work: if the keepalive expired meanwhile, others would think that we have ended.  Errors here are
- * reported at the next renewal. */
+/* Called throughout long work: if the keepalive expired meanwhile, others would think that we have ended. Errors here
+ * are reported at the next renewal. */
 static void sweep_keep(tqi_kv *kv)
 {
     tq_error err = {0};
@@ -153,7 +151,7 @@ static void sweep_keep(tqi_kv *kv)
     }
 }
 
-/* ------------------------------------------------------------------------------- looking */
+/* --- looking -------------------------------------------------------------- */
 
 /* The epoch of a mark: tq/EPOCH/kept. */
 static bool sweep_epoch_of(const char *key, uint64_t *out)
@@ -218,12 +216,11 @@ static int sweep_look(tqi_kv *kv, tq_error *err)
     if (sweep->suspects == NULL) {
         return tqi_error_nomem(err, "a sweep");
     }
-    int code = kv->client->list(kv->store, SWEEP_PREFIX, sweep_note, kv,
-                                tqi_deadline(SWEEP_LIST_SECONDS), err);
+    int code = kv->client->list(kv->store, SWEEP_PREFIX, sweep_note, kv, tqi_deadline(SWEEP_LIST_SECONDS), err);
     return code == TQ_OK ? sweep_check(kv, err) : code;
 }
 
-/* ------------------------------------------------------------------------------- removing */
+/* --- removing ------------------------------------------------------------- */
 
 static void sweep_flush(sweep_batch *batch)
 {
@@ -234,8 +231,7 @@ static void sweep_flush(sweep_batch *batch)
     }
     if (batch->n > 0 && batch->code == TQ_OK) {
         const tqi_kv *kv = batch->kv;
-        batch->code =
-            kv->client->remove(kv->store, gone, batch->n, tqi_deadline(SWEEP_SECONDS), &batch->err);
+        batch->code = kv->client->remove(kv->store, gone, batch->n, tqi_deadline(SWEEP_SECONDS), &batch->err);
     }
     for (size_t i = 0; i < batch->n && batch->code == TQ_OK; i++) {
         batch->removed += !gone[i].missing;
@@ -260,7 +256,7 @@ static bool sweep_take(const char *key, void *arg)
     return batch->code == TQ_OK && !sweep_closing(&batch->kv->sweep);
 }
 
-/* Removes all values of an epoch, then its mark.  The search keepalive expires by itself. */
+/* Removes all values of an epoch, then its mark. The search keepalive expires by itself. */
 static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
 {
     tqi_kv *kv = batch->kv;
@@ -268,8 +264,7 @@ static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
 
     batch->removed = 0;
     sweep_key(&prefix, epoch, "");
-    int code = kv->client->list(kv->store, prefix.text, sweep_take, batch,
-                                tqi_deadline(SWEEP_LIST_SECONDS), err);
+    int code = kv->client->list(kv->store, prefix.text, sweep_take, batch, tqi_deadline(SWEEP_LIST_SECONDS), err);
     sweep_flush(batch);
     if (batch->removed > 0) {
         tqi_log(TQI_WARN, "kv",
@@ -307,9 +302,9 @@ static int sweep_remove(tqi_kv *kv, tq_error *err)
     return code;
 }
 
-/* ------------------------------------------------------------------------------- the thread */
+/* --- the thread ----------------------------------------------------------- */
 
-/* Waits for the next renewal, or until the epoch changes.  False: the client is closing. */
+/* Waits for the next renewal, or until the epoch changes. False: the client is closing. */
 static bool sweep_wait(tqi_kv_sweep *sweep, uint64_t *epoch)
 {
     uint64_t due = tqi_deadline(sweep->renewal);
@@ -379,7 +374,7 @@ static void *sweep_main(void *arg)
     return NULL;
 }
 
-/* ------------------------------------------------------------------------------- open and close */
+/* --- open and close ------------------------------------------------------- */
 
 static int sweep_config(tqi_kv_sweep *sweep, const char *config, const char *type, tq_error *err)
 {
@@ -389,8 +384,8 @@ static int sweep_config(tqi_kv_sweep *sweep, const char *config, const char *typ
 
     sweep->after = after != NULL && !json_is_null(after) ? json_number_value(after) : SWEEP_AFTER;
     if (!(sweep->after >= SWEEP_AFTER_MIN && sweep->after <= SWEEP_AFTER_MAX)) {
-        code = tqi_error_set(err, TQ_ECONFIG, "%s.sweep_after: expected seconds, %g to %g", type,
-                             SWEEP_AFTER_MIN, SWEEP_AFTER_MAX);
+        code = tqi_error_set(err, TQ_ECONFIG, "%s.sweep_after: expected seconds, %g to %g", type, SWEEP_AFTER_MIN,
+                             SWEEP_AFTER_MAX);
     }
     sweep->renewal = sweep->after / 3 < SWEEP_RENEWAL ? sweep->after / 3 : SWEEP_RENEWAL;
     json_decref(root);
@@ -409,8 +404,8 @@ static int sweep_thread(tqi_kv *kv)
     return rc;
 }
 
-/* The first keepalive, before the first value.  A store that refuses it (because it is full, say) is used anyway: an epoch
- * without a keepalive has no mark yet either, so nobody sweeps it. */
+/* The first keepalive, before the first value. A store that refuses it (because it is full, say) is used anyway: an
+ * epoch without a keepalive has no mark yet either, so nobody sweeps it. */
 static void sweep_first(tqi_kv *kv)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
@@ -426,9 +421,7 @@ int tqi_kv_sweep_check(const tq_kv_client *client, const char *config, tq_error 
 {
     tqi_kv_sweep sweep;
 
-    return client->keepalive == NULL || client->list == NULL
-               ? TQ_OK
-               : sweep_config(&sweep, config, client->type, err);
+    return client->keepalive == NULL || client->list == NULL ? TQ_OK : sweep_config(&sweep, config, client->type, err);
 }
 
 int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err)

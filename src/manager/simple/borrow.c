@@ -1,11 +1,11 @@
 /*
- * view.c - reading blocks in place: pinned at their unit, then mapped privately.  The ranges of a read are divided into
- * parts, one per (unit, incarnation).  A part is one request: the unit is asked to keep the blocks' memory from being reused
- * (and says whether they exist), and each range gets its own mapping.  With a single mapping for all, a page that the reader
- * wrote to would keep its old bytes after the unit has reused it.  A shared range is not pinned: its reader gets the link's
- * existing mapping, reference-counted, and checks the slot itself.  If anything fails, the range is left without data, and
- * its reader copies it: that path finds out what is wrong.  A pin whose request failed may have been made anyway; it is
- * ended at once, and its number is never reused, so this cannot hit another pin.
+ * view.c - reading blocks in place: pinned at their unit, then mapped privately. The ranges of a read are divided into
+ * parts, one per (unit, incarnation). A part is one request: the unit is asked to keep the blocks' memory from being
+ * reused (and says whether they exist), and each range gets its own mapping. With a single mapping for all, a page
+ * that the reader wrote to would keep its old bytes after the unit has reused it. A shared range is not pinned: its
+ * reader gets the link's existing mapping, reference-counted, and checks the slot itself. If anything fails, the range
+ * is left without data, and its reader copies it: that path finds out what is wrong. A pin whose request failed may
+ * have been made anyway; it is ended at once, and its number is never reused, so this cannot hit another pin.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +48,7 @@ struct view_op {
     size_t left; /* parts that have not ended */
 };
 
-/* ---------------------------------------------------------------------------------------- ends */
+/* --- ends ----------------------------------------------------------------- */
 
 static void view_unpinned(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
@@ -128,7 +128,7 @@ static void view_part_end(view_part *part)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- steps */
+/* --- steps ---------------------------------------------------------------- */
 
 /* Maps the ranges of a part whose blocks are pinned; returns whether there are any. */
 static bool view_map(view_part *part, const Tq__UnitPinReply *reply)
@@ -148,8 +148,8 @@ static bool view_map(view_part *part, const Tq__UnitPinReply *reply)
             continue;
         }
         tqi_simple_locate(range->block, &begin);
-        range->data = tqi_store_map_borrow(&part->mapping->map, begin + range->offset, range->size,
-                                         &range->map, &range->map_size);
+        range->data = tqi_store_map_borrow(&part->mapping->map, begin + range->offset, range->size, &range->map,
+                                           &range->map_size);
         any = any || range->data != NULL;
     }
     return any;
@@ -169,8 +169,7 @@ static bool view_find_shared(view_part *part)
             continue;
         }
         uint32_t slot = tqi_simple_locate(range->block, &begin);
-        range->word = tqi_store_map_look(map, range->block->id, slot, begin + range->offset,
-                                         range->size, &range->data);
+        range->word = tqi_store_map_look(map, range->block->id, slot, begin + range->offset, range->size, &range->data);
         any = any || range->data != NULL;
     }
     return any;
@@ -277,8 +276,7 @@ static void view_try(view_part *part)
     tq_error err = {0};
 
     part->wait.fn = view_waited;
-    int code =
-        tqi_simple_link_map(unit, tqi_simple_try(0, 0, part->op->job->deadline_ns), &part->wait, &err);
+    int code = tqi_simple_link_map(unit, tqi_simple_try(0, 0, part->op->job->deadline_ns), &part->wait, &err);
     if (code == TQ_EAGAIN) {
         return;
     }
@@ -299,8 +297,7 @@ static void view_try(view_part *part)
 static void view_find(view_part *part)
 {
     part->unit = tqi_simple_find(part->op->simple, part->owner);
-    if (part->unit != NULL && part->unit->incarnation == part->incarnation &&
-        tqi_simple_link_near(part->unit)) {
+    if (part->unit != NULL && part->unit->incarnation == part->incarnation && tqi_simple_link_near(part->unit)) {
         view_try(part);
     } else {
         view_part_end(part);
@@ -319,15 +316,15 @@ static void view_listed(void *arg, const tq_error *err)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- start */
+/* --- start ---------------------------------------------------------------- */
 
 static size_t view_part_of(view_op *op, const tqi_manager_borrow_range *range)
 {
     const tq_block *block = range->block;
     size_t i = 0;
 
-    while (i < op->n_parts && (op->parts[i].incarnation != block->owner_incarnation ||
-                               strcmp(op->parts[i].owner, block->owner) != 0)) {
+    while (i < op->n_parts &&
+           (op->parts[i].incarnation != block->owner_incarnation || strcmp(op->parts[i].owner, block->owner) != 0)) {
         i++;
     }
     if (i == op->n_parts) {
@@ -344,8 +341,8 @@ static size_t view_part_of(view_op *op, const tqi_manager_borrow_range *range)
 /* Whether the range lies inside its block, as far as can be checked here. */
 static bool view_sound(const tqi_manager_borrow_range *range)
 {
-    return range->block->locator_size == TQI_SIMPLE_LOCATOR && range->size > 0 &&
-           range->offset <= range->block->size && range->size <= range->block->size - range->offset;
+    return range->block->locator_size == TQI_SIMPLE_LOCATOR && range->size > 0 && range->offset <= range->block->size &&
+           range->size <= range->block->size - range->offset;
 }
 
 void tqi_simple_borrow(void *state, tqi_manager_borrow_job *job)
@@ -371,15 +368,13 @@ void tqi_simple_borrow(void *state, tqi_manager_borrow_job *job)
     for (size_t i = 0; i < job->n; i++) {
         op->part_of[i] = view_part_of(op, &job->ranges[i]);
     }
-    op->left =
-        op->n_parts + 1; /* this function's, so that parts that end at once do not end the job */
+    op->left = op->n_parts + 1; /* this function's, so that parts that end at once do not end the job */
     for (size_t i = 0; i < op->n_parts; i++) {
         view_part *part = &op->parts[i];
         if (tqi_simple_find(simple, part->owner) != NULL) {
             view_find(part);
         } else {
-            tqi_simple_list(simple, false, tqi_simple_try(0, 0, job->deadline_ns), view_listed,
-                            part);
+            tqi_simple_list(simple, false, tqi_simple_try(0, 0, job->deadline_ns), view_listed, part);
         }
     }
     if (--op->left == 0) {

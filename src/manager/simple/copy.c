@@ -1,8 +1,9 @@
 /*
- * copy.c - copies of many pieces: small ones at once, large ones on the thread pool, very large ones on several threads.
+ * copy.c - copies of many pieces: small ones at once, large ones on the thread pool, very large ones on several
+ * threads.
  *
- * One thread copies warm memory at 9 to 10 GB/s: 256 KiB hold up the loop for 25 us, about as long as a hop to the pool and
- * back takes.  Work is split by bytes, not by pieces, because one piece may be the whole batch.
+ * One thread copies warm memory at 9 to 10 GB/s: 256 KiB hold up the loop for 25 us, about as long as a hop to the
+ * pool and back takes. Work is split by bytes, not by pieces, because one piece may be the whole batch.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +15,8 @@
 #define COPY_ITEMS_MAX 4u
 /* Pieces of this size are worth checking the pages they go to. */
 #define COPY_WARM (UINT64_C(1) << 20)
-/* Copies of this many bytes bypass the caches: the first bytes would have been evicted before the last ones are copied. */
+/* Copies of this many bytes bypass the caches: the first bytes would have been evicted before the last ones are
+ * copied. */
 #define COPY_STREAM (UINT64_C(8) << 20)
 
 typedef struct copy_job copy_job;
@@ -38,8 +40,8 @@ struct copy_job {
     copy_item items[COPY_ITEMS_MAX];
 };
 
-static void copy_piece(const tqi_store_map *map, bool write, bool streaming, tqi_simple_piece *piece,
-                       uint64_t skip, uint64_t bytes)
+static void copy_piece(const tqi_store_map *map, bool write, bool streaming, tqi_simple_piece *piece, uint64_t skip,
+                       uint64_t bytes)
 {
     if (write) {
         if (bytes >= COPY_WARM) {
@@ -52,8 +54,7 @@ static void copy_piece(const tqi_store_map *map, bool write, bool streaming, tqi
         }
         return;
     }
-    if (!tqi_store_map_read(map, piece->id, piece->slot, piece->offset + skip, piece->dest + skip,
-                            bytes, streaming)) {
+    if (!tqi_store_map_read(map, piece->id, piece->slot, piece->offset + skip, piece->dest + skip, bytes, streaming)) {
         /* Set by any thread that copies part of the piece; read on the loop when all are done. */
         atomic_store_explicit(&piece->gone, true, memory_order_relaxed);
     }
@@ -103,8 +104,8 @@ static void copy_split(copy_job *job, uint64_t total, unsigned n)
     }
 }
 
-void tqi_simple_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_simple_piece *pieces,
-              size_t n, void (*done)(void *arg), void *arg)
+void tqi_simple_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_simple_piece *pieces, size_t n,
+                     void (*done)(void *arg), void *arg)
 {
     uint64_t total = 0;
     copy_job *job = NULL;
@@ -122,8 +123,7 @@ void tqi_simple_copy(tq_manager_host *host, const tqi_store_map *map, bool write
         done(arg);
         return;
     }
-    unsigned items = (unsigned)(total / COPY_SPLIT + 1 < COPY_ITEMS_MAX ? total / COPY_SPLIT + 1
-                                                                        : COPY_ITEMS_MAX);
+    unsigned items = (unsigned)(total / COPY_SPLIT + 1 < COPY_ITEMS_MAX ? total / COPY_SPLIT + 1 : COPY_ITEMS_MAX);
     job->map = map;
     job->write = write;
     job->streaming = total >= COPY_STREAM;

@@ -1,12 +1,12 @@
 /*
- * get.c - reads ranges from units: from mapped memory, or over the socket straight into place.  The ranges are divided into
- * parts, one per (unit, incarnation); ranges that are adjacent in both block and destination become one piece.  Each part
- * ends with its bytes in place and some blocks marked gone, or with an error; the job ends when all parts have ended,
- * because until then the destinations may still be written.
+ * get.c - reads ranges from units: from mapped memory, or over the socket straight into place. The ranges are divided
+ * into parts, one per (unit, incarnation); ranges that are adjacent in both block and destination become one piece.
+ * Each part ends with its bytes in place and some blocks marked gone, or with an error; the job ends when all parts
+ * have ended, because until then the destinations may still be written.
  *
- * A block is gone when its unit says so, when its slot does not hold it (any more), or when the controller's list has no
- * such unit, or another incarnation of it.  A unit that does not answer is asked repeatedly until the deadline, with an
- * update of the list and a pause in between.
+ * A block is gone when its unit says so, when its slot does not hold it (any more), or when the controller's list has
+ * no such unit, or another incarnation of it. A unit that does not answer is asked repeatedly until the deadline, with
+ * an update of the list and a pause in between.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -53,7 +53,7 @@ typedef struct get_call {
 
 static void get_part_try(get_part *part);
 
-/* ---------------------------------------------------------------------------------------- ends */
+/* --- ends ----------------------------------------------------------------- */
 
 static void get_free(get_op *op)
 {
@@ -135,7 +135,7 @@ static void get_part_gone(get_part *part)
     get_part_end(part, NULL);
 }
 
-/* ---------------------------------------------------------------------------------------- tries */
+/* --- tries ---------------------------------------------------------------- */
 
 static void get_part_look(get_part *part);
 
@@ -148,8 +148,8 @@ static void get_part_failed(get_part *part, const tq_error *err)
         return;
     }
     /* Whatever the reason, the unit could not be asked, and that is the error the reader gets. */
-    tqi_error_set(&part->why, err->code == TQ_ETIMEDOUT ? TQ_ETIMEDOUT : TQ_EUNREACHABLE,
-                  "storage unit '%s': %s", part->owner, err->message);
+    tqi_error_set(&part->why, err->code == TQ_ETIMEDOUT ? TQ_ETIMEDOUT : TQ_EUNREACHABLE, "storage unit '%s': %s",
+                  part->owner, err->message);
     if (part->unit != NULL && err->code != TQ_ESTALE) {
         part->unit->silent = true;
     }
@@ -233,10 +233,9 @@ static void get_part_waited(tqi_simple_waiter *wait, const tq_error *err)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- stream */
+/* --- stream --------------------------------------------------------------- */
 
-static int get_sink(const ProtobufCMessage *base, uint64_t size, struct iovec *iov, int max,
-                    int *count, void *arg)
+static int get_sink(const ProtobufCMessage *base, uint64_t size, struct iovec *iov, int max, int *count, void *arg)
 {
     const Tq__UnitReadReply *reply = (const Tq__UnitReadReply *)base;
     const get_call *made = arg;
@@ -284,10 +283,8 @@ static void get_read_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
             atomic_store_explicit(&piece->gone, true, memory_order_relaxed);
         }
         if (bytes != answer->payload && part->why.code == TQ_OK) {
-            tqi_error_set(&part->why, TQ_EPROTO,
-                          "storage unit '%s' sent %llu bytes, %llu are missing", part->owner,
-                          (unsigned long long)answer->payload,
-                          (unsigned long long)(bytes - answer->payload));
+            tqi_error_set(&part->why, TQ_EPROTO, "storage unit '%s' sent %llu bytes, %llu are missing", part->owner,
+                          (unsigned long long)answer->payload, (unsigned long long)(bytes - answer->payload));
         }
     }
     if (--part->calls > 0) {
@@ -304,8 +301,7 @@ static void get_read_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 }
 
 /* Asks for pieces [first, first + n) of all. */
-static int get_read(get_part *part, tqi_net_channel *channel, size_t first, size_t n, uint64_t deadline,
-                    tq_error *err)
+static int get_read(get_part *part, tqi_net_channel *channel, size_t first, size_t n, uint64_t deadline, tq_error *err)
 {
     const tqi_simple_piece *pieces = part->op->pieces + first;
     const tq_block *blocks = part->op->job->blocks;
@@ -382,7 +378,7 @@ static void get_part_stream(get_part *part)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- mapped */
+/* --- mapped --------------------------------------------------------------- */
 
 static void get_part_copied(void *arg)
 {
@@ -419,11 +415,11 @@ static void get_part_try(get_part *part)
     }
     part->mapping = unit->mapping;
     part->mapping->refs++;
-    tqi_simple_copy(part->op->simple->host, &part->mapping->map, false, part->op->pieces + part->first,
-             part->n, get_part_copied, part);
+    tqi_simple_copy(part->op->simple->host, &part->mapping->map, false, part->op->pieces + part->first, part->n,
+                    get_part_copied, part);
 }
 
-/* ---------------------------------------------------------------------------------------- start */
+/* --- start ---------------------------------------------------------------- */
 
 /* The part that a block belongs to, made for its first block. */
 static uint32_t get_part_of(get_op *op, const tq_block *block)
@@ -431,8 +427,7 @@ static uint32_t get_part_of(get_op *op, const tq_block *block)
     uint32_t i;
 
     for (i = 0; i < op->n_parts; i++) {
-        if (op->parts[i].incarnation == block->owner_incarnation &&
-            strcmp(op->parts[i].owner, block->owner) == 0) {
+        if (op->parts[i].incarnation == block->owner_incarnation && strcmp(op->parts[i].owner, block->owner) == 0) {
             return i;
         }
     }
@@ -475,18 +470,15 @@ static int get_check(const tq_get_job *job, tq_error *err)
     for (uint32_t i = 0; i < job->n_ranges; i++) {
         const tq_get_range *range = &job->ranges[i];
         if (range->block >= job->n_blocks) {
-            return tqi_error_set(err, TQ_EINVAL, "range %u of block %u, there are %u", i,
-                                 range->block, job->n_blocks);
+            return tqi_error_set(err, TQ_EINVAL, "range %u of block %u, there are %u", i, range->block, job->n_blocks);
         }
         const tq_block *block = &job->blocks[range->block];
         if (block->locator_size != TQI_SIMPLE_LOCATOR || range->offset > block->size ||
             range->size > block->size - range->offset) {
-            return tqi_error_set(
-                err, TQ_EINVAL,
-                "%llu bytes from byte %llu of block %llu, which has %llu and a locator of %u bytes",
-                (unsigned long long)range->size, (unsigned long long)range->offset,
-                (unsigned long long)block->id, (unsigned long long)block->size,
-                block->locator_size);
+            return tqi_error_set(err, TQ_EINVAL,
+                                 "%llu bytes from byte %llu of block %llu, which has %llu and a locator of %u bytes",
+                                 (unsigned long long)range->size, (unsigned long long)range->offset,
+                                 (unsigned long long)block->id, (unsigned long long)block->size, block->locator_size);
         }
     }
     return TQ_OK;

@@ -1,14 +1,14 @@
 /*
  * link.c - the manager's side of one unit: its channel, its mapped memory, its granted block ids.
  *
- * Mapping.  A unit on this machine is asked for its memory once per session there: a new session is a new writer to the
- * unit, which gives memory back only when it knows that its writers cannot write.  A unit that refuses, or that is elsewhere
- * (where.c), is written and read over the socket; the reason is logged.  A client that only reads needs no connection once
- * the memory is mapped: if many clients crowd a unit, it is closed.
+ * Mapping. A unit on this machine is asked for its memory once per session there: a new session is a new writer to the
+ * unit, which gives memory back only when it knows that its writers cannot write. A unit that refuses, or that is
+ * elsewhere (where.c), is written and read over the socket; the reason is logged. A client that only reads needs no
+ * connection once the memory is mapped: if many clients crowd a unit, it is closed.
  *
- * Ids.  They are topped up before they run out, so that a put seldom waits for a grant.  The first grant is small, because
- * the controller reserves memory for every id's end, and most of many thousand clients put little; each later grant doubles,
- * up to 256.  Ids are void when the unit, the controller or our session there has changed.
+ * Ids. They are topped up before they run out, so that a put seldom waits for a grant. The first grant is small,
+ * because the controller reserves memory for every id's end, and most of many thousand clients put little; each later
+ * grant doubles, up to 256. Ids are void when the unit, the controller or our session there has changed.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -48,7 +48,7 @@ bool tqi_simple_wait_leave(tqi_simple_waiter **row, tqi_simple_waiter *wait)
     return false;
 }
 
-/* ---------------------------------------------------------------------------------------- channel */
+/* --- channel -------------------------------------------------------------- */
 
 static void link_opened(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
@@ -66,8 +66,8 @@ int tqi_simple_link_channel(tqi_simple_link *link, tqi_net_channel **out, tq_err
 {
     if (link->channel == NULL) {
         tq_error why = {0};
-        int code = tqi_net_channel_get_server(link->simple->connector, link->endpoint, link->server,
-                                          &link->channel, &why);
+        int code =
+            tqi_net_channel_get_server(link->simple->connector, link->endpoint, link->server, &link->channel, &why);
         if (code != TQ_OK) {
             link->channel = NULL;
             return tqi_error_set(err, code, "storage unit '%s': %s", link->name, why.message);
@@ -89,7 +89,7 @@ static void link_drop_channel(tqi_simple_link *link)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- life */
+/* --- life ----------------------------------------------------------------- */
 
 int tqi_simple_link_update(tqi_simple_link *link, const tq_owner_info *info)
 {
@@ -106,9 +106,8 @@ int tqi_simple_link_update(tqi_simple_link *link, const tq_owner_info *info)
         tqi_simple_link_settle(link);
         return TQ_OK;
     }
-    if (link->info == NULL ||
-        (info->info != NULL && (info->info_size != link->info_size ||
-                                memcmp(info->info, link->info, info->info_size) != 0))) {
+    if (link->info == NULL || (info->info != NULL && (info->info_size != link->info_size ||
+                                                      memcmp(info->info, link->info, info->info_size) != 0))) {
         if (tqi_simple_link_set_info(link, info->info, info->info_size) != TQ_OK) {
             return TQ_ENOMEM;
         }
@@ -157,7 +156,7 @@ void tqi_simple_link_free(tqi_simple_link *link)
     free(link);
 }
 
-/* ---------------------------------------------------------------------------------------- mapping */
+/* --- mapping -------------------------------------------------------------- */
 
 void tqi_simple_mapping_unref(tqi_simple_mapping *mapping)
 {
@@ -191,8 +190,7 @@ static int link_map_take(tqi_simple_link *link, tqi_net_answer *answer, tq_error
     if (mapping == NULL) {
         return tqi_error_nomem(err, "a mapping");
     }
-    int code = tqi_store_map_init(&mapping->map, answer->fds[0], answer->fds[1], reply->arena_bytes,
-                                  reply->slots, err);
+    int code = tqi_store_map_init(&mapping->map, answer->fds[0], answer->fds[1], reply->arena_bytes, reply->slots, err);
     if (code != TQ_OK) {
         free(mapping);
         return code;
@@ -211,9 +209,8 @@ static void link_mapped(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     tq_error err = {0};
 
     (void)call;
-    if (answer->status == TQ_EUNREACHABLE || answer->status == TQ_ETIMEDOUT ||
-        answer->status == TQ_ECLOSED || answer->status == TQ_EENDED ||
-        answer->status == TQ_ECANCELED || answer->status == TQ_ESTALE) {
+    if (answer->status == TQ_EUNREACHABLE || answer->status == TQ_ETIMEDOUT || answer->status == TQ_ECLOSED ||
+        answer->status == TQ_EENDED || answer->status == TQ_ECANCELED || answer->status == TQ_ESTALE) {
         link->map_state = TQI_SIMPLE_MAP_NONE;
         tqi_simple_wait_end(&link->map_waits, answer->error);
         return;
@@ -273,7 +270,7 @@ int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_wai
     return TQ_EAGAIN;
 }
 
-/* ---------------------------------------------------------------------------------------- ids */
+/* --- ids ------------------------------------------------------------------ */
 
 bool tqi_simple_ids_known(const tqi_simple *simple, const tqi_simple_ids_from *from)
 {
@@ -283,8 +280,8 @@ bool tqi_simple_ids_known(const tqi_simple *simple, const tqi_simple_ids_from *f
 static void link_finished(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     (void)call;
-    (void)answer; /* a unit that does not learn of it, or has lost our session, waits until this
-                   process exits */
+    /* a unit that does not learn of it, or has lost our session, waits until this process exits */
+    (void)answer;
     (void)arg;
 }
 
@@ -308,8 +305,7 @@ void tqi_simple_link_finish(tqi_simple_link *link, const uint64_t *ids, size_t n
         .arg = link,
     };
     if (tqi_net_call_start(link->channel, &args, NULL, &err) != TQ_OK) {
-        tqi_log(TQI_WARN, "client",
-                "storage unit '%s' keeps blocks of a put until this process ends: %s", link->name,
+        tqi_log(TQI_WARN, "client", "storage unit '%s' keeps blocks of a put until this process ends: %s", link->name,
                 err.message);
     }
 }
@@ -340,8 +336,7 @@ static int link_add_ids(tqi_simple_link *link, uint64_t first, uint32_t count, c
     if (last != NULL && last->first + last->count == first && last->grant.first == grant->first) {
         last->count += count;
     } else {
-        if (tqi_grow(&link->ids, &link->ids_capacity, link->n_ids + 1, sizeof(*link->ids)) !=
-            TQ_OK) {
+        if (tqi_grow(&link->ids, &link->ids_capacity, link->n_ids + 1, sizeof(*link->ids)) != TQ_OK) {
             return TQ_ENOMEM;
         }
         link->ids[link->n_ids++] = (tqi_simple_id_range){.first = first, .count = count, .grant = *grant};
@@ -351,7 +346,7 @@ static int link_add_ids(tqi_simple_link *link, uint64_t first, uint32_t count, c
 }
 
 void tqi_simple_link_put_back(tqi_simple_link *link, const uint64_t *ids, size_t n, const tqi_simple_grants *grants,
-                       const tqi_simple_ids_from *from)
+                              const tqi_simple_ids_from *from)
 {
     tq_manager_host *host = link->simple->host;
     size_t at = 0;
@@ -359,8 +354,7 @@ void tqi_simple_link_put_back(tqi_simple_link *link, const uint64_t *ids, size_t
     if (!tqi_simple_ids_known(link->simple, from)) {
         return;
     }
-    if (!tqi_simple_ids_known(link->simple, &link->ids_from) ||
-        from->incarnation != link->ids_from.incarnation) {
+    if (!tqi_simple_ids_known(link->simple, &link->ids_from) || from->incarnation != link->ids_from.incarnation) {
         host->abandon(host, ids, n, true);
         return;
     }
@@ -391,9 +385,11 @@ static void link_granted(const tq_error *err, uint64_t first, uint64_t incarnati
         tqi_simple_took(simple, query->asked_at);
         if (!tqi_simple_ids_known(simple, &link->ids_from) || link->ids_from.incarnation != incarnation) {
             tqi_simple_link_drop_ids(link);
-            link->ids_from = (tqi_simple_ids_from){.incarnation = incarnation,
-                                            .epoch = simple->host->epoch,
-                                            .session = simple->session};
+            link->ids_from = (tqi_simple_ids_from){
+                .incarnation = incarnation,
+                .epoch = simple->host->epoch,
+                .session = simple->session,
+            };
         }
         const tqi_manager_internal *internal = simple->host->internal;
         tqi_simple_grant grant = {.first = first, .count = query->count};
@@ -429,8 +425,7 @@ static void link_grant(tqi_simple_link *link, size_t want, uint64_t deadline)
     }
     link->last_grant = query->count;
     link->granting = true;
-    link->simple->host->grant(link->simple->host, link->name, query->count, deadline, link_granted,
-                              query);
+    link->simple->host->grant(link->simple->host, link->name, query->count, deadline, link_granted, query);
 }
 
 /* Room for the grants of the next n ids, each of which may come from a different grant. */
@@ -445,8 +440,8 @@ static int link_reserve_grants(const tqi_simple_link *link, size_t n, tqi_simple
     return tqi_grow(&grants->grants, &grants->capacity, most, sizeof(*grants->grants));
 }
 
-int tqi_simple_link_take(tqi_simple_link *link, uint64_t *ids, size_t n, tqi_simple_grants *grants, tqi_simple_ids_from *from,
-                  uint64_t deadline, tqi_simple_waiter *wait)
+int tqi_simple_link_take(tqi_simple_link *link, uint64_t *ids, size_t n, tqi_simple_grants *grants,
+                         tqi_simple_ids_from *from, uint64_t deadline, tqi_simple_waiter *wait)
 {
     if (link->ids_total > 0 && !tqi_simple_ids_known(link->simple, &link->ids_from)) {
         tqi_simple_link_drop_ids(link);

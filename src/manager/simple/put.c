@@ -1,12 +1,12 @@
 /*
  * put.c - writes a batch to a unit: choose, map, grant, reserve, copy or stream, finish.
  *
- * Units are tried in the order of put_choose.c, each without waiting, and if all are full, the put waits at the one with the
- * most room until there is room elsewhere.  If a unit does not answer, the put moves on to the next one after a short while;
- * its ids are abandoned, because the request may still be executed (the unit then refuses them, or frees them on their dead
- * notice).  If the ids were granted for a different run of the unit or the controller (TQ_ESTALE), the list is updated and
- * everything starts over, a few times.  A put that is cancelled stops if it is waiting; once its bytes are in transit, it
- * runs to completion.
+ * Units are tried in the order of put_choose.c, each without waiting, and if all are full, the put waits at the one
+ * with the most room until there is room elsewhere. If a unit does not answer, the put moves on to the next one after
+ * a short while; its ids are abandoned, because the request may still be executed (the unit then refuses them, or
+ * frees them on their dead notice). If the ids were granted for a different run of the unit or the controller
+ * (TQ_ESTALE), the list is updated and everything starts over, a few times. A put that is cancelled stops if it is
+ * waiting; once its bytes are in transit, it runs to completion.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -87,8 +87,7 @@ void tqi_simple_puts_new_session(tqi_simple *simple)
         }
         uint64_t *busy = malloc(put_busy(link, NULL) * sizeof(*busy) + 1);
         if (busy == NULL) {
-            tqi_log(TQI_WARN, "client",
-                    "storage unit '%s' keeps blocks of puts until this process ends: out of memory",
+            tqi_log(TQI_WARN, "client", "storage unit '%s' keeps blocks of puts until this process ends: out of memory",
                     link->name);
             continue;
         }
@@ -115,7 +114,7 @@ static void put_end_cancelled(tqi_simple_put_op *op)
     tqi_simple_put_fail(op, &err);
 }
 
-/* ---------------------------------------------------------------------------------------- choosing */
+/* --- choosing ------------------------------------------------------------- */
 
 static void put_begin(tqi_simple_put_op *op)
 {
@@ -161,7 +160,7 @@ static void put_choose(tqi_simple_put_op *op)
     put_begin(op);
 }
 
-/* ---------------------------------------------------------------------------------------- trying */
+/* --- trying --------------------------------------------------------------- */
 
 /* Starts over with an up-to-date list. */
 static void put_restart(tqi_simple_put_op *op, const tq_error *why)
@@ -177,23 +176,23 @@ static void put_restart(tqi_simple_put_op *op, const tq_error *why)
     tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
 }
 
-/* Waits at the unit with the most room, or at the best one if none has reported its room; without `wait_when_full`, a full
- * store ends the put. */
+/* Waits at the unit with the most room, or at the best one if none has reported its room; without `wait_when_full`, a
+ * full store ends the put. */
 static void put_last(tqi_simple_put_op *op)
 {
     bool full = op->fullest != NULL;
 
-    if (!full && op->why.code == TQ_EUNREACHABLE && op->restarts < PUT_RESTARTS &&
-        tqi_now() < op->job->deadline_ns) {
-        /* None of them is present.  After a restart of the controller they come back one by one, so the list waits for
+    if (!full && op->why.code == TQ_EUNREACHABLE && op->restarts < PUT_RESTARTS && tqi_now() < op->job->deadline_ns) {
+        /* None of them is present. After a restart of the controller they come back one by one, so the list waits for
          * one. */
         op->restarts++;
         tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
         return;
     }
     if (!full && op->why.code == TQ_ETIMEDOUT && tqi_now() < op->job->deadline_ns) {
-        /* A unit that is stopped or cut off keeps its place in the list until the controller gives it up.  Another one may
-         * have joined meanwhile, so the list is asked again, and each round gives the units more time than the last. */
+        /* A unit that is stopped or cut off keeps its place in the list until the controller gives it up. Another one
+         * may have joined meanwhile, so the list is asked again, and each round gives the units more time than the
+         * last. */
         op->rounds++;
         tqi_simple_list(op->simple, true, op->job->deadline_ns, put_listed, op);
         return;
@@ -246,10 +245,8 @@ static void put_go(tqi_simple_put_op *op)
         put_try(op);
     } else if (op->all || op->last) {
         put_last(op);
-    } else if (op->n_units < simple->near.n + simple->far.n &&
-               tqi_now() - simple->listed_at > PUT_FRESH_NS) {
-        tqi_simple_list(simple, false, tqi_simple_try(0, 0, op->job->deadline_ns), put_rest_listed,
-                        op);
+    } else if (op->n_units < simple->near.n + simple->far.n && tqi_now() - simple->listed_at > PUT_FRESH_NS) {
+        tqi_simple_list(simple, false, tqi_simple_try(0, 0, op->job->deadline_ns), put_rest_listed, op);
     } else {
         put_rest(op);
     }
@@ -275,8 +272,7 @@ void tqi_simple_put_failed_at(tqi_simple_put_op *op, const tq_error *err)
         op->why = why;
         tqi_simple_put_note_full(op, op->unit);
         if (tqi_simple_put_possible(op, op->unit) &&
-            (op->fullest == NULL ||
-             tqi_simple_put_free_bytes(op->unit) > tqi_simple_put_free_bytes(op->fullest))) {
+            (op->fullest == NULL || tqi_simple_put_free_bytes(op->unit) > tqi_simple_put_free_bytes(op->fullest))) {
             op->fullest = op->unit;
         }
         put_next(op);
@@ -285,8 +281,7 @@ void tqi_simple_put_failed_at(tqi_simple_put_op *op, const tq_error *err)
     case TQ_ETIMEDOUT:
         op->unit->silent = true;
         if (op->why.code != TQ_EFULL) {
-            tqi_error_set(&op->why, err->code, "storage unit '%s': %s", op->unit->name,
-                          err->message);
+            tqi_error_set(&op->why, err->code, "storage unit '%s': %s", op->unit->name, err->message);
         }
         op->simple->listed_at = 0; /* the list may have news */
         put_next(op);
@@ -312,9 +307,9 @@ static void put_waited(tqi_simple_waiter *wait, const tq_error *err)
     }
 }
 
-/* Another unit is tried soon, because a put must make progress within a second of a unit's death, and asking for memory and
- * for room takes two requests.  A unit that is merely slow only loses this put.  If all answers take long, as they do with
- * thousands of clients, no other unit would be faster, and asking two would make it worse. */
+/* Another unit is tried soon, because a put must make progress within a second of a unit's death, and asking for
+ * memory and for room takes two requests. A unit that is merely slow only loses this put. If all answers take long, as
+ * they do with thousands of clients, no other unit would be faster, and asking two would make it worse. */
 static uint64_t put_deadline(const tqi_simple_put_op *op)
 {
     uint64_t usual = PUT_TRY_ANSWERS * op->simple->answer_ns;
@@ -367,8 +362,8 @@ static void put_reserved(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     op->unit->silent = false;
     if (reply->n_offset != n || reply->n_slot != n) {
         tqi_simple_put_abandon(op, n);
-        tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved %zu blocks, asked were %u",
-                      op->unit->name, reply->n_offset, n);
+        tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved %zu blocks, asked were %u", op->unit->name,
+                      reply->n_offset, n);
         tqi_simple_put_fail(op, &err);
         return;
     }
@@ -471,8 +466,8 @@ static int put_take(tqi_simple_put_op *op)
     op->extra = tqi_simple_stock_want(op);
     uint64_t deadline = /* the controller's */
         op->last ? op->job->deadline_ns : tqi_simple_try(0, 0, op->job->deadline_ns);
-    int code = tqi_simple_link_take(unit, op->ids, op->n_blocks + op->extra, &op->grants, &op->from,
-                             deadline, &op->wait);
+    int code =
+        tqi_simple_link_take(unit, op->ids, op->n_blocks + op->extra, &op->grants, &op->from, deadline, &op->wait);
     if (code != TQ_OK && op->extra > 0) {
         unit->stocking = false;
         op->extra = 0;
@@ -514,8 +509,7 @@ static void put_try(tqi_simple_put_op *op)
     if (code == TQ_EAGAIN) {
         return;
     }
-    if (code == TQ_OK && unit->mapping != NULL &&
-        unit->mapping->incarnation != op->from.incarnation) {
+    if (code == TQ_OK && unit->mapping != NULL && unit->mapping->incarnation != op->from.incarnation) {
         /* The ids are from a different run of the unit than our mapping: requests the newer one. */
         put_give_back(op);
         tqi_simple_link_unmap(unit);
@@ -538,7 +532,7 @@ static void put_try(tqi_simple_put_op *op)
     }
 }
 
-/* ---------------------------------------------------------------------------------------- start */
+/* --- start ---------------------------------------------------------------- */
 
 void tqi_simple_put(void *state, tq_put_job *job)
 {
@@ -570,8 +564,7 @@ void tqi_simple_cancel(void *state, tq_put_job *job)
     if (op == NULL) {
         return; /* it has ended */
     }
-    op->cancelled =
-        true; /* where it cannot be stopped now, it is when the step it is at ends with an error */
+    op->cancelled = true; /* where it cannot be stopped now, it is when the step it is at ends with an error */
     if (op->reserving != NULL) {
         tqi_net_call_cancel(op->reserving);
     } else if (tqi_simple_query_leave(simple, op) ||

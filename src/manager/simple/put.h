@@ -1,6 +1,6 @@
 /*
- * put.h - a put, shared by the files that implement it: put_layout.c divides it into blocks, put_choose.c chooses units,
- * put.c reserves, put_wait.c waits for room, put_write.c moves the bytes.
+ * put.h - a put, shared by the files that implement it: put_layout.c divides it into blocks, put_choose.c chooses
+ * units, put.c reserves, put_wait.c waits for room, put_write.c moves the bytes.
  */
 #ifndef TQI_MANAGER_SIMPLE_PUT_H
 #define TQI_MANAGER_SIMPLE_PUT_H
@@ -23,8 +23,8 @@ typedef struct tqi_simple_put_op {
 
     tqi_simple_link **units; /* in the order they are tried */
     size_t n_units, at;
-    bool all;          /* the rest is among them */
-    bool last;         /* waits at this one until the deadline */
+    bool all;                 /* the rest is among them */
+    bool last;                /* waits at this one until the deadline */
     tqi_simple_link *fullest; /* of the units that reported being full, the one with the most room */
     unsigned restarts;
     unsigned rounds; /* in which no unit answered in time */
@@ -32,21 +32,21 @@ typedef struct tqi_simple_put_op {
     tq_error why; /* of the last unit that failed */
 
     tqi_simple_link *unit;
-    uint64_t asked_at;    /* when room was asked for */
-    uint32_t extra;       /* blocks reserved ahead, after the put's own */
-    bool no_stock;        /* there was no room for them */
-    tqi_simple_ids_from from;    /* the ids */
-    tqi_simple_grants grants;    /* of the ids that are asked to be reserved */
+    uint64_t asked_at;        /* when room was asked for */
+    uint32_t extra;           /* blocks reserved ahead, after the put's own */
+    bool no_stock;            /* there was no room for them */
+    tqi_simple_ids_from from; /* the ids */
+    tqi_simple_grants grants; /* of the ids that are asked to be reserved */
     tqi_net_call *reserving;  /* the request for room */
-    bool waits;           /* for that */
-    bool leaves;          /* it no longer waits there: there is room elsewhere */
-    unsigned believed;    /* how often that was assumed of a unit without news */
-    uint64_t believes_at; /* when it is the next time */
+    bool waits;               /* for that */
+    bool leaves;              /* it no longer waits there: there is room elsewhere */
+    unsigned believed;        /* how often that was assumed of a unit without news */
+    uint64_t believes_at;     /* when it is the next time */
     bool cancelled;
     tqi_simple_mapping *mapping;
     tqi_simple_piece *pieces;
     size_t n_pieces;
-    uint32_t written;            /* blocks in transit over the socket */
+    uint32_t written;                      /* blocks in transit over the socket */
     struct tqi_simple_put_op *prev, *next; /* all of the manager, for cancel */
 } tqi_simple_put_op;
 
@@ -81,7 +81,7 @@ bool tqi_simple_put_possible(const tqi_simple_put_op *op, const tqi_simple_link 
 
 /* put_wait.c: its request for room waits at the unit. */
 void tqi_simple_put_wait_begin(tqi_simple_put_op *op);
-/* That wait has ended.  true: it was given up because there is room elsewhere. */
+/* That wait has ended. true: it was given up because there is room elsewhere. */
 bool tqi_simple_put_wait_end(tqi_simple_put_op *op);
 /* The list is up to date: waiting puts move to where there is room for them now. */
 void tqi_simple_puts_listed(tqi_simple *simple, const tqi_manager_owner_changes *changes);
@@ -97,7 +97,7 @@ void tqi_simple_stock_fill(tqi_simple_put_op *op);
 
 /* The room is reserved: copies or streams the batch there, then finishes the job, or calls one of the two below. */
 void tqi_simple_put_write(tqi_simple_put_op *op);
-/* A step at the unit failed; its ids are abandoned.  Continues elsewhere, starts over, or ends the job. */
+/* A step at the unit failed; its ids are abandoned. Continues elsewhere, starts over, or ends the job. */
 void tqi_simple_put_failed_at(tqi_simple_put_op *op, const tq_error *err);
 /* Ends the job with an error. */
 void tqi_simple_put_fail(tqi_simple_put_op *op, const tq_error *err);

@@ -1,13 +1,14 @@
 /*
  * put_choose.c - which units a put tries, and in which order.
  *
- * First the units of this machine, then the better of two others drawn at random, then the other one; only if none of them
- * has accepted the put, the rest: all that are known to have room, then some that are not, because room may have been made
- * meanwhile.  In a full store of thousands of units, no put asks every unit: one that has reported being full counts as full
- * until the list says otherwise.  Drawing two spreads the puts of many clients nearly as evenly as examining all of them
- * would, and better if the information is stale: not everybody picks the one with the most room.  If units are crowded, a
- * client stays with those it is connected to while they have room: with one connection per client, for many thousand
- * clients, instead of one per unit, connections need not be closed for each other again and again.
+ * First the units of this machine, then the better of two others drawn at random, then the other one; only if none of
+ * them has accepted the put, the rest: all that are known to have room, then some that are not, because room may have
+ * been made meanwhile. In a full store of thousands of units, no put asks every unit: one that has reported being full
+ * counts as full until the list says otherwise. Drawing two spreads the puts of many clients nearly as evenly as
+ * examining all of them would, and better if the information is stale: not everybody picks the one with the most room.
+ * If units are crowded, a client stays with those it is connected to while they have room: with one connection per
+ * client, for many thousand clients, instead of one per unit, connections need not be closed for each other again and
+ * again.
  */
 #include <stdlib.h>
 
@@ -223,7 +224,7 @@ static void choose_add(tqi_simple_put_op *op, const tqi_simple_links *set)
     }
 }
 
-/* Drops units unlikely to accept it from the sorted rest.  Each rank has its own limit, so that none crowds out another:
+/* Drops units unlikely to accept it from the sorted rest. Each rank has its own limit, so that none crowds out another:
  * full units must not hide a silent one with room, nor small units a large one. */
 static void choose_drop(tqi_simple_put_op *op, size_t first)
 {
@@ -242,8 +243,7 @@ int tqi_simple_put_choose_rest(tqi_simple_put_op *op, tq_error *err)
 {
     tqi_simple *simple = op->simple;
     size_t first = op->n_units;
-    tqi_simple_link **units =
-        realloc(op->units, (first + simple->near.n + simple->far.n + 1) * sizeof(*units));
+    tqi_simple_link **units = realloc(op->units, (first + simple->near.n + simple->far.n + 1) * sizeof(*units));
 
     if (units == NULL) {
         return tqi_error_nomem(err, "a put");

@@ -1,8 +1,8 @@
 /*
- * put_layout.c - how a batch is laid out in blocks.  A block costs a grant, a slot, an allocation and its record in the
- * table, however small it is, so small columns share blocks.  A column larger than TQI_SIMPLE_SHARED has its own block:
- * zero-copy reads map it, and it dies as a whole when the column is rewritten.  Dead parts of a shared block are reclaimed
- * by compaction.
+ * put_layout.c - how a batch is laid out in blocks. A block costs a grant, a slot, an allocation and its record in the
+ * table, however small it is, so small columns share blocks. A column larger than TQI_SIMPLE_SHARED has its own block:
+ * zero-copy reads map it, and it dies as a whole when the column is rewritten. Dead parts of a shared block are
+ * reclaimed by compaction.
  */
 #include <stdlib.h>
 
@@ -13,8 +13,8 @@ static uint64_t layout_aligned(uint64_t size)
     return (size + TQI_SIMPLE_ALIGN - 1) / TQI_SIMPLE_ALIGN * TQI_SIMPLE_ALIGN;
 }
 
-/* Assigns columns to blocks, one after another while there is room.  The block with the most room left is filled next, so a
- * column too large for it does not close it. */
+/* Assigns columns to blocks, one after another while there is room. The block with the most room left is filled next,
+ * so a column too large for it does not close it. */
 static int layout_share(tqi_simple_put_op *op, tq_error *err)
 {
     const tq_put_job *job = op->job;
@@ -60,8 +60,7 @@ int tqi_simple_put_order(tqi_simple_put_op *op)
         return TQ_OK;
     }
     uint32_t *order = malloc(n * sizeof(*order));
-    uint32_t *next =
-        calloc((size_t)op->n_blocks + 1, sizeof(*next)); /* per block: its place in it */
+    uint32_t *next = calloc((size_t)op->n_blocks + 1, sizeof(*next)); /* per block: its place in it */
     if (order == NULL || next == NULL) {
         free(order);
         free(next);
@@ -101,8 +100,7 @@ int tqi_simple_put_layout(tqi_simple_put_op *op, tq_error *err)
     op->offsets = calloc(room, sizeof(*op->offsets));
     op->slots = calloc(room, sizeof(*op->slots));
     op->starts = calloc(job->n_columns, sizeof(*op->starts));
-    if (op->sizes == NULL || op->ids == NULL || op->offsets == NULL || op->slots == NULL ||
-        op->starts == NULL) {
+    if (op->sizes == NULL || op->ids == NULL || op->offsets == NULL || op->slots == NULL || op->starts == NULL) {
         return tqi_error_nomem(err, "a put");
     }
     layout_place(op);

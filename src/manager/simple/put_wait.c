@@ -1,9 +1,9 @@
 /*
- * put_wait.c - a put that waits for room at one unit, and what it learns of the others.  All units were full when it began
- * to wait.  Room may be made at another one first, and perhaps never at its own, so while it waits the list is kept up to
- * date, and a put leaves its queue if there is room for it elsewhere: at once if the list reports a changed unit.  Not every
- * change is reported, so older figures are trusted, too, but less and less often: if they are wrong, the put loses its place
- * for nothing.
+ * put_wait.c - a put that waits for room at one unit, and what it learns of the others. All units were full when it
+ * began to wait. Room may be made at another one first, and perhaps never at its own, so while it waits the list is
+ * kept up to date, and a put leaves its queue if there is room for it elsewhere: at once if the list reports a changed
+ * unit. Not every change is reported, so older figures are trusted, too, but less and less often: if they are wrong,
+ * the put loses its place for nothing.
  */
 #include "base/clock.h"
 #include "manager/simple/put.h"

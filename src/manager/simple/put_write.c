@@ -72,16 +72,14 @@ static void put_copy(tqi_simple_put_op *op)
         if (op->offsets[i] > op->mapping->map.arena_bytes ||
             op->sizes[i] > op->mapping->map.arena_bytes - op->offsets[i]) {
             tqi_simple_put_abandon(op, op->n_blocks);
-            tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved bytes outside of its memory",
-                          op->unit->name);
+            tqi_error_set(&err, TQ_EPROTO, "storage unit '%s' reserved bytes outside of its memory", op->unit->name);
             tqi_simple_put_fail(op, &err);
             return;
         }
     }
     for (uint32_t i = 0; i < job->n_columns; i++) {
         const tq_put_column *column = &job->columns[i];
-        uint8_t *dest =
-            op->mapping->map.arena + op->offsets[tqi_simple_put_block_of(op, i)] + op->starts[i];
+        uint8_t *dest = op->mapping->map.arena + op->offsets[tqi_simple_put_block_of(op, i)] + op->starts[i];
         for (size_t k = 0; k < column->n_slices; k++) {
             if (column->slices[k].size > 0) {
                 op->pieces[n].dest = dest;
@@ -164,8 +162,7 @@ static void put_stream(tqi_simple_put_op *op)
     int count = 0;
     tq_error err = {0};
 
-    int code =
-        put_gather(op, from, to, &iov, &count) == TQ_OK ? TQ_OK : tqi_error_nomem(&err, "a put");
+    int code = put_gather(op, from, to, &iov, &count) == TQ_OK ? TQ_OK : tqi_error_nomem(&err, "a put");
     if (code == TQ_OK) {
         code = tqi_simple_link_channel(op->unit, &channel, &err);
     }

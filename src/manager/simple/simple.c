@@ -27,8 +27,7 @@ void tqi_simple_took(tqi_simple *simple, uint64_t asked_at)
     uint64_t took = tqi_now() - asked_at;
 
     took = took < TQI_SIMPLE_ANSWER_MAX_NS ? took : TQI_SIMPLE_ANSWER_MAX_NS;
-    simple->answer_ns =
-        took > simple->answer_ns ? took : simple->answer_ns - (simple->answer_ns - took) / 4;
+    simple->answer_ns = took > simple->answer_ns ? took : simple->answer_ns - (simple->answer_ns - took) / 4;
 }
 
 uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least)
@@ -39,11 +38,10 @@ uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least)
     return pace > least ? pace : least;
 }
 
-/* ---------------------------------------------------------------------------------------- open, close */
+/* --- open, close ---------------------------------------------------------- */
 
 /* Keys of the daemon that runs the units. */
-static const char *const simple_keys[] = {"total_storage_size", "num_data_storage_units",
-                                          "keep_warm"};
+static const char *const simple_keys[] = {"total_storage_size", "num_data_storage_units", "keep_warm"};
 
 static bool simple_knows(const char *key)
 {
@@ -64,8 +62,7 @@ static int simple_config(const char *config, tq_error *err)
     int code = TQ_OK;
 
     if (root == NULL) {
-        return tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: line %d: %s", where.line,
-                             where.text);
+        return tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: line %d: %s", where.line, where.text);
     }
     if (!json_is_object(root)) {
         code = tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: a JSON object is expected");
@@ -73,8 +70,7 @@ static int simple_config(const char *config, tq_error *err)
     json_object_foreach(root, key, value)
     {
         if (!simple_knows(key)) {
-            tqi_log(TQI_WARN, "client", "config of SimpleStorage: unknown key '%s' is ignored",
-                    key);
+            tqi_log(TQI_WARN, "client", "config of SimpleStorage: unknown key '%s' is ignored", key);
         }
     }
     json_decref(root);
@@ -121,8 +117,8 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
     if (simple->controller != NULL) {
         tqi_net_channel_on_open(simple->controller, simple_session, simple);
     }
-    simple->turn = (uint32_t)tqi_random_id(); /* so that many clients do not begin at the same
-                                                 unit */
+    /* so that many clients do not begin at the same unit */
+    simple->turn = (uint32_t)tqi_random_id();
     tqi_store_machine(simple->machine);
     uv_timer_init(internal->loop, &simple->stock_timer);
     simple->stock_timer.data = simple;

@@ -13,11 +13,11 @@
  *   view.c     reading blocks in place
  *   copy.c     copies of many pieces, on the loop or on the thread pool
  *
- * A batch goes whole into one unit.  A locator is the slot (u32) and the offset in the arena (u64), little-endian; the
+ * A batch goes whole into one unit. A locator is the slot (u32) and the offset in the arena (u64), little-endian; the
  * unit is the block's owner.
  *
- * Everything belongs to the client's loop thread; only the copies of copy.c run elsewhere.  Requests that may outlive the
- * manager (grant, owners) hold a record that close detaches.
+ * Everything belongs to the client's loop thread; only the copies of copy.c run elsewhere. Requests that may outlive
+ * the manager (grant, owners) hold a record that close detaches.
  */
 #ifndef TQI_MANAGER_SIMPLE_SIMPLE_H
 #define TQI_MANAGER_SIMPLE_SIMPLE_H
@@ -44,9 +44,9 @@
 typedef struct tqi_simple tqi_simple;
 typedef struct tqi_simple_link tqi_simple_link;
 
-/* ---------------------------------------------------------------------------------------- copies */
+/* --- copies --------------------------------------------------------------- */
 
-/* A piece to copy.  For reads, `id` and `slot` name the block; a piece whose block does not exist is marked. */
+/* A piece to copy. For reads, `id` and `slot` name the block; a piece whose block does not exist is marked. */
 typedef struct tqi_simple_piece {
     uint8_t *dest;
     const uint8_t *from; /* writes */
@@ -68,13 +68,13 @@ typedef struct tqi_simple_mapping {
 } tqi_simple_mapping;
 
 /* Copies the pieces, from -> dest in the map (write) or out of the map into dest, and calls done on the loop, possibly
- * before it returns.  Map and pieces must stay. */
-void tqi_simple_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_simple_piece *pieces,
-              size_t n, void (*done)(void *arg), void *arg);
+ * before it returns. Map and pieces must stay. */
+void tqi_simple_copy(tq_manager_host *host, const tqi_store_map *map, bool write, tqi_simple_piece *pieces, size_t n,
+                     void (*done)(void *arg), void *arg);
 
-/* ---------------------------------------------------------------------------------------- waiting for a link */
+/* --- waiting for a link --------------------------------------------------- */
 
-/* Waits for something of a link; embed it in your own struct.  fn: err NULL = available. */
+/* Waits for something of a link; embed it in your own struct. fn: err NULL = available. */
 typedef struct tqi_simple_waiter {
     void (*fn)(struct tqi_simple_waiter *wait, const tq_error *err);
     uint64_t due; /* of a pause: when it ends */
@@ -107,7 +107,7 @@ typedef struct tqi_simple_id_range {
     tqi_simple_grant grant;
 } tqi_simple_id_range;
 
-/* The grants from which ids were taken, in the order of the ids; one may occur more than once.  Zero-initialise. */
+/* The grants from which ids were taken, in the order of the ids; one may occur more than once. Zero-initialise. */
 typedef struct tqi_simple_grants {
     tqi_simple_grant *grants;
     size_t n, capacity;
@@ -135,7 +135,7 @@ typedef struct tqi_simple_links {
     size_t n, capacity;
 } tqi_simple_links;
 
-/* One unit, as this client knows it.  Lives until the manager is closed. */
+/* One unit, as this client knows it. Lives until the manager is closed. */
 struct tqi_simple_link {
     tqi_simple *simple;
     char *name;
@@ -175,19 +175,19 @@ struct tqi_simple_link {
     tqi_simple_ids_from stock_from;
     bool stocking; /* more is asked for */
 
-    tqi_simple_links *set;  /* that it belongs to; NULL: it cannot be written now */
-    size_t place;    /* there */
-    uint64_t taken;  /* in which answer it was listed last */
-    uint64_t chosen; /* by which search for all units */
-    unsigned rank;   /* in that: how early it is tried */
-    uint64_t lot;    /* its place in that among equal ones */
+    tqi_simple_links *set; /* that it belongs to; NULL: it cannot be written now */
+    size_t place;          /* there */
+    uint64_t taken;        /* in which answer it was listed last */
+    uint64_t chosen;       /* by which search for all units */
+    unsigned rank;         /* in that: how early it is tried */
+    uint64_t lot;          /* its place in that among equal ones */
     UT_hash_handle hh;
 };
 
 /* Parses a unit's registered info: which of its endpoints can be reached from here, and whether it is local. */
 int tqi_simple_link_set_info(tqi_simple_link *link, const void *info, size_t size);
-/* Logs once how the unit is used: through shared memory, or over the socket and why (`failure` if it is local and failed,
- * else NULL). */
+/* Logs once how the unit is used: through shared memory, or over the socket and why (`failure` if it is local and
+ * failed, else NULL). */
 void tqi_simple_link_say(tqi_simple_link *link, const char *failure);
 /* Whether its memory is shared with this process, as far as is known. */
 bool tqi_simple_link_near(const tqi_simple_link *link);
@@ -198,33 +198,33 @@ int tqi_simple_link_update(tqi_simple_link *link, const tq_owner_info *info);
 void tqi_simple_link_free(tqi_simple_link *link);
 /* The channel to its unit. */
 int tqi_simple_link_channel(tqi_simple_link *link, tqi_net_channel **out, tq_error *err);
-/* Bytes in use there: as listed, or as this client has seen since the last answer with changes to the list.  Each answer
+/* Bytes in use there: as listed, or as this client has seen since the last answer with changes to the list. Each answer
  * resets this, because not everything that others free is reported: observed bytes that were never dropped would only
  * grow. */
 uint64_t tqi_simple_link_used(const tqi_simple_link *link);
 void tqi_simple_link_grow(tqi_simple_link *link, uint64_t used);
-/* Finds out whether the unit's memory can be mapped, and maps it.  TQ_OK: known now; TQ_EAGAIN: the wait ends when it
+/* Finds out whether the unit's memory can be mapped, and maps it. TQ_OK: known now; TQ_EAGAIN: the wait ends when it
  * is. */
 int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_waiter *wait, tq_error *err);
 /* Forgets the mapping; copies in progress keep it. */
 void tqi_simple_link_unmap(tqi_simple_link *link);
 void tqi_simple_mapping_unref(tqi_simple_mapping *mapping);
-/* Tells the unit that we have finished with blocks that the controller no longer counts as ours (with `others`: with all
- * except these), so that it can reuse their memory before this process exits. */
+/* Tells the unit that we have finished with blocks that the controller no longer counts as ours (with `others`: with
+ * all except these), so that it can reuse their memory before this process exits. */
 void tqi_simple_link_finish(tqi_simple_link *link, const uint64_t *ids, size_t n, bool others);
 /* Whether the controller may still count ids from there as ours. */
 bool tqi_simple_ids_known(const tqi_simple *simple, const tqi_simple_ids_from *from);
-/* Takes n granted ids.  TQ_OK, TQ_ENOMEM, or TQ_EAGAIN: try again when the wait ends. */
-int tqi_simple_link_take(tqi_simple_link *link, uint64_t *ids, size_t n, tqi_simple_grants *grants, tqi_simple_ids_from *from,
-                  uint64_t deadline, tqi_simple_waiter *wait);
-/* Puts unused ids back.  Those whose origin differs from the link's present one are given back to the controller if it may
- * still know them, else forgotten. */
+/* Takes n granted ids. TQ_OK, TQ_ENOMEM, or TQ_EAGAIN: try again when the wait ends. */
+int tqi_simple_link_take(tqi_simple_link *link, uint64_t *ids, size_t n, tqi_simple_grants *grants,
+                         tqi_simple_ids_from *from, uint64_t deadline, tqi_simple_waiter *wait);
+/* Puts unused ids back. Those whose origin differs from the link's present one are given back to the controller if it
+ * may still know them, else forgotten. */
 void tqi_simple_link_put_back(tqi_simple_link *link, const uint64_t *ids, size_t n, const tqi_simple_grants *grants,
-                       const tqi_simple_ids_from *from);
+                              const tqi_simple_ids_from *from);
 /* Forgets all granted ids, and gives them back to the controller if that may still know them. */
 void tqi_simple_link_drop_ids(tqi_simple_link *link);
 
-/* ---------------------------------------------------------------------------------------- the manager */
+/* --- the manager ---------------------------------------------------------- */
 
 /* A request to the client that may end after close. */
 typedef struct tqi_simple_query {
@@ -248,23 +248,23 @@ struct tqi_simple {
     tqi_net_connector *connector;
     tqi_net_channel *controller;
     char machine[TQI_STORE_MACHINE];
-    char *node;          /* NULL: none is named */
+    char *node;                 /* NULL: none is named */
     tqi_simple_link *links;     /* by name */
     tqi_simple_links near, far; /* the ones among these that can be written now */
-    tqi_manager_owners_at list;  /* as the units are known */
-    uint64_t taken;      /* answers with changes of it */
+    tqi_manager_owners_at list; /* as the units are known */
+    uint64_t taken;             /* answers with changes of it */
     tqi_simple_mapping *mappings;
     tqi_simple_query *queries;
     struct tqi_simple_put_op *puts;    /* under way */
-    uint64_t session;        /* incremented with every new session at the controller */
+    uint64_t session;                  /* incremented with every new session at the controller */
     struct tqi_simple_borrowed *shown; /* pins at units */
-    uint64_t last_pin;       /* number of the last one */
-    bool listing;            /* a refresh in the background */
-    uint64_t listed_at;      /* when the list was last updated; 0: never */
-    uint32_t turn;           /* of near units */
-    uint64_t answer_ns;      /* how long answers have recently taken; at most TQI_SIMPLE_ANSWER_MAX_NS */
-    uint64_t lot;            /* the last number that was drawn; 0: none */
-    uint64_t chosen;         /* searches for all units */
+    uint64_t last_pin;                 /* number of the last one */
+    bool listing;                      /* a refresh in the background */
+    uint64_t listed_at;                /* when the list was last updated; 0: never */
+    uint32_t turn;                     /* of near units */
+    uint64_t answer_ns;                /* how long answers have recently taken; at most TQI_SIMPLE_ANSWER_MAX_NS */
+    uint64_t lot;                      /* the last number that was drawn; 0: none */
+    uint64_t chosen;                   /* searches for all units */
     uv_timer_t stock_timer;
     uv_timer_t pause_timer; /* the nearest end of a pause */
     tqi_simple_waiter *pauses;
@@ -274,12 +274,12 @@ struct tqi_simple {
 };
 
 /* Updates the list of units, then calls listed (which may be NULL). */
-void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
-                     void (*listed)(void *arg, const tq_error *err), void *arg);
+void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline, void (*listed)(void *arg, const tq_error *err),
+                     void *arg);
 /* The same in the background, unless it was done recently. */
 void tqi_simple_refresh(tqi_simple *simple);
-/* Records the time of an answer that a live server gives at once: it shows how long answers take under the machine's present
- * load. */
+/* Records the time of an answer that a live server gives at once: it shows how long answers take under the machine's
+ * present load. */
 void tqi_simple_took(tqi_simple *simple, uint64_t asked_at);
 /* `least`, or the time of 16 answers, but at most 5 s: things that save requests last longer if requests take long. */
 uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least);

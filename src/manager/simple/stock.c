@@ -1,11 +1,11 @@
 /*
- * stock.c - room for small blocks that is reserved ahead, so that a small put needs no request to its unit.  A put of a few
- * hundred bytes spends more time asking for room than on everything else.  When such puts come in quick succession, the
- * request of one also asks for room for the next ones: 1, then 3, then 7, at most TQI_SIMPLE_STOCK_MAX blocks of one size per unit.
- * These blocks are like any other that is reserved and not yet published: they go when the session or the unit ends.  Room
- * that was not used for a second is given back, because others may need it.  What counts as quick depends on how long a
- * request takes.  With thousands of other clients it takes a good part of a second, and even puts several request times
- * apart gain from each request that they need not make.
+ * stock.c - room for small blocks that is reserved ahead, so that a small put needs no request to its unit. A put of a
+ * few hundred bytes spends more time asking for room than on everything else. When such puts come in quick succession,
+ * the request of one also asks for room for the next ones: 1, then 3, then 7, at most TQI_SIMPLE_STOCK_MAX blocks of
+ * one size per unit. These blocks are like any other that is reserved and not yet published: they go when the session
+ * or the unit ends. Room that was not used for a second is given back, because others may need it. What counts as
+ * quick depends on how long a request takes. With thousands of other clients it takes a good part of a second, and
+ * even puts several request times apart gain from each request that they need not make.
  */
 #include "manager/simple/put.h"
 
@@ -46,16 +46,15 @@ static void stock_arm(tqi_simple *simple, uint64_t end)
 {
     uint64_t now = tqi_now();
 
-    uv_timer_start(&simple->stock_timer, tqi_simple_stock_idle, end > now ? (end - now) / 1000000 + 1 : 0,
-                   0);
+    uv_timer_start(&simple->stock_timer, tqi_simple_stock_idle, end > now ? (end - now) / 1000000 + 1 : 0, 0);
 }
 
 /* Whether that room can still be written and published: unit, controller and session are unchanged. */
 static bool stock_valid(const tqi_simple_link *link, const tqi_simple_ids_from *from)
 {
     return tqi_simple_ids_known(link->simple, from) && link->mapping != NULL &&
-           link->mapping->incarnation == from->incarnation &&
-           link->incarnation == from->incarnation && tqi_net_channel_local(link->channel);
+           link->mapping->incarnation == from->incarnation && link->incarnation == from->incarnation &&
+           tqi_net_channel_local(link->channel);
 }
 
 void tqi_simple_stock_drop(tqi_simple_link *link)
@@ -103,8 +102,7 @@ uint32_t tqi_simple_stock_want(tqi_simple_put_op *op)
     uint64_t now = tqi_now();
     bool soon = now - link->stock_at < stock_soon(link);
 
-    if (!tqi_simple_stock_suits(op) || link->stocking || link->n_stock > 0 || link->mapping == NULL ||
-        op->no_stock) {
+    if (!tqi_simple_stock_suits(op) || link->stocking || link->n_stock > 0 || link->mapping == NULL || op->no_stock) {
         return 0;
     }
     link->stock_at = now;
@@ -127,8 +125,8 @@ void tqi_simple_stock_fill(tqi_simple_put_op *op)
     link->stock_from = op->from;
     link->stock_size = op->sizes[1];
     for (uint32_t i = 0; i < op->extra; i++) {
-        link->stock[i] = (tqi_simple_stocked){
-            .id = op->ids[1 + i], .offset = op->offsets[1 + i], .slot = op->slots[1 + i]};
+        link->stock[i] =
+            (tqi_simple_stocked){.id = op->ids[1 + i], .offset = op->offsets[1 + i], .slot = op->slots[1 + i]};
     }
     link->stock_first = 0;
     link->n_stock = op->extra;

@@ -1,9 +1,9 @@
 /*
- * units.c - the storage units as this client knows them.  The list comes from the controller: all of it once, then only
- * changes.  It is updated when a unit is unknown or does not answer, and also, for the free bytes by which a put chooses, in
- * the background at most every second (less often if answers take long), even while a put waits for room.  Units are found
- * by name.  Those that can be written now are in one of two sets, near and far, so that a put can choose without examining
- * all of them.  A set has room for every unit in advance, so moving a unit never fails.
+ * units.c - the storage units as this client knows them. The list comes from the controller: all of it once, then only
+ * changes. It is updated when a unit is unknown or does not answer, and also, for the free bytes by which a put
+ * chooses, in the background at most every second (less often if answers take long), even while a put waits for room.
+ * Units are found by name. Those that can be written now are in one of two sets, near and far, so that a put can
+ * choose without examining all of them. A set has room for every unit in advance, so moving a unit never fails.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 
 #define UNITS_REFRESH_NS UINT64_C(1000000000)
 
-/* ---------------------------------------------------------------------------------------- queries */
+/* --- queries -------------------------------------------------------------- */
 
 tqi_simple_query *tqi_simple_query_make(tqi_simple *simple)
 {
@@ -57,7 +57,7 @@ bool tqi_simple_query_leave(tqi_simple *simple, const void *arg)
     return false;
 }
 
-/* ---------------------------------------------------------------------------------------- sets */
+/* --- sets ----------------------------------------------------------------- */
 
 void tqi_simple_link_settle(tqi_simple_link *link)
 {
@@ -88,12 +88,10 @@ static int units_reserve(tqi_simple *simple)
     size_t n = HASH_COUNT(simple->links) + 1;
     int code = tqi_grow(&simple->near.items, &simple->near.capacity, n, sizeof(tqi_simple_link *));
 
-    return code != TQ_OK
-               ? code
-               : tqi_grow(&simple->far.items, &simple->far.capacity, n, sizeof(tqi_simple_link *));
+    return code != TQ_OK ? code : tqi_grow(&simple->far.items, &simple->far.capacity, n, sizeof(tqi_simple_link *));
 }
 
-/* ---------------------------------------------------------------------------------------- units */
+/* --- units ---------------------------------------------------------------- */
 
 tqi_simple_link *tqi_simple_find(tqi_simple *simple, const char *name)
 {
@@ -105,8 +103,7 @@ tqi_simple_link *tqi_simple_find(tqi_simple *simple, const char *name)
 
 uint64_t tqi_simple_link_used(const tqi_simple_link *link)
 {
-    return link->grown_in == link->simple->taken && link->grown > link->used ? link->grown
-                                                                             : link->used;
+    return link->grown_in == link->simple->taken && link->grown > link->used ? link->grown : link->used;
 }
 
 void tqi_simple_link_grow(tqi_simple_link *link, uint64_t used)
@@ -142,7 +139,7 @@ static int units_put_in(tqi_simple *simple, const tq_owner_info *info)
     return tqi_simple_link_update(link, info);
 }
 
-/* Applies the changes.  Units that are no longer in the list stay as records, without an incarnation. */
+/* Applies the changes. Units that are no longer in the list stay as records, without an incarnation. */
 static int units_take(tqi_simple *simple, const tqi_manager_owner_changes *changes)
 {
     tqi_simple_link *link;
@@ -161,8 +158,7 @@ static int units_take(tqi_simple *simple, const tqi_manager_owner_changes *chang
     for (size_t i = 0; i < changes->n && code == TQ_OK; i++) {
         code = units_put_in(simple, &changes->owners[i]);
     }
-    for (link = simple->links; changes->all && code == TQ_OK && link != NULL;
-         link = link->hh.next) {
+    for (link = simple->links; changes->all && code == TQ_OK && link != NULL; link = link->hh.next) {
         if (link->taken != simple->taken) {
             tqi_simple_link_update(link, NULL);
         }
@@ -198,8 +194,8 @@ static void units_listed(const tq_error *err, const tqi_manager_owner_changes *c
     free(query);
 }
 
-void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
-                     void (*listed)(void *arg, const tq_error *err), void *arg)
+void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline, void (*listed)(void *arg, const tq_error *err),
+                     void *arg)
 {
     const tqi_manager_internal *internal = simple->host->internal;
     tqi_simple_query *query = tqi_simple_query_make(simple);
@@ -222,8 +218,7 @@ void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline,
 
 void tqi_simple_refresh(tqi_simple *simple)
 {
-    if (!simple->listing &&
-        tqi_now() - simple->listed_at > tqi_simple_pace(simple, UNITS_REFRESH_NS)) {
+    if (!simple->listing && tqi_now() - simple->listed_at > tqi_simple_pace(simple, UNITS_REFRESH_NS)) {
         tqi_simple_list(simple, false, tqi_simple_try(1, 0, TQI_NEVER), NULL, NULL);
     }
 }

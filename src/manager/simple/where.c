@@ -1,10 +1,10 @@
 /*
- * where.c - where a unit is, seen from this process, and what is logged about it.  A unit registers its endpoints, its
- * machine, the number of its server, the file of its unix socket and, if it has one, its node.  Two nodes may be on one
- * machine (those of a Ray cluster, containers), and then nearness depends on the node: if both sides name theirs, the node
- * counts and not the machine.  Containers on one machine may have the same paths for different files and the same addresses
- * for different hosts: a path is used for the unit only if it is the same file, and a server that answers must have the
- * registered number (tqi_net_channel_get_server).
+ * where.c - where a unit is, seen from this process, and what is logged about it. A unit registers its endpoints, its
+ * machine, the number of its server, the file of its unix socket and, if it has one, its node. Two nodes may be on one
+ * machine (those of a Ray cluster, containers), and then nearness depends on the node: if both sides name theirs, the
+ * node counts and not the machine. Containers on one machine may have the same paths for different files and the same
+ * addresses for different hosts: a path is used for the unit only if it is the same file, and a server that answers
+ * must have the registered number (tqi_net_channel_get_server).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -61,16 +61,15 @@ static char *where_without_unix(const char *list)
 }
 
 /* Why a unit is not local; NULL if it is. */
-static const char *where_away(const tqi_simple *simple, const char *list, const char *machine,
-                              const where_marks *marks, const char *node)
+static const char *where_away(const tqi_simple *simple, const char *list, const char *machine, const where_marks *marks,
+                              const char *node)
 {
     bool by_node = node[0] != 0 && simple->node != NULL;
 
     if (by_node && strcmp(node, simple->node) != 0) {
         return "it is on another node";
     }
-    if (!by_node && machine[0] != 0 && simple->machine[0] != 0 &&
-        strcmp(machine, simple->machine) != 0) {
+    if (!by_node && machine[0] != 0 && simple->machine[0] != 0 && strcmp(machine, simple->machine) != 0) {
         return "it is on another machine";
     }
     if (strstr(list, "unix:") == NULL) {

@@ -173,10 +173,8 @@ static void late_blocks_go_with_their_owner(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(late_blocks_die_twice_in_order),
-        cmocka_unit_test(late_blocks_do_not_hold_others_up),
-        cmocka_unit_test(late_blocks_are_bounded),
-        cmocka_unit_test(late_blocks_wait_for_holds),
+        cmocka_unit_test(late_blocks_die_twice_in_order),  cmocka_unit_test(late_blocks_do_not_hold_others_up),
+        cmocka_unit_test(late_blocks_are_bounded),         cmocka_unit_test(late_blocks_wait_for_holds),
         cmocka_unit_test(late_blocks_go_with_their_owner),
     };
 

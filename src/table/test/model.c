@@ -109,8 +109,7 @@ void model_clear_partition(model *m, int partition)
         uint32_t lowest = 0;
         found = false;
         for (uint32_t i = 0; i < m->n_places; i++) {
-            if (m->samples[i].partition == partition &&
-                (!found || model_index(m, i) < model_index(m, lowest))) {
+            if (m->samples[i].partition == partition && (!found || model_index(m, i) < model_index(m, lowest))) {
                 lowest = i;
                 found = true;
             }
@@ -133,8 +132,8 @@ static void model_find_like(const model *m, int partition, int field, model_shap
     like->ndim = 0;
     for (uint32_t i = 0; i < m->n_places; i++) {
         const model_cell *cell = &m->samples[i].cells[field];
-        if (m->samples[i].partition == partition && cell->state >= CELL_STORED &&
-            cell->shape.ndim == 2 && (like->ndim == 0 || model_index(m, i) < lowest)) {
+        if (m->samples[i].partition == partition && cell->state >= CELL_STORED && cell->shape.ndim == 2 &&
+            (like->ndim == 0 || model_index(m, i) < lowest)) {
             *like = cell->shape;
             lowest = model_index(m, i);
         }
@@ -205,8 +204,8 @@ bool model_filled(const model_cell *cell)
 }
 
 /* Whether the field may take the other type: no row of its own type is left, and no row is given twice. */
-static bool model_may_switch(const model *m, int partition, int field, const model_cell *cells,
-                             const int *places, size_t n)
+static bool model_may_switch(const model *m, int partition, int field, const model_cell *cells, const int *places,
+                             size_t n)
 {
     bool wide = m->partitions[partition].fields[field].wide;
     bool other = false;
@@ -254,8 +253,7 @@ void model_learn(model *m, int partition, int field, model_cell *cells, const in
         for (size_t i = n; i > 0; i--) {
             wide = model_filled(&cells[i - 1]) ? cells[i - 1].wide : wide;
         }
-        *f = (model_field){
-            .known = true, .wide = wide, .shape = cells[0].shape, .order = ++m->field_order};
+        *f = (model_field){.known = true, .wide = wide, .shape = cells[0].shape, .order = ++m->field_order};
     } else if (model_may_switch(m, partition, field, cells, places, n)) {
         f->wide = !f->wide;
     }
@@ -368,8 +366,7 @@ void model_release(model *m, model_claim *claim)
     if (claim->generation == m->partitions[claim->partition].generation[claim->task]) {
         for (uint32_t i = 0; i < claim->n; i++) {
             model_sample *sample = &m->samples[claim->places[i]];
-            if (sample->partition == claim->partition &&
-                sample->incarnation == claim->incarnations[i]) {
+            if (sample->partition == claim->partition && sample->incarnation == claim->incarnations[i]) {
                 sample->consumed[claim->task] = false;
             }
         }

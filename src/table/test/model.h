@@ -133,8 +133,7 @@ void model_restore(model *m, int partition);
 int model_find_key(const model *m, int partition, int key); /* place, -1: none */
 
 /* Learns the schema from cells that are to be set, and says which of them are typed. */
-void model_learn(model *m, int partition, int field, model_cell *cells, const int *places,
-                 size_t n);
+void model_learn(model *m, int partition, int field, model_cell *cells, const int *places, size_t n);
 /* Whether the row has a say in its field's type. */
 bool model_filled(const model_cell *cell);
 /* The ragged dim of a field. */

@@ -80,11 +80,10 @@ void check_counts(const run *r)
 
 /* One cell of a resolved batch against the model; `offset` is where the run continues. */
 static void check_cell(const run *r, const tqi_table_batch *batch, const tqi_table_batch_field *field,
-                       const tqi_table_run *at, uint64_t *offset, const model_cell *cell,
-                       const model_shape *shape, size_t row, const tq_slice *opaque)
+                       const tqi_table_run *at, uint64_t *offset, const model_cell *cell, const model_shape *shape,
+                       size_t row, const tq_slice *opaque)
 {
-    uint32_t bits =
-        field->types != NULL ? tqi_type_dtype(field->types[row]).bits : field->dtype.bits;
+    uint32_t bits = field->types != NULL ? tqi_type_dtype(field->types[row]).bits : field->dtype.bits;
     const tq_slice *note = opaque != NULL ? &opaque[row] : NULL;
 
     (void)r;
@@ -134,8 +133,7 @@ static void check_field(const run *r, const tqi_table_batch *batch, const tqi_ta
         } else {
             memcpy(shape.dims, field->shape, shape.ndim * sizeof(uint64_t));
         }
-        check_cell(r, batch, field, &field->runs[at_run - 1], &offset, cell, &shape, i,
-                   field->opaque);
+        check_cell(r, batch, field, &field->runs[at_run - 1], &offset, cell, &shape, i, field->opaque);
         left--;
     }
     assert_int_equal(left, 0);
@@ -209,10 +207,8 @@ static void check_status(run *r, int p, const tqi_table_partition *partition)
         bool seen[2] = {false, false};
         uint32_t produced = 0;
         for (uint32_t i = 0; i < M_PLACES; i++) {
-            produced += r->m.samples[i].partition == p &&
-                        r->m.samples[i].cells[info.name[1] - '0'].state >= CELL_STORED;
-            if (r->m.samples[i].partition == p &&
-                model_filled(&r->m.samples[i].cells[info.name[1] - '0'])) {
+            produced += r->m.samples[i].partition == p && r->m.samples[i].cells[info.name[1] - '0'].state >= CELL_STORED;
+            if (r->m.samples[i].partition == p && model_filled(&r->m.samples[i].cells[info.name[1] - '0'])) {
                 seen[r->m.samples[i].cells[info.name[1] - '0'].wide] = true;
             }
         }
@@ -242,9 +238,9 @@ static void check_matrix(run *r, int p)
     size_t n;
     bool known;
 
-    assert_int_equal(tqi_table_production(r->meta, model_partitions[p], model_fields, M_FIELDS,
-                                         &known, &index, &bits, &n, &r->err),
-                     TQ_OK);
+    assert_int_equal(
+        tqi_table_production(r->meta, model_partitions[p], model_fields, M_FIELDS, &known, &index, &bits, &n, &r->err),
+        TQ_OK);
     assert_int_equal(known, r->m.partitions[p].exists);
     for (size_t i = 0; i < n * M_FIELDS; i++) {
         const model_sample *sample = &r->m.samples[model_place(&r->m, index[i / M_FIELDS])];
@@ -253,9 +249,9 @@ static void check_matrix(run *r, int p)
     free(index);
     free(bits);
     for (int t = 0; t < M_TASKS; t++) {
-        assert_int_equal(tqi_table_consumption(r->meta, model_partitions[p], model_tasks[t], &known,
-                                              &index, &bits, &n, &r->err),
-                         TQ_OK);
+        assert_int_equal(
+            tqi_table_consumption(r->meta, model_partitions[p], model_tasks[t], &known, &index, &bits, &n, &r->err),
+            TQ_OK);
         for (size_t i = 0; i < n; i++) {
             assert_int_equal(bits[i], r->m.samples[model_place(&r->m, index[i])].consumed[t]);
         }

@@ -17,9 +17,7 @@ static void op_clear(run *r)
         for (uint32_t i = 0; i < r->m.n_places; i++) {
             want += r->m.samples[i].partition == partition;
         }
-        assert_int_equal(
-            tqi_table_clear_partition(r->meta, model_partitions[partition], &cleared, &r->err),
-            TQ_OK);
+        assert_int_equal(tqi_table_clear_partition(r->meta, model_partitions[partition], &cleared, &r->err), TQ_OK);
         model_clear_partition(&r->m, partition);
         break;
     case 1:
@@ -33,9 +31,7 @@ static void op_clear(run *r)
                 want++;
             }
         }
-        assert_int_equal(
-            tqi_table_clear_keys(r->meta, model_partitions[partition], keys, 3, &cleared, &r->err),
-            TQ_OK);
+        assert_int_equal(tqi_table_clear_keys(r->meta, model_partitions[partition], keys, 3, &cleared, &r->err), TQ_OK);
         break;
     default:
         for (int i = 0; i < 6; i++) {
@@ -43,15 +39,14 @@ static void op_clear(run *r)
             const model_sample *sample = &r->m.samples[place];
             indexes[i] = model_index(&r->m, place);
             incarnations[i] = rnd(r, 4) ? sample->incarnation : rnd(r, 3);
-            if (sample->partition == partition &&
-                (incarnations[i] == 0 || incarnations[i] == sample->incarnation)) {
+            if (sample->partition == partition && (incarnations[i] == 0 || incarnations[i] == sample->incarnation)) {
                 model_clear(&r->m, place);
                 want++;
             }
         }
-        assert_int_equal(tqi_table_clear_indexes(r->meta, model_partitions[partition], indexes,
-                                                incarnations, 6, &cleared, &r->err),
-                         TQ_OK);
+        assert_int_equal(
+            tqi_table_clear_indexes(r->meta, model_partitions[partition], indexes, incarnations, 6, &cleared, &r->err),
+            TQ_OK);
     }
     assert_int_equal(cleared, want);
 }
@@ -62,11 +57,13 @@ static void op_clearing(run *r)
     int clear = (int)rnd(r, M_CLEARS);
     int partition = (int)rnd(r, M_PARTITIONS);
     uint32_t indexes[6], incarnations[6];
-    tqi_table_clear ask = {.partition = model_partitions[partition],
-                     .indexes = indexes,
-                     .incarnations = incarnations,
-                     .n = 6,
-                     .all = rnd(r, 8) == 0};
+    tqi_table_clear ask = {
+        .partition = model_partitions[partition],
+        .indexes = indexes,
+        .incarnations = incarnations,
+        .n = 6,
+        .all = rnd(r, 8) == 0,
+    };
 
     if (r->clearings[clear] != NULL) {
         tqi_table_clearing_end(r->meta, r->clearings[clear]);
@@ -115,8 +112,8 @@ static void op_view(run *r)
         }
     }
     fields[n++] = fields[0];
-    assert_int_equal(tqi_table_view_get(r->meta, model_partitions[held->partition], fields, n,
-                                  model_tasks[held->task], &held->view, &r->err),
+    assert_int_equal(tqi_table_view_get(r->meta, model_partitions[held->partition], fields, n, model_tasks[held->task],
+                                        &held->view, &r->err),
                      TQ_OK);
     tqi_table_view_set_user(held->view, held);
     for (uint32_t i = 0; i < M_PLACES; i++) {
@@ -138,10 +135,7 @@ static void op_claim(run *r)
     }
     n = tqi_table_view_list_first(held->view, 1 + rnd(r, M_ROWS), &list, &r->err);
     memcpy(chosen, list, n * sizeof(*chosen));
-    *claim = (model_claim){.session = (int)rnd(r, M_SESSIONS),
-                           .partition = held->partition,
-                           .task = held->task,
-                           .n = n};
+    *claim = (model_claim){.session = (int)rnd(r, M_SESSIONS), .partition = held->partition, .task = held->task, .n = n};
     claim->generation = r->m.partitions[held->partition].generation[held->task];
     for (uint32_t i = 0; i < n; i++) {
         uint32_t place = model_place(&r->m, chosen[i]);
@@ -153,8 +147,8 @@ static void op_claim(run *r)
         claim->places[i] = place;
         claim->incarnations[i] = sample->incarnation;
     }
-    assert_int_equal(tqi_table_view_take(held->view, chosen, n, chosen, n, (uint64_t)claim->session,
-                                   rnd(r, 2) != 0, &result, &r->err),
+    assert_int_equal(tqi_table_view_take(held->view, chosen, n, chosen, n, (uint64_t)claim->session, rnd(r, 2) != 0,
+                                         &result, &r->err),
                      TQ_OK);
     assert_int_equal(result.batch.n, n);
     claim->id = result.claim;
@@ -186,7 +180,7 @@ static void op_reset(run *r)
     int task = (int)rnd(r, M_TASKS + 1);
 
     assert_int_equal(tqi_table_reset_consumption(r->meta, model_partitions[partition],
-                                                task < M_TASKS ? model_tasks[task] : NULL, &r->err),
+                                                 task < M_TASKS ? model_tasks[task] : NULL, &r->err),
                      TQ_OK);
     for (int t = 0; t < M_TASKS; t++) {
         if (task == t || task == M_TASKS) {
@@ -238,8 +232,7 @@ static void op_lose(run *r)
 
     for (uint32_t b = 0; b < M_BLOCKS; b++) {
         const model_block *block = &r->m.blocks[b];
-        if (block->state == BLOCK_LIVE &&
-            ((whole && block->owner == owner) || (!whole && rnd(r, 8) == 0 && n < 4))) {
+        if (block->state == BLOCK_LIVE && ((whole && block->owner == owner) || (!whole && rnd(r, 8) == 0 && n < 4))) {
             loss_expect(&l, block->id);
             ids[n < 4 ? n : 3] = block->id;
             n += n < 4;
@@ -250,9 +243,8 @@ static void op_lose(run *r)
         model_lose_owner(&r->m, owner);
         r->m.owner_incarnation[owner]++;
         assert_null(tqi_table_owner_find(r->meta, model_owners[owner]));
-        assert_int_equal(tqi_table_owner_register(r->meta, model_owners[owner],
-                                            r->m.owner_incarnation[owner], &r->owners[owner],
-                                            &r->err),
+        assert_int_equal(tqi_table_owner_register(r->meta, model_owners[owner], r->m.owner_incarnation[owner],
+                                                  &r->owners[owner], &r->err),
                          TQ_OK);
     } else {
         assert_int_equal(tqi_table_blocks_lost(r->meta, ids, n, loss_report, &l, &r->err), TQ_OK);
@@ -287,8 +279,7 @@ static void live_check(const run *r, const model_block *from, const tqi_table_li
     for (size_t i = 0; i < live->n_stretches; i++) {
         const tqi_table_stretch *stretch = &live->stretches[i];
         assert_true(i == 0 || stretch->begin >= end);
-        assert_true(stretch->bytes <= live->sizes[0] &&
-                    stretch->place <= live->sizes[0] - stretch->bytes);
+        assert_true(stretch->bytes <= live->sizes[0] && stretch->place <= live->sizes[0] - stretch->bytes);
         end = stretch->begin + stretch->bytes;
         bytes += stretch->bytes;
     }
@@ -334,10 +325,13 @@ static void op_move(run *r)
     }
     tqi_table_move move = {
         .from = from->id,
-        .to = {.id = to->id,
-               .size = live.sizes[0] - short_of,
-               .owner = model_owners[to->owner],
-               .owner_incarnation = r->m.owner_incarnation[to->owner]},
+        .to =
+            {
+                .id = to->id,
+                .size = live.sizes[0] - short_of,
+                .owner = model_owners[to->owner],
+                .owner_incarnation = r->m.owner_incarnation[to->owner],
+            },
         .stretches = live.stretches,
         .n = live.n_stretches,
     };
@@ -371,10 +365,8 @@ static void op_abandon(run *r)
         return;
     }
     uint64_t ids[] = {block->id, wrong != NULL ? wrong->id : block->id};
-    assert_int_equal(tqi_table_abandon(r->meta, (uint64_t)block->session, ids, 2, done, &r->err),
-                     TQ_EINVAL);
-    assert_int_equal(tqi_table_abandon(r->meta, (uint64_t)block->session, ids, 1, done, &r->err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_abandon(r->meta, (uint64_t)block->session, ids, 2, done, &r->err), TQ_EINVAL);
+    assert_int_equal(tqi_table_abandon(r->meta, (uint64_t)block->session, ids, 1, done, &r->err), TQ_OK);
     block->state = BLOCK_DEAD;
     block->writer_done = done;
 }
@@ -468,8 +460,8 @@ static void restored_view(tqi_table_view *from, tqi_table_view *to, void *arg)
     tqi_table_view_set_user(to, tqi_table_view_user(from));
 }
 
-/* The whole table, or one partition, is put back into itself: nothing changes but incarnations, and claims and views that
- * nobody holds end. */
+/* The whole table, or one partition, is put back into itself: nothing changes but incarnations, and claims and views
+ * that nobody holds end. */
 static void op_restore(run *r)
 {
     int only = rnd(r, 2) ? (int)rnd(r, M_PARTITIONS) : -1;
@@ -486,8 +478,7 @@ static void op_restore(run *r)
     assert_int_equal(tqi_table_restore(r->meta, &ask, &done, &r->err), TQ_OK);
     for (uint32_t i = 0; i < M_PLACES; i++) {
         for (int f = 0; f < M_FIELDS; f++) {
-            lost += r->m.samples[i].cells[f].state == CELL_LOST &&
-                    (only < 0 || r->m.samples[i].partition == only);
+            lost += r->m.samples[i].cells[f].state == CELL_LOST && (only < 0 || r->m.samples[i].partition == only);
         }
     }
     assert_int_equal(done.lost, lost);

@@ -6,8 +6,7 @@
 #include "base/type.h"
 
 static const model_shape shapes[] = {
-    {0, {0}},    {1, {0}},    {1, {3}},    {1, {UINT64_C(5)}},
-    {2, {2, 2}}, {2, {2, 3}}, {2, {2, 3}}, {2, {3, 3}},
+    {0, {0}}, {1, {0}}, {1, {3}}, {1, {UINT64_C(5)}}, {2, {2, 2}}, {2, {2, 3}}, {2, {2, 3}}, {2, {3, 3}},
 };
 #define N_SHAPES (sizeof(shapes) / sizeof(shapes[0]))
 
@@ -117,8 +116,7 @@ static void pub_field(run *r, pub *p, size_t at)
     bool mixed = rnd(r, 5) == 0;
     bool ragged = mixed || rnd(r, 3) == 0;
     bool wide = known->known && rnd(r, 4) ? known->wide : rnd(r, 2) != 0;
-    model_shape same =
-        known->known && !known->ragged && rnd(r, 4) ? known->shape : shapes[rnd(r, N_SHAPES)];
+    model_shape same = known->known && !known->ragged && rnd(r, 4) ? known->shape : shapes[rnd(r, N_SHAPES)];
     uint32_t block = p->n_blocks > 0 ? rnd(r, p->n_blocks) : 0;
     size_t n_runs = 0;
     size_t n_dims = 0;
@@ -183,18 +181,19 @@ static void pub_blocks(run *r, pub *p)
         uint32_t count = 1 + rnd(r, 3);
         uint64_t first;
 
-        assert_int_equal(
-            tqi_table_grant(r->meta, (uint64_t)p->session, r->owners[owner], count, &first, &r->err),
-            TQ_OK);
+        assert_int_equal(tqi_table_grant(r->meta, (uint64_t)p->session, r->owners[owner], count, &first, &r->err),
+                         TQ_OK);
         for (uint32_t i = 0; i < count; i++) {
             model_block *block = model_block_new(&r->m);
             *block = (model_block){BLOCK_GRANTED, first + i, 0, owner, p->session, false, 0};
         }
         first += rnd(r, count);
         p->slots[b] = (uint32_t)(model_block_find(&r->m, first) - r->m.blocks);
-        p->blocks[b] = (tqi_table_batch_block){.id = first,
-                                         .owner = model_owners[owner],
-                                         .owner_incarnation = r->m.owner_incarnation[owner]};
+        p->blocks[b] = (tqi_table_batch_block){
+            .id = first,
+            .owner = model_owners[owner],
+            .owner_incarnation = r->m.owner_incarnation[owner],
+        };
     }
 }
 
@@ -217,8 +216,7 @@ static void pub_apply(run *r, pub *p, const tqi_table_batch *reply)
         }
         p->places[i] = place;
         for (int t = 0; t < M_TAGS; t++) {
-            m->samples[place].tags[t] =
-                p->tags[t][i] != 0 ? p->tags[t][i] : m->samples[place].tags[t];
+            m->samples[place].tags[t] = p->tags[t][i] != 0 ? p->tags[t][i] : m->samples[place].tags[t];
         }
         assert_int_equal(reply->indexes[i], model_index(m, (uint32_t)place));
         assert_int_equal(reply->incarnations[i], m->samples[place].incarnation);
@@ -325,8 +323,8 @@ void op_publish(run *r)
         .blocks = p.blocks,
         .n_blocks = p.n_blocks,
     };
-    publish = (tqi_table_publish_args){
-        .batch = &batch, .naming = p.naming, .create = true, .session = (uint64_t)p.session};
+    publish =
+        (tqi_table_publish_args){.batch = &batch, .naming = p.naming, .create = true, .session = (uint64_t)p.session};
     assert_int_equal(tqi_table_publish(r->meta, &publish, &result, &r->err), want);
     if (want == TQ_OK) {
         pub_apply(r, &p, &result.batch);

@@ -4,8 +4,8 @@
 #ifndef TQI_TABLE_TEST_MODEL_RUN_H
 #define TQI_TABLE_TEST_MODEL_RUN_H
 
-#include "table/test/testkit.h"
 #include "table/test/model.h"
+#include "table/test/testkit.h"
 
 #define MODEL_VIEWS 6
 
@@ -32,8 +32,8 @@ typedef struct run {
     tqi_table_owner *owners[M_OWNERS];
     held_view views[MODEL_VIEWS];
     tqi_table_clearing *clearings[M_CLEARS]; /* NULL: has not begun */
-    uint64_t state;                    /* of the random numbers */
-    uint64_t now;                      /* for late blocks */
+    uint64_t state;                          /* of the random numbers */
+    uint64_t now;                            /* for late blocks */
     tq_error err;
 } run;
 

@@ -1,7 +1,7 @@
 /*
  * model_test.c - random operations on the table and on a naive model of it; the two must always agree.
  *
- * The seeds are fixed.  Some runs start the counters near their wrap.
+ * The seeds are fixed. Some runs start the counters near their wrap.
  */
 #include "table/test/model_run.h"
 
@@ -72,8 +72,7 @@ static void end_run(run *r)
         }
     }
     for (int p = 0; p < M_PARTITIONS; p++) {
-        assert_int_equal(tqi_table_clear_partition(r->meta, model_partitions[p], &cleared, &r->err),
-                         TQ_OK);
+        assert_int_equal(tqi_table_clear_partition(r->meta, model_partitions[p], &cleared, &r->err), TQ_OK);
     }
     for (int s = 0; s < M_SESSIONS; s++) {
         tqi_table_session_end(r->meta, (uint64_t)s, true);
@@ -99,15 +98,16 @@ static void random_operations_agree_with_the_model(void **state)
     } runs[] = {
         {UINT64_C(0x1234567), {.epoch = 1}},
         {UINT64_C(0x89abcdef01), {.epoch = 2}},
-        {UINT64_C(0x5eed),
-         {.epoch = 3, .first_index = UINT32_MAX - 20, .first_incarnation = UINT32_MAX - 2}},
+        {UINT64_C(0x5eed), {.epoch = 3, .first_index = UINT32_MAX - 20, .first_incarnation = UINT32_MAX - 2}},
         {UINT64_C(0xfeedbeef),
-         {.epoch = 4,
-          .first_index = UINT32_MAX,
-          .first_incarnation = UINT32_MAX,
-          .first_block = UINT64_MAX - 200,
-          .first_ordinal = UINT64_MAX - 10,
-          .first_claim = UINT64_MAX - 5}},
+         {
+             .epoch = 4,
+             .first_index = UINT32_MAX,
+             .first_incarnation = UINT32_MAX,
+             .first_block = UINT64_MAX - 200,
+             .first_ordinal = UINT64_MAX - 10,
+             .first_claim = UINT64_MAX - 5,
+         }},
         {UINT64_C(0xc0ffee), {.epoch = 5, .first_block = UINT64_MAX, .first_claim = UINT64_MAX}},
     };
     run *r = calloc(1, sizeof(*r));
@@ -120,9 +120,9 @@ static void random_operations_agree_with_the_model(void **state)
         model_init(&r->m, &runs[i].options);
         assert_int_equal(tqi_table_alloc(&runs[i].options, &r->meta, &r->err), TQ_OK);
         for (int o = 0; o < M_OWNERS; o++) {
-            assert_int_equal(tqi_table_owner_register(r->meta, model_owners[o], r->m.owner_incarnation[o],
-                                                &r->owners[o], &r->err),
-                             TQ_OK);
+            assert_int_equal(
+                tqi_table_owner_register(r->meta, model_owners[o], r->m.owner_incarnation[o], &r->owners[o], &r->err),
+                TQ_OK);
         }
         for (uint32_t step = 0; step < OPERATIONS; step++) {
             one_operation(r);

@@ -1,18 +1,18 @@
 /*
- * oom_test.c - every allocation of every call fails once: the call reports it, and the table is unchanged.  CRoaring's own
- * allocations never fail here.
+ * oom_test.c - every allocation of every call fails once: the call reports it, and the table is unchanged. CRoaring's
+ * own allocations never fail here.
  */
 #include "base/testkit_oom.h"
-#include "table/test/testkit.h"
 #include "table/snapshot.h"
+#include "table/test/testkit.h"
 
-/* ---------------------------------------------------------------------------------------- what can be seen */
+/* --- what can be seen ----------------------------------------------------- */
 
 static void print_batch(FILE *out, const tqi_table_batch *batch)
 {
     for (size_t i = 0; i < batch->n; i++) {
-        (void)fprintf(out, "%u.%u@%llu key=%s group=%s\n", batch->indexes[i],
-                      batch->incarnations[i], (unsigned long long)batch->ordinals[i],
+        (void)fprintf(out, "%u.%u@%llu key=%s group=%s\n", batch->indexes[i], batch->incarnations[i],
+                      (unsigned long long)batch->ordinals[i],
                       batch->keys != NULL && batch->keys[i] != NULL ? batch->keys[i] : "-",
                       batch->groups != NULL && batch->groups[i] != NULL ? batch->groups[i] : "-");
     }
@@ -24,15 +24,13 @@ static void print_batch(FILE *out, const tqi_table_batch *batch)
     }
     for (size_t f = 0; f < batch->n_fields; f++) {
         const tqi_table_batch_field *field = &batch->fields[f];
-        (void)fprintf(out, "\nfield %s ragged=%d dims=%zu:", field->name, field->ragged,
-                      field->n_dims);
+        (void)fprintf(out, "\nfield %s ragged=%d dims=%zu:", field->name, field->ragged, field->n_dims);
         for (size_t i = 0; i < field->n_runs; i++) {
             uint32_t block = field->runs[i].block;
-            (void)fprintf(out, " %llu+%llu*%u",
-                          (unsigned long long)(block > 0 && block <= batch->n_blocks
-                                                   ? batch->blocks[block - 1].id
-                                                   : block),
-                          (unsigned long long)field->runs[i].offset, field->runs[i].rows);
+            (void)fprintf(
+                out, " %llu+%llu*%u",
+                (unsigned long long)(block > 0 && block <= batch->n_blocks ? batch->blocks[block - 1].id : block),
+                (unsigned long long)field->runs[i].offset, field->runs[i].rows);
         }
     }
 }
@@ -51,12 +49,10 @@ static char *snapshot(table *t)
 
     assert_non_null(out);
     tqi_table_count(t->meta, &c);
-    (void)fprintf(out, "%llu %llu %llu %llu %llu %llu %llu %llu %llu %llu\n",
-                  (unsigned long long)c.partitions, (unsigned long long)c.samples,
-                  (unsigned long long)c.live_cells, (unsigned long long)c.blocks,
-                  (unsigned long long)c.ranges, (unsigned long long)c.keys,
-                  (unsigned long long)c.views, (unsigned long long)c.claims,
-                  (unsigned long long)c.shapes, (unsigned long long)c.dead);
+    (void)fprintf(out, "%llu %llu %llu %llu %llu %llu %llu %llu %llu %llu\n", (unsigned long long)c.partitions,
+                  (unsigned long long)c.samples, (unsigned long long)c.live_cells, (unsigned long long)c.blocks,
+                  (unsigned long long)c.ranges, (unsigned long long)c.keys, (unsigned long long)c.views,
+                  (unsigned long long)c.claims, (unsigned long long)c.shapes, (unsigned long long)c.dead);
     while ((partition = tqi_table_next_partition(t->meta, partition)) != NULL) {
         tqi_table_resolve_args ask = {.partition = tqi_table_partition_name(partition), .tags = true};
         tqi_table_result result = {0};
@@ -74,7 +70,7 @@ static char *snapshot(table *t)
     return text;
 }
 
-/* ---------------------------------------------------------------------------------------- the calls */
+/* --- the calls ------------------------------------------------------------ */
 
 static const char *const ab[] = {"a", "b"};
 static const char *const old_keys[] = {"k0", "k1", "k2"};
@@ -91,13 +87,15 @@ typedef struct scene {
 
 static void scene_open(scene *s)
 {
-    put p = {.partition = "p",
-             .n = 3,
-             .naming = TQI_TABLE_BY_KEY,
-             .create = true,
-             .keys = old_keys,
-             .fields = ab,
-             .n_fields = 2};
+    put p = {
+        .partition = "p",
+        .n = 3,
+        .naming = TQI_TABLE_BY_KEY,
+        .create = true,
+        .keys = old_keys,
+        .fields = ab,
+        .n_fields = 2,
+    };
 
     memset(s, 0, sizeof(*s));
     table_open(&s->t);
@@ -106,8 +104,7 @@ static void scene_open(scene *s)
     tqi_table_result_fini(&s->result);
     table_new(&s->t, "p", 2, ab, 1, NULL);
     assert_int_equal(tqi_table_view_get(s->t.meta, "p", ab, 2, "train", &s->view, &s->t.err), TQ_OK);
-    assert_int_equal(tqi_table_grant(s->t.meta, SESSION, s->t.owner, 4, &s->first, &s->t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_grant(s->t.meta, SESSION, s->t.owner, 4, &s->first, &s->t.err), TQ_OK);
 }
 
 static void scene_close(scene *s)
@@ -140,28 +137,19 @@ static int call_publish(scene *s, const char *partition, tqi_table_naming naming
     const tqi_table_run ragged[] = {{2, 1, 0}, {0, 1, 0}, {3, 2, 0}};
     const tqi_table_run kept[] = {{TQI_TABLE_RUN_OPAQUE, 4, 0}};
     const tqi_table_batch_field fields[] = {
-        {.name = "c",
-         .dtype = {TQ_INT, 16},
-         .ndim = 2,
-         .shape = shape,
-         .runs = uniform,
-         .n_runs = 1},
-        {.name = "d",
-         .dtype = {TQ_INT, 8},
-         .ragged = true,
-         .ndims = ndims,
-         .n_ndims = 4,
-         .dims = dims,
-         .n_dims = 6,
-         .runs = ragged,
-         .n_runs = 3},
-        {.name = "e",
-         .dtype = {TQ_INT, 8},
-         .ndim = 2,
-         .shape = shape,
-         .runs = kept,
-         .n_runs = 1,
-         .opaque = opaque},
+        {.name = "c", .dtype = {TQ_INT, 16}, .ndim = 2, .shape = shape, .runs = uniform, .n_runs = 1},
+        {
+            .name = "d",
+            .dtype = {TQ_INT, 8},
+            .ragged = true,
+            .ndims = ndims,
+            .n_ndims = 4,
+            .dims = dims,
+            .n_dims = 6,
+            .runs = ragged,
+            .n_runs = 3,
+        },
+        {.name = "e", .dtype = {TQ_INT, 8}, .ndim = 2, .shape = shape, .runs = kept, .n_runs = 1, .opaque = opaque},
     };
     tqi_table_batch_block blocks[3];
     tqi_table_batch batch = {
@@ -180,8 +168,7 @@ static int call_publish(scene *s, const char *partition, tqi_table_naming naming
     tqi_table_publish_args publish = {.batch = &batch, .naming = naming, .create = true, .session = SESSION};
 
     for (size_t i = 0; i < 3; i++) {
-        blocks[i] = (tqi_table_batch_block){
-            .id = s->first + i, .size = 200, .owner = "unit", .owner_incarnation = 7};
+        blocks[i] = (tqi_table_batch_block){.id = s->first + i, .size = 200, .owner = "unit", .owner_incarnation = 7};
     }
     return tqi_table_publish(s->t.meta, &publish, &s->result, &s->t.err);
 }
@@ -258,16 +245,14 @@ static int call_cache(scene *s)
 
 static int call_resolve(scene *s)
 {
-    tqi_table_resolve_args ask = {
-        .partition = "p", .keys = old_keys, .n = 3, .fields = ab, .n_fields = 2, .tags = true};
+    tqi_table_resolve_args ask = {.partition = "p", .keys = old_keys, .n = 3, .fields = ab, .n_fields = 2, .tags = true};
 
     return tqi_table_resolve(s->t.meta, &ask, &s->result, &s->t.err);
 }
 
 static int call_keys(scene *s)
 {
-    return tqi_table_partition_keys(s->t.meta, tqi_table_find_partition(s->t.meta, "p"), &s->result,
-                              &s->t.err);
+    return tqi_table_partition_keys(s->t.meta, tqi_table_find_partition(s->t.meta, "p"), &s->result, &s->t.err);
 }
 
 static int call_consumption(scene *s)
@@ -275,8 +260,7 @@ static int call_consumption(scene *s)
     bool known;
     size_t n;
 
-    return tqi_table_consumption(s->t.meta, "p", "train", &known, &s->index, &s->bits, &n,
-                                &s->t.err);
+    return tqi_table_consumption(s->t.meta, "p", "train", &known, &s->index, &s->bits, &n, &s->t.err);
 }
 
 static int call_production(scene *s)

@@ -60,12 +60,7 @@ static void test_by_index(void **state)
     table_new(&t, "p", 4, ab, 1, indexes);
     /* The second column, in another order. */
     uint32_t order[] = {indexes[3], indexes[1], indexes[0], indexes[2]};
-    put p = {.partition = "p",
-             .n = 4,
-             .naming = TQI_TABLE_BY_INDEX,
-             .indexes = order,
-             .fields = ab + 1,
-             .n_fields = 1};
+    put p = {.partition = "p", .n = 4, .naming = TQI_TABLE_BY_INDEX, .indexes = order, .fields = ab + 1, .n_fields = 1};
     assert_int_equal(table_put(&t, &p, &r), TQ_OK);
     tqi_table_result_fini(&r);
 
@@ -90,8 +85,7 @@ static void test_by_index(void **state)
     /* A cleared sample refuses the whole publish. */
     uint32_t incarnations[] = {1, 1, 1, 1};
     uint32_t cleared;
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &indexes[1], NULL, 1, &cleared, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &indexes[1], NULL, 1, &cleared, &t.err), TQ_OK);
     assert_int_equal(cleared, 1);
     p.incarnations = incarnations;
     assert_int_equal(table_put(&t, &p, &r), TQ_ECLEARED);
@@ -133,12 +127,7 @@ static void test_claim(void **state)
     assert_int_equal(tqi_table_view_ready(view), 0);
     assert_null(tqi_table_next_touched(t.meta));
     uint32_t some[] = {2, 0, 3};
-    put p = {.partition = "p",
-             .n = 3,
-             .naming = TQI_TABLE_BY_INDEX,
-             .indexes = some,
-             .fields = ab + 1,
-             .n_fields = 1};
+    put p = {.partition = "p", .n = 3, .naming = TQI_TABLE_BY_INDEX, .indexes = some, .fields = ab + 1, .n_fields = 1};
     assert_int_equal(table_put(&t, &p, &r), TQ_OK);
     tqi_table_result_fini(&r);
     assert_ptr_equal(tqi_table_next_touched(t.meta), view);
@@ -152,8 +141,7 @@ static void test_claim(void **state)
     assert_int_equal(taken[0], 0);
     assert_int_equal(taken[1], 2);
     assert_int_equal(tqi_table_view_ready(view), 1);
-    assert_int_equal(
-        tqi_table_consumption(t.meta, "p", "train", &known, &index, &consumed, &n, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_consumption(t.meta, "p", "train", &known, &index, &consumed, &n, &t.err), TQ_OK);
     assert_true(known);
     assert_int_equal(n, 4);
     assert_memory_equal(consumed, "\1\0\1\0", 4);
@@ -181,13 +169,15 @@ static void test_keys_and_clear(void **state)
     table t;
     tqi_table_result r = {0};
     uint32_t cleared;
-    put p = {.partition = "p",
-             .n = 3,
-             .naming = TQI_TABLE_BY_KEY,
-             .create = false,
-             .keys = keys,
-             .fields = ab,
-             .n_fields = 1};
+    put p = {
+        .partition = "p",
+        .n = 3,
+        .naming = TQI_TABLE_BY_KEY,
+        .create = false,
+        .keys = keys,
+        .fields = ab,
+        .n_fields = 1,
+    };
 
     (void)state;
     table_open(&t);
@@ -245,12 +235,14 @@ static void a_result_that_is_not_accepted_changes_nothing(void **state)
     size_t seen = 0;
     tqi_table_result r = {0};
     tqi_table_batch batch = {.partition = "p", .n = 3, .keys = keys};
-    tqi_table_publish_args publish = {.batch = &batch,
-                           .naming = TQI_TABLE_BY_KEY,
-                           .create = true,
-                           .session = SESSION,
-                           .accept = refuse,
-                           .accept_arg = &seen};
+    tqi_table_publish_args publish = {
+        .batch = &batch,
+        .naming = TQI_TABLE_BY_KEY,
+        .create = true,
+        .session = SESSION,
+        .accept = refuse,
+        .accept_arg = &seen,
+    };
 
     (void)state;
     table_open(&t);
@@ -274,11 +266,14 @@ static void tag_key(table *t, const char *key, bool wanted, tqi_table_result *r)
 {
     const char *const keys[] = {key};
     const uint32_t size = 1;
-    const tqi_table_batch_tag tag = {
-        .name = "t", .values = (const uint8_t *)"\x07", .values_size = 1, .sizes = &size};
+    const tqi_table_batch_tag tag = {.name = "t", .values = (const uint8_t *)"\x07", .values_size = 1, .sizes = &size};
     const tqi_table_batch batch = {.partition = "p", .n = 1, .keys = keys, .tags = &tag, .n_tags = 1};
     const tqi_table_publish_args publish = {
-        .batch = &batch, .naming = TQI_TABLE_BY_KEY, .create = true, .other_fields = wanted};
+        .batch = &batch,
+        .naming = TQI_TABLE_BY_KEY,
+        .create = true,
+        .other_fields = wanted,
+    };
 
     assert_int_equal(tqi_table_publish(t->meta, &publish, r, &t->err), TQ_OK);
 }
@@ -290,13 +285,15 @@ static void a_publish_names_the_other_fields(void **state)
     static const char *const keys[] = {"a", "b"};
     table t;
     tqi_table_result r = {0};
-    put p = {.partition = "p",
-             .n = 1,
-             .naming = TQI_TABLE_BY_KEY,
-             .create = true,
-             .keys = keys,
-             .fields = both,
-             .n_fields = 2};
+    put p = {
+        .partition = "p",
+        .n = 1,
+        .naming = TQI_TABLE_BY_KEY,
+        .create = true,
+        .keys = keys,
+        .fields = both,
+        .n_fields = 2,
+    };
 
     (void)state;
     table_open(&t);

@@ -1,5 +1,6 @@
 /*
- * schema_test.c - what publishes may contain: schemas, shapes, values, tags, groups, keys; and how bad ones are refused.
+ * schema_test.c - what publishes may contain: schemas, shapes, values, tags, groups, keys; and how bad ones are
+ * refused.
  */
 #include "table/test/testkit.h"
 
@@ -38,11 +39,13 @@ static one make(size_t n)
 static int publish(table *t, one *o, tqi_table_result *result)
 {
     static const uint8_t locator[TQ_LOCATOR_MAX + 1] = {1};
-    tqi_table_batch_block block = {.size = o->size,
-                             .owner = "unit",
-                             .owner_incarnation = 7,
-                             .locator = locator,
-                             .locator_size = o->locator_size};
+    tqi_table_batch_block block = {
+        .size = o->size,
+        .owner = "unit",
+        .owner_incarnation = 7,
+        .locator = locator,
+        .locator_size = o->locator_size,
+    };
     tqi_table_batch batch = {
         .partition = o->partition,
         .n = o->n,
@@ -130,8 +133,7 @@ static const tq_dtype i64 = {TQ_INT, 64};
 static const tq_dtype u8 = {TQ_UINT, 8};
 
 /* What the rows of these keys are read as: of one type if `types` is NULL. */
-static void check_types(table *t, const char *const *keys, size_t n, uint8_t kind, tq_dtype dtype,
-                        const tq_dtype *types)
+static void check_types(table *t, const char *const *keys, size_t n, uint8_t kind, tq_dtype dtype, const tq_dtype *types)
 {
     tqi_table_resolve_args ask = {.partition = "p", .keys = keys, .n = n};
     tqi_table_result r = {0};
@@ -317,8 +319,7 @@ static void a_schema_turns_ragged_and_is_forgotten(void **state)
     assert_non_null(strstr(t.err.message, "int64"));
     assert_int_equal(tqi_table_partition_samples(tqi_table_find_partition(t.meta, "p")), 4);
     /* With the last row the schema goes. */
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){0, 1, 2, 3}, NULL, 4,
-                                            &cleared, &t.err),
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){0, 1, 2, 3}, NULL, 4, &cleared, &t.err),
                      TQ_OK);
     assert_int_equal(publish_only(&t, o), TQ_OK);
     assert_int_equal(field_info(&t, 0).dtype.bits, 64);
@@ -337,14 +338,16 @@ static void values_are_ragged_bytes(void **state)
 
     (void)state;
     table_open_strict(&t);
-    o.field = (tqi_table_batch_field){.name = "v",
-                                .kind = TQ_VALUE,
-                                .dtype = {TQ_UINT, 8},
-                                .ragged = true,
-                                .ndims = ndims,
-                                .n_ndims = 1,
-                                .dims = dims,
-                                .n_dims = 3};
+    o.field = (tqi_table_batch_field){
+        .name = "v",
+        .kind = TQ_VALUE,
+        .dtype = {TQ_UINT, 8},
+        .ragged = true,
+        .ndims = ndims,
+        .n_ndims = 1,
+        .dims = dims,
+        .n_dims = 3,
+    };
     o.size = 10;
     assert_int_equal(publish_only(&t, o), TQ_OK);
     assert_true(field_info(&t, 0).ragged);
@@ -391,11 +394,11 @@ static void malformed_batches_are_refused(void **state)
     memset(name, 'n', sizeof(name) - 1);
     name[sizeof(name) - 1] = '\0';
     table_open(&t);
-#define REFUSED(code, change)                              \
-    do {                                                   \
-        o = make(2);                                       \
-        change;                                            \
-        assert_int_equal(publish_only(&t, o), code);       \
+#define REFUSED(code, change)                               \
+    do {                                                    \
+        o = make(2);                                        \
+        change;                                             \
+        assert_int_equal(publish_only(&t, o), code);        \
         assert_null(tqi_table_find_partition(t.meta, "p")); \
     } while (0)
     REFUSED(TQ_EROWS, o.run.rows = 1);
@@ -422,10 +425,10 @@ static void malformed_batches_are_refused(void **state)
     REFUSED(TQ_EEXIST, o.keys = ((const char *const[]){"k", "k"}));
     REFUSED(TQ_ECLEARED, (o.naming = TQI_TABLE_BY_INDEX, o.indexes = (const uint32_t[]){0, 1}));
     REFUSED(TQ_EROWS, (o.field.ragged = true, o.field.ndims = ndims, o.field.n_ndims = 3));
-    REFUSED(TQ_EINVAL, (o.field.ragged = true, o.field.ndims = ndims, o.field.n_ndims = 2,
-                        o.field.dims = dims, o.field.n_dims = 3));
-    REFUSED(TQ_EINVAL, (o.field.ragged = true, o.field.ndims = ndims, o.field.n_ndims = 1,
-                        o.field.dims = dims, o.field.n_dims = 3));
+    REFUSED(TQ_EINVAL, (o.field.ragged = true, o.field.ndims = ndims, o.field.n_ndims = 2, o.field.dims = dims,
+                        o.field.n_dims = 3));
+    REFUSED(TQ_EINVAL, (o.field.ragged = true, o.field.ndims = ndims, o.field.n_ndims = 1, o.field.dims = dims,
+                        o.field.n_dims = 3));
 #undef REFUSED
     o = make(1);
     o.partition = "";
@@ -442,8 +445,7 @@ static void a_field_may_not_be_there_twice_nor_an_unknown_block(void **state)
     tqi_table_batch_field fields[2];
     tqi_table_batch_block blocks[2];
     tqi_table_run run = {1, 1, 0};
-    tqi_table_batch batch = {
-        .partition = "p", .n = 1, .fields = fields, .n_fields = 2, .blocks = blocks, .n_blocks = 2};
+    tqi_table_batch batch = {.partition = "p", .n = 1, .fields = fields, .n_fields = 2, .blocks = blocks, .n_blocks = 2};
     tqi_table_publish_args p = {.batch = &batch, .naming = TQI_TABLE_NEW, .session = SESSION};
     uint64_t first;
 
@@ -452,8 +454,7 @@ static void a_field_may_not_be_there_twice_nor_an_unknown_block(void **state)
     assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
     for (size_t i = 0; i < 2; i++) {
         fields[i] = (tqi_table_batch_field){.name = "a", .dtype = {TQ_INT, 8}, .runs = &run, .n_runs = 1};
-        blocks[i] =
-            (tqi_table_batch_block){.id = first, .size = 8, .owner = "unit", .owner_incarnation = 7};
+        blocks[i] = (tqi_table_batch_block){.id = first, .size = 8, .owner = "unit", .owner_incarnation = 7};
     }
     assert_int_equal(tqi_table_publish(t.meta, &p, &r, &t.err), TQ_EINVAL); /* the block twice */
     blocks[1].id = first + 1;
@@ -511,18 +512,15 @@ static void tags_merge_by_name(void **state)
     assert_int_equal(publish(&t, &o, &r), TQ_OK);
     assert_int_equal(r.batch.n_tags, 2);
     tqi_table_result_fini(&r);
-    assert_int_equal(tqi_table_partition_keys(t.meta, tqi_table_find_partition(t.meta, "p"), &r, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_partition_keys(t.meta, tqi_table_find_partition(t.meta, "p"), &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.n, 2);
     assert_string_equal(r.batch.keys[0], "k");
     assert_string_equal(r.batch.keys[1], "l");
     assert_int_equal(r.batch.n_tags, 2);
     for (size_t i = 0; i < 2; i++) {
         bool is_t = strcmp(r.batch.tags[i].name, "t") == 0;
-        assert_memory_equal(r.batch.tags[i].sizes, (is_t ? (uint32_t[]){1, 2} : (uint32_t[]){1, 1}),
-                            8);
-        assert_memory_equal(r.batch.tags[i].values,
-                            (is_t ? (uint8_t[]){3, 2, 2} : (uint8_t[]){9, 9}), is_t ? 3 : 2);
+        assert_memory_equal(r.batch.tags[i].sizes, (is_t ? (uint32_t[]){1, 2} : (uint32_t[]){1, 1}), 8);
+        assert_memory_equal(r.batch.tags[i].values, (is_t ? (uint8_t[]){3, 2, 2} : (uint8_t[]){9, 9}), is_t ? 3 : 2);
     }
     tqi_table_result_fini(&r);
     /* Values that do not fit their sizes. */
@@ -531,8 +529,7 @@ static void tags_merge_by_name(void **state)
     assert_int_equal(publish_only(&t, o), TQ_EINVAL);
     tags[0].values_size = 1;
     assert_int_equal(publish_only(&t, o), TQ_EINVAL);
-    assert_int_equal(tqi_table_partition_keys(t.meta, tqi_table_find_partition(t.meta, "p"), &r, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_partition_keys(t.meta, tqi_table_find_partition(t.meta, "p"), &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.tags[0].values_size + r.batch.tags[1].values_size, 5);
     tqi_table_result_fini(&r);
     close_empty(&t);
@@ -591,9 +588,8 @@ static void reserving_joins_without_cells(void **state)
     assert_null(tqi_table_partition_key(tqi_table_find_partition(t.meta, "p"), 2));
     assert_null(tqi_table_partition_key(tqi_table_find_partition(t.meta, "p"), 99));
     /* First freed, first used; never seen in the old partition. */
-    assert_int_equal(
-        tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){3, 0, 3}, NULL, 3, &cleared, &t.err),
-        TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){3, 0, 3}, NULL, 3, &cleared, &t.err),
+                     TQ_OK);
     assert_int_equal(cleared, 2);
     assert_int_equal(tqi_table_reserve(t.meta, "q", 3, NULL, NULL, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.indexes[0], 3);
@@ -603,9 +599,7 @@ static void reserving_joins_without_cells(void **state)
     tqi_table_result_fini(&r);
     tqi_table_resolve_args ask = {.partition = "p", .indexes = (const uint32_t[]){3}, .n = 1};
     assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_ECLEARED);
-    assert_int_equal(
-        tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){3}, NULL, 1, &cleared, &t.err),
-        TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){3}, NULL, 1, &cleared, &t.err), TQ_OK);
     assert_int_equal(cleared, 0);
     /* Partitions come in order of creation. */
     assert_string_equal(tqi_table_partition_name(tqi_table_next_partition(t.meta, NULL)), "p");

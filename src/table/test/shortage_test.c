@@ -16,12 +16,14 @@ static tqi_table_view *get(table *t, const char *partition)
 static void put_group(table *t, size_t n, const char *group, uint32_t *indexes)
 {
     const char *groups[8];
-    put p = {.partition = "p",
-             .n = n,
-             .naming = TQI_TABLE_NEW,
-             .groups = group != NULL ? groups : NULL,
-             .fields = ab,
-             .n_fields = 2};
+    put p = {
+        .partition = "p",
+        .n = n,
+        .naming = TQI_TABLE_NEW,
+        .groups = group != NULL ? groups : NULL,
+        .fields = ab,
+        .n_fields = 2,
+    };
     tqi_table_result result = {0};
 
     for (size_t i = 0; i < n; i++) {
@@ -36,8 +38,7 @@ static void clear(table *t, uint32_t index)
 {
     uint32_t cleared;
 
-    assert_int_equal(tqi_table_clear_indexes(t->meta, "p", &index, NULL, 1, &cleared, &t->err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t->meta, "p", &index, NULL, 1, &cleared, &t->err), TQ_OK);
     assert_int_equal(cleared, 1);
 }
 

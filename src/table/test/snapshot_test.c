@@ -1,5 +1,6 @@
 /*
- * snapshot_test.c - a table that is saved and restored answers all queries the same; inconsistent snapshots are refused.
+ * snapshot_test.c - a table that is saved and restored answers all queries the same; inconsistent snapshots are
+ * refused.
  */
 #include "table/test/snapshot_testkit.h"
 
@@ -12,18 +13,19 @@ static const char *const groups[] = {"x", NULL, "y"};
 static void scene_fill(table *t)
 {
     static const uint32_t sizes[] = {1, 0, 2};
-    tqi_table_batch_tag tag = {
-        .name = "tag", .values = (const uint8_t *)"\x01\xa1z", .values_size = 3, .sizes = sizes};
-    put named = {.partition = "p",
-                 .n = 3,
-                 .naming = TQI_TABLE_BY_KEY,
-                 .create = true,
-                 .keys = keys,
-                 .groups = groups,
-                 .tags = &tag,
-                 .n_tags = 1,
-                 .fields = ab,
-                 .n_fields = 2};
+    tqi_table_batch_tag tag = {.name = "tag", .values = (const uint8_t *)"\x01\xa1z", .values_size = 3, .sizes = sizes};
+    put named = {
+        .partition = "p",
+        .n = 3,
+        .naming = TQI_TABLE_BY_KEY,
+        .create = true,
+        .keys = keys,
+        .groups = groups,
+        .tags = &tag,
+        .n_tags = 1,
+        .fields = ab,
+        .n_fields = 2,
+    };
     tqi_table_result result = {0};
     uint32_t first[4], taken[2];
     tqi_table_view *view;
@@ -32,8 +34,7 @@ static void scene_fill(table *t)
     assert_int_equal(table_put(t, &named, &result), TQ_OK);
     tqi_table_result_fini(&result);
     table_new(t, "q", 2, b_only, 1, NULL);
-    assert_int_equal(tqi_table_clear_indexes(t->meta, "p", &first[1], NULL, 1, &taken[0], &t->err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t->meta, "p", &first[1], NULL, 1, &taken[0], &t->err), TQ_OK);
     table_new(t, "p", 1, b_only, 1, NULL);
     assert_int_equal(tqi_table_view_get(t->meta, "p", ab, 2, "train", &view, &t->err), TQ_OK);
     tqi_table_claim_settle(t->meta, table_take(t, view, 2, taken));
@@ -264,15 +265,12 @@ static void a_hold_keeps_dead_blocks_back(void **state)
     for (int i = 0; i < 4; i++) {
         table_new(&t, "p", 1, b_only, 1, &index[i]);
     }
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &index[0], NULL, 1, &cleared, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &index[0], NULL, 1, &cleared, &t.err), TQ_OK);
     assert_int_equal(tqi_table_freeze_open(t.meta, &hold, &t.err), TQ_OK);
     /* Its neighbour: merged with the first it would go out with it. */
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &index[1], NULL, 1, &cleared, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &index[1], NULL, 1, &cleared, &t.err), TQ_OK);
     assert_int_equal(tqi_table_freeze_open(t.meta, &second, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &index[2], NULL, 1, &cleared, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &index[2], NULL, 1, &cleared, &t.err), TQ_OK);
     assert_int_equal(tqi_table_owner_dead(t.owner, dead, 8, &notice), 1);
     assert_int_equal(dead[0].count, 1);
     tqi_table_owner_done(t.owner, notice, 0);
@@ -291,7 +289,7 @@ static void a_hold_keeps_dead_blocks_back(void **state)
     table_close(&t);
 }
 
-/* ---------------------------------------------------------------------------------------- lies */
+/* --- lies ----------------------------------------------------------------- */
 
 /* A good snapshot with one thing changed. */
 static void lie_index_twice(kit_snapshot *s)

@@ -4,8 +4,8 @@
 #ifndef TQI_TABLE_TEST_SNAPSHOT_TESTKIT_H
 #define TQI_TABLE_TEST_SNAPSHOT_TESTKIT_H
 
-#include "table/test/testkit.h"
 #include "table/snapshot.h"
+#include "table/test/testkit.h"
 
 #define KIT_PARTITIONS 8
 #define KIT_PIECES     64
@@ -73,13 +73,12 @@ static inline void kit_take_pieces(table *t, const char *only, size_t piece, kit
         }
         snap->n++;
         assert_true(snap->n <= KIT_PARTITIONS);
-        assert_int_equal(tqi_table_snapshot_head(partition, head, &snap->results[p][KIT_PIECES], &t->err),
-                         TQ_OK);
+        assert_int_equal(tqi_table_snapshot_head(partition, head, &snap->results[p][KIT_PIECES], &t->err), TQ_OK);
         for (;; k++) {
             assert_true(k < KIT_PIECES);
-            assert_int_equal(tqi_table_snapshot_rows(partition, &next, piece, &snap->rows[p][k],
-                                               &snap->results[p][k], &t->err),
-                             TQ_OK);
+            assert_int_equal(
+                tqi_table_snapshot_rows(partition, &next, piece, &snap->rows[p][k], &snap->results[p][k], &t->err),
+                TQ_OK);
             if (snap->rows[p][k].batch.n == 0) {
                 break;
             }
@@ -127,8 +126,7 @@ static inline void kit_adopt(table *t, kit_snapshot *snap)
                 if (at == n) {
                     assert_true(n < 256);
                     was[n] = block->id;
-                    assert_int_equal(
-                        tqi_table_grant(t->meta, SESSION, t->owner, 1, &is[n++], &t->err), TQ_OK);
+                    assert_int_equal(tqi_table_grant(t->meta, SESSION, t->owner, 1, &is[n++], &t->err), TQ_OK);
                 }
                 block->id = is[at];
             }
@@ -136,15 +134,16 @@ static inline void kit_adopt(table *t, kit_snapshot *snap)
     }
 }
 
-static inline int kit_restore(table *t, const kit_snapshot *snap, bool partial, bool relink,
-                              tqi_table_restored *out)
+static inline int kit_restore(table *t, const kit_snapshot *snap, bool partial, bool relink, tqi_table_restored *out)
 {
-    tqi_table_restore_state ask = {.partitions = snap->heads,
-                       .n = snap->n,
-                       .partial = partial,
-                       .relink = relink,
-                       .session = SESSION,
-                       .moved = kit_moved};
+    tqi_table_restore_state ask = {
+        .partitions = snap->heads,
+        .n = snap->n,
+        .partial = partial,
+        .relink = relink,
+        .session = SESSION,
+        .moved = kit_moved,
+    };
 
     return tqi_table_restore(t->meta, &ask, out, &t->err);
 }
@@ -154,8 +153,7 @@ static inline void kit_print_tasks(FILE *out, table *t, const char *partition)
     const char *task;
     uint32_t count;
 
-    for (size_t i = 0;
-         tqi_table_partition_task(tqi_table_find_partition(t->meta, partition), i, &task, &count); i++) {
+    for (size_t i = 0; tqi_table_partition_task(tqi_table_find_partition(t->meta, partition), i, &task, &count); i++) {
         bool known;
         uint32_t *index;
         uint8_t *consumed;
@@ -165,9 +163,7 @@ static inline void kit_print_tasks(FILE *out, table *t, const char *partition)
         uint32_t in_slot;
         size_t n;
 
-        assert_int_equal(
-            tqi_table_consumption(t->meta, partition, task, &known, &index, &consumed, &n, &t->err),
-            TQ_OK);
+        assert_int_equal(tqi_table_consumption(t->meta, partition, task, &known, &index, &consumed, &n, &t->err), TQ_OK);
         (void)fprintf(out, "task %s (%u):", task, count);
         for (size_t s = 0; s < n; s++) {
             (void)fprintf(out, " %u=%u", index[s], consumed[s]);
@@ -187,9 +183,8 @@ static inline void kit_print_tasks(FILE *out, table *t, const char *partition)
 
 static inline void kit_print_field(FILE *out, const tqi_table_batch *batch, const tqi_table_batch_field *field)
 {
-    (void)fprintf(out, "field %s kind=%u dtype=%u/%u ragged=%d/%u ndim=%u:", field->name,
-                  field->kind, field->dtype.code, field->dtype.bits, field->ragged,
-                  field->ragged_dim, field->ndim);
+    (void)fprintf(out, "field %s kind=%u dtype=%u/%u ragged=%d/%u ndim=%u:", field->name, field->kind,
+                  field->dtype.code, field->dtype.bits, field->ragged, field->ragged_dim, field->ndim);
     for (size_t i = 0; i < field->n_dims; i++) {
         (void)fprintf(out, " %llu", (unsigned long long)field->dims[i]);
     }
@@ -220,15 +215,12 @@ static inline char *kit_describe(table *t)
         const tqi_table_batch *batch = &result.batch;
 
         assert_int_equal(tqi_table_resolve(t->meta, &ask, &result, &t->err), TQ_OK);
-        (void)fprintf(out, "partition %s: %u samples, %llu bytes\n", name,
-                      tqi_table_partition_samples(partition),
+        (void)fprintf(out, "partition %s: %u samples, %llu bytes\n", name, tqi_table_partition_samples(partition),
                       (unsigned long long)tqi_table_partition_bytes(partition));
         for (size_t i = 0; i < batch->n; i++) {
-            (void)fprintf(out, "%u@%llu key=%s group=%s\n", batch->indexes[i],
-                          (unsigned long long)batch->ordinals[i],
+            (void)fprintf(out, "%u@%llu key=%s group=%s\n", batch->indexes[i], (unsigned long long)batch->ordinals[i],
                           batch->keys != NULL && batch->keys[i] != NULL ? batch->keys[i] : "-",
-                          batch->groups != NULL && batch->groups[i] != NULL ? batch->groups[i]
-                                                                            : "-");
+                          batch->groups != NULL && batch->groups[i] != NULL ? batch->groups[i] : "-");
         }
         for (size_t i = 0; i < batch->n_tags; i++) {
             (void)fprintf(out, "tag %s:", batch->tags[i].name);

@@ -25,9 +25,7 @@ static void dead_blocks_are_delivered_until_done(void **state)
     table_new(&t, "p", 1, ab, 2, NULL); /* 3, 4 */
     table_new(&t, "p", 1, ab, 2, NULL); /* 5, 6 */
     assert_null(tqi_table_next_dead(t.meta));
-    assert_int_equal(
-        tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){0}, NULL, 1, &cleared, &t.err),
-        TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){0}, NULL, 1, &cleared, &t.err), TQ_OK);
     assert_ptr_equal(tqi_table_next_dead(t.meta), t.owner);
     assert_null(tqi_table_next_dead(t.meta));
     assert_int_equal(dead(&t, got, 4, &notice), 1);
@@ -35,9 +33,7 @@ static void dead_blocks_are_delivered_until_done(void **state)
     assert_int_equal(got[0].count, 2);
     assert_true(got[0].writer_done);
     /* Adjacent ids do not join a range that was handed out. */
-    assert_int_equal(
-        tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){1, 2}, NULL, 2, &cleared, &t.err),
-        TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){1, 2}, NULL, 2, &cleared, &t.err), TQ_OK);
     assert_null(tqi_table_next_dead(t.meta)); /* it was not empty */
     assert_int_equal(dead(&t, again, 4, &later), 2);
     assert_int_equal(again[0].first, 1);
@@ -67,12 +63,7 @@ static void overwriting_kills_blocks(void **state)
     (void)state;
     table_open(&t);
     table_new(&t, "p", 2, ab, 1, indexes); /* block 1 */
-    put p = {.partition = "p",
-             .n = 1,
-             .naming = TQI_TABLE_BY_INDEX,
-             .indexes = indexes,
-             .fields = ab,
-             .n_fields = 1};
+    put p = {.partition = "p", .n = 1, .naming = TQI_TABLE_BY_INDEX, .indexes = indexes, .fields = ab, .n_fields = 1};
     assert_int_equal(table_put(&t, &p, &r), TQ_OK); /* 2 */
     tqi_table_result_fini(&r);
     assert_int_equal(dead(&t, got, 4, &notice), 0);
@@ -109,8 +100,7 @@ static void notices_do_not_depend_on_when_they_are_asked_for(void **state)
         table_new(&t[k], "p", 1, ab, 2, NULL); /* 3, 4 */
         for (uint32_t i = 0; i < 2; i++) {
             uint32_t cleared;
-            assert_int_equal(
-                tqi_table_clear_indexes(t[k].meta, "p", &i, NULL, 1, &cleared, &t[k].err), TQ_OK);
+            assert_int_equal(tqi_table_clear_indexes(t[k].meta, "p", &i, NULL, 1, &cleared, &t[k].err), TQ_OK);
             if (k == 1) {
                 dead(&t[k], got[k], 4, &notice[k]);
             }
@@ -216,8 +206,7 @@ static void lost_cells_are_listed_and_healed(void **state)
     table_new(&t, "p", 3, ab, 2, indexes); /* blocks 1: a, 2: b */
     partition = tqi_table_find_partition(t.meta, "p");
     assert_int_equal(tqi_table_view_get(t.meta, "p", ab, 2, "train", &view, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_blocks_lost(t.meta, (const uint64_t[]){2, 99}, 2, NULL, NULL, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_blocks_lost(t.meta, (const uint64_t[]){2, 99}, 2, NULL, NULL, &t.err), TQ_OK);
     assert_int_equal(tqi_table_view_ready(view), 0);
     assert_int_equal(tqi_table_partition_lost(partition, lost, 2), 3);
     assert_int_equal(lost[1], indexes[1]);
@@ -226,8 +215,7 @@ static void lost_cells_are_listed_and_healed(void **state)
     assert_int_equal(info.produced, 0);
     assert_int_equal(dead(&t, got, 4, &notice), 1); /* its storage may forget it */
     assert_int_equal(got[0].first, 2);
-    assert_int_equal(tqi_table_production(t.meta, "p", ab, 2, &known, &index, &bits, &n, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_production(t.meta, "p", ab, 2, &known, &index, &bits, &n, &t.err), TQ_OK);
     assert_memory_equal(bits, "\1\0\1\0\1\0", 6);
     free(index);
     free(bits);
@@ -240,12 +228,14 @@ static void lost_cells_are_listed_and_healed(void **state)
     assert_int_equal(r.bytes, 0);
     tqi_table_result_fini(&r);
 
-    put p = {.partition = "p",
-             .n = 2,
-             .naming = TQI_TABLE_BY_INDEX,
-             .indexes = indexes + 1,
-             .fields = ab + 1,
-             .n_fields = 1};
+    put p = {
+        .partition = "p",
+        .n = 2,
+        .naming = TQI_TABLE_BY_INDEX,
+        .indexes = indexes + 1,
+        .fields = ab + 1,
+        .n_fields = 1,
+    };
     assert_int_equal(table_put(&t, &p, &r), TQ_OK);
     tqi_table_result_fini(&r);
     assert_int_equal(tqi_table_view_ready(view), 2);
@@ -313,8 +303,7 @@ static void clear_one(table *t, uint32_t index)
 {
     uint32_t cleared;
 
-    assert_int_equal(tqi_table_clear_indexes(t->meta, "p", &index, NULL, 1, &cleared, &t->err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t->meta, "p", &index, NULL, 1, &cleared, &t->err), TQ_OK);
     assert_int_equal(cleared, 1);
 }
 
@@ -363,8 +352,7 @@ static void a_move_relinks_what_is_still_there(void **state)
     table_new(&t, "p", 3, ab, 1, NULL); /* block 1 */
     assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 3, &first, &t.err), TQ_OK);
     clear_one(&t, 0);
-    tqi_table_batch_block to = {
-        .id = first, .size = 2 * ROW * 4, .owner = "unit", .owner_incarnation = 7};
+    tqi_table_batch_block to = {.id = first, .size = 2 * ROW * 4, .owner = "unit", .owner_incarnation = 7};
     tqi_table_stretch rest = {ROW * 4, 2 * ROW * 4, 0};
     tqi_table_stretch behind = {ROW * 4, 2 * ROW * 4, 1};
     assert_int_equal(move_one(&t, SESSION, 1, &to, behind), TQ_EINVAL);
@@ -476,7 +464,8 @@ static void a_walk_is_bounded(void **state)
             .from = ends[i],
             .to = {.id = first + i, .size = live.sizes[i], .owner = "unit", .owner_incarnation = 7},
             .stretches = &live.stretches[i],
-            .n = 1};
+            .n = 1,
+        };
     }
     assert_int_equal(tqi_table_compact_move(t.meta, SESSION, moves, 2, &t.err), TQ_OK);
     tqi_table_live_fini(&live);
@@ -601,8 +590,7 @@ static void what_died_during_a_move_is_told(void **state)
     table_open(&t);
     table_new(&t, "p", ROWS, ab, 1, indexes); /* block 1 */
     assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
-    tqi_table_batch_block to = {
-        .id = first, .size = ROWS * ROW * 4, .owner = "unit", .owner_incarnation = 7};
+    tqi_table_batch_block to = {.id = first, .size = ROWS * ROW * 4, .owner = "unit", .owner_incarnation = 7};
     tqi_table_stretch all = {0, ROWS * ROW * 4, 0};
     /* All was live when it was copied; half was left when the copy arrived. */
     for (uint32_t i = 0; i < ROWS / 2; i++) {

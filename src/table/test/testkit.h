@@ -109,16 +109,13 @@ static inline int table_put(table *t, put *p, tqi_table_result *result)
         .blocks = blocks,
         .n_blocks = p->n_fields,
     };
-    tqi_table_publish_args publish = {
-        .batch = &batch, .naming = p->naming, .create = p->create, .session = SESSION};
+    tqi_table_publish_args publish = {.batch = &batch, .naming = p->naming, .create = p->create, .session = SESSION};
     uint64_t first = 0;
     int rc;
 
     assert_true(p->n_fields <= 32);
     if (p->n_fields > 0) {
-        assert_int_equal(
-            tqi_table_grant(t->meta, SESSION, t->owner, (uint32_t)p->n_fields, &first, &t->err),
-            TQ_OK);
+        assert_int_equal(tqi_table_grant(t->meta, SESSION, t->owner, (uint32_t)p->n_fields, &first, &t->err), TQ_OK);
     }
     p->first_block = first;
     for (size_t i = 0; i < p->n_fields; i++) {
@@ -153,15 +150,9 @@ static inline int table_put(table *t, put *p, tqi_table_result *result)
 }
 
 /* n new samples of partition "p" with the field, each in its group ("" none; groups NULL: none of them is in one). */
-static inline void table_new_in_groups(table *t, size_t n, const char *field,
-                                       const char *const *groups)
+static inline void table_new_in_groups(table *t, size_t n, const char *field, const char *const *groups)
 {
-    put p = {.partition = "p",
-             .n = n,
-             .naming = TQI_TABLE_NEW,
-             .groups = groups,
-             .fields = &field,
-             .n_fields = 1};
+    put p = {.partition = "p", .n = n, .naming = TQI_TABLE_NEW, .groups = groups, .fields = &field, .n_fields = 1};
     tqi_table_result result = {0};
 
     assert_int_equal(table_put(t, &p, &result), TQ_OK);
@@ -169,11 +160,10 @@ static inline void table_new_in_groups(table *t, size_t n, const char *field,
 }
 
 /* n new samples with the fields; their indexes go to `indexes` when it is not NULL. */
-static inline void table_new(table *t, const char *partition, size_t n, const char *const *fields,
-                             size_t n_fields, uint32_t *indexes)
+static inline void table_new(table *t, const char *partition, size_t n, const char *const *fields, size_t n_fields,
+                             uint32_t *indexes)
 {
-    put p = {
-        .partition = partition, .n = n, .naming = TQI_TABLE_NEW, .fields = fields, .n_fields = n_fields};
+    put p = {.partition = partition, .n = n, .naming = TQI_TABLE_NEW, .fields = fields, .n_fields = n_fields};
     tqi_table_result result = {0};
 
     assert_int_equal(table_put(t, &p, &result), TQ_OK);

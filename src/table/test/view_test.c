@@ -5,8 +5,7 @@
 
 static const char *const ab[] = {"a", "b"};
 
-static tqi_table_view *get(table *t, const char *partition, const char *const *fields, size_t n,
-                     const char *task)
+static tqi_table_view *get(table *t, const char *partition, const char *const *fields, size_t n, const char *task)
 {
     tqi_table_view *view = NULL;
 
@@ -133,8 +132,7 @@ static void a_claim_gives_back_only_what_is_still_its_own(void **state)
     table_new(&t, "p", 4, ab, 2, NULL);
     view = get(&t, "p", ab, 2, "train");
     claim = table_take(&t, view, 4, taken);
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &taken[1], NULL, 1, &cleared, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &taken[1], NULL, 1, &cleared, &t.err), TQ_OK);
     table_new(&t, "p", 1, ab, 2, NULL); /* the same index, not claimed */
     later = table_take(&t, view, 1, taken + 1);
     tqi_table_claim_release(t.meta, SESSION, claim);
@@ -173,10 +171,8 @@ static void taking_checks_its_samples(void **state)
     table_open(&t);
     table_new(&t, "p", 2, ab, 2, NULL);
     view = get(&t, "p", ab, 2, "train");
-    assert_int_equal(tqi_table_view_take(view, &index, 1, &ok, 1, SESSION, false, &r, &t.err),
-                     TQ_ECLEARED);
-    assert_int_equal(tqi_table_view_take(view, &ok, 1, &index, 1, SESSION, false, &r, &t.err),
-                     TQ_ECLEARED);
+    assert_int_equal(tqi_table_view_take(view, &index, 1, &ok, 1, SESSION, false, &r, &t.err), TQ_ECLEARED);
+    assert_int_equal(tqi_table_view_take(view, &ok, 1, &index, 1, SESSION, false, &r, &t.err), TQ_ECLEARED);
     assert_null(r.arena);
     assert_int_equal(tqi_table_view_ready(view), 2);
     assert_int_equal(tqi_table_view_take(view, &ok, 1, NULL, 0, SESSION, false, &r, &t.err), TQ_OK);
@@ -205,12 +201,9 @@ static void bad_views_are_refused(void **state)
     assert_int_equal(tqi_table_view_get(t.meta, "p", ab, 1, "", &view, &t.err), TQ_ENAME);
     assert_int_equal(tqi_table_view_get(t.meta, "", ab, 1, "train", &view, &t.err), TQ_ENAME);
     assert_int_equal(tqi_table_view_get(t.meta, name, ab, 1, "train", &view, &t.err), TQ_ENAME);
-    assert_int_equal(
-        tqi_table_view_get(t.meta, "p", (const char *const[]){"a", ""}, 2, "train", &view, &t.err),
-        TQ_ENAME);
-    assert_int_equal(
-        tqi_table_view_get(t.meta, "p", (const char *const[]){name}, 1, "train", &view, &t.err),
-        TQ_ENAME);
+    assert_int_equal(tqi_table_view_get(t.meta, "p", (const char *const[]){"a", ""}, 2, "train", &view, &t.err),
+                     TQ_ENAME);
+    assert_int_equal(tqi_table_view_get(t.meta, "p", (const char *const[]){name}, 1, "train", &view, &t.err), TQ_ENAME);
     assert_int_equal(count_views(&t), 0);
     table_assert_empty(&t);
     table_close(&t);
@@ -240,9 +233,7 @@ static void cached_picks_end_with_their_samples(void **state)
     got = tqi_table_view_cache_get(view, "r0", &n);
     assert_int_equal(n, 1);
     assert_int_equal(got[0], 3);
-    assert_int_equal(
-        tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){3}, NULL, 1, &cleared, &t.err),
-        TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){3}, NULL, 1, &cleared, &t.err), TQ_OK);
     assert_null(tqi_table_view_cache_get(view, "r0", &n));
     table_new(&t, "p", 1, ab, 2, NULL);
     assert_null(tqi_table_view_cache_get(view, "r0", &n));
@@ -268,21 +259,18 @@ static void status_of_unknown_things_is_empty(void **state)
 
     (void)state;
     table_open(&t);
-    assert_int_equal(tqi_table_consumption(t.meta, "p", "train", &known, &index, &bits, &n, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_consumption(t.meta, "p", "train", &known, &index, &bits, &n, &t.err), TQ_OK);
     assert_false(known);
     assert_null(index);
     assert_null(bits);
     table_new(&t, "p", 2, ab, 1, NULL);
-    assert_int_equal(tqi_table_consumption(t.meta, "p", "nobody", &known, &index, &bits, &n, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_consumption(t.meta, "p", "nobody", &known, &index, &bits, &n, &t.err), TQ_OK);
     assert_true(known);
     assert_int_equal(n, 2);
     assert_memory_equal(bits, "\0\0", 2);
     free(index);
     free(bits);
-    assert_int_equal(tqi_table_production(t.meta, "p", ab, 2, &known, &index, &bits, &n, &t.err),
-                     TQ_OK);
+    assert_int_equal(tqi_table_production(t.meta, "p", ab, 2, &known, &index, &bits, &n, &t.err), TQ_OK);
     assert_memory_equal(bits, "\1\0\1\0", 4);
     free(index);
     free(bits);

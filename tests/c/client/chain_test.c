@@ -1,6 +1,6 @@
 /*
- * chain_test.c - an op's results are passed to its next call: metadata, data, keys, names, tags, notes, texts of errors.
- * Made to be run under AddressSanitizer: each of these once read memory that the call had just freed.
+ * chain_test.c - an op's results are passed to its next call: metadata, data, keys, names, tags, notes, texts of
+ * errors. Made to be run under AddressSanitizer: each of these once read memory that the call had just freed.
  */
 #include "usual.h"
 
@@ -20,29 +20,32 @@ static void put_keyed(const char *partition, size_t n)
     static const char *const groups[4] = {"g", "g", "h", "h"};
     static const int64_t numbers[4] = {10, 11, 12, 13};
     const tq_slice slice = {(void *)(uintptr_t)numbers, n * sizeof numbers[0]};
-    const tq_column column = {
-        .name = x, .dtype = {TQ_INT, 64}, .rows = n, .slices = &slice, .n_slices = 1};
+    const tq_column column = {.name = x, .dtype = {TQ_INT, 64}, .rows = n, .slices = &slice, .n_slices = 1};
     const tq_tag tag = {.name = "n", .values = values, .sizes = sizes};
-    const tq_put_args args = {.partition = partition,
-                              .keys = keys,
-                              .groups = groups,
-                              .n = n,
-                              .columns = &column,
-                              .n_columns = 1,
-                              .tags = &tag,
-                              .n_tags = 1};
+    const tq_put_args args = {
+        .partition = partition,
+        .keys = keys,
+        .groups = groups,
+        .n = n,
+        .columns = &column,
+        .n_columns = 1,
+        .tags = &tag,
+        .n_tags = 1,
+    };
     assert_true(n <= 4);
     expect_ok(op, tq_put(op, &args));
 }
 
 static void claim_all(const char *partition, const char *task, size_t n)
 {
-    const tq_claim_args claim = {.partition = partition,
-                                 .fields = &x,
-                                 .n_fields = 1,
-                                 .batch_size = (int64_t)n,
-                                 .task = task,
-                                 .tags = true};
+    const tq_claim_args claim = {
+        .partition = partition,
+        .fields = &x,
+        .n_fields = 1,
+        .batch_size = (int64_t)n,
+        .task = task,
+        .tags = true,
+    };
     expect_ok(op, tq_claim(op, &claim));
 }
 
@@ -85,8 +88,7 @@ static void test_data_is_put_again(void **state)
         expect_ok(op, tq_get(op, meta, NULL, 0));
         const tq_data_column *read = tq_data_column_at(tq_op_data(op), 0);
         const tq_slice slice = {read->data, read->offsets[4]};
-        const tq_column column = {
-            .name = "copy", .dtype = read->dtype, .rows = 4, .slices = &slice, .n_slices = 1};
+        const tq_column column = {.name = "copy", .dtype = read->dtype, .rows = 4, .slices = &slice, .n_slices = 1};
         const tq_put_args args = {.meta = meta, .columns = &column, .n_columns = 1};
         expect_ok(op, tq_put(op, &args));
         assert_null(tq_op_data(op));
@@ -102,8 +104,7 @@ static void test_metadata_names_what_is_put(void **state)
 {
     static const int64_t numbers[4] = {20, 21, 22, 23};
     const tq_slice slice = {(void *)(uintptr_t)numbers, sizeof numbers};
-    tq_column column = {
-        .name = "y", .dtype = {TQ_INT, 64}, .rows = 4, .slices = &slice, .n_slices = 1};
+    tq_column column = {.name = "y", .dtype = {TQ_INT, 64}, .rows = 4, .slices = &slice, .n_slices = 1};
     (void)state;
 
     put_keyed("p", 4);
@@ -120,14 +121,16 @@ static void test_metadata_names_what_is_put(void **state)
     const tq_meta_tag *from = tq_meta_tag_at(meta, 0);
     const tq_tag tag = {.name = from->name, .values = from->values, .sizes = from->sizes};
     column.name = tq_meta_field_at(meta, 0)->name;
-    args = (tq_put_args){.partition = "q",
-                         .keys = keys,
-                         .groups = groups,
-                         .n = 4,
-                         .columns = &column,
-                         .n_columns = 1,
-                         .tags = &tag,
-                         .n_tags = 1};
+    args = (tq_put_args){
+        .partition = "q",
+        .keys = keys,
+        .groups = groups,
+        .n = 4,
+        .columns = &column,
+        .n_columns = 1,
+        .tags = &tag,
+        .n_tags = 1,
+    };
     expect_ok(op, tq_put(op, &args));
     claim_all("q", "t", 4);
     assert_string_equal(tq_meta_key(tq_op_meta(op), 3), "k3");
@@ -150,28 +153,26 @@ static void test_keys_and_indexes(void **state)
     keys[0] = tq_meta_key(tq_op_meta(op), 1);
     keys[1] = tq_meta_key(tq_op_meta(op), 3);
     partition = tq_meta_partition(tq_op_meta(op));
-    expect_ok(op,
-              tq_get_by_key(op, &(tq_get_by_key_args){.partition = partition, .keys = keys, .n = 2}));
+    expect_ok(op, tq_get_by_key(op, &(tq_get_by_key_args){.partition = partition, .keys = keys, .n = 2}));
     assert_int_equal(((const int64_t *)tq_data_column_at(tq_op_data(op), 0)->data)[1], 13);
     partition = tq_meta_partition(tq_op_meta(op));
     expect_ok(op, tq_keys_of(op, partition, tq_meta_indexes(tq_op_meta(op)), 2));
     expect_ok(
-        op,
-        tq_resolve(op, &(tq_resolve_args){
-                           .partition = "p", .keys = tq_op_names(op, NULL), .n = 2, .tags = true}));
+        op, tq_resolve(op, &(tq_resolve_args){.partition = "p", .keys = tq_op_names(op, NULL), .n = 2, .tags = true}));
     assert_string_equal(tq_meta_key(tq_op_meta(op), 0), "k1");
-    expect_ok(op, tq_resolve(op, &(tq_resolve_args){.partition = tq_meta_partition(tq_op_meta(op)),
-                                                    .indexes = tq_meta_indexes(tq_op_meta(op)),
-                                                    .n = 2,
-                                                    .tags = true}));
+    expect_ok(op, tq_resolve(op, &(tq_resolve_args){
+                                     .partition = tq_meta_partition(tq_op_meta(op)),
+                                     .indexes = tq_meta_indexes(tq_op_meta(op)),
+                                     .n = 2,
+                                     .tags = true,
+                                 }));
     keys[0] = tq_meta_key(tq_op_meta(op), 0);
     keys[1] = tq_meta_key(tq_op_meta(op), 1);
     expect_ok(op, tq_reserve(op, "q", 2, keys, keys));
     assert_string_equal(tq_meta_key(tq_op_meta(op), 1), "k3");
     const tq_keys_page first = {.limit = 1};
     expect_ok(op, tq_list_keys_page(op, "q", &first));
-    const tq_keys_page next = {
-        .limit = 1, .after = tq_meta_key(tq_op_meta(op), 0), .mark = tq_op_count(op)};
+    const tq_keys_page next = {.limit = 1, .after = tq_meta_key(tq_op_meta(op), 0), .mark = tq_op_count(op)};
     expect_ok(op, tq_list_keys_page(op, tq_meta_partition(tq_op_meta(op)), &next));
     keys[0] = tq_meta_key(tq_op_meta(op), 0);
     assert_string_equal(keys[0], "k3");
@@ -212,11 +213,13 @@ static void test_names_of_the_system(void **state)
     expect_ok(op, tq_query_events(op, next, 0, true));
     events = tq_op_events(op, NULL, &next);
     assert_string_equal(events[0].kind, "reset");
-    expect_ok(op, tq_claim(op, &(tq_claim_args){.partition = events[0].partition,
-                                                .fields = &x,
-                                                .n_fields = 1,
-                                                .batch_size = 4,
-                                                .task = events[0].task}));
+    expect_ok(op, tq_claim(op, &(tq_claim_args){
+                                   .partition = events[0].partition,
+                                   .fields = &x,
+                                   .n_fields = 1,
+                                   .batch_size = 4,
+                                   .task = events[0].task,
+                               }));
     expect_ok(op, tq_list_partitions(op));
     expect_ok(op, tq_clear_partition(op, tq_op_names(op, NULL)[0]));
     assert_int_equal(tq_op_count(op), 4);
@@ -225,8 +228,7 @@ static void test_names_of_the_system(void **state)
 static void test_clears_in_two_halves(void **state)
 {
     const uint64_t shape = 2;
-    const tq_column column = {
-        .name = x, .dtype = {TQ_INT, 64}, .rows = 4, .ndim = 1, .shape = &shape};
+    const tq_column column = {.name = x, .dtype = {TQ_INT, 64}, .rows = 4, .ndim = 1, .shape = &shape};
     const tq_slice notes[4] = {{"a", 1}, {"bb", 2}, {"", 0}, {"ccc", 3}};
     const tq_slice *opaque = notes;
     size_t n;
@@ -247,13 +249,11 @@ static void test_clears_in_two_halves(void **state)
     expect_ok(op, tq_end_clear(op, clearings[0].id, true));
     expect_ok(op, tq_resolve(op, &(tq_resolve_args){.partition = "p"}));
     assert_memory_equal(tq_meta_notes(tq_op_meta(op), 0)[3].data, "ccc", 3);
-    expect_ok(
-        op, tq_begin_clear(op, &(tq_begin_clear_args){.remover = "Mine", .meta = tq_op_meta(op)}));
+    expect_ok(op, tq_begin_clear(op, &(tq_begin_clear_args){.remover = "Mine", .meta = tq_op_meta(op)}));
     clearings = tq_op_clearings(op, &n);
     assert_int_equal(n, 1);
     /* Its samples are gone: nothing more is cleared, but this clear is named again. */
-    expect_ok(op, tq_begin_clear(
-                      op, &(tq_begin_clear_args){.remover = "Mine", .meta = clearings[0].meta}));
+    expect_ok(op, tq_begin_clear(op, &(tq_begin_clear_args){.remover = "Mine", .meta = clearings[0].meta}));
     assert_int_equal(tq_op_count(op), 0);
     expect_ok(op, tq_clear_partition(op, "p"));
 }
@@ -269,8 +269,7 @@ static void test_checkpoints(void **state)
     snprintf(again, sizeof again, "%s/b", folder);
     put_keyed("p", 4);
     expect_ok(op, tq_save(op, &(tq_save_args){.path = path, .metadata = "{\"step\": 7}"}));
-    expect_ok(op, tq_save(op, &(tq_save_args){.path = again,
-                                              .metadata = tq_op_checkpoint(op)->metadata}));
+    expect_ok(op, tq_save(op, &(tq_save_args){.path = again, .metadata = tq_op_checkpoint(op)->metadata}));
     expect_ok(op, tq_load(op, again));
     assert_non_null(strstr(tq_op_checkpoint(op)->metadata, "7"));
     /* A file is named by what a call has returned. */
@@ -302,8 +301,7 @@ static void test_after_a_failure(void **state)
 
 static void test_after_a_cancel(void **state)
 {
-    const tq_claim_args never = {
-        .partition = "p", .fields = &x, .n_fields = 1, .batch_size = 100, .task = "t"};
+    const tq_claim_args never = {.partition = "p", .fields = &x, .n_fields = 1, .batch_size = 100, .task = "t"};
     (void)state;
 
     put_keyed("p", 4);
@@ -316,8 +314,7 @@ static void test_after_a_cancel(void **state)
         expect_ok(op, tq_get(op, tq_op_meta(op), NULL, 0));
         const tq_data_column *read = tq_data_column_at(tq_op_data(op), 0);
         const tq_slice slice = {read->data, read->offsets[4]};
-        const tq_column column = {
-            .name = x, .dtype = read->dtype, .rows = 4, .slices = &slice, .n_slices = 1};
+        const tq_column column = {.name = x, .dtype = read->dtype, .rows = 4, .slices = &slice, .n_slices = 1};
         /* The bytes stay valid until the put ends, whenever that is. */
         const tq_put_args args = {.partition = "q", .n = 4, .columns = &column, .n_columns = 1};
         assert_int_equal(tq_put(op, &args), TQ_OK);
@@ -336,8 +333,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_claim_read_clear, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(test_data_is_put_again, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_metadata_names_what_is_put, usual_setup,
-                                        usual_teardown),
+        cmocka_unit_test_setup_teardown(test_metadata_names_what_is_put, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(test_keys_and_indexes, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(test_names_of_the_system, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(test_clears_in_two_halves, usual_setup, usual_teardown),

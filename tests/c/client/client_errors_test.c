@@ -28,20 +28,8 @@ static void test_bad_puts(void **state)
     char name[TQ_NAME_MAX + 2];
     const char *keys[3] = {"a", "", "c"};
     tq_column columns[2] = {
-        {.name = "x",
-         .dtype = f32,
-         .rows = 3,
-         .ndim = 1,
-         .shape = &shape,
-         .slices = &slice,
-         .n_slices = 1},
-        {.name = "y",
-         .dtype = f32,
-         .rows = 2,
-         .ndim = 1,
-         .shape = &shape,
-         .slices = &slice,
-         .n_slices = 1},
+        {.name = "x", .dtype = f32, .rows = 3, .ndim = 1, .shape = &shape, .slices = &slice, .n_slices = 1},
+        {.name = "y", .dtype = f32, .rows = 2, .ndim = 1, .shape = &shape, .slices = &slice, .n_slices = 1},
     };
     tq_put_args args = {.partition = "bad", .n = 3, .columns = columns, .n_columns = 2};
     (void)state;
@@ -133,8 +121,7 @@ static void test_other_dtype(void **state)
 static void test_bad_claims(void **state)
 {
     const char *field = "x";
-    tq_claim_args claim = {
-        .partition = "p", .fields = &field, .n_fields = 1, .batch_size = 0, .task = "t"};
+    tq_claim_args claim = {.partition = "p", .fields = &field, .n_fields = 1, .batch_size = 0, .task = "t"};
     (void)state;
 
     expect_error(op, tq_claim(op, &claim), TQ_ESIZE, "given 0");
@@ -163,17 +150,15 @@ static void test_bad_reads(void **state)
     expect_error(op, tq_resolve(op, &resolve), TQ_EKEY, "nobody");
     resolve.partition = "nowhere";
     expect_error(op, tq_resolve(op, &resolve), TQ_EPARTITION, "nowhere");
-    assert_int_equal(tq_meta_make("reads", tq_meta_indexes(meta), NULL, 3, fields, 2, &hand, NULL),
-                     TQ_OK);
+    assert_int_equal(tq_meta_make("reads", tq_meta_indexes(meta), NULL, 3, fields, 2, &hand, NULL), TQ_OK);
     expect_error(op, tq_get(op, hand, NULL, 0), TQ_EFIELD, "'y'");
     tq_meta *more = put_numbers(op, "reads", "y", 2, 0, NULL);
     expect_error(op, tq_get(op, hand, NULL, 0), TQ_ENOTREADY, "field 'y' of samples");
     tq_meta_unref(hand);
     /* Without placements, so that the controller is asked: a read by placements may still find the
      * bytes until the unit has freed them. */
-    assert_int_equal(tq_meta_make("reads", tq_meta_indexes(meta), tq_meta_incarnations(meta), 3,
-                                  fields, 1, &hand, NULL),
-                     TQ_OK);
+    assert_int_equal(
+        tq_meta_make("reads", tq_meta_indexes(meta), tq_meta_incarnations(meta), 3, fields, 1, &hand, NULL), TQ_OK);
     expect_ok(op, tq_clear_meta(op, meta));
     expect_error(op, tq_get(op, hand, NULL, 0), TQ_ECLEARED, "");
     expect_ok(op, tq_clear_meta(op, meta));
@@ -189,13 +174,15 @@ static void test_full(void **state)
     uint8_t *data = calloc(1, bytes);
     uint64_t shape = bytes;
     tq_slice slice = {data, bytes};
-    tq_column column = {.name = "x",
-                        .dtype = {TQ_UINT, 8},
-                        .rows = 1,
-                        .ndim = 1,
-                        .shape = &shape,
-                        .slices = &slice,
-                        .n_slices = 1};
+    tq_column column = {
+        .name = "x",
+        .dtype = {TQ_UINT, 8},
+        .rows = 1,
+        .ndim = 1,
+        .shape = &shape,
+        .slices = &slice,
+        .n_slices = 1,
+    };
     tq_put_args args = {.partition = "full", .n = 1, .columns = &column, .n_columns = 1};
     tq_op *waiting = tq_op_alloc(client, NULL, NULL);
     (void)state;
@@ -250,8 +237,7 @@ static void test_lost(void **state)
     }
     tq_meta *hand;
     const char *field = "x";
-    assert_int_equal(tq_meta_make("lost", tq_meta_indexes(meta), NULL, 3, &field, 1, &hand, NULL),
-                     TQ_OK);
+    assert_int_equal(tq_meta_make("lost", tq_meta_indexes(meta), NULL, 3, &field, 1, &hand, NULL), TQ_OK);
     expect_error(op, tq_get(op, hand, NULL, 0), TQ_ELOST, "field 'x' of samples");
     tq_meta_unref(hand);
     tq_meta_unref(meta);
@@ -261,8 +247,7 @@ static void test_open_errors(void **state)
 {
     tq_error err = {0};
     tq_client *other = NULL;
-    tq_client_options options = {
-        .size = sizeof options, .address = sys.address, .token = "wrong", .timeout = 5};
+    tq_client_options options = {.size = sizeof options, .address = sys.address, .token = "wrong", .timeout = 5};
     (void)state;
 
     assert_int_equal(tq_client_open(&options, &other, &err), TQ_EAUTH);

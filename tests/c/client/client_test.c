@@ -11,7 +11,7 @@
 static const tq_dtype f32 = {TQ_FLOAT, 32};
 static const tq_dtype i64 = {TQ_INT, 64};
 
-/* ---------------------------------------------------------------------------------- round trips */
+/* --- round trips ---------------------------------------------------------- */
 
 static void test_config(void **state)
 {
@@ -25,13 +25,7 @@ static void test_uniform(void **state)
     float data[4][2][3];
     tq_slice slices[2] = {{data[0], sizeof data[0]}, {data[1], 3 * sizeof data[0]}};
     uint64_t shape[2] = {2, 3};
-    tq_column column = {.name = "x",
-                        .dtype = f32,
-                        .rows = 4,
-                        .ndim = 2,
-                        .shape = shape,
-                        .slices = slices,
-                        .n_slices = 2};
+    tq_column column = {.name = "x", .dtype = f32, .rows = 4, .ndim = 2, .shape = shape, .slices = slices, .n_slices = 2};
     tq_put_args args = {.partition = "uniform", .n = 4, .columns = &column, .n_columns = 1};
     uint32_t order[5] = {3, 1, 0, 2, 1};
     tq_meta *meta;
@@ -71,17 +65,18 @@ static void test_ragged(void **state)
     tq_slice slice = {data, sizeof data};
     uint32_t ndims[4] = {1, 0, 2, 1};
     uint64_t dims[4] = {2, 2, 3, 0}; /* [1 2], 3, [[4 5 6] [7 8 9]], [] */
-    tq_column column = {.name = "x",
-                        .dtype = i64,
-                        .rows = 4,
-                        .ndims = ndims,
-                        .dims = dims,
-                        .slices = &slice,
-                        .n_slices = 1};
+    tq_column column = {
+        .name = "x",
+        .dtype = i64,
+        .rows = 4,
+        .ndims = ndims,
+        .dims = dims,
+        .slices = &slice,
+        .n_slices = 1,
+    };
     tq_put_args args = {.partition = "ragged", .n = 4, .columns = &column, .n_columns = 1};
     const char *field = "x";
-    tq_claim_args claim = {
-        .partition = "ragged", .fields = &field, .n_fields = 1, .batch_size = 4, .task = "t"};
+    tq_claim_args claim = {.partition = "ragged", .fields = &field, .n_fields = 1, .batch_size = 4, .task = "t"};
     const tq_data_column *read;
     tq_meta *meta;
     (void)state;
@@ -106,16 +101,17 @@ static void test_values(void **state)
     const char *bytes = "helloworld!";
     tq_slice slice = {bytes, 11};
     uint64_t sizes[4] = {5, 0, 5, 1};
-    tq_column column = {.name = "v",
-                        .kind = TQ_VALUE,
-                        .rows = 4,
-                        .ndim = 1,
-                        .dims = sizes,
-                        .slices = &slice,
-                        .n_slices = 1};
+    tq_column column = {
+        .name = "v",
+        .kind = TQ_VALUE,
+        .rows = 4,
+        .ndim = 1,
+        .dims = sizes,
+        .slices = &slice,
+        .n_slices = 1,
+    };
     const char *keys[4] = {"a", "b", "c", "d"};
-    tq_put_args args = {
-        .partition = "values", .keys = keys, .n = 4, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.partition = "values", .keys = keys, .n = 4, .columns = &column, .n_columns = 1};
     const char *some[2] = {"d", "a"};
     tq_resolve_args resolve = {.partition = "values", .keys = some, .n = 2, .tags = true};
     const tq_data_column *read;
@@ -160,13 +156,15 @@ static void test_large(void **state)
     uint8_t *data = malloc(bytes);
     uint64_t shape = bytes / 4;
     tq_slice slice = {data, bytes};
-    tq_column column = {.name = "x",
-                        .dtype = {TQ_UINT, 8},
-                        .rows = 4,
-                        .ndim = 1,
-                        .shape = &shape,
-                        .slices = &slice,
-                        .n_slices = 1};
+    tq_column column = {
+        .name = "x",
+        .dtype = {TQ_UINT, 8},
+        .rows = 4,
+        .ndim = 1,
+        .shape = &shape,
+        .slices = &slice,
+        .n_slices = 1,
+    };
     tq_put_args args = {.partition = "large", .n = 4, .columns = &column, .n_columns = 1};
     tq_data *kept;
     tq_meta *meta;
@@ -187,10 +185,9 @@ static void test_large(void **state)
     free(data);
 }
 
-/* Placements that are out of date give the old rows until the unit has freed their block, then the new ones: never a mixture
- * of both. */
-static void check_old_or_new(tq_op *reader, const tq_meta *meta, const char *field, size_t n,
-                             int64_t old, int64_t new)
+/* Placements that are out of date give the old rows until the unit has freed their block, then the new ones: never a
+ * mixture of both. */
+static void check_old_or_new(tq_op *reader, const tq_meta *meta, const char *field, size_t n, int64_t old, int64_t new)
 {
     expect_ok(reader, tq_get(reader, meta, &field, 1));
     const int64_t *values = tq_data_column_at(tq_op_data(reader), 0)->data;
@@ -295,13 +292,12 @@ static void test_pages_of_keys(void **state)
     assert_int_equal(tq_list_keys_page(op, "pages", &page), TQ_ENAME);
 }
 
-/* --------------------------------------------------------------------------------------- claims */
+/* --- claims --------------------------------------------------------------- */
 
 static void test_claim_waits(void **state)
 {
     const char *field = "x";
-    tq_claim_args claim = {
-        .partition = "wait", .fields = &field, .n_fields = 1, .batch_size = 5, .task = "t"};
+    tq_claim_args claim = {.partition = "wait", .fields = &field, .n_fields = 1, .batch_size = 5, .task = "t"};
     tq_op *waiting = tq_op_alloc(client, NULL, NULL);
     tq_meta *meta;
     (void)state;
@@ -332,8 +328,7 @@ static void test_claim_waits(void **state)
 static void test_claim_ends(void **state)
 {
     const char *field = "x";
-    tq_claim_args claim = {
-        .partition = "ends", .fields = &field, .n_fields = 1, .batch_size = 5, .task = "t"};
+    tq_claim_args claim = {.partition = "ends", .fields = &field, .n_fields = 1, .batch_size = 5, .task = "t"};
     (void)state;
 
     assert_int_equal(tq_claim(op, &claim), TQ_OK);
@@ -348,7 +343,7 @@ static void test_claim_ends(void **state)
     assert_int_equal(tq_op_status(op)->waiting, 0);
 }
 
-/* -------------------------------------------------------------------------- opaque cells, lists */
+/* --- opaque cells, lists -------------------------------------------------- */
 
 static void test_notify(void **state)
 {

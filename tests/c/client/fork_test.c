@@ -1,5 +1,5 @@
 /*
- * fork_test.c - a client in a process that forks: parent and child both continue, each with its own session.  The child
+ * fork_test.c - a client in a process that forks: parent and child both continue, each with its own session. The child
  * reports through its exit code; it ends with _exit, because the system's threads exist only in the parent.
  */
 #include "testkit.h"
@@ -35,16 +35,14 @@ static const char *const field = "x";
 static int put_one(tq_op *with, const char *partition, int64_t value)
 {
     tq_slice slice = {&value, sizeof value};
-    tq_column column = {
-        .name = field, .dtype = {TQ_INT, 64}, .rows = 1, .slices = &slice, .n_slices = 1};
+    tq_column column = {.name = field, .dtype = {TQ_INT, 64}, .rows = 1, .slices = &slice, .n_slices = 1};
     tq_put_args args = {.partition = partition, .n = 1, .columns = &column, .n_columns = 1};
     return tq_put(with, &args) == TQ_OK && tq_op_wait(with) == TQ_OK ? 0 : 1;
 }
 
 static int take_one(tq_op *with, const char *partition, int64_t value)
 {
-    tq_claim_args claim = {
-        .partition = partition, .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
+    tq_claim_args claim = {.partition = partition, .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
     tq_meta *meta;
     int code;
     if (tq_claim(with, &claim) != TQ_OK || tq_op_wait(with) != TQ_OK) {
@@ -93,8 +91,7 @@ static void test_both_go_on(void **state)
  * */
 static void test_in_flight(void **state)
 {
-    tq_claim_args claim = {
-        .partition = "flight", .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
+    tq_claim_args claim = {.partition = "flight", .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
     tq_op *waiting = tq_op_alloc(client, NULL, NULL);
     pid_t pid;
     (void)state;

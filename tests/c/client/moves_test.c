@@ -1,6 +1,6 @@
 /*
- * moves_test.c - compaction in a real system: the live bytes of sparse blocks move, memory use follows the live bytes, and
- * reads with older metadata find the same values, even while blocks are being moved.
+ * moves_test.c - compaction in a real system: the live bytes of sparse blocks move, memory use follows the live bytes,
+ * and reads with older metadata find the same values, even while blocks are being moved.
  */
 #include "testkit.h"
 
@@ -35,15 +35,16 @@ static tq_meta *put_wide(size_t n, int64_t base, const tq_meta *meta)
     const uint64_t width = WIDTH;
     int64_t *values = malloc(n * WIDTH * sizeof *values);
     tq_slice slice = {values, n * WIDTH * sizeof *values};
-    tq_column column = {.name = "x",
-                        .dtype = {TQ_INT, 64},
-                        .rows = n,
-                        .ndim = 1,
-                        .shape = &width,
-                        .slices = &slice,
-                        .n_slices = 1};
-    tq_put_args args = {
-        .partition = meta ? NULL : "p", .meta = meta, .n = n, .columns = &column, .n_columns = 1};
+    tq_column column = {
+        .name = "x",
+        .dtype = {TQ_INT, 64},
+        .rows = n,
+        .ndim = 1,
+        .shape = &width,
+        .slices = &slice,
+        .n_slices = 1,
+    };
+    tq_put_args args = {.partition = meta ? NULL : "p", .meta = meta, .n = n, .columns = &column, .n_columns = 1};
 
     assert_non_null(values);
     for (size_t i = 0; i < n * WIDTH; i++) {

@@ -1,6 +1,6 @@
 /*
  * null_test.c - every public function with NULL for each required argument: TQ_EINVAL with a message that names it, or
- * nothing.  tests/field/test_field_c_api.py checks that no function of the headers is missing here.
+ * nothing. tests/field/test_field_c_api.py checks that no function of the headers is missing here.
  */
 #include "testkit.h"
 
@@ -62,8 +62,7 @@ static void test_puts(void **state)
 {
     int64_t numbers[2] = {0};
     tq_slice slice = {numbers, sizeof numbers};
-    tq_column column = {
-        .name = "x", .dtype = {TQ_INT, 64}, .rows = 2, .slices = &slice, .n_slices = 1};
+    tq_column column = {.name = "x", .dtype = {TQ_INT, 64}, .rows = 2, .slices = &slice, .n_slices = 1};
     const tq_put_args good = {.partition = "p", .n = 2, .columns = &column, .n_columns = 1};
     const uint32_t sizes[2] = {1, 1};
     tq_tag tag = {.name = "t", .values = (const uint8_t *)"\1\2", .sizes = sizes};
@@ -125,8 +124,7 @@ static void test_puts(void **state)
 
 static void test_claims_and_reads(void **state)
 {
-    tq_claim_args claim = {
-        .partition = "p", .fields = no_name, .n_fields = 1, .batch_size = 1, .task = "t"};
+    tq_claim_args claim = {.partition = "p", .fields = no_name, .n_fields = 1, .batch_size = 1, .task = "t"};
     tq_resolve_args resolve = {.partition = "p", .n = 2};
     tq_get_by_key_args keys = {.partition = "p", .n = 2};
     tq_get_field field = {.name = NULL};

@@ -1,6 +1,6 @@
 /*
  * op_test.c - the completion contract of operations under races: every started op completes exactly once, whatever is
- * cancelled, freed or closed meanwhile.  Made to be run under ThreadSanitizer.
+ * cancelled, freed or closed meanwhile. Made to be run under ThreadSanitizer.
  */
 #include "testkit.h"
 
@@ -39,15 +39,13 @@ static const char *const field = "x";
 
 static int start_claim(tq_op *op)
 {
-    tq_claim_args claim = {
-        .partition = "p", .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
+    tq_claim_args claim = {.partition = "p", .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
     return tq_claim(op, &claim);
 }
 
 static int start_put(tq_op *op, const int64_t *value, const tq_slice *slice)
 {
-    tq_column column = {
-        .name = "x", .dtype = {TQ_INT, 64}, .rows = 1, .slices = slice, .n_slices = 1};
+    tq_column column = {.name = "x", .dtype = {TQ_INT, 64}, .rows = 1, .slices = slice, .n_slices = 1};
     tq_put_args args = {.partition = "p", .n = 1, .columns = &column, .n_columns = 1};
     (void)value;
     return tq_put(op, &args);
@@ -405,8 +403,7 @@ static void test_waits_are_measured(void **state)
 
     (void)state;
     tqi_client_waits_init(&first);
-    for (int i = 0; i < 10000 && (other->waits.looked_ns == first.looked_ns ||
-                                  other->waits.slept_ns == first.slept_ns);
+    for (int i = 0; i < 10000 && (other->waits.looked_ns == first.looked_ns || other->waits.slept_ns == first.slept_ns);
          i++) {
         expect_ok(op, tq_list_partitions(op));
     }

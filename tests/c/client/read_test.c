@@ -43,8 +43,7 @@ static void on_release(void *arg)
 /* Rows of lengths[i] numbers: 1000 * i, 1000 * i + 1, ... */
 static tq_meta *put_rows(const char *partition, const uint64_t *lengths, size_t n)
 {
-    tq_column column = {
-        .name = "x", .dtype = i32, .rows = n, .ndim = 1, .dims = lengths, .n_slices = 1};
+    tq_column column = {.name = "x", .dtype = i32, .rows = n, .ndim = 1, .dims = lengths, .n_slices = 1};
     tq_put_args args = {.partition = partition, .n = n, .columns = &column, .n_columns = 1};
     size_t total = 0, at = 0;
     int32_t *numbers;
@@ -136,11 +135,13 @@ static void test_large_gaps(void **state)
 {
     uint64_t lengths[64] = {0};
     tq_get_field field = padded(77, 1);
-    tq_get_options options = {.size = sizeof options,
-                              .fields = &field,
-                              .n_fields = 1,
-                              .release = on_release,
-                              .release_arg = &released};
+    tq_get_options options = {
+        .size = sizeof options,
+        .fields = &field,
+        .n_fields = 1,
+        .release = on_release,
+        .release_arg = &released,
+    };
     const tq_data_column *read;
     tq_meta *meta;
     (void)state;
@@ -162,11 +163,13 @@ static void test_own_memory(void **state)
     const uint64_t lengths[2] = {2, 3};
     int32_t memory[6] = {0};
     tq_get_field field = padded(5, 1);
-    tq_get_options options = {.size = sizeof options,
-                              .fields = &field,
-                              .n_fields = 1,
-                              .release = on_release,
-                              .release_arg = &released};
+    tq_get_options options = {
+        .size = sizeof options,
+        .fields = &field,
+        .n_fields = 1,
+        .release = on_release,
+        .release_arg = &released,
+    };
     tq_meta *meta = put_rows("own", lengths, 2);
     tq_op *other = tq_op_alloc(client, NULL, NULL);
     (void)state;
@@ -205,11 +208,13 @@ static void test_cancel(void **state)
     };
     uint64_t lengths[32];
     tq_get_field field = padded(0, 1);
-    tq_get_options options = {.size = sizeof options,
-                              .fields = &field,
-                              .n_fields = 1,
-                              .release = on_release,
-                              .release_arg = &released};
+    tq_get_options options = {
+        .size = sizeof options,
+        .fields = &field,
+        .n_fields = 1,
+        .release = on_release,
+        .release_arg = &released,
+    };
     tq_client *own = system_open(&sys, 10);
     tq_meta *meta;
     int32_t *memory;
@@ -249,20 +254,17 @@ static void put_key(const char *key, const char *const *names, size_t n, int32_t
 {
     const tq_slice slice = {&number, sizeof number};
     tq_column columns[2];
-    const tq_put_args args = {
-        .partition = "keyed", .keys = &key, .n = 1, .columns = columns, .n_columns = n};
+    const tq_put_args args = {.partition = "keyed", .keys = &key, .n = 1, .columns = columns, .n_columns = n};
 
     for (size_t c = 0; c < n; c++) {
-        columns[c] =
-            (tq_column){.name = names[c], .dtype = i32, .rows = 1, .slices = &slice, .n_slices = 1};
+        columns[c] = (tq_column){.name = names[c], .dtype = i32, .rows = 1, .slices = &slice, .n_slices = 1};
     }
     expect_ok(op, tq_put(op, &args));
 }
 
 static void read_keys(const char *const *keys, size_t n, const char *const *fields, size_t n_fields)
 {
-    const tq_get_by_key_args args = {
-        .partition = "keyed", .keys = keys, .n = n, .fields = fields, .n_fields = n_fields};
+    const tq_get_by_key_args args = {.partition = "keyed", .keys = keys, .n = n, .fields = fields, .n_fields = n_fields};
     expect_ok(op, tq_get_by_key(op, &args));
 }
 
@@ -299,8 +301,7 @@ static void test_by_keys(void **state)
 
     const tq_get_by_key_args none = {.partition = "keyed"};
     assert_int_equal(tq_get_by_key(op, &none), TQ_EINVAL);
-    const tq_get_by_key_args empty = {
-        .partition = "keyed", .keys = (const char *const[]){""}, .n = 1};
+    const tq_get_by_key_args empty = {.partition = "keyed", .keys = (const char *const[]){""}, .n = 1};
     assert_int_equal(tq_get_by_key(op, &empty), TQ_ENAME);
 }
 
@@ -362,8 +363,7 @@ static tq_meta *put_texts(const char *partition)
     static char text[TEXT];
     tq_values *values = tq_values_alloc();
     tq_column column;
-    const tq_put_args args = {
-        .partition = partition, .n = TEXTS, .columns = &column, .n_columns = 1};
+    const tq_put_args args = {.partition = partition, .n = TEXTS, .columns = &column, .n_columns = 1};
 
     assert_non_null(values);
     for (unsigned i = 0; i < TEXTS; i++) {
@@ -438,9 +438,8 @@ static void test_left_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_padded),     cmocka_unit_test(test_uniform),
-        cmocka_unit_test(test_large_gaps), cmocka_unit_test(test_own_memory),
-        cmocka_unit_test(test_cancel),     cmocka_unit_test(test_by_keys),
+        cmocka_unit_test(test_padded),     cmocka_unit_test(test_uniform),     cmocka_unit_test(test_large_gaps),
+        cmocka_unit_test(test_own_memory), cmocka_unit_test(test_cancel),      cmocka_unit_test(test_by_keys),
         cmocka_unit_test(test_zero_copy),  cmocka_unit_test(test_left_values),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -92,14 +92,16 @@ static void system_add_unit(test_system *sys, uint64_t capacity)
     char name[32];
     char listen_on[128];
     const char *listen[1] = {listen_on};
-    tqi_unit_options options = {.name = name,
-                                .controller = sys->address,
-                                .listen = listen,
-                                .n_listen = 1,
-                                .token = &token,
-                                .store = {.capacity = capacity},
-                                .grace_ms = 1000,
-                                .keep_ms = 5000};
+    tqi_unit_options options = {
+        .name = name,
+        .controller = sys->address,
+        .listen = listen,
+        .n_listen = 1,
+        .token = &token,
+        .store = {.capacity = capacity},
+        .grace_ms = 1000,
+        .keep_ms = 5000,
+    };
     system_thread *t = system_thread_make();
 
     system_token(&token);
@@ -121,15 +123,17 @@ void system_start(test_system *sys, unsigned units, uint64_t capacity)
     tq_error err = {0};
     tqi_net_token token;
     const char *listen[1] = {sys->address};
-    tqi_controller_options options = {.listen = listen,
-                                      .n_listen = 1,
-                                      .token = &token,
-                                      .grace_ms = 1000,
-                                      .owner_timeout_ms = 300,
-                                      .write_deadline_ms = 50,
-                                      .manager = "SimpleStorage",
-                                      .manager_config = "{}",
-                                      .config = "{\"test\": true}"};
+    tqi_controller_options options = {
+        .listen = listen,
+        .n_listen = 1,
+        .token = &token,
+        .grace_ms = 1000,
+        .owner_timeout_ms = 300,
+        .write_deadline_ms = 50,
+        .manager = "SimpleStorage",
+        .manager_config = "{}",
+        .config = "{\"test\": true}",
+    };
 
     memset(sys, 0, sizeof *sys);
     system_token(&token);
@@ -137,9 +141,7 @@ void system_start(test_system *sys, unsigned units, uint64_t capacity)
     assert_non_null(mkdtemp(sys->dir));
     snprintf(sys->address, sizeof sys->address, "unix:%s/controller.sock", sys->dir);
     sys->controller = system_thread_make();
-    assert_int_equal(
-        tqi_controller_alloc(&sys->controller->loop, &options, &sys->controller->controller, &err),
-        TQ_OK);
+    assert_int_equal(tqi_controller_alloc(&sys->controller->loop, &options, &sys->controller->controller, &err), TQ_OK);
     assert_int_equal(uv_thread_create(&sys->controller->thread, system_run, sys->controller), 0);
     for (unsigned i = 0; i < units; i++) {
         system_add_unit(sys, capacity);
@@ -168,15 +170,18 @@ tq_client *system_open(const test_system *sys, double timeout)
     tq_error err = {0};
     tq_client *client = NULL;
     tq_client_options options = {
-        .size = sizeof options, .address = sys->address, .token = SYSTEM_TOKEN, .timeout = timeout};
+        .size = sizeof options,
+        .address = sys->address,
+        .token = SYSTEM_TOKEN,
+        .timeout = timeout,
+    };
     if (tq_client_open(&options, &client, &err) != TQ_OK) {
         fail_msg("open: %s: %s", tq_error_name(err.code), err.message);
     }
     return client;
 }
 
-void system_begin(test_system *sys, unsigned units, uint64_t capacity, double timeout,
-                  tq_client **client, tq_op **op)
+void system_begin(test_system *sys, unsigned units, uint64_t capacity, double timeout, tq_client **client, tq_op **op)
 {
     system_start(sys, units, capacity);
     *client = system_open(sys, timeout);
@@ -204,23 +209,17 @@ void expect_error(tq_op *op, int started, int code, const char *text)
         started = tq_op_wait(op);
     }
     if (started != code || !strstr(tq_op_error(op)->message, text)) {
-        fail_msg("expected %s with '%s', given %s: %s", tq_error_name(code), text,
-                 tq_error_name(started), tq_op_error(op)->message);
+        fail_msg("expected %s with '%s', given %s: %s", tq_error_name(code), text, tq_error_name(started),
+                 tq_op_error(op)->message);
     }
 }
 
-tq_meta *put_numbers(tq_op *op, const char *partition, const char *field, size_t n, int64_t base,
-                     const tq_meta *meta)
+tq_meta *put_numbers(tq_op *op, const char *partition, const char *field, size_t n, int64_t base, const tq_meta *meta)
 {
     int64_t *values = malloc(n * sizeof *values);
     tq_slice slice = {values, n * sizeof *values};
-    tq_column column = {
-        .name = field, .dtype = {TQ_INT, 64}, .rows = n, .slices = &slice, .n_slices = 1};
-    tq_put_args args = {.partition = meta ? NULL : partition,
-                        .meta = meta,
-                        .n = n,
-                        .columns = &column,
-                        .n_columns = 1};
+    tq_column column = {.name = field, .dtype = {TQ_INT, 64}, .rows = n, .slices = &slice, .n_slices = 1};
+    tq_put_args args = {.partition = meta ? NULL : partition, .meta = meta, .n = n, .columns = &column, .n_columns = 1};
     for (size_t i = 0; i < n; i++) {
         values[i] = base + (int64_t)i;
     }

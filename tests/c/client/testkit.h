@@ -1,6 +1,6 @@
 /*
  * system.h - a whole system in the test's process: a controller and storage units, each on a thread
- * of its own, over unix sockets.  Everything asserts by itself.
+ * of its own, over unix sockets. Everything asserts by itself.
  */
 #ifndef TEST_CLIENT_SYSTEM_H
 #define TEST_CLIENT_SYSTEM_H
@@ -36,8 +36,7 @@ void system_stop_unit(test_system *sys, unsigned unit);
 tq_client *system_open(const test_system *sys, double timeout);
 
 /* Starts both and makes an op of the client; and closes all three. */
-void system_begin(test_system *sys, unsigned units, uint64_t capacity, double timeout,
-                  tq_client **client, tq_op **op);
+void system_begin(test_system *sys, unsigned units, uint64_t capacity, double timeout, tq_client **client, tq_op **op);
 void system_end(test_system *sys, tq_client *client, tq_op *op);
 
 /* Waits for an op that must succeed. */
@@ -45,10 +44,9 @@ void expect_ok(tq_op *op, int started);
 /* Waits for an op that must fail, now or later, with a message that contains `text`. */
 void expect_error(tq_op *op, int started, int code, const char *text);
 
-/* Puts n rows of one int64 each: base, base + 1, ...  meta NULL: new samples.  The metadata is the
+/* Puts n rows of one int64 each: base, base + 1, ...  meta NULL: new samples. The metadata is the
  * caller's. */
-tq_meta *put_numbers(tq_op *op, const char *partition, const char *field, size_t n, int64_t base,
-                     const tq_meta *meta);
+tq_meta *put_numbers(tq_op *op, const char *partition, const char *field, size_t n, int64_t base, const tq_meta *meta);
 /* Reads them back. */
 void check_numbers(tq_op *op, const tq_meta *meta, const char *field, size_t n, int64_t base);
 

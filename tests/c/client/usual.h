@@ -1,5 +1,5 @@
 /*
- * usual.h - what most tests run on: two units of 8 MiB, a client whose calls may take 10 s, and an op of it.  The two
+ * usual.h - what most tests run on: two units of 8 MiB, a client whose calls may take 10 s, and an op of it. The two
  * functions are a fixture of cmocka.
  */
 #ifndef TEST_CLIENT_USUAL_H

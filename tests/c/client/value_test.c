@@ -1,6 +1,6 @@
 /*
- * value_test.c - encoded values: encoded values can be read back, at every length where the header changes, and bytes that
- * are not a value are refused.
+ * value_test.c - encoded values: encoded values can be read back, at every length where the header changes, and bytes
+ * that are not a value are refused.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -165,8 +165,8 @@ static void test_what_is_no_value(void **state)
         /* Of its own size, so that a read beyond it is seen. */
         uint8_t *copy = malloc(wrong[i].size + 1);
         memcpy(copy, wrong[i].bytes, wrong[i].size);
-        int code = wrong[i].size ? tq_value_check(copy, wrong[i].size, &err)
-                                 : tq_value_read(copy, 0, &value, NULL, &err);
+        int code =
+            wrong[i].size ? tq_value_check(copy, wrong[i].size, &err) : tq_value_read(copy, 0, &value, NULL, &err);
         assert_int_equal(code, TQ_EINVAL);
         if (!strstr(err.message, wrong[i].what)) {
             fail_msg("%zu: %s", i, err.message);

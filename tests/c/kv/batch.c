@@ -15,13 +15,15 @@ void bench_start(bench *b)
 int bench_open(bench *b, const char *type, const char *config, tq_error *err)
 {
     tq_error own = {0};
-    tq_client_options options = {.size = sizeof(options),
-                                 .address = b->sys.address,
-                                 .token = SYSTEM_TOKEN,
-                                 .name = "kv test",
-                                 .manager = type,
-                                 .manager_config = config,
-                                 .timeout = 60};
+    tq_client_options options = {
+        .size = sizeof(options),
+        .address = b->sys.address,
+        .token = SYSTEM_TOKEN,
+        .name = "kv test",
+        .manager = type,
+        .manager_config = config,
+        .timeout = 60,
+    };
     int code = tq_client_open(&options, &b->client, err != NULL ? err : &own);
 
     if (code != TQ_OK && err == NULL) {
@@ -45,8 +47,7 @@ void bench_stop(bench *b)
 
 static const char *const names[COLUMNS_MAX] = {"a", "b", "c", "d"};
 
-void batch_make(batch *b, const char *partition, size_t columns, size_t rows, size_t size,
-                size_t step)
+void batch_make(batch *b, const char *partition, size_t columns, size_t rows, size_t size, size_t step)
 {
     memset(b, 0, sizeof(*b));
     b->rows = rows;
@@ -67,16 +68,17 @@ void batch_make(batch *b, const char *partition, size_t columns, size_t rows, si
         b->slices[c][0] = (tq_slice){b->bytes[c], cut};
         b->slices[c][1] = (tq_slice){b->bytes[c] + cut, total - 2 * cut};
         b->slices[c][2] = (tq_slice){b->bytes[c] + total - cut, cut};
-        b->columns[c] = (tq_column){.name = names[c],
-                                    .dtype = {TQ_UINT, 8},
-                                    .rows = rows,
-                                    .ndim = 1,
-                                    .dims = b->sizes[c],
-                                    .slices = b->slices[c],
-                                    .n_slices = 3};
+        b->columns[c] = (tq_column){
+            .name = names[c],
+            .dtype = {TQ_UINT, 8},
+            .rows = rows,
+            .ndim = 1,
+            .dims = b->sizes[c],
+            .slices = b->slices[c],
+            .n_slices = 3,
+        };
     }
-    b->args = (tq_put_args){
-        .partition = partition, .n = rows, .columns = b->columns, .n_columns = columns};
+    b->args = (tq_put_args){.partition = partition, .n = rows, .columns = b->columns, .n_columns = columns};
 }
 
 void batch_free(batch *b)
@@ -93,8 +95,7 @@ tq_meta *batch_put(const bench *on, const batch *b)
     return tq_meta_ref(tq_op_meta(on->op));
 }
 
-void batch_check(const bench *on, const batch *b, const tq_meta *meta, const uint32_t *rows,
-                 size_t n)
+void batch_check(const bench *on, const batch *b, const tq_meta *meta, const uint32_t *rows, size_t n)
 {
     tq_meta *chosen;
 
@@ -109,8 +110,7 @@ void batch_check(const bench *on, const batch *b, const tq_meta *meta, const uin
                 at += b->sizes[c][r];
             }
             assert_int_equal(read->offsets[i + 1] - read->offsets[i], b->sizes[c][rows[i]]);
-            assert_memory_equal((uint8_t *)read->data + read->offsets[i], b->bytes[c] + at,
-                                b->sizes[c][rows[i]]);
+            assert_memory_equal((uint8_t *)read->data + read->offsets[i], b->bytes[c] + at, b->sizes[c][rows[i]]);
         }
     }
     tq_meta_unref(chosen);
@@ -121,10 +121,9 @@ void batches_move(const bench *on, void (*cleared)(void))
     static const struct {
         size_t columns, rows, size, step;
     } cases[] = {
-        {1, 1, 1, 0},       {3, 10, 8, 0},      {4, 16, 100, 3},        {2, 5, 0, 0},
-        {2, 300, 1000, 0},  {3, 64, 5000, 77},  {1, 3, 400000, 0},      {4, 40, 100000, 0},
-        {2, 1, 3000000, 0}, {1, 2000, 300, 11}, {2, 7, 900001, 123456}, {4, 16, 2000, 0},
-        {4, 30, 2500, 77},
+        {1, 1, 1, 0},           {3, 10, 8, 0},     {4, 16, 100, 3},    {2, 5, 0, 0},       {2, 300, 1000, 0},
+        {3, 64, 5000, 77},      {1, 3, 400000, 0}, {4, 40, 100000, 0}, {2, 1, 3000000, 0}, {1, 2000, 300, 11},
+        {2, 7, 900001, 123456}, {4, 16, 2000, 0},  {4, 30, 2500, 77},
     };
 
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {

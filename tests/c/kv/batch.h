@@ -32,14 +32,12 @@ int bench_open(bench *b, const char *type, const char *config, tq_error *err);
 void bench_stop(bench *b);
 
 /* Row r of column c has (r * step + c) % (size + 1) bytes, or `size` ones with step 0. */
-void batch_make(batch *b, const char *partition, size_t columns, size_t rows, size_t size,
-                size_t step);
+void batch_make(batch *b, const char *partition, size_t columns, size_t rows, size_t size, size_t step);
 void batch_free(batch *b);
 /* Puts it; the meta is the caller's. */
 tq_meta *batch_put(const bench *on, const batch *b);
 /* Reads rows of a meta that was made of the batch, and compares. */
-void batch_check(const bench *on, const batch *b, const tq_meta *meta, const uint32_t *rows,
-                 size_t n);
+void batch_check(const bench *on, const batch *b, const tq_meta *meta, const uint32_t *rows, size_t n);
 /* Puts batches of many shapes, reads all and some of their rows in several orders, and clears them: `cleared` is called
  * after each. */
 void batches_move(const bench *on, void (*cleared)(void));

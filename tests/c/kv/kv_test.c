@@ -1,6 +1,6 @@
 /*
- * kv_test.c - the generic KV manager with the real client and controller, over stores that are full, fail, lose values, or
- * accept only small ones.
+ * kv_test.c - the generic KV manager with the real client and controller, over stores that are full, fail, lose
+ * values, or accept only small ones.
  */
 #include "batch.h"
 #include "map_store.h"
@@ -42,7 +42,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---------------------------------------------------------------------------------- batches */
+/* --- batches -------------------------------------------------------------- */
 
 static void clear(const char *partition)
 {
@@ -82,7 +82,7 @@ static void clears_what_is_not_used(void **state)
     batch_free(&two);
 }
 
-/* ---------------------------------------------------------------------------------- full */
+/* --- full ----------------------------------------------------------------- */
 
 static void waits_for_room(void **state)
 {
@@ -210,7 +210,7 @@ static void names_what_the_store_forgot(void **state)
     batch_free(&b);
 }
 
-/* ---------------------------------------------------------------------------------- registering */
+/* --- registering ---------------------------------------------------------- */
 
 static void refuses_what_it_cannot_use(void **state)
 {

@@ -111,8 +111,7 @@ static int map_put_one(const tq_kv_value *value, tq_error *err)
     return TQ_OK;
 }
 
-static int map_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns,
-                   tq_error *err)
+static int map_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns, tq_error *err)
 {
     int code = TQ_OK;
 
@@ -128,8 +127,7 @@ static int map_put(void *state, const tq_kv_value *values, size_t n, uint64_t de
     return code;
 }
 
-static int small_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns,
-                     tq_error *err)
+static int small_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns, tq_error *err)
 {
     for (size_t i = 0; i < n; i++) {
         assert_true(values[i].size <= MAP_SMALL);

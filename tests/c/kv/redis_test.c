@@ -1,6 +1,6 @@
 /*
- * redis_test.c - the Redis client of the KV manager against real servers, started here: over a unix socket and TCP, with
- * users and databases, full, restarted; and its configuration.
+ * redis_test.c - the Redis client of the KV manager against real servers, started here: over a unix socket and TCP,
+ * with users and databases, full, restarted; and its configuration.
  */
 #include "batch.h"
 
@@ -18,7 +18,7 @@
 
 #include "manager/kv/redis/redis.h"
 
-/* ---------------------------------------------------------------------------------- servers */
+/* --- servers -------------------------------------------------------------- */
 
 typedef struct server {
     char dir[64];
@@ -137,7 +137,7 @@ static int teardown(void **state)
     return 0;
 }
 
-/* ---------------------------------------------------------------------------------- tests */
+/* --- tests ---------------------------------------------------------------- */
 
 /* Keys that are not values: the keepalive of the system, the search keepalive, and the mark. */
 #define KEYS_KEPT 3
@@ -176,8 +176,7 @@ static void uses_user_and_database(void **state)
 
     (void)state;
     server_ask(&redis, "ACL SETUSER ann on >pa:ss/w@rd ~tq/* +@all");
-    snprintf(config, sizeof(config),
-             "{\"url\": \"redis://ann:pa%%3Ass%%2Fw%%40rd@127.0.0.1:%d/3\"}", redis.port);
+    snprintf(config, sizeof(config), "{\"url\": \"redis://ann:pa%%3Ass%%2Fw%%40rd@127.0.0.1:%d/3\"}", redis.port);
     bench_open(&on, "Redis", config, NULL);
     batch_make(&b, "private", 2, 2, 100000, 0);
     tq_meta *meta = batch_put(&on, &b);
@@ -187,8 +186,7 @@ static void uses_user_and_database(void **state)
     batch_free(&b);
 
     bench other = on;
-    snprintf(config, sizeof(config), "{\"url\": \"redis://ann:s3cr3t@127.0.0.1:%d/3\"}",
-             redis.port);
+    snprintf(config, sizeof(config), "{\"url\": \"redis://ann:s3cr3t@127.0.0.1:%d/3\"}", redis.port);
     assert_int_equal(bench_open(&other, "Redis", config, &err), TQ_EAUTH);
     assert_non_null(strstr(err.message, "WRONGPASS"));
     assert_null(strstr(err.message, "s3cr3t"));
@@ -203,12 +201,10 @@ static void needs_a_server(void **state)
     tq_error err = {0};
 
     (void)state;
-    snprintf(config, sizeof(config), "{\"url\": \"redis://127.0.0.1:%d\", \"timeout\": 2}",
-             server_port());
+    snprintf(config, sizeof(config), "{\"url\": \"redis://127.0.0.1:%d\", \"timeout\": 2}", server_port());
     assert_int_equal(bench_open(&on, "Redis", config, &err), TQ_EUNREACHABLE);
     assert_non_null(strstr(err.message, "127.0.0.1"));
-    assert_int_equal(bench_open(&on, "Redis", "{\"url\": \"unix:///nowhere/redis.sock\"}", &err),
-                     TQ_EUNREACHABLE);
+    assert_int_equal(bench_open(&on, "Redis", "{\"url\": \"unix:///nowhere/redis.sock\"}", &err), TQ_EUNREACHABLE);
     assert_non_null(strstr(err.message, "/nowhere/redis.sock"));
 }
 
@@ -227,8 +223,7 @@ static void waits_for_room(void **state)
     second.args.fail_when_full = true;
     expect_error(on.op, tq_put(on.op, &second.args), TQ_EFULL, "OOM");
     assert_non_null(strstr(tq_op_error(on.op)->message, " is full and refused "));
-    assert_non_null(
-        strstr(tq_op_error(on.op)->message, "; clear samples, or raise the server's maxmemory"));
+    assert_non_null(strstr(tq_op_error(on.op)->message, "; clear samples, or raise the server's maxmemory"));
     while (server_ask(&redis, "DBSIZE") > values) {
         server_ask(&redis, "BLPOP tq-never 0.01");
     }
@@ -339,8 +334,7 @@ static void reads_its_config(void **state)
     assert_string_equal(config.host, "::1");
     assert_int_equal(config.port, 7);
     assert_int_equal(config.db, 2);
-    assert_int_equal(
-        tqi_redis_config_read(&config, "{\"url\": \"unix://:p%40ss@/a/b%20c?db=4\"}", &err), 0);
+    assert_int_equal(tqi_redis_config_read(&config, "{\"url\": \"unix://:p%40ss@/a/b%20c?db=4\"}", &err), 0);
     assert_string_equal(config.path, "/a/b c");
     assert_string_equal(config.password, "p@ss");
     assert_string_equal(config.user, "");

@@ -39,18 +39,22 @@ void batch_make(batch *b, uint32_t n, uint32_t rows, uint64_t row_size, size_t s
             b->slices[c][s].data = b->bytes[c] + s * slice;
             b->slices[c][s].size = s + 1 < count ? slice : size - s * slice;
         }
-        b->columns[c] = (tq_put_column){.name = names[c],
-                                        .rows = rows,
-                                        .size = size,
-                                        .row_size = row_size + c,
-                                        .slices = b->slices[c],
-                                        .n_slices = count};
+        b->columns[c] = (tq_put_column){
+            .name = names[c],
+            .rows = rows,
+            .size = size,
+            .row_size = row_size + c,
+            .slices = b->slices[c],
+            .n_slices = count,
+        };
     }
-    b->job = (tq_put_job){.columns = b->columns,
-                          .n_columns = n,
-                          .adds_samples = true,
-                          .wait_when_full = true,
-                          .deadline_ns = tqi_deadline(KIT_LONG)};
+    b->job = (tq_put_job){
+        .columns = b->columns,
+        .n_columns = n,
+        .adds_samples = true,
+        .wait_when_full = true,
+        .deadline_ns = tqi_deadline(KIT_LONG),
+    };
 }
 
 void batch_free(batch *b)
@@ -75,17 +79,21 @@ void batch_check(host *h, const batch *b, const host_end *put, uint32_t step)
         assert_int_equal(extent->rows, rows);
         out[c] = calloc(1, b->columns[c].size + 1);
         for (uint32_t r = 0; r < rows; r += step) {
-            ranges[n++] = (tq_get_range){.block = extent->block,
-                                         .offset = extent->offset + r * b->columns[c].row_size,
-                                         .size = b->columns[c].row_size,
-                                         .dest = out[c] + r * b->columns[c].row_size};
+            ranges[n++] = (tq_get_range){
+                .block = extent->block,
+                .offset = extent->offset + r * b->columns[c].row_size,
+                .size = b->columns[c].row_size,
+                .dest = out[c] + r * b->columns[c].row_size,
+            };
         }
     }
-    tq_get_job job = {.blocks = put->blocks,
-                      .n_blocks = put->n_blocks,
-                      .ranges = ranges,
-                      .n_ranges = n,
-                      .deadline_ns = tqi_deadline(KIT_LONG)};
+    tq_get_job job = {
+        .blocks = put->blocks,
+        .n_blocks = put->n_blocks,
+        .ranges = ranges,
+        .n_ranges = n,
+        .deadline_ns = tqi_deadline(KIT_LONG),
+    };
     host_get_start(h, &job, &end);
     host_wait(h, &end);
     if (end.err.code != TQ_OK) {
@@ -121,16 +129,20 @@ void batch_get(host *h, const batch *b, const host_end *put, double seconds, hos
     uint8_t *out = malloc(b->n * (b->columns[b->n - 1].size + 1));
 
     for (uint32_t c = 0; c < b->n; c++) {
-        ranges[c] = (tq_get_range){.block = put->extents[c].block,
-                                   .offset = put->extents[c].offset,
-                                   .size = b->columns[c].size,
-                                   .dest = out + c * b->columns[b->n - 1].size};
+        ranges[c] = (tq_get_range){
+            .block = put->extents[c].block,
+            .offset = put->extents[c].offset,
+            .size = b->columns[c].size,
+            .dest = out + c * b->columns[b->n - 1].size,
+        };
     }
-    tq_get_job job = {.blocks = put->blocks,
-                      .n_blocks = put->n_blocks,
-                      .ranges = ranges,
-                      .n_ranges = b->n,
-                      .deadline_ns = tqi_deadline(seconds)};
+    tq_get_job job = {
+        .blocks = put->blocks,
+        .n_blocks = put->n_blocks,
+        .ranges = ranges,
+        .n_ranges = b->n,
+        .deadline_ns = tqi_deadline(seconds),
+    };
     host_get_start(h, &job, end);
     host_wait(h, end);
     free(out);

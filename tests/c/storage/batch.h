@@ -1,5 +1,6 @@
 /*
- * batch.h - batches of columns for the tests of the simple manager, and a system of one unit with a manager to put them.
+ * batch.h - batches of columns for the tests of the simple manager, and a system of one unit with a manager to put
+ * them.
  */
 #ifndef TQ_TESTS_STORAGE_BATCH_H
 #define TQ_TESTS_STORAGE_BATCH_H

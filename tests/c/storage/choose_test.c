@@ -93,13 +93,14 @@ static void put_one(host *h, uint64_t bytes, bool wait, host_end *end)
 {
     uint8_t *data = calloc(1, bytes);
     tq_slice slice = {.data = data, .size = bytes};
-    tq_put_column column = {
-        .name = "a", .rows = 1, .size = bytes, .row_size = bytes, .slices = &slice, .n_slices = 1};
-    tq_put_job job = {.columns = &column,
-                      .n_columns = 1,
-                      .adds_samples = true,
-                      .wait_when_full = wait,
-                      .deadline_ns = tqi_deadline(KIT_LONG)};
+    tq_put_column column = {.name = "a", .rows = 1, .size = bytes, .row_size = bytes, .slices = &slice, .n_slices = 1};
+    tq_put_job job = {
+        .columns = &column,
+        .n_columns = 1,
+        .adds_samples = true,
+        .wait_when_full = wait,
+        .deadline_ns = tqi_deadline(KIT_LONG),
+    };
 
     assert_non_null(data);
     host_put_start(h, &job, end);
@@ -302,8 +303,8 @@ static void no_units_hide_others(void **state)
     kit_close(&k);
 }
 
-/* A unit that refuses a put is not asked by the next one, and the bytes that this client has put there are not counted for
- * ever: the list is trusted again, because not every change is reported. */
+/* A unit that refuses a put is not asked by the next one, and the bytes that this client has put there are not counted
+ * for ever: the list is trusted again, because not every change is reported. */
 static void what_was_seen_ends_with_the_next_list(void **state)
 {
     kit k;
@@ -384,17 +385,21 @@ static void goes_where_room_is_made(void **state)
     host_end full[3], end;
     static uint8_t data[6 * MIB];
     tq_slice slice = {.data = data, .size = sizeof(data)};
-    tq_put_column column = {.name = "a",
-                            .rows = 1,
-                            .size = sizeof(data),
-                            .row_size = sizeof(data),
-                            .slices = &slice,
-                            .n_slices = 1};
-    tq_put_job job = {.columns = &column,
-                      .n_columns = 1,
-                      .adds_samples = true,
-                      .wait_when_full = true,
-                      .deadline_ns = tqi_deadline(KIT_LONG)};
+    tq_put_column column = {
+        .name = "a",
+        .rows = 1,
+        .size = sizeof(data),
+        .row_size = sizeof(data),
+        .slices = &slice,
+        .n_slices = 1,
+    };
+    tq_put_job job = {
+        .columns = &column,
+        .n_columns = 1,
+        .adds_samples = true,
+        .wait_when_full = true,
+        .deadline_ns = tqi_deadline(KIT_LONG),
+    };
 
     (void)state;
     kit_open(&k);

@@ -75,8 +75,7 @@ static void takes_only_granted_ids(void **state)
     (void)state;
     uint64_t id = kit_grant(&owner, 0, 4, NULL);
     for (uint64_t ahead = 0; ahead < 64; ahead++) {
-        assert_int_equal(kit_reserve(&stranger, id + ahead, 100, true, &slot, &offset, &err),
-                         TQ_ESTALE);
+        assert_int_equal(kit_reserve(&stranger, id + ahead, 100, true, &slot, &offset, &err), TQ_ESTALE);
     }
     assert_non_null(strstr(err.message, "was not granted to this session"));
     Tq__Grant grant = grant_of(&owner, 0);
@@ -162,15 +161,13 @@ static void keeps_its_place_at_the_controller(void **state)
     for (int turn = 0; turn < 4; turn++) {
         message.incarnation = turn < 2 ? incarnation : incarnation + 1;
         message.key = (ProtobufCBinaryData){turn % 2 ? sizeof(key) : 0, key};
-        kit_start(&stranger, stranger.controller, TQI_REGISTER_OWNER, &message, NULL, 0, NULL,
-                  KIT_LONG, &call);
+        kit_start(&stranger, stranger.controller, TQI_REGISTER_OWNER, &message, NULL, 0, NULL, KIT_LONG, &call);
         kit_end(&stranger, &call);
         assert_int_equal(call.status, TQ_EEXIST);
         kit_call_free(&call);
     }
     tq__list_owners__init(&list);
-    kit_start(&stranger, stranger.controller, TQI_LIST_OWNERS, &list, NULL, 0, NULL, KIT_LONG,
-              &call);
+    kit_start(&stranger, stranger.controller, TQI_LIST_OWNERS, &list, NULL, 0, NULL, KIT_LONG, &call);
     kit_end(&stranger, &call);
     assert_int_equal(call.status, TQ_OK);
     const Tq__ListOwnersReply *reply = (const Tq__ListOwnersReply *)call.reply;

@@ -23,10 +23,8 @@ static host *host_of(tq_manager_host *base)
 }
 
 /* Starts a request; one that cannot be started (the client is being closed) ends at once. */
-static void host_call_start(tq_manager_host *base, uint16_t kind, const void *message,
-                            uint64_t deadline,
-                            void (*done)(tqi_net_call *call, tqi_net_answer *answer, void *arg),
-                            host_call made)
+static void host_call_start(tq_manager_host *base, uint16_t kind, const void *message, uint64_t deadline,
+                            void (*done)(tqi_net_call *call, tqi_net_answer *answer, void *arg), host_call made)
 {
     host *h = host_of(base);
     host_call *call = malloc(sizeof(*call));
@@ -35,8 +33,7 @@ static void host_call_start(tq_manager_host *base, uint16_t kind, const void *me
     assert_non_null(call);
     *call = made;
     call->h = h;
-    tqi_net_call_args args = {
-        .kind = kind, .message = message, .deadline = deadline, .done = done, .arg = call};
+    tqi_net_call_args args = {.kind = kind, .message = message, .deadline = deadline, .done = done, .arg = call};
     h->open++;
     if (tqi_net_call_start(h->client.controller, &args, NULL, &err) != TQ_OK) {
         assert_int_equal(err.code, TQ_ECLOSED);
@@ -56,12 +53,11 @@ static void host_granted(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     made.h->internal.grant = reply != NULL ? reply->grant.data : NULL;
     made.h->internal.grant_size = reply != NULL ? reply->grant.len : 0;
     made.granted(answer->status != TQ_OK ? answer->error : NULL, reply != NULL ? reply->first : 0,
-                reply != NULL ? reply->incarnation : 0, made.arg);
+                 reply != NULL ? reply->incarnation : 0, made.arg);
 }
 
-static void host_grant(
-    tq_manager_host *base, const char *owner, uint32_t count, uint64_t deadline_ns,
-    void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg), void *arg)
+static void host_grant(tq_manager_host *base, const char *owner, uint32_t count, uint64_t deadline_ns,
+                       void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg), void *arg)
 {
     Tq__GrantBlocks message;
 
@@ -92,8 +88,7 @@ static void host_abandon(tq_manager_host *base, const uint64_t *ids, size_t n, b
     message.n_id = n;
     message.writing = !done;
     host_of(base)->abandoned += n;
-    host_call_start(base, TQI_ABANDON_BLOCKS, &message, TQI_NEVER, host_abandoned,
-                    (host_call){.count = 0});
+    host_call_start(base, TQI_ABANDON_BLOCKS, &message, TQI_NEVER, host_abandoned, (host_call){.count = 0});
 }
 
 static void host_listed(tqi_net_call *call, tqi_net_answer *answer, void *arg)
@@ -120,9 +115,7 @@ static void host_listed(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 }
 
 static void host_owners(tq_manager_host *base, bool wait, uint64_t deadline_ns,
-                        void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n,
-                                     void *arg),
-                        void *arg)
+                        void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg), void *arg)
 {
     Tq__ListOwners message;
 
@@ -130,13 +123,13 @@ static void host_owners(tq_manager_host *base, bool wait, uint64_t deadline_ns,
     message.manager = (char *)(uintptr_t)host_of(base)->manager->type;
     message.wait = wait;
     message.brief = true;
-    host_call_start(base, TQI_LIST_OWNERS, &message, deadline_ns, host_listed,
-                    (host_call){.listed = done, .arg = arg});
+    host_call_start(base, TQI_LIST_OWNERS, &message, deadline_ns, host_listed, (host_call){.listed = done, .arg = arg});
 }
 
-static void host_owner_changes(
-    tq_manager_host *base, const tqi_manager_owners_at *since, bool wait, uint64_t deadline_ns,
-    void (*done)(const tq_error *err, const tqi_manager_owner_changes *changes, void *arg), void *arg)
+static void host_owner_changes(tq_manager_host *base, const tqi_manager_owners_at *since, bool wait,
+                               uint64_t deadline_ns,
+                               void (*done)(const tq_error *err, const tqi_manager_owner_changes *changes, void *arg),
+                               void *arg)
 {
     Tq__ListOwners message;
 
@@ -146,8 +139,7 @@ static void host_owner_changes(
     message.brief = true;
     message.since = since->version;
     message.epoch = since->epoch;
-    host_call_start(base, TQI_LIST_OWNERS, &message, deadline_ns, host_listed,
-                    (host_call){.changed = done, .arg = arg});
+    host_call_start(base, TQI_LIST_OWNERS, &message, deadline_ns, host_listed, (host_call){.changed = done, .arg = arg});
 }
 
 typedef struct host_work {
@@ -175,8 +167,7 @@ static void host_work_done(uv_work_t *work, int status)
     made.done(made.arg);
 }
 
-static int host_work_start(tq_manager_host *base, void (*run)(void *arg), void (*done)(void *arg),
-                           void *arg)
+static int host_work_start(tq_manager_host *base, void (*run)(void *arg), void (*done)(void *arg), void *arg)
 {
     host *h = host_of(base);
     host_work *made = malloc(sizeof(*made));
@@ -189,9 +180,7 @@ static int host_work_start(tq_manager_host *base, void (*run)(void *arg), void (
     made->work.data = made;
     h->open++;
     h->works++;
-    return uv_queue_work(h->internal.loop, &made->work, host_work_run, host_work_done) == 0
-               ? TQ_OK
-               : TQ_ENOMEM;
+    return uv_queue_work(h->internal.loop, &made->work, host_work_run, host_work_done) == 0 ? TQ_OK : TQ_ENOMEM;
 }
 
 static void *host_copy(const void *from, size_t size)
@@ -205,9 +194,8 @@ static void *host_copy(const void *from, size_t size)
     return to;
 }
 
-static void host_put_finish(tq_manager_host *base, tq_put_job *job, const tq_error *err,
-                            const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
-                            uint32_t n_extents)
+static void host_put_finish(tq_manager_host *base, tq_put_job *job, const tq_error *err, const tq_block *blocks,
+                            uint32_t n_blocks, const tq_extent *extents, uint32_t n_extents)
 {
     host_end *end = job->user;
 
@@ -228,8 +216,8 @@ static void host_put_finish(tq_manager_host *base, tq_put_job *job, const tq_err
     end->n_extents = n_extents;
 }
 
-static void host_get_finish(tq_manager_host *base, tq_get_job *job, const tq_error *err,
-                            const uint32_t *gone, uint32_t n_gone)
+static void host_get_finish(tq_manager_host *base, tq_get_job *job, const tq_error *err, const uint32_t *gone,
+                            uint32_t n_gone)
 {
     host_end *end = job->user;
 
@@ -245,7 +233,7 @@ static void host_get_finish(tq_manager_host *base, tq_get_job *job, const tq_err
     end->n_gone = n_gone;
 }
 
-/* ---------------------------------------------------------------------------------------- life */
+/* --- life ----------------------------------------------------------------- */
 
 static void host_opened(const tq_error *err, void *arg)
 {
@@ -279,13 +267,12 @@ void host_open(kit *k, host *h, const char *type, const char *config)
     kit_client_open(k, &h->client, -1);
     tqi_net_channel_on_open(h->client.controller, host_connected, h);
     tq__list_partitions__init(&message);
-    kit_start(&h->client, h->client.controller, TQI_LIST_PARTITIONS, &message, NULL, 0, NULL,
-              KIT_LONG, &call);
+    kit_start(&h->client, h->client.controller, TQI_LIST_PARTITIONS, &message, NULL, 0, NULL, KIT_LONG, &call);
     kit_end(&h->client, &call);
     assert_int_equal(call.status, TQ_OK);
     kit_call_free(&call);
-    h->internal = (tqi_manager_internal){
-        .loop = &k->loop, .connector = h->client.connector, .controller = h->client.controller};
+    h->internal =
+        (tqi_manager_internal){.loop = &k->loop, .connector = h->client.connector, .controller = h->client.controller};
     h->internal.owner_changes = host_owner_changes;
     h->base.abi = TQ_MANAGER_ABI;
     h->base.grant = host_grant;

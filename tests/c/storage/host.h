@@ -4,8 +4,8 @@
 #ifndef TQ_TESTS_STORAGE_HOST_H
 #define TQ_TESTS_STORAGE_HOST_H
 
-#include "testkit.h"
 #include "manager/manager.h"
+#include "testkit.h"
 
 /* How a put or get ended. */
 typedef struct host_end {

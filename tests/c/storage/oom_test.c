@@ -1,6 +1,6 @@
 /*
- * oom_test.c - every allocation of a request to a storage unit fails once: work answered with an error was not done, and
- * when memory is available again everything continues.
+ * oom_test.c - every allocation of a request to a storage unit fails once: work answered with an error was not done,
+ * and when memory is available again everything continues.
  */
 #include "testkit.h"
 
@@ -49,11 +49,13 @@ static reply ask(kit_client *client, uint16_t kind, const void *message, long n,
 {
     reply r = {.status = TQ_ENOMEM};
     tq_error err = {0};
-    tqi_net_call_args args = {.kind = kind,
-                          .message = message,
-                          .deadline = tqi_deadline(KIT_LONG),
-                          .done = answered,
-                          .arg = &r};
+    tqi_net_call_args args = {
+        .kind = kind,
+        .message = message,
+        .deadline = tqi_deadline(KIT_LONG),
+        .done = answered,
+        .arg = &r,
+    };
 
     if (n >= 0) {
         oom_one_after(n);

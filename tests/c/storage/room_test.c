@@ -199,8 +199,8 @@ static void new_epoch_drops_all(void **state)
 
 /* ---- a writer that the controller lost sight of, but that still lives ---- */
 
-/* The child: reserves half of the unit in its own session, maps it, gives its id up in the middle of a write, reports that,
- * and runs until told to exit. */
+/* The child: reserves half of the unit in its own session, maps it, gives its id up in the middle of a write, reports
+ * that, and runs until told to exit. */
 static void writer_child(kit *parent, const char *endpoint, int say, int hear)
 {
     static kit k;
@@ -293,8 +293,7 @@ static void waits_for_a_living_writer(void **state)
 
 /* ---- readers that look at blocks in place ---- */
 
-static int pin(kit_client *client, uint64_t number, const uint64_t *ids, uint32_t *slots, size_t n,
-               size_t *gone)
+static int pin(kit_client *client, uint64_t number, const uint64_t *ids, uint32_t *slots, size_t n, size_t *gone)
 {
     Tq__UnitPin message;
     kit_call call;
@@ -383,8 +382,7 @@ static void pinned_memory_is_not_reused(void **state)
     ids[0] = kit_grant(&client, 0, 4, &incarnation);
     ids[1] = ids[0] + 1;
     for (int i = 0; i < 2; i++) {
-        assert_int_equal(kit_reserve(&client, ids[i], MIB / 2, false, &slots[i], &offsets[i], &err),
-                         TQ_OK);
+        assert_int_equal(kit_reserve(&client, ids[i], MIB / 2, false, &slots[i], &offsets[i], &err), TQ_OK);
     }
     /* Only for a session that has mapped the memory. */
     assert_int_equal(pin(&client, 1, ids, slots, 2, &gone), TQ_EUNSUPPORTED);
@@ -412,12 +410,11 @@ static void pinned_memory_is_not_reused(void **state)
     kit_end(&client, &full);
     assert_int_equal(full.status, TQ_EFULL);
     char text[256];
-    snprintf(
-        text, sizeof(text),
-        "; 1048576 of the used bytes were cleared, but zero-copy reads still show them: 'test' "
-        "(process %d) pins 1572864; that room comes back when those tensors are deleted; "
-        "clear samples, or",
-        (int)getpid());
+    snprintf(text, sizeof(text),
+             "; 1048576 of the used bytes were cleared, but zero-copy reads still show them: 'test' "
+             "(process %d) pins 1572864; that room comes back when those tensors are deleted; "
+             "clear samples, or",
+             (int)getpid());
     if (!strstr(full.error.message, text)) {
         fail_msg("'%s' is not in: %s", text, full.error.message);
     }

@@ -25,8 +25,8 @@ static void outlives_a_restarted_unit(void **state)
     batch_put(&h, &b, &put);
     kit_unit_stop(&k, 0);
     if (tcp) {
-        /* It left in order, so its blocks are known to be gone, and the read does not wait for it until the deadline.  (What
-         * is mapped can still be read.) */
+        /* It left in order, so its blocks are known to be gone, and the read does not wait for it until the deadline.
+         * (What is mapped can still be read.) */
         uint64_t deadline = tqi_deadline(KIT_LONG / 2);
         batch_get(&h, &b, &put, KIT_LONG, &end);
         assert_int_equal(end.err.code, TQ_OK);
@@ -144,7 +144,7 @@ static void cancels_where_it_waits(void **state)
     assert_int_equal(end.err.code, TQ_ECANCELED);
     batch_put(&h, &b, &first);
     h.manager->cancel(h.state, &b.job); /* too late, and no harm */
-    /* Waits for room.  It was ahead of one that fits. */
+    /* Waits for room. It was ahead of one that fits. */
     unsigned before = (unsigned)h.abandoned;
     host_put_start(&h, &b.job, &end);
     for (int i = 0; i < 50 && !end.done; i++) {

@@ -1,6 +1,6 @@
 /*
  * simple_test.c - the simple manager with real units and a real controller: batches in and out, over shared memory and
- * over the stream; blocks and grants; choice of the unit; full units; blocks that are gone.  What ends is in
+ * over the stream; blocks and grants; choice of the unit; full units; blocks that are gone. What ends is in
  * simple_ends_test.c.
  */
 #include "batch.h"
@@ -26,7 +26,7 @@ static void moves_batches(void **state)
         {8, 16, 1, 1000, 999, 2},           /* four share a block */
         {8, 16, 3, 2000, 999, 4},           /* two */
         {2, 512, 5, 4096, 4096 * 3 + 1, 2}, /* on the pool */
-        {3, 1500, 2, 4096, 100000, 3}, /* on several threads; more ranges than one request takes */
+        {3, 1500, 2, 4096, 100000, 3},      /* on several threads; more ranges than one request takes */
     };
     kit k;
     host h, reader;
@@ -36,14 +36,12 @@ static void moves_batches(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         batch b;
         host_end end;
-        batch_make(&b, cases[i].columns, cases[i].rows, cases[i].row_size, cases[i].slice,
-                   (uint8_t)i);
+        batch_make(&b, cases[i].columns, cases[i].rows, cases[i].row_size, cases[i].slice, (uint8_t)i);
         batch_put(&h, &b, &end);
         assert_int_equal(end.n_blocks, cases[i].blocks);
         for (uint32_t c = 0; c < b.n; c++) {
             assert_string_equal(end.blocks[end.extents[c].block].owner, "unit-0");
-            assert_true(end.extents[c].offset + b.columns[c].size <=
-                        end.blocks[end.extents[c].block].size);
+            assert_true(end.extents[c].offset + b.columns[c].size <= end.blocks[end.extents[c].block].size);
             assert_int_equal(end.extents[c].offset % 64, 0);
         }
         batch_check(&h, &b, &end, 1);
@@ -99,8 +97,7 @@ static void small_columns_share_blocks(void **state)
         for (uint32_t c = 0; c < b.n; c++) {
             assert_int_equal(end.extents[c].block, cases[i].block[c]);
             assert_int_equal(end.extents[c].offset % 64, 0);
-            assert_true(end.extents[c].offset + b.columns[c].size <=
-                        end.blocks[end.extents[c].block].size);
+            assert_true(end.extents[c].offset + b.columns[c].size <= end.blocks[end.extents[c].block].size);
         }
         batch_check(&h, &b, &end, 1);
         host_end_free(&end);

@@ -24,7 +24,7 @@ static void kit_set(void *arg)
     *(bool *)arg = true;
 }
 
-/* ---------------------------------------------------------------------------------------- servers */
+/* --- servers -------------------------------------------------------------- */
 
 void kit_controller_start(kit *k)
 {
@@ -120,7 +120,7 @@ void kit_close(kit *k)
     assert_int_equal(rmdir(k->dir), 0); /* no socket is left */
 }
 
-/* ---------------------------------------------------------------------------------------- clients */
+/* --- clients -------------------------------------------------------------- */
 
 void kit_client_open(kit *k, kit_client *client, int unit)
 {
@@ -130,11 +130,9 @@ void kit_client_open(kit *k, kit_client *client, int unit)
     memset(client, 0, sizeof(*client));
     client->kit = k;
     assert_int_equal(tqi_net_connector_alloc(&k->loop, &options, &client->connector, &err), TQ_OK);
-    assert_int_equal(
-        tqi_net_channel_get(client->connector, k->controller_at, &client->controller, &err), TQ_OK);
+    assert_int_equal(tqi_net_channel_get(client->connector, k->controller_at, &client->controller, &err), TQ_OK);
     if (unit >= 0) {
-        assert_int_equal(tqi_net_channel_get(client->connector, tqi_unit_endpoint(k->units[unit]),
-                                         &client->unit, &err),
+        assert_int_equal(tqi_net_channel_get(client->connector, tqi_unit_endpoint(k->units[unit]), &client->unit, &err),
                          TQ_OK);
     }
 }
@@ -183,8 +181,7 @@ static void kit_done(tqi_net_call *made, tqi_net_answer *answer, void *arg)
     }
 }
 
-static int kit_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max,
-                    int *count, void *arg)
+static int kit_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max, int *count, void *arg)
 {
     kit_call *call = arg;
 
@@ -197,8 +194,7 @@ static int kit_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *
 }
 
 void kit_start(kit_client *client, tqi_net_channel *channel, uint16_t kind, const void *message,
-               const struct iovec *payload, int n_payload, void *into, double seconds,
-               kit_call *call)
+               const struct iovec *payload, int n_payload, void *into, double seconds, kit_call *call)
 {
     tqi_net_call_args args = {
         .kind = kind,
@@ -245,8 +241,7 @@ uint64_t kit_grant(kit_client *client, int unit, uint32_t count, uint64_t *incar
     snprintf(name, sizeof(name), "unit-%d", unit);
     message.owner = name;
     message.count = count;
-    kit_start(client, client->controller, TQI_GRANT_BLOCKS, &message, NULL, 0, NULL, KIT_LONG,
-              &call);
+    kit_start(client, client->controller, TQI_GRANT_BLOCKS, &message, NULL, 0, NULL, KIT_LONG, &call);
     kit_end(client, &call);
     if (call.status != TQ_OK) {
         print_error("grant: %s\n", call.error.message);
@@ -275,15 +270,14 @@ void kit_abandon(kit_client *client, const uint64_t *ids, size_t n, bool writing
     message.id = (uint64_t *)(uintptr_t)ids;
     message.n_id = n;
     message.writing = writing;
-    kit_start(client, client->controller, TQI_ABANDON_BLOCKS, &message, NULL, 0, NULL, KIT_LONG,
-              &call);
+    kit_start(client, client->controller, TQI_ABANDON_BLOCKS, &message, NULL, 0, NULL, KIT_LONG, &call);
     kit_end(client, &call);
     assert_int_equal(call.status, TQ_OK);
     kit_call_free(&call);
 }
 
-void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait,
-                       uint64_t timeout_ms, uint64_t incarnation, kit_call *call)
+void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait, uint64_t timeout_ms,
+                       uint64_t incarnation, kit_call *call)
 {
     Tq__UnitReserve message;
     Tq__Grant grant, *grants = &grant;
@@ -310,8 +304,8 @@ void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds
     kit_start(client, client->unit, TQI_UNIT_RESERVE, &message, NULL, 0, NULL, KIT_LONG, call);
 }
 
-int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot,
-                uint64_t *offset, tq_error *err)
+int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot, uint64_t *offset,
+                tq_error *err)
 {
     kit_call call;
 
@@ -330,8 +324,7 @@ int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint3
     return call.status;
 }
 
-int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size,
-              tq_error *err)
+int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size, tq_error *err)
 {
     struct iovec iov = {.iov_base = (void *)(uintptr_t)data, .iov_len = size};
     Tq__UnitWrite message;
@@ -353,8 +346,8 @@ int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, 
     return call.status;
 }
 
-int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size,
-             void *into, bool *gone, tq_error *err)
+int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size, void *into, bool *gone,
+             tq_error *err)
 {
     Tq__UnitRead message;
     kit_call call;
@@ -406,9 +399,7 @@ void kit_map(kit_client *client, tqi_store_map *map, uint64_t *incarnation)
     assert_int_equal(call.status, TQ_OK);
     const Tq__UnitMapReply *reply = (const Tq__UnitMapReply *)call.reply;
     assert_int_equal(call.n_fds, 2);
-    assert_int_equal(
-        tqi_store_map_init(map, call.fds[0], call.fds[1], reply->arena_bytes, reply->slots, &err),
-        TQ_OK);
+    assert_int_equal(tqi_store_map_init(map, call.fds[0], call.fds[1], reply->arena_bytes, reply->slots, &err), TQ_OK);
     if (incarnation != NULL) {
         *incarnation = reply->incarnation;
     }
@@ -422,8 +413,7 @@ uint64_t kit_reported(kit_client *client, const char *name)
     uint64_t value = UINT64_MAX;
 
     tq__list_owners__init(&message);
-    kit_start(client, client->controller, TQI_LIST_OWNERS, &message, NULL, 0, NULL, KIT_LONG,
-              &call);
+    kit_start(client, client->controller, TQI_LIST_OWNERS, &message, NULL, 0, NULL, KIT_LONG, &call);
     kit_end(client, &call);
     assert_int_equal(call.status, TQ_OK);
     const Tq__ListOwnersReply *reply = (const Tq__ListOwnersReply *)call.reply;

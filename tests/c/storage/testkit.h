@@ -67,7 +67,7 @@ void kit_close(kit *k);
 void kit_until(kit *k, const bool *flag);
 void kit_controller_start(kit *k);
 void kit_controller_stop(kit *k);
-/* Starts unit `i` ("unit-<i>") and waits until it serves.  tcp: it has no unix socket. */
+/* Starts unit `i` ("unit-<i>") and waits until it serves. tcp: it has no unix socket. */
 void kit_unit_start(kit *k, int i, uint64_t capacity, bool tcp);
 void kit_unit_stop(kit *k, int i);
 
@@ -78,25 +78,23 @@ void kit_client_cut(kit_client *client);
 
 /* Starts a call; kit_end waits for it. */
 void kit_start(kit_client *client, tqi_net_channel *channel, uint16_t kind, const void *message,
-               const struct iovec *payload, int n_payload, void *into, double seconds,
-               kit_call *call);
+               const struct iovec *payload, int n_payload, void *into, double seconds, kit_call *call);
 void kit_end(kit_client *client, kit_call *call);
 void kit_call_free(kit_call *call);
 
-/* Shorthands.  They assert success where they return no code. */
+/* Shorthands. They assert success where they return no code. */
 uint64_t kit_grant(kit_client *client, int unit, uint32_t count, uint64_t *incarnation);
 /* writing: what was sent to the unit may still arrive. */
 void kit_abandon(kit_client *client, const uint64_t *ids, size_t n, bool writing);
 /* Reserves one block, with the grant that it is of if that is one of the client's: starts, or does it. */
-void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait,
-                       uint64_t timeout_ms, uint64_t incarnation, kit_call *call);
-int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot,
-                uint64_t *offset, tq_error *err);
-int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size,
-              tq_error *err);
+void kit_reserve_start(kit_client *client, uint64_t id, uint64_t size, bool adds, bool wait, uint64_t timeout_ms,
+                       uint64_t incarnation, kit_call *call);
+int kit_reserve(kit_client *client, uint64_t id, uint64_t size, bool adds, uint32_t *slot, uint64_t *offset,
+                tq_error *err);
+int kit_write(kit_client *client, uint64_t id, uint32_t slot, const void *data, uint64_t size, tq_error *err);
 /* Reads one range; *gone says whether the block does not exist. */
-int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size,
-             void *into, bool *gone, tq_error *err);
+int kit_read(kit_client *client, uint64_t id, uint32_t slot, uint64_t offset, uint64_t size, void *into, bool *gone,
+             tq_error *err);
 void kit_stat(kit_client *client, uint64_t *used, uint64_t *blocks);
 /* Maps the unit's memory; `incarnation` may be NULL. */
 void kit_map(kit_client *client, tqi_store_map *map, uint64_t *incarnation);

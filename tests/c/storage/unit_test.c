@@ -78,8 +78,7 @@ static void many_ranges_in_one_read(void **state)
         uint8_t data[200];
         memset(data, (int)i, 100);
         memset(data + 100, (int)i + 100, 100);
-        assert_int_equal(kit_reserve(&client, first + i, 200, true, &slot[i], &offset, &err),
-                         TQ_OK);
+        assert_int_equal(kit_reserve(&client, first + i, 200, true, &slot[i], &offset, &err), TQ_OK);
         assert_int_equal(kit_write(&client, first + i, slot[i], data, 200, &err), TQ_OK);
     }
     for (uint64_t i = 0; i < 40; i++) {
@@ -378,8 +377,7 @@ static void register_others(kit_client *client, unsigned first, unsigned n)
         message.name = name;
         message.incarnation = 1;
         message.manager = manager;
-        kit_start(client, client->controller, TQI_REGISTER_OWNER, &message, NULL, 0, NULL, KIT_LONG,
-                  &call);
+        kit_start(client, client->controller, TQI_REGISTER_OWNER, &message, NULL, 0, NULL, KIT_LONG, &call);
         kit_end(client, &call);
         assert_int_equal(call.status, TQ_OK);
         kit_call_free(&call);

@@ -1,7 +1,7 @@
 /*
  * cluster.c - nodes with their idle connections, and which node serves which slot of a cluster.
  *
- * A server that is not a cluster counts as one node.  Nodes are never removed, so an index into the list stays valid.
+ * A server that is not a cluster counts as one node. Nodes are never removed, so an index into the list stays valid.
  */
 #include "manager/kv/redis/redis.h"
 
@@ -42,15 +42,13 @@ int tqi_redis_node_get(tqi_redis *redis, const char *host, int port, unsigned *o
     unsigned at = 0;
 
     pthread_mutex_lock(&redis->lock);
-    while (at < redis->n_nodes &&
-           (redis->nodes[at]->port != port || strcmp(redis->nodes[at]->host, host) != 0)) {
+    while (at < redis->n_nodes && (redis->nodes[at]->port != port || strcmp(redis->nodes[at]->host, host) != 0)) {
         at++;
     }
     if (at == redis->n_nodes) {
         tqi_redis_node *node = calloc(1, sizeof(*node));
         if (node == NULL || strlen(host) >= sizeof(node->host) || at >= TQI_REDIS_SLOTS ||
-            tqi_grow(&redis->nodes, &redis->nodes_capacity, at + 1u, sizeof(*redis->nodes)) !=
-                TQ_OK) {
+            tqi_grow(&redis->nodes, &redis->nodes_capacity, at + 1u, sizeof(*redis->nodes)) != TQ_OK) {
             free(node);
             code = tqi_error_nomem(err, "a node of a Redis cluster");
         } else {
@@ -80,17 +78,15 @@ void tqi_redis_slot_moved(tqi_redis *redis, unsigned slot, unsigned node)
 }
 
 /* One row of CLUSTER SLOTS: first slot, last slot, [host, port, ...] of the master, replicas. */
-static int cluster_row(tqi_redis *redis, const tqi_redis_node *asked, const redisReply *row,
-                       unsigned *covered, tq_error *err)
+static int cluster_row(tqi_redis *redis, const tqi_redis_node *asked, const redisReply *row, unsigned *covered,
+                       tq_error *err)
 {
     unsigned node = 0;
 
-    if (row->type != REDIS_REPLY_ARRAY || row->elements < 3 ||
-        row->element[0]->type != REDIS_REPLY_INTEGER ||
-        row->element[1]->type != REDIS_REPLY_INTEGER ||
-        row->element[2]->type != REDIS_REPLY_ARRAY || row->element[2]->elements < 2 ||
-        row->element[2]->element[1]->type != REDIS_REPLY_INTEGER || row->element[0]->integer < 0 ||
-        row->element[1]->integer >= (long long)TQI_REDIS_SLOTS) {
+    if (row->type != REDIS_REPLY_ARRAY || row->elements < 3 || row->element[0]->type != REDIS_REPLY_INTEGER ||
+        row->element[1]->type != REDIS_REPLY_INTEGER || row->element[2]->type != REDIS_REPLY_ARRAY ||
+        row->element[2]->elements < 2 || row->element[2]->element[1]->type != REDIS_REPLY_INTEGER ||
+        row->element[0]->integer < 0 || row->element[1]->integer >= (long long)TQI_REDIS_SLOTS) {
         return tqi_error_set(err, TQ_EPROTO, "Redis: CLUSTER SLOTS has an unexpected form");
     }
     const redisReply *master = row->element[2];
@@ -98,8 +94,7 @@ static int cluster_row(tqi_redis *redis, const tqi_redis_node *asked, const redi
     bool known = master->element[0]->type == REDIS_REPLY_STRING && master->element[0]->len > 0;
     int code = tqi_redis_node_get(redis, known ? master->element[0]->str : asked->host,
                                   (int)master->element[1]->integer, &node, err);
-    for (long long slot = row->element[0]->integer;
-         slot <= row->element[1]->integer && code == TQ_OK; slot++) {
+    for (long long slot = row->element[0]->integer; slot <= row->element[1]->integer && code == TQ_OK; slot++) {
         tqi_redis_slot_moved(redis, (unsigned)slot, node);
         (*covered)++;
     }
@@ -127,17 +122,15 @@ int tqi_redis_slots_load(tqi_redis *redis, unsigned node, uint64_t deadline, tq_
         code = cluster_row(redis, redis->nodes[node], reply->element[i], &covered, err);
     }
     if (code == TQ_OK && covered < TQI_REDIS_SLOTS) {
-        code =
-            tqi_error_set(err, TQ_EUNREACHABLE, "the Redis cluster serves only %u of its %u slots",
-                          covered, TQI_REDIS_SLOTS);
+        code = tqi_error_set(err, TQ_EUNREACHABLE, "the Redis cluster serves only %u of its %u slots", covered,
+                             TQI_REDIS_SLOTS);
     }
     freeReplyObject(reply);
     tqi_redis_link_close(link);
     return code;
 }
 
-int tqi_redis_take(tqi_redis *redis, unsigned at, bool fresh, uint64_t deadline,
-                   tqi_redis_link **out, tq_error *err)
+int tqi_redis_take(tqi_redis *redis, unsigned at, bool fresh, uint64_t deadline, tqi_redis_link **out, tq_error *err)
 {
     pthread_mutex_lock(&redis->lock);
     tqi_redis_node *node = redis->nodes[at];

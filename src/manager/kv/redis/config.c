@@ -17,14 +17,12 @@
 static const char *const config_keys[] = {TQI_CONFIG_BACKEND_REDIS_KEYS, "library", "module"};
 
 /* Copies a piece of the URL, decoded. */
-static int config_text(const UriTextRangeA *range, const char *what, char *out, size_t size,
-                       tq_error *err)
+static int config_text(const UriTextRangeA *range, const char *what, char *out, size_t size, tq_error *err)
 {
     size_t n = range->first != NULL ? (size_t)(range->afterLast - range->first) : 0;
 
     if (n >= size) {
-        return tqi_error_set(err, TQ_ECONFIG, "Redis.url: the %s is longer than %zu bytes", what,
-                             size - 1);
+        return tqi_error_set(err, TQ_ECONFIG, "Redis.url: the %s is longer than %zu bytes", what, size - 1);
     }
     memcpy(out, n > 0 ? range->first : "", n);
     out[n] = 0;
@@ -46,9 +44,7 @@ static int config_user(tqi_redis_config *out, const UriUriA *uri, tq_error *err)
         user.afterLast = colon;
     }
     int code = config_text(&user, "user", out->user, sizeof(out->user), err);
-    return code != TQ_OK
-               ? code
-               : config_text(&password, "password", out->password, sizeof(out->password), err);
+    return code != TQ_OK ? code : config_text(&password, "password", out->password, sizeof(out->password), err);
 }
 
 static int config_number(const char *text, const char *what, int max, int *out, tq_error *err)
@@ -57,9 +53,7 @@ static int config_number(const char *text, const char *what, int max, int *out, 
     long value = strtol(text, &end, 10);
 
     if (text[0] < '0' || text[0] > '9' || *end != 0 || value > max) {
-        return tqi_error_set(err, TQ_ECONFIG,
-                             "Redis.url: the %s must be a number up to %d, got '%s'", what, max,
-                             text);
+        return tqi_error_set(err, TQ_ECONFIG, "Redis.url: the %s must be a number up to %d, got '%s'", what, max, text);
     }
     *out = (int)value;
     return TQ_OK;
@@ -93,8 +87,7 @@ static int config_unix(tqi_redis_config *out, const UriUriA *uri, tq_error *err)
     char query[32] = "";
     int code = TQ_OK;
 
-    for (const UriPathSegmentA *part = uri->pathHead; part != NULL && code == TQ_OK;
-         part = part->next) {
+    for (const UriPathSegmentA *part = uri->pathHead; part != NULL && code == TQ_OK; part = part->next) {
         if (at + 2 < sizeof(out->path)) {
             out->path[at++] = '/';
         }
@@ -107,8 +100,7 @@ static int config_unix(tqi_redis_config *out, const UriUriA *uri, tq_error *err)
     if (code == TQ_OK && uri->query.first != NULL) {
         code = config_text(&uri->query, "query", query, sizeof(query), err);
         if (code == TQ_OK && strncmp(query, "db=", 3) != 0) {
-            code =
-                tqi_error_set(err, TQ_ECONFIG, "Redis.url: expected ?db=NUMBER, got '?%s'", query);
+            code = tqi_error_set(err, TQ_ECONFIG, "Redis.url: expected ?db=NUMBER, got '?%s'", query);
         }
         code = code == TQ_OK ? config_number(query + 3, "database", 1 << 20, &out->db, err) : code;
     }
@@ -136,9 +128,8 @@ static int config_url(tqi_redis_config *out, const char *url, tq_error *err)
     } else if (code == TQ_OK && strcmp(scheme, "unix") == 0) {
         code = config_unix(out, &uri, err);
     } else if (code == TQ_OK) {
-        code =
-            tqi_error_set(err, TQ_ECONFIG, "Redis.url: expected redis: or unix:, got '%s:'%s",
-                          scheme, strcmp(scheme, "rediss") == 0 ? " (TLS is not supported)" : "");
+        code = tqi_error_set(err, TQ_ECONFIG, "Redis.url: expected redis: or unix:, got '%s:'%s", scheme,
+                             strcmp(scheme, "rediss") == 0 ? " (TLS is not supported)" : "");
     }
     uriFreeUriMembersA(&uri);
     return code;
@@ -156,8 +147,7 @@ static int config_check_keys(json_t *root, tq_error *err)
             known = known || strcmp(key, config_keys[i]) == 0;
         }
         if (!known) {
-            return tqi_error_set(err, TQ_ECONFIG,
-                                 "Redis.%s: unknown key; known are " TQI_CONFIG_BACKEND_REDIS_WORDS,
+            return tqi_error_set(err, TQ_ECONFIG, "Redis.%s: unknown key; known are " TQI_CONFIG_BACKEND_REDIS_WORDS,
                                  key);
         }
     }
@@ -186,8 +176,7 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
     } else if (cluster != NULL && !json_is_boolean(cluster) && !json_is_null(cluster)) {
         code = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: expected true or false");
     } else if (timeout != NULL &&
-               (!json_is_number(timeout) ||
-                json_number_value(timeout) < TQI_CONFIG_BACKEND_REDIS_TIMEOUT_MIN)) {
+               (!json_is_number(timeout) || json_number_value(timeout) < TQI_CONFIG_BACKEND_REDIS_TIMEOUT_MIN)) {
         code = tqi_error_set(err, TQ_ECONFIG, "Redis.timeout: expected seconds, at least %g",
                              TQI_CONFIG_BACKEND_REDIS_TIMEOUT_MIN);
     }
@@ -197,9 +186,7 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
         code = config_url(out, json_string_value(url), err);
     }
     if (code == TQ_OK && out->cluster && (out->db != 0 || out->host[0] == 0)) {
-        code =
-            tqi_error_set(err, TQ_ECONFIG,
-                          "Redis.url: a cluster has a host and no database, for it has only one");
+        code = tqi_error_set(err, TQ_ECONFIG, "Redis.url: a cluster has a host and no database, for it has only one");
     }
     json_decref(root);
     return code;

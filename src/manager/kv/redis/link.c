@@ -1,7 +1,7 @@
 /*
  * link.c - one connection to a Redis server: commands from the caller's memory, replies through hiredis.
  *
- * Commands are written by us, not through hiredis' output buffer, which would copy every value.  Replies are parsed
+ * Commands are written by us, not through hiredis' output buffer, which would copy every value. Replies are parsed
  * by hiredis with functions of ours that make no objects: a value is copied from the read buffer to its destination.
  *
  * A server may be silent for the configured time, and everything ends at the deadline, even if bytes keep trickling in:
@@ -23,7 +23,7 @@
 
 #define LINK_IOV 64
 
-/* ------------------------------------------------------------------------------- replies */
+/* --- replies -------------------------------------------------------------- */
 
 static tqi_redis_link *link_of(const redisReadTask *task)
 {
@@ -41,8 +41,8 @@ static void *link_on_string(const redisReadTask *task, char *text, size_t size)
         if (link->expected != NULL && size == link->expected->size) {
             memcpy(link->expected->dest, text, size);
         } else if (link->spare != NULL) {
-            snprintf(link->spare, TQI_REDIS_INFO, "%.*s",
-                     (int)(size < TQI_REDIS_INFO ? size : TQI_REDIS_INFO - 1), text);
+            snprintf(link->spare, TQI_REDIS_INFO, "%.*s", (int)(size < TQI_REDIS_INFO ? size : TQI_REDIS_INFO - 1),
+                     text);
         }
     } else {
         snprintf(reply->text, sizeof(reply->text), "%.*s", (int)(size < 255 ? size : 255), text);
@@ -83,8 +83,7 @@ static redisReplyObjectFunctions link_functions = {
 static int link_failed(const tqi_redis_link *link, int errnum, tq_error *err)
 {
     const redisContext *context = link->context;
-    const char *text =
-        context->err != 0 && context->err != REDIS_ERR_IO ? context->errstr : strerror(errnum);
+    const char *text = context->err != 0 && context->err != REDIS_ERR_IO ? context->errstr : strerror(errnum);
 
     if (errnum == EAGAIN || errnum == EWOULDBLOCK || errnum == ETIMEDOUT) {
         return tqi_error_set(err, TQ_ETIMEDOUT, "Redis did not answer in time");
@@ -101,7 +100,7 @@ static uint64_t link_left(const tqi_redis_link *link)
     return left < link->silence ? left : link->silence;
 }
 
-/* Makes reads give up after the time that one wait may take.  Not set again until that has shrunk to half. */
+/* Makes reads give up after the time that one wait may take. Not set again until that has shrunk to half. */
 static int link_arm(tqi_redis_link *link)
 {
     uint64_t left = link_left(link);
@@ -114,8 +113,7 @@ static int link_arm(tqi_redis_link *link)
         return REDIS_OK;
     }
     uint64_t us = left < 1000000 ? 1000 : left / 1000; /* 0 would be no limit */
-    struct timeval limit = {.tv_sec = (time_t)(us / 1000000),
-                            .tv_usec = (suseconds_t)(us % 1000000)};
+    struct timeval limit = {.tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000)};
     link->armed = left;
     return redisSetTimeout(link->context, limit);
 }
@@ -149,7 +147,7 @@ int tqi_redis_link_receive(tqi_redis_link *link, tq_kv_read *expected, tq_error 
     return TQ_OK;
 }
 
-/* ------------------------------------------------------------------------------- commands */
+/* --- commands ------------------------------------------------------------- */
 
 /* Waits until something can be sent. */
 static int link_wait(const tqi_redis_link *link, tq_error *err)
@@ -195,20 +193,18 @@ static int link_write(const tqi_redis_link *link, struct iovec *iov, int n, tq_e
     return TQ_OK;
 }
 
-static int link_keepalive_head(const tqi_redis_command *command, const char *asking, char *out,
-                           size_t size)
+static int link_keepalive_head(const tqi_redis_command *command, const char *asking, char *out, size_t size)
 {
     char ms[24];
     int n = snprintf(ms, sizeof(ms), "%llu", (unsigned long long)command->keepalive_ms);
     size_t key = strlen(command->key);
 
     if (command->verb == TQI_REDIS_RENEW) {
-        return snprintf(out, size, "%s*3\r\n$7\r\nPEXPIRE\r\n$%zu\r\n%s\r\n$%d\r\n%s\r\n", asking,
-                        key, command->key, n, ms);
+        return snprintf(out, size, "%s*3\r\n$7\r\nPEXPIRE\r\n$%zu\r\n%s\r\n$%d\r\n%s\r\n", asking, key, command->key, n,
+                        ms);
     }
-    return snprintf(out, size,
-                    "%s*5\r\n$3\r\nSET\r\n$%zu\r\n%s\r\n$1\r\n1\r\n$2\r\nPX\r\n$%d\r\n%s\r\n",
-                    asking, key, command->key, n, ms);
+    return snprintf(out, size, "%s*5\r\n$3\r\nSET\r\n$%zu\r\n%s\r\n$1\r\n1\r\n$2\r\nPX\r\n$%d\r\n%s\r\n", asking, key,
+                    command->key, n, ms);
 }
 
 /* The command up to its value, if it has one. */
@@ -219,11 +215,10 @@ static int link_head(const tqi_redis_command *command, char *out, size_t size)
 
     switch (command->verb) {
     case TQI_REDIS_SET:
-        return snprintf(out, size, "%s*3\r\n$3\r\nSET\r\n$%zu\r\n%s\r\n$%llu\r\n", asking, key,
-                        command->key, (unsigned long long)command->value->size);
+        return snprintf(out, size, "%s*3\r\n$3\r\nSET\r\n$%zu\r\n%s\r\n$%llu\r\n", asking, key, command->key,
+                        (unsigned long long)command->value->size);
     case TQI_REDIS_UNLINK:
-        return snprintf(out, size, "%s*2\r\n$6\r\nUNLINK\r\n$%zu\r\n%s\r\n", asking, key,
-                        command->key);
+        return snprintf(out, size, "%s*2\r\n$6\r\nUNLINK\r\n$%zu\r\n%s\r\n", asking, key, command->key);
     case TQI_REDIS_KEEPALIVE:
     case TQI_REDIS_RENEW:
         return link_keepalive_head(command, asking, out, size);
@@ -232,15 +227,13 @@ static int link_head(const tqi_redis_command *command, char *out, size_t size)
     }
     const tq_kv_read *read = command->read;
     if (read->size == read->value_size) {
-        return snprintf(out, size, "%s*2\r\n$3\r\nGET\r\n$%zu\r\n%s\r\n", asking, key,
-                        command->key);
+        return snprintf(out, size, "%s*2\r\n$3\r\nGET\r\n$%zu\r\n%s\r\n", asking, key, command->key);
     }
     char from[24], to[24];
     int n_from = snprintf(from, sizeof(from), "%llu", (unsigned long long)read->offset);
-    int n_to =
-        snprintf(to, sizeof(to), "%llu", (unsigned long long)(read->offset + read->size - 1));
-    return snprintf(out, size, "%s*4\r\n$8\r\nGETRANGE\r\n$%zu\r\n%s\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n",
-                    asking, key, command->key, n_from, from, n_to, to);
+    int n_to = snprintf(to, sizeof(to), "%llu", (unsigned long long)(read->offset + read->size - 1));
+    return snprintf(out, size, "%s*4\r\n$8\r\nGETRANGE\r\n$%zu\r\n%s\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", asking, key,
+                    command->key, n_from, from, n_to, to);
 }
 
 int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, tq_error *err)
@@ -251,12 +244,10 @@ int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, 
     size_t slices = command->verb == TQI_REDIS_SET ? command->value->n_slices : 0;
     int code = TQ_OK;
 
-    iov[n++] =
-        (struct iovec){.iov_base = head, .iov_len = (size_t)link_head(command, head, sizeof(head))};
+    iov[n++] = (struct iovec){.iov_base = head, .iov_len = (size_t)link_head(command, head, sizeof(head))};
     for (size_t s = 0; s < slices && code == TQ_OK; s++) {
         const tq_slice *slice = &command->value->slices[s];
-        iov[n++] =
-            (struct iovec){.iov_base = (void *)(uintptr_t)slice->data, .iov_len = slice->size};
+        iov[n++] = (struct iovec){.iov_base = (void *)(uintptr_t)slice->data, .iov_len = slice->size};
         if (n == LINK_IOV) {
             code = link_write(link, iov, n, err);
             n = 0;
@@ -269,7 +260,7 @@ int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, 
     return code == TQ_OK && n > 0 ? link_write(link, iov, n, err) : code;
 }
 
-/* ------------------------------------------------------------------------------- open and close */
+/* --- open and close ------------------------------------------------------- */
 
 static struct timeval link_time(const tqi_redis_config *config, uint64_t deadline)
 {
@@ -278,12 +269,10 @@ static struct timeval link_time(const tqi_redis_config *config, uint64_t deadlin
 
     us = left < us ? left : us;
     us = us < 1000 ? 1000 : us; /* 0 would be no limit */
-    return (struct timeval){.tv_sec = (time_t)(us / 1000000),
-                            .tv_usec = (suseconds_t)(us % 1000000)};
+    return (struct timeval){.tv_sec = (time_t)(us / 1000000), .tv_usec = (suseconds_t)(us % 1000000)};
 }
 
-int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline,
-                         tq_error *err)
+int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline, tq_error *err)
 {
     link->deadline = deadline;
     link->silence = (uint64_t)(config->timeout * 1e9);
@@ -345,8 +334,7 @@ int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err)
     return TQ_OK;
 }
 
-int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out,
-                       tq_error *err)
+int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out, tq_error *err)
 {
     void *got = NULL;
     int code = tqi_redis_link_words(link, n, words, err);
@@ -364,8 +352,7 @@ int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisRep
 }
 
 /* "HOST:PORT", or the path of a socket: what messages call a server. */
-static const char *link_place(const tqi_redis_config *config, const char *host, int port, char *out,
-                              size_t size)
+static const char *link_place(const tqi_redis_config *config, const char *host, int port, char *out, size_t size)
 {
     if (host[0] == 0) {
         return config->path;
@@ -375,8 +362,7 @@ static const char *link_place(const tqi_redis_config *config, const char *host, 
 }
 
 /* A command of plain words whose reply is OK. */
-static int link_say(tqi_redis_link *link, int n, const char **words, const char *what,
-                    int otherwise, tq_error *err)
+static int link_say(tqi_redis_link *link, int n, const char **words, const char *what, int otherwise, tq_error *err)
 {
     int code = tqi_redis_link_words(link, n, words, err);
 
@@ -397,8 +383,7 @@ static int link_greet(tqi_redis_link *link, const tqi_redis_config *config, tq_e
         if (config->user[0] == 0) {
             words[1] = config->password;
         }
-        code =
-            link_say(link, config->user[0] == 0 ? 2 : 3, words, "user and password", TQ_EAUTH, err);
+        code = link_say(link, config->user[0] == 0 ? 2 : 3, words, "user and password", TQ_EAUTH, err);
     }
     if (code == TQ_OK && config->db != 0) {
         snprintf(db, sizeof(db), "%d", config->db);
@@ -412,8 +397,8 @@ static int link_greet(tqi_redis_link *link, const tqi_redis_config *config, tq_e
     return code;
 }
 
-int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int port,
-                        uint64_t deadline, tqi_redis_link **out, tq_error *err)
+int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int port, uint64_t deadline,
+                        tqi_redis_link **out, tq_error *err)
 {
     struct timeval limit = link_time(config, deadline);
     tqi_redis_link *link = calloc(1, sizeof(*link));
@@ -424,16 +409,15 @@ int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int po
     if (link == NULL) {
         return tqi_error_nomem(err, "a connection to Redis");
     }
-    link->context = host[0] != 0 ? redisConnectWithTimeout(host, port, limit)
-                                 : redisConnectUnixWithTimeout(config->path, limit);
+    link->context =
+        host[0] != 0 ? redisConnectWithTimeout(host, port, limit) : redisConnectUnixWithTimeout(config->path, limit);
     if (link->context == NULL) {
         code = tqi_error_nomem(err, "a connection to Redis");
     } else if (link->context->err != 0) {
-        code = tqi_error_set(
-            err, TQ_EUNREACHABLE,
-            "Redis at %s cannot be reached: %s; check backend.Redis.url, and that it "
-            "runs",
-            link_place(config, host, port, place, sizeof(place)), link->context->errstr);
+        code = tqi_error_set(err, TQ_EUNREACHABLE,
+                             "Redis at %s cannot be reached: %s; check backend.Redis.url, and that it "
+                             "runs",
+                             link_place(config, host, port, place, sizeof(place)), link->context->errstr);
     } else {
         fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
         link->context->reader->fn = &link_functions;
@@ -441,8 +425,8 @@ int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int po
         code = tqi_redis_link_limit(link, config, deadline, &inner);
         code = code == TQ_OK ? link_greet(link, config, &inner) : code;
         if (code != TQ_OK) {
-            tqi_error_set(err, code, "Redis at %s: %s",
-                          link_place(config, host, port, place, sizeof(place)), inner.message);
+            tqi_error_set(err, code, "Redis at %s: %s", link_place(config, host, port, place, sizeof(place)),
+                          inner.message);
         }
     }
     if (code != TQ_OK) {

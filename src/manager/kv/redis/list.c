@@ -9,8 +9,7 @@
 
 /* One step: *cursor is where to continue; "0" when done. */
 static int list_step(tqi_redis *redis, tqi_redis_link *link, const char *pattern, char cursor[32],
-                     bool (*each)(const char *key, void *arg), void *arg, bool *goes_on,
-                     tq_error *err)
+                     bool (*each)(const char *key, void *arg), void *arg, bool *goes_on, tq_error *err)
 {
     const char *words[] = {"SCAN", cursor, "MATCH", pattern, "COUNT", "1000"};
     redisReply *reply = NULL;
@@ -25,16 +24,14 @@ static int list_step(tqi_redis *redis, tqi_redis_link *link, const char *pattern
     } else if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
                reply->element[0]->type != REDIS_REPLY_STRING || reply->element[0]->len >= 32 ||
                reply->element[1]->type != REDIS_REPLY_ARRAY) {
-        code =
-            tqi_error_set(err, TQ_EPROTO, "Redis at %s: SCAN has an unexpected form", redis->name);
+        code = tqi_error_set(err, TQ_EPROTO, "Redis at %s: SCAN has an unexpected form", redis->name);
     } else {
         const redisReply *keys = reply->element[1];
         snprintf(cursor, 32, "%s", reply->element[0]->str);
         /* Most steps find none of the keys that are asked for. */
         *goes_on = each(NULL, arg);
         for (size_t i = 0; *goes_on && i < keys->elements; i++) {
-            *goes_on =
-                keys->element[i]->type != REDIS_REPLY_STRING || each(keys->element[i]->str, arg);
+            *goes_on = keys->element[i]->type != REDIS_REPLY_STRING || each(keys->element[i]->str, arg);
         }
     }
     freeReplyObject(reply);
@@ -42,9 +39,8 @@ static int list_step(tqi_redis *redis, tqi_redis_link *link, const char *pattern
 }
 
 /* *goes_on: `each` wants to continue. */
-static int list_node(tqi_redis *redis, unsigned node, const char *pattern,
-                     bool (*each)(const char *key, void *arg), void *arg, uint64_t deadline,
-                     bool *goes_on, tq_error *err)
+static int list_node(tqi_redis *redis, unsigned node, const char *pattern, bool (*each)(const char *key, void *arg),
+                     void *arg, uint64_t deadline, bool *goes_on, tq_error *err)
 {
     tqi_redis_link *link;
     char cursor[32] = "0";
@@ -63,8 +59,8 @@ static int list_node(tqi_redis *redis, unsigned node, const char *pattern,
     return code;
 }
 
-int tqi_redis_list(tqi_redis *redis, const char *prefix, bool (*each)(const char *key, void *arg),
-                   void *arg, uint64_t deadline, tq_error *err)
+int tqi_redis_list(tqi_redis *redis, const char *prefix, bool (*each)(const char *key, void *arg), void *arg,
+                   uint64_t deadline, tq_error *err)
 {
     char pattern[TQ_KV_KEY_MAX + 2];
     bool goes_on = true;

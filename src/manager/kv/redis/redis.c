@@ -35,8 +35,7 @@ static int redis_open(void *state, const tq_kv_client *client, const char *confi
     if (made->host[0] == 0) {
         snprintf(redis->name, sizeof(redis->name), "%.180s/%d", made->path, made->db);
     } else {
-        snprintf(redis->name, sizeof(redis->name), "%.180s:%d/%d", made->host, made->port,
-                 made->db);
+        snprintf(redis->name, sizeof(redis->name), "%.180s:%d/%d", made->host, made->port, made->db);
     }
     if (pthread_mutex_init(&redis->lock, NULL) != 0) {
         return tqi_error_nomem(err, "the Redis client");
@@ -62,8 +61,7 @@ static const char *redis_name(void *state)
     return ((const tqi_redis *)state)->name;
 }
 
-static int redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint64_t deadline,
-                     tq_error *err)
+static int redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint64_t deadline, tq_error *err)
 {
     if (commands == NULL) {
         return tqi_error_nomem(err, "a row of Redis commands");
@@ -73,14 +71,12 @@ static int redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, ui
     return code;
 }
 
-static int redis_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns,
-                     tq_error *err)
+static int redis_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns, tq_error *err)
 {
     tqi_redis_command *commands = calloc(n + 1, sizeof(*commands));
 
     for (size_t i = 0; commands != NULL && i < n; i++) {
-        commands[i] =
-            (tqi_redis_command){.verb = TQI_REDIS_SET, .key = values[i].key, .value = &values[i]};
+        commands[i] = (tqi_redis_command){.verb = TQI_REDIS_SET, .key = values[i].key, .value = &values[i]};
     }
     return redis_run(state, commands, n, deadline_ns, err);
 }
@@ -90,8 +86,7 @@ static int redis_get(void *state, tq_kv_read *reads, size_t n, uint64_t deadline
     tqi_redis_command *commands = calloc(n + 1, sizeof(*commands));
 
     for (size_t i = 0; commands != NULL && i < n; i++) {
-        commands[i] =
-            (tqi_redis_command){.verb = TQI_REDIS_GET, .key = reads[i].key, .read = &reads[i]};
+        commands[i] = (tqi_redis_command){.verb = TQI_REDIS_GET, .key = reads[i].key, .read = &reads[i]};
     }
     return redis_run(state, commands, n, deadline_ns, err);
 }
@@ -101,27 +96,24 @@ static int redis_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadlin
     tqi_redis_command *commands = calloc(n + 1, sizeof(*commands));
 
     for (size_t i = 0; commands != NULL && i < n; i++) {
-        commands[i] =
-            (tqi_redis_command){.verb = TQI_REDIS_UNLINK, .key = keys[i].key, .removed = &keys[i]};
+        commands[i] = (tqi_redis_command){.verb = TQI_REDIS_UNLINK, .key = keys[i].key, .removed = &keys[i]};
     }
     return redis_run(state, commands, n, deadline_ns, err);
 }
 
-static int redis_keepalive(void *state, const char *key, double seconds, uint64_t deadline_ns,
-                       tq_error *err)
+static int redis_keepalive(void *state, const char *key, double seconds, uint64_t deadline_ns, tq_error *err)
 {
     tq_kv_key known = {.key = key};
     uint64_t ms = (uint64_t)(seconds * 1000) + 1;
-    tqi_redis_command renew = {
-        .verb = TQI_REDIS_RENEW, .key = key, .removed = &known, .keepalive_ms = ms};
+    tqi_redis_command renew = {.verb = TQI_REDIS_RENEW, .key = key, .removed = &known, .keepalive_ms = ms};
     tqi_redis_command make = {.verb = TQI_REDIS_KEEPALIVE, .key = key, .keepalive_ms = ms};
     int code = tqi_redis_run(state, &renew, 1, deadline_ns, err);
 
     return code == TQ_OK && known.missing ? tqi_redis_run(state, &make, 1, deadline_ns, err) : code;
 }
 
-static int redis_list(void *state, const char *prefix, bool (*each)(const char *key, void *arg),
-                      void *arg, uint64_t deadline_ns, tq_error *err)
+static int redis_list(void *state, const char *prefix, bool (*each)(const char *key, void *arg), void *arg,
+                      uint64_t deadline_ns, tq_error *err)
 {
     return tqi_redis_list(state, prefix, each, arg, deadline_ns, err);
 }

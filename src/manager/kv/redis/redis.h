@@ -45,7 +45,7 @@ typedef struct tqi_redis_config {
 
 int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err);
 
-/* ---------------------------------------------------------------------------------------- commands */
+/* --- commands ------------------------------------------------------------- */
 
 typedef enum tqi_redis_verb {
     TQI_REDIS_SET,
@@ -62,18 +62,17 @@ typedef struct tqi_redis_command {
     const tq_kv_value *value; /* SET */
     tq_kv_read *read;         /* GET, of the whole or of a range */
     tq_kv_key *removed;       /* UNLINK, RENEW */
-    uint64_t keepalive_ms; /* KEEPALIVE: a SET that expires; RENEW: PEXPIRE, possible in a full store too */
+    uint64_t keepalive_ms;    /* KEEPALIVE: a SET that expires; RENEW: PEXPIRE, possible in a full store too */
     unsigned slot;
     unsigned node;
     bool asking; /* this once, and nobody else's commands for the slot */
     bool done;
 } tqi_redis_command;
 
-/* Runs all commands, in any order.  On an error any of them may have run. */
-int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint64_t deadline,
-                  tq_error *err);
+/* Runs all commands, in any order. On an error any of them may have run. */
+int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint64_t deadline, tq_error *err);
 
-/* ---------------------------------------------------------------------------------------- connections */
+/* --- connections ---------------------------------------------------------- */
 
 /* A reply; a requested value is not in it but at its destination. */
 typedef struct tqi_redis_reply {
@@ -96,26 +95,24 @@ typedef struct tqi_redis_link {
 } tqi_redis_link;
 
 /* Connects, authenticates and selects the database. */
-int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int port,
-                        uint64_t deadline, tqi_redis_link **out, tq_error *err);
+int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int port, uint64_t deadline,
+                        tqi_redis_link **out, tq_error *err);
 void tqi_redis_link_close(tqi_redis_link *link);
 /* Sets the deadline for everything sent and received from now on. */
-int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline,
-                         tq_error *err);
+int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline, tq_error *err);
 /* A command of plain words. */
 int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_error *err);
 /* From now on replies are hiredis' own objects, which can be nested; the link is closed afterwards, not reused. */
 int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err);
 /* A command of plain words on such a link; *out is freed by freeReplyObject. */
-int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out,
-                       tq_error *err);
-/* Appends to a TQ_EFULL message how much of its memory the server uses, if it says so.  False: the link has failed. */
+int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out, tq_error *err);
+/* Appends to a TQ_EFULL message how much of its memory the server uses, if it says so. False: the link has failed. */
 bool tqi_redis_link_room(tqi_redis_link *link, tq_error *err);
 int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, tq_error *err);
 /* The next reply, in link->reply; a value goes to `expected` if that is not NULL. */
 int tqi_redis_link_receive(tqi_redis_link *link, tq_kv_read *expected, tq_error *err);
 
-/* ---------------------------------------------------------------------------------------- nodes */
+/* --- nodes ---------------------------------------------------------------- */
 
 typedef struct tqi_redis_node {
     char host[256]; /* "": the unix socket of the config */
@@ -142,11 +139,10 @@ void tqi_redis_slot_moved(tqi_redis *redis, unsigned slot, unsigned node);
 /* Asks a node which node serves which slot. */
 int tqi_redis_slots_load(tqi_redis *redis, unsigned node, uint64_t deadline, tq_error *err);
 /* list.c: as the table's function. */
-int tqi_redis_list(tqi_redis *redis, const char *prefix, bool (*each)(const char *key, void *arg),
-                   void *arg, uint64_t deadline, tq_error *err);
+int tqi_redis_list(tqi_redis *redis, const char *prefix, bool (*each)(const char *key, void *arg), void *arg,
+                   uint64_t deadline, tq_error *err);
 /* A connection to a node: an idle one, or with `fresh` always a new one. */
-int tqi_redis_take(tqi_redis *redis, unsigned node, bool fresh, uint64_t deadline,
-                   tqi_redis_link **out, tq_error *err);
+int tqi_redis_take(tqi_redis *redis, unsigned node, bool fresh, uint64_t deadline, tqi_redis_link **out, tq_error *err);
 void tqi_redis_give(tqi_redis *redis, unsigned node, tqi_redis_link *link);
 void tqi_redis_nodes_fini(tqi_redis *redis);
 

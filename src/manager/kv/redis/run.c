@@ -1,7 +1,7 @@
 /*
- * run.c - a list of commands: distributed among nodes, pipelined on one connection each, redirected and retried.  Every
- * command may be repeated, because no key is ever written with two values.  So if an idle connection turns out to be closed,
- * the rest is resent on a new one, and a command that a node redirects (MOVED, ASK) is sent there.
+ * run.c - a list of commands: distributed among nodes, pipelined on one connection each, redirected and retried. Every
+ * command may be repeated, because no key is ever written with two values. So if an idle connection turns out to be
+ * closed, the rest is resent on a new one, and a command that a node redirects (MOVED, ASK) is sent there.
  */
 #include "manager/kv/redis/redis.h"
 
@@ -13,8 +13,7 @@
 #define RUN_ROUNDS 16
 
 /* "MOVED 3999 127.0.0.1:6381": the node it names. */
-static int run_target(tqi_redis *redis, const tqi_redis_command *command, const char *text,
-                      unsigned *out, tq_error *err)
+static int run_target(tqi_redis *redis, const tqi_redis_command *command, const char *text, unsigned *out, tq_error *err)
 {
     char host[256] = "";
     int port = 0;
@@ -37,8 +36,7 @@ static int run_target(tqi_redis *redis, const tqi_redis_command *command, const 
     return tqi_redis_node_get(redis, host, port, out, err);
 }
 
-static int run_refused(tqi_redis *redis, tqi_redis_command *command, const char *text,
-                       tq_error *err)
+static int run_refused(tqi_redis *redis, tqi_redis_command *command, const char *text, tq_error *err)
 {
     static const struct {
         const char *begin;
@@ -69,20 +67,16 @@ static int run_refused(tqi_redis *redis, tqi_redis_command *command, const char 
     }
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
         if (strncmp(text, known[i].begin, strlen(known[i].begin)) == 0) {
-            return tqi_error_set(
-                err, known[i].code, "Redis at %s %s %s: %s%s", redis->name,
-                known[i].code == TQ_EFULL ? "is full and refused" : "refused", command->key, text,
-                known[i].code == TQ_EFULL ? "; clear samples, or raise the server's maxmemory"
-                                          : "");
+            return tqi_error_set(err, known[i].code, "Redis at %s %s %s: %s%s", redis->name,
+                                 known[i].code == TQ_EFULL ? "is full and refused" : "refused", command->key, text,
+                                 known[i].code == TQ_EFULL ? "; clear samples, or raise the server's maxmemory" : "");
         }
     }
-    return tqi_error_set(err, TQ_EIO, "Redis at %s refused %s: %s", redis->name, command->key,
-                         text);
+    return tqi_error_set(err, TQ_EIO, "Redis at %s refused %s: %s", redis->name, command->key, text);
 }
 
 /* Handles the reply to a command. */
-static int run_answered(tqi_redis *redis, tqi_redis_command *command, const tqi_redis_reply *reply,
-                        tq_error *err)
+static int run_answered(tqi_redis *redis, tqi_redis_command *command, const tqi_redis_reply *reply, tq_error *err)
 {
     if (reply->type == REDIS_REPLY_ERROR) {
         return run_refused(redis, command, reply->text, err);
@@ -99,23 +93,20 @@ static int run_answered(tqi_redis *redis, tqi_redis_command *command, const tqi_
     case TQI_REDIS_GET:
         /* A range of a key that does not exist is an empty string. */
         command->read->missing =
-            reply->type == REDIS_REPLY_NIL ||
-            (reply->size == 0 && command->read->size != command->read->value_size);
+            reply->type == REDIS_REPLY_NIL || (reply->size == 0 && command->read->size != command->read->value_size);
         if (!command->read->missing && reply->size != command->read->size) {
-            return tqi_error_set(
-                err, TQ_EPROTO,
-                "Redis at %s: %s has %zu bytes in the range, expected %llu: somebody "
-                "else has written it",
-                redis->name, command->key, reply->size, (unsigned long long)command->read->size);
+            return tqi_error_set(err, TQ_EPROTO,
+                                 "Redis at %s: %s has %zu bytes in the range, expected %llu: somebody "
+                                 "else has written it",
+                                 redis->name, command->key, reply->size, (unsigned long long)command->read->size);
         }
         break;
     }
     return TQ_OK;
 }
 
-/* The oldest command in flight was answered.  `broken` says whether the connection is no longer usable. */
-static int run_receive(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command *command,
-                       bool *broken, tq_error *err)
+/* The oldest command in flight was answered. `broken` says whether the connection is no longer usable. */
+static int run_receive(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command *command, bool *broken, tq_error *err)
 {
     int code = TQ_OK;
 
@@ -124,8 +115,7 @@ static int run_receive(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command
         command->asking = false;
     }
     if (code == TQ_OK) {
-        code = tqi_redis_link_receive(link, command->verb == TQI_REDIS_GET ? command->read : NULL,
-                                      err);
+        code = tqi_redis_link_receive(link, command->verb == TQI_REDIS_GET ? command->read : NULL, err);
     }
     if (code != TQ_OK) {
         *broken = true;
@@ -135,8 +125,8 @@ static int run_receive(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command
 }
 
 /* Sends the unfinished commands of one node, and reads the answers. */
-static int run_pipeline(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command *const *commands,
-                        size_t n, bool *broken, tq_error *err)
+static int run_pipeline(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command *const *commands, size_t n,
+                        bool *broken, tq_error *err)
 {
     size_t sent = 0, received = 0;
     int code = TQ_OK;
@@ -159,8 +149,8 @@ static int run_pipeline(tqi_redis *redis, tqi_redis_link *link, tqi_redis_comman
 }
 
 /* The commands of one node. */
-static int run_node(tqi_redis *redis, unsigned node, tqi_redis_command **commands, size_t n,
-                    uint64_t deadline, tq_error *err)
+static int run_node(tqi_redis *redis, unsigned node, tqi_redis_command **commands, size_t n, uint64_t deadline,
+                    tq_error *err)
 {
     bool fresh = false;
 
@@ -212,8 +202,7 @@ static size_t run_group(tqi_redis_command *commands, size_t n, tqi_redis_command
     return found;
 }
 
-int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint64_t deadline,
-                  tq_error *err)
+int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint64_t deadline, tq_error *err)
 {
     tqi_redis_command **group = calloc(n + 1, sizeof(*group));
     int code = TQ_OK;
@@ -234,9 +223,8 @@ int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint6
         size_t nodes = redis->n_nodes;
         pthread_mutex_unlock(&redis->lock);
         if (groups++ > limit * nodes) {
-            code = tqi_error_set(err, TQ_EUNREACHABLE,
-                                 "the Redis cluster at %s keeps sending %s elsewhere", redis->name,
-                                 group[0]->key);
+            code = tqi_error_set(err, TQ_EUNREACHABLE, "the Redis cluster at %s keeps sending %s elsewhere",
+                                 redis->name, group[0]->key);
             break;
         }
         code = run_node(redis, group[0]->node, group, found, deadline, err);
