@@ -1,5 +1,5 @@
 /*
- * oom.h - for tests: allocations that fail on demand.
+ * testkit_oom.h - for tests: allocations that fail on demand.
  *
  * Included by one source file of a test program, which is linked with tqi_oom_args (meson.build): calls of malloc,
  * calloc, realloc and posix_memalign in libtq and in the test come here. Those inside other shared libraries do not,

@@ -24,7 +24,7 @@ typedef struct cli_options {
     bool if_exists;      /* clear --if-exists */
     const char **fields; /* get --field */
     size_t n_fields;
-    struct cli_bench_options *bench; /* see bench.h */
+    struct cli_bench_options *bench; /* see bench/bench.h */
     char **args;                     /* after the command's name */
     int n_args;
 } cli_options;

@@ -83,7 +83,7 @@ struct tq_client {
     bool pause; /* a fork is waiting for the loop thread to pause */
     tq_op *submit_first, *submit_last;
     tq_op *cancel_first;
-    tqi_client_borrows *views;       /* views.h: in use, with pins of the runtime */
+    tqi_client_borrows *views;       /* get/borrows.h: in use, with pins of the runtime */
     tqi_client_borrows *views_ended; /* whose pins the loop thread is to end */
 
     tqi_client_waits waits;
@@ -148,8 +148,8 @@ struct tqi_client_runtime {
     tq_manager_host host;
     tqi_manager_internal internal;
     tqi_client_collector *collector;
-    tqi_client_side_job *side_jobs; /* checkpoint.h: at the manager */
-    struct save_task *saves;        /* save.c: those with a snapshot */
+    tqi_client_side_job *side_jobs; /* checkpoint/checkpoint.h: at the manager */
+    struct save_task *saves;        /* checkpoint/save.c: those with a snapshot */
     char *manager_config;           /* what the manager was opened with */
 };
 
@@ -172,12 +172,12 @@ bool tqi_client_on_loop(tq_client *client);
 /* Whether `rt` has a storage manager; TQ_EMANAGER names what was requested without one. */
 int tqi_client_runtime_check_manager(const tqi_client_runtime *rt, const char *what, tq_error *err);
 
-/* status.c: a counter that an owner reported; 0 if it did not. */
+/* calls/status.c: a counter that an owner reported; 0 if it did not. */
 uint64_t tqi_client_owner_counter(const Tq__OwnerInfo *info, const char *name);
 
-/* host.c: fills rt->host. */
+/* manager_host.c: fills rt->host. */
 void tqi_client_manager_host_init(tqi_client_runtime *rt);
-/* collect.c: registers the manager's shared owner and removes its dead blocks, until stopped. */
+/* collector.c: registers the manager's shared owner and removes its dead blocks, until stopped. */
 int tqi_client_collector_start(tqi_client_runtime *rt, tq_error *err);
 void tqi_client_collector_rejoin(tqi_client_runtime *rt);
 void tqi_client_collector_stop(tqi_client_runtime *rt);
@@ -187,7 +187,7 @@ int tqi_client_fork_register(tq_client *client, tq_error *err);
 void tqi_client_fork_unregister(tq_client *client);
 /* Called before libuv's thread pool is used: a forked child must not wait on exit for threads that it does not have. */
 void tqi_client_fork_uses_threads(void);
-/* pool.c: taken around a fork. */
+/* get/pool.c: taken around a fork. */
 void tqi_client_pool_lock(void);
 void tqi_client_pool_unlock(void);
 void tqi_client_pool_forked(void);
@@ -348,7 +348,7 @@ typedef struct tqi_client_request_task {
     bool claim;                  /* an answer that is no longer wanted is released */
 } tqi_client_request_task;
 
-/* clear.c: clears that have begun, as the op's result. */
+/* calls/clear.c: clears that have begun, as the op's result. */
 int tqi_client_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, tq_error *err);
 
 /* Makes one with an empty message; NULL with *code set, which the call then returns. */

@@ -1,5 +1,5 @@
 /*
- * collect.c - serving a store that has no server process of ours: registers the manager's shared owner at the
+ * collector.c - serving a store that has no server process of ours: registers the manager's shared owner at the
  * controller and removes dead blocks. One Collect request at a time waits at the controller; its answer names dead
  * ids, which the manager removes, and the next Collect confirms that. If a write to an id may still arrive, the
  * controller names the id once more when none can, to whichever client collects then; so nothing is remembered here.

@@ -1,9 +1,9 @@
 /*
- * host.c - what the client offers its storage manager (tq_manager_host): grants, owners, finished
+ * manager_host.c - what the client offers its storage manager (tq_manager_host): grants, owners, finished
  * jobs, thread pool.
  *
  * All on the loop thread. Requests of the manager are counted in rt->host_calls, work in
- * rt->works: the runtime stops only when none is left. put.c and get.c complete the jobs.
+ * rt->works: the runtime stops only when none is left. put/put.c and get/get.c complete the jobs.
  */
 #include "client/checkpoint/checkpoint.h"
 #include "client/client.h"

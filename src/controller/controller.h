@@ -1,5 +1,5 @@
 /*
- * controller.h - the controller: handlers over the table (src/meta), waiting claims, events, owners' sessions.
+ * controller.h - the controller: handlers over the table (src/table), waiting claims, events, owners' sessions.
  *
  * Runs on one loop and owns everything on it. It knows nothing of how data is stored.
  */

@@ -117,7 +117,7 @@ void tqi_ctl_snapshots_free(tqi_controller *ctl);
 void tqi_ctl_restores_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_restores_free(tqi_controller *ctl);
 
-/* clearing.c: the session ended: what it leaves behind is for others. */
+/* two_phase_clear.c: the session ended: what it leaves behind is for others. */
 typedef struct tqi_ctl_clearing tqi_ctl_clearing;
 void tqi_ctl_clearings_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_clearings_free(tqi_controller *ctl);
@@ -130,7 +130,7 @@ int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_c
 void tqi_ctl_clearing_drop(tqi_ctl_clearing *clearing);
 /* The publish was done: the session has begun a clear with this number. */
 uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_net_request *request, tqi_ctl_clearing *clearing);
-/* handlers_write.c: whether what a clear names makes sense. */
+/* write.c: whether what a clear names makes sense. */
 int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err);
 
 /* A session that serves an owner: in a list of both. */

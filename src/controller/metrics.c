@@ -1,5 +1,5 @@
 /*
- * collect.c - the controller's state at one instant as a set of metrics.
+ * metrics.c - the controller's state at one instant as a set of metrics.
  *
  * It runs on the loop, so it is kept short: one walk over the partitions and their tasks, and separate series only for
  * the newest partitions, because a training run makes one per step and looks only at the last ones.

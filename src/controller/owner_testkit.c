@@ -1,5 +1,5 @@
 /*
- * owner_kit.c - see owner_kit.h.
+ * owner_testkit.c - see owner_testkit.h.
  */
 #include "controller/owner_testkit.h"
 

@@ -1,5 +1,5 @@
 /*
- * owner_kit.h - a controller with an owner, `unit`, and a client, for the tests of owners.
+ * owner_testkit.h - a controller with an owner, `unit`, and a client, for the tests of owners.
  */
 #ifndef TQI_CONTROLLER_OWNER_TESTKIT_H
 #define TQI_CONTROLLER_OWNER_TESTKIT_H

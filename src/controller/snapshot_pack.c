@@ -1,5 +1,5 @@
 /*
- * parts_out.c - taking a snapshot: the state of partitions, packed into parts.
+ * snapshot_pack.c - taking a snapshot: the state of partitions, packed into parts.
  */
 #include "controller/snapshot_parts.h"
 

@@ -1,6 +1,6 @@
 /*
- * parts.h - a snapshot as packed parts (SnapshotPart): the form kept between requests and stored in the state file of a
- * checkpoint.
+ * snapshot_parts.h - a snapshot as packed parts (SnapshotPart): the form kept between requests and stored in the state
+ * file of a checkpoint.
  */
 #ifndef TQI_CONTROLLER_SNAPSHOT_PARTS_H
 #define TQI_CONTROLLER_SNAPSHOT_PARTS_H

@@ -1,5 +1,5 @@
 /*
- * parts_in.c - reading the parts of a snapshot.
+ * snapshot_unpack.c - reading the parts of a snapshot.
  */
 #include "controller/snapshot_parts.h"
 

@@ -1,5 +1,5 @@
 /*
- * test_kit.c - see test_kit.h.
+ * testkit.c - see testkit.h.
  */
 #include "controller/testkit.h"
 

@@ -1,5 +1,5 @@
 /*
- * test_kit.h - a controller and its clients on one loop, for tests: the real server, the real channels, no threads.
+ * testkit.h - a controller and its clients on one loop, for tests: the real server, the real channels, no threads.
  *
  * Calls are started and then completed by running the loop. Every function asserts by itself.
  */

@@ -1,9 +1,9 @@
 /*
- * clearing.c - two-phase clears, for storage managers whose data the controller cannot report dead block by block.
- * When a clear begins, its samples are described (with the notes that their manager gave) and removed from the table,
- * but their indexes are held. The session that began it removes the data and ends the clear. If that session ends
- * first, or says that it could not remove everything, the clear is handed to the next session that begins a clear for
- * the same remover, which removes the data again. When cells of such a manager are published again, elsewhere, the
+ * two_phase_clear.c - two-phase clears, for storage managers whose data the controller cannot report dead block by
+ * block. When a clear begins, its samples are described (with the notes that their manager gave) and removed from the
+ * table, but their indexes are held. The session that began it removes the data and ends the clear. If that session
+ * ends first, or says that it could not remove everything, the clear is handed to the next session that begins a clear
+ * for the same remover, which removes the data again. When cells of such a manager are published again, elsewhere, the
  * replaced data becomes a begun clear without indexes.
  */
 #include <stdlib.h>

@@ -1,6 +1,6 @@
 /*
- * clearing_test.c - two-phase clears over the real connection: what is visible in between, and which session continues
- * an abandoned one.
+ * two_phase_clear_test.c - two-phase clears over the real connection: what is visible in between, and which session
+ * continues an abandoned one.
  */
 #include "controller/internal.h"
 #include "controller/testkit.h"

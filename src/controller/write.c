@@ -1,5 +1,5 @@
 /*
- * handlers_write.c - requests that change samples: publish, reserve, clear, reset of consumption.
+ * write.c - requests that change samples: publish, reserve, clear, reset of consumption.
  *
  * Each is one call to the table, which is all or nothing. A refused publish kills its blocks at once: their writer has
  * finished with them and will not name them again.

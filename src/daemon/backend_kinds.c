@@ -1,5 +1,5 @@
 /*
- * server_kinds.c - Redis: one server, at a socket in the runtime directory, or at the controller's address with a
+ * backend_kinds.c - Redis: one server, at a socket in the runtime directory, or at the controller's address with a
  * password of its own. Mooncake: a master, and a process that holds the data, so that no client's exit ends it.
  */
 #include "daemon/backend_kinds.h"

@@ -1,5 +1,5 @@
 /*
- * server_kinds.h - the table of servers that the daemon can start for a storage backend, and how each is started.
+ * backend_kinds.h - the table of servers that the daemon can start for a storage backend, and how each is started.
  */
 #ifndef TQI_DAEMON_BACKEND_KINDS_H
 #define TQI_DAEMON_BACKEND_KINDS_H

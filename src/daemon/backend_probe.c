@@ -1,5 +1,5 @@
 /*
- * backend.c - see backend.h. Opens a store as a client would, on a thread of the loop's pool.
+ * backend_probe.c - see backend_probe.h. Opens a store as a client would, on a thread of the loop's pool.
  */
 #include "daemon/backend_probe.h"
 

@@ -1,6 +1,6 @@
 /*
- * backend.h - an external store of a storage backend: checks that it can be reached before the system reports that it
- * is serving, and removes the system's data from it when the system ends.
+ * backend_probe.h - an external store of a storage backend: checks that it can be reached before the system reports
+ * that it is serving, and removes the system's data from it when the system ends.
  */
 #ifndef TQI_DAEMON_BACKEND_PROBE_H
 #define TQI_DAEMON_BACKEND_PROBE_H

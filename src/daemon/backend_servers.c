@@ -1,7 +1,7 @@
 /*
- * servers.c - see servers.h. Programs are started one after the other, each once the previous one is serving. A port
- * that was free may be taken by the time a program binds it, so a program that exits at once is tried again with
- * another port.
+ * backend_servers.c - see backend_servers.h. Programs are started one after the other, each once the previous one is
+ * serving. A port that was free may be taken by the time a program binds it, so a program that exits at once is tried
+ * again with another port.
  */
 #include "daemon/backend_servers.h"
 

@@ -1,6 +1,6 @@
 /*
- * servers.h - the servers of the chosen storage backend, if its configuration says auto_init: started before the
- * controller, stopped with the daemon, and used by nobody else.
+ * backend_servers.h - the servers of the chosen storage backend, if its configuration says auto_init: started before
+ * the controller, stopped with the daemon, and used by nobody else.
  */
 #ifndef TQI_DAEMON_BACKEND_SERVERS_H
 #define TQI_DAEMON_BACKEND_SERVERS_H

@@ -1,5 +1,5 @@
 /*
- * server.c - see server.h.
+ * child.c - see child.h.
  *
  * The child is forked here, because libuv cannot ask the kernel to kill a child with its parent. Its exit is noticed
  * when its output ends: it holds the only other end of the pipe. Everything runs on the loop's thread, whose death

@@ -1,5 +1,5 @@
 /*
- * server.h - a program that the daemon starts as its child: the daemon waits until it serves, and it ends with the
+ * child.h - a program that the daemon starts as its child: the daemon waits until it serves, and it ends with the
  * daemon. The child is killed with SIGKILL when the daemon dies for any reason. Its output is drained continuously, so
  * it never blocks; the tail is kept for error messages. It is stopped with SIGTERM, and with SIGKILL if that takes too
  * long.

@@ -1,5 +1,5 @@
 /*
- * owner.c - see owner.h.
+ * parent.c - see parent.h.
  */
 #include "daemon/parent.h"
 

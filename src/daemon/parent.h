@@ -1,5 +1,5 @@
 /*
- * owner.h - the process that a daemon ends with.
+ * parent.h - the process that a daemon ends with.
  *
  * A pidfd reports its exit. If the system refuses pidfds, the process is polled; its number alone is not enough,
  * because another process may have it by then, so its start time is kept as well.

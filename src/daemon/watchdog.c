@@ -1,6 +1,6 @@
 /*
- * guard.c - see guard.h. The thread sleeps in poll until the owner or the daemon ends; it touches the runtime directory
- * only if the loop, its other user, has made no progress for the whole grace time.
+ * watchdog.c - see watchdog.h. The thread sleeps in poll until the owner or the daemon ends; it touches the runtime
+ * directory only if the loop, its other user, has made no progress for the whole grace time.
  */
 #include "daemon/watchdog.h"
 

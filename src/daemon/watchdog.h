@@ -1,6 +1,6 @@
 /*
- * guard.h - the last resort of a daemon that runs other people's code: when its owner is gone and the loop is stuck in
- * that code, a separate thread removes what the daemon created and kills the process.
+ * watchdog.h - the last resort of a daemon that runs other people's code: when its owner is gone and the loop is stuck
+ * in that code, a separate thread removes what the daemon created and kills the process.
  */
 #ifndef TQI_DAEMON_WATCHDOG_H
 #define TQI_DAEMON_WATCHDOG_H

@@ -1,8 +1,8 @@
 /*
- * reach.c - the addresses by which other hosts reach this one. The wildcard address of a listening socket is of no use
- * to another host, and the loopback address means every host itself. So the published address is one of the interface
- * that the user chose, or the one that the kernel would send from: connecting a datagram socket reveals it, and sends
- * nothing.
+ * addresses.c - the addresses by which other hosts reach this one. The wildcard address of a listening socket is of no
+ * use to another host, and the loopback address means every host itself. So the published address is one of the
+ * interface that the user chose, or the one that the kernel would send from: connecting a datagram socket reveals it,
+ * and sends nothing.
  */
 #include "net/internal.h"
 

@@ -1,5 +1,5 @@
 /*
- * reach_test.c - port ranges, and the addresses by which a host is reached.
+ * addresses_test.c - port ranges, and the addresses by which a host is reached.
  */
 #include <arpa/inet.h>
 #include <ifaddrs.h>

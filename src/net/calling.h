@@ -1,7 +1,7 @@
 /*
  * calling.h - shared by the client's files: connector.c (identity, start and shutdown, fork), channel.c (its life
  * cycle and connections), ends.c (servers that are gone, and how the client knows), dial.c (resolve and connect),
- * greet.c (handshake), call.c (requests), reply.c (their answers).
+ * client_handshake.c (handshake), call.c (requests), reply.c (their answers).
  */
 #ifndef TQI_NET_CALLING_H
 #define TQI_NET_CALLING_H
@@ -247,7 +247,7 @@ void tqi_net_dial_start(tqi_net_channel *channel);
 bool tqi_net_dial_next_address(tqi_net_channel *channel);
 void tqi_net_dial_stop(tqi_net_channel *channel);
 
-/* greet.c */
+/* client_handshake.c */
 int tqi_net_client_handshake_head(const tqi_frame *frame, tq_error *err);
 int tqi_net_client_handshake_body(tqi_net_channel *channel, const tqi_frame *frame, const uint8_t *body, tq_error *err);
 

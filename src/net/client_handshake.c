@@ -1,5 +1,5 @@
 /*
- * greet.c - the client's side of the handshake: CHALLENGE, HELLO, WELCOME or FAILED.
+ * client_handshake.c - the client's side of the handshake: CHALLENGE, HELLO, WELCOME or FAILED.
  */
 #include "net/calling.h"
 

@@ -1,5 +1,5 @@
 /*
- * tx.c - outgoing frames.
+ * out_frame.c - outgoing frames.
  */
 #include "net/internal.h"
 

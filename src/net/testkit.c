@@ -1,5 +1,5 @@
 /*
- * testing.c - the service and the client of the tests.
+ * testkit.c - the service and the client of the tests.
  */
 #include "net/testkit.h"
 

@@ -1,5 +1,5 @@
 /*
- * testing.h - a small service and a client for the tests of this folder, on one loop.
+ * testkit.h - a small service and a client for the tests of this folder, on one loop.
  *
  * The service: RESERVE counts how often each `samples` number was executed and answers it as a sample's index, after
  * the first CLAIM that waits if it is TESTING_MATCH; CLAIM waits until the test answers it (poll: answers at once);

@@ -1,5 +1,5 @@
 /*
- * testing_raw.c - bare sockets for tests that speak the protocol by hand.
+ * testkit_raw.c - bare sockets for tests that speak the protocol by hand.
  */
 #include <stdio.h>
 #include <string.h>

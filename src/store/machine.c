@@ -1,5 +1,5 @@
 /*
- * host.c - which machine this is: two processes that read the same name can share memory and unix sockets.
+ * machine.c - which machine this is: two processes that read the same name can share memory and unix sockets.
  *
  * The kernel's boot id is the same for all processes on a running kernel, containers included, and different after a
  * reboot and on another machine that has the same host name.

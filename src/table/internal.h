@@ -1,8 +1,8 @@
 /*
- * internal.h - functions shared by the files of the table, over the records of records.h. Only files of src/meta
+ * internal.h - functions shared by the files of the table, over the records of records.h. Only files of src/table
  * include it.
  *
- * Functions named tqi_m_* are shared between these files; everything else visible is in meta.h.
+ * Functions named tqi_t_* are shared between these files; everything else visible is in table.h.
  *
  * How one change stays all or nothing: a change first plans (checks everything, allocates everything, marks what it
  * would use), then either undoes the plan or commits it. Committing uses only functions documented here as "cannot
@@ -53,7 +53,7 @@ void tqi_t_place_free(tqi_table *meta, uint32_t place);
  * being begun). Cannot fail. */
 void tqi_t_sample_clear(tqi_table_partition *partition, uint32_t index);
 void tqi_t_samples_fini(tqi_table *meta);
-/* clearing.c */
+/* two_phase_clear.c */
 void tqi_t_clearings_fini(tqi_table *meta);
 
 /* Extras with a key ("" or NULL: none), not linked anywhere. */
@@ -192,7 +192,7 @@ void tqi_t_partition_cells(tqi_table_partition *partition, tqi_t_cell_fn fn, voi
 void tqi_t_lose_stamped(tqi_table_partition *partition, uint64_t stamp, tqi_table_lost_fn lost, void *arg);
 void tqi_t_blocks_fini(tqi_table *meta);
 
-/* --- move.c --------------------------------------------------------------- */
+/* --- compact.c --------------------------------------------------------------- */
 
 /* Fewer dead bytes than this are not worth a move. */
 #define TQI_T_SPARSE_MIN 1024u

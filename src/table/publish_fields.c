@@ -1,5 +1,6 @@
 /*
- * plan_field.c - the fields of a planned publish: schemas, shapes and runs; and linking their cells. See plan.h.
+ * publish_fields.c - the fields of a planned publish: schemas, shapes and runs; and linking their cells. See
+ * publish_plan.h.
  */
 #include "base/text.h"
 #include "table/publish_plan.h"

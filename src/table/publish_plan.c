@@ -1,5 +1,5 @@
 /*
- * plan.c - the samples, groups, tags and blocks of a planned publish; see plan.h.
+ * publish_plan.c - the samples, groups, tags and blocks of a planned publish; see publish_plan.h.
  */
 #include "table/publish_plan.h"
 

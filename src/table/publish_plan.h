@@ -1,5 +1,6 @@
 /*
- * plan.h - a planned publish or reservation: everything is checked and allocated, nothing is visible to others yet.
+ * publish_plan.h - a planned publish or reservation: everything is checked and allocated, nothing is visible to others
+ * yet.
  *
  * Steps in order: begin, samples, tags, blocks, fields, then the result is described, then commit. tqi_t_plan_fini
  * ends a plan in any state: it undoes whatever was not committed.
@@ -84,7 +85,7 @@ int tqi_t_plan_samples(tqi_table_plan *plan, bool create, tq_error *err);
 int tqi_t_plan_tags(tqi_table_plan *plan, tq_error *err);
 int tqi_t_plan_blocks(tqi_table_plan *plan, uint64_t session, tq_error *err);
 int tqi_t_plan_fields(tqi_table_plan *plan, tq_error *err);
-/* plan_type.c: TQ_EINVAL for a kind or dtype that does not exist. */
+/* publish_type.c: TQ_EINVAL for a kind or dtype that does not exist. */
 int tqi_t_plan_check_type(const tqi_table_batch_field *in, uint32_t type, tq_error *err);
 /* Finds the type that the field has after the commit. TQ_EDTYPE if the schema is strict and rows have another. */
 int tqi_t_plan_type(const tqi_table_plan *plan, tqi_table_plan_field *out, tq_error *err);

@@ -1,7 +1,7 @@
 /*
- * plan_type.c - the kind and dtype of the fields of a planned publish. See plan.h. A field has the type of its first
- * rows; rows of other types record theirs in their shapes. When a put replaces the last row of the field's type, the
- * field takes the new type. Tensors without elements do not count: they follow the field.
+ * publish_type.c - the kind and dtype of the fields of a planned publish. See publish_plan.h. A field has the type of
+ * its first rows; rows of other types record theirs in their shapes. When a put replaces the last row of the field's
+ * type, the field takes the new type. Tensors without elements do not count: they follow the field.
  */
 #include "table/publish_plan.h"
 

@@ -1,5 +1,5 @@
 /*
- * records.h - the records that make up the table. Only files of src/meta include it, through internal.h, which has the
+ * records.h - the records that make up the table. Only files of src/table include it, through internal.h, which has the
  * functions on them.
  */
 #ifndef TQI_TABLE_RECORDS_H

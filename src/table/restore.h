@@ -1,6 +1,6 @@
 /*
  * restore.h - a restore being prepared, shared by restore.c (samples and the whole), restore_cells.c (fields, cells
- * and blocks) and restore_commit.c. Only files of src/meta include it. The partitions are built beside those that they
+ * and blocks) and restore_commit.c. Only files of src/table include it. The partitions are built beside those that they
  * replace, under the same name, without anything that the rest of the table would see: their samples have no records
  * yet, and their cells name blocks by their index in the part. Building them may fail; they are then dropped.
  * Committing only links, and cannot fail.

@@ -1,5 +1,5 @@
 /*
- * meta.c - the table as a whole: creation, destruction and counts.
+ * table.c - the table as a whole: creation, destruction and counts.
  */
 #include "table/internal.h"
 

@@ -1,5 +1,5 @@
 /*
- * meta.h - everything the controller knows, as a pure state machine: partitions, samples, keys, groups, tags, fields,
+ * table.h - everything the controller knows, as a pure state machine: partitions, samples, keys, groups, tags, fields,
  * cells, readiness, consumption, blocks and their owners. No I/O, no clock, no threads, no wire format.
  *
  * The terms are those of docs/design.md. Names and strings passed in are copied. Every changing call is all or

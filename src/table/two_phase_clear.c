@@ -1,6 +1,6 @@
 /*
- * clearing.c - two-phase clears, for storage whose data is found by index: the samples are gone when a clear begins,
- * but their indexes are not reused before it ends, when the data is gone too.
+ * two_phase_clear.c - two-phase clears, for storage whose data is found by index: the samples are gone when a clear
+ * begins, but their indexes are not reused before it ends, when the data is gone too.
  */
 #include "table/internal.h"
 

@@ -1,5 +1,5 @@
 /*
- * bench_batches.c - a workload as one batch: put, list, get and clear it by keys, and copy as many bytes in memory.
+ * batches.c - a workload as one batch: put, list, get and clear it by keys, and copy as many bytes in memory.
  */
 #include "cli/bench/bench.h"
 

@@ -1,6 +1,6 @@
 /*
- * bench.h - shared by the files of tq bench. bench.c: options and sequence; bench_data.c: workloads; bench_batches.c,
- * bench_calls.c: measuring; bench_run.c: running calls, progress, and signals; bench_report.c: the output.
+ * bench.h - shared by the files of tq bench. bench.c: options and sequence; data.c: workloads; batches.c,
+ * calls.c: measuring; run.c: running calls, progress, and signals; report.c: the output.
  */
 #ifndef TQI_CLI_BENCH_BENCH_H
 #define TQI_CLI_BENCH_BENCH_H
@@ -116,7 +116,7 @@ typedef struct bench {
     cli_session session;
     char partition[32]; /* of this run alone */
 
-    /* Under the lock: a signal may arrive at any time, see bench_run.c. */
+    /* Under the lock: a signal may arrive at any time, see run.c. */
     pthread_mutex_t lock;
     pthread_t guard;
     int stopped;  /* the signal; 0: none */

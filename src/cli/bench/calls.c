@@ -1,5 +1,5 @@
 /*
- * bench_calls.c - small calls: how long one takes, alone and with others in flight on the same connection. A single
+ * calls.c - small calls: how long one takes, alone and with others in flight on the same connection. A single
  * caller waits for each call, like a program that has nothing else to do. Several callers are driven by their
  * callbacks: each has two ops that take turns, because an op cannot be restarted in its own callback.
  */

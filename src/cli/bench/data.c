@@ -1,5 +1,5 @@
 /*
- * bench_data.c - the workloads of tq bench, and batches of them in memory.
+ * data.c - the workloads of tq bench, and batches of them in memory.
  *
  * They are those of bench/workloads.py, in names, samples, fields, types and shapes; a test compares them. Its maps
  * with tensors (multimodal) are specific to the Python package and are left to it.

@@ -1,5 +1,5 @@
 /*
- * bench_report.c - the output of tq bench: two tables for people, or JSON with every number in seconds and bytes.
+ * report.c - the output of tq bench: two tables for people, or JSON with every number in seconds and bytes.
  */
 #include "cli/bench/bench.h"
 

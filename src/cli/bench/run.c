@@ -1,5 +1,5 @@
 /*
- * bench_run.c - how a run of tq bench goes from call to call, and how it ends when a signal comes.
+ * run.c - how a run of tq bench goes from call to call, and how it ends when a signal comes.
  *
  * SIGINT, SIGTERM and SIGHUP are blocked in every thread and handled by a dedicated one, the guard. The first signal
  * marks the run as stopped and cancels the call in flight; a call begins under the same lock, so that none begins

@@ -1,5 +1,5 @@
 /*
- * names.c - see names.h.
+ * args.c - see args.h.
  */
 #include "client/calls/args.h"
 

@@ -1,5 +1,5 @@
 /*
- * names.h - checks and copies of callers' arguments, before anything is sent.
+ * args.h - checks and copies of callers' arguments, before anything is sent.
  */
 #ifndef TQI_CLIENT_CALLS_ARGS_H
 #define TQI_CLIENT_CALLS_ARGS_H

@@ -1,5 +1,5 @@
 /*
- * lists.c - queries about samples: consumption, production, partitions, keys.
+ * queries.c - queries about samples: consumption, production, partitions, keys.
  */
 #include "client/calls/args.h"
 #include "client/client.h"

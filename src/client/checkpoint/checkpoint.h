@@ -37,7 +37,7 @@ int tqi_client_ckpt_collect(tqi_client_ckpt_blocks *blocks, const Tq__SnapshotPa
 tqi_client_ckpt_block *tqi_client_ckpt_find(const tqi_client_ckpt_blocks *blocks, uint64_t id);
 void tqi_client_ckpt_blocks_fini(tqi_client_ckpt_blocks *blocks);
 
-/* A storage-manager job that does not belong to a put or get: host.c calls `ended` when it finishes. */
+/* A storage-manager job that does not belong to a put or get: manager_host.c calls `ended` when it finishes. */
 struct tqi_client_side_job {
     tqi_client_side_job *prev, *next; /* runtime->side_jobs */
     const void *job;

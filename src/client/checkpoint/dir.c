@@ -1,5 +1,5 @@
 /*
- * checkpoint_dir.c - see checkpoint_dir.h.
+ * dir.c - see dir.h.
  */
 #include "client/checkpoint/dir.h"
 

@@ -1,5 +1,5 @@
 /*
- * checkpoint_dir.h - the directory of a checkpoint: made next to its final place, moved there when complete, and found
+ * dir.h - the directory of a checkpoint: made next to its final place, moved there when complete, and found
  * again. While it is being written it is called NAME.tmp-XXXXXX and locked by its writer; the next writer removes what
  * a dead one left behind. Moving it into place exchanges it with the former checkpoint in one step. On file systems
  * that cannot exchange names, the former one is moved to NAME.tq-former for a moment; a reader or writer that finds

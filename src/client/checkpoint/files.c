@@ -1,5 +1,5 @@
 /*
- * checkpoint_files.c - see checkpoint_files.h: files with sums, and the manifest.
+ * files.c - see files.h: files with sums, and the manifest.
  */
 #include "client/checkpoint/files.h"
 #include "client/checkpoint/dir.h"

@@ -1,5 +1,5 @@
 /*
- * checkpoint_files.h - checkpoints on disk: a directory that is written next to its final place and moved there when
+ * files.h - checkpoints on disk: a directory that is written next to its final place and moved there when
  * complete.
  *
  *   state.bin      the table: parts of a snapshot, each with its length in front

@@ -1,5 +1,5 @@
 /*
- * get_show.c - reads without copying: decides which columns can be read in place, and asks for them. Only tensors:
+ * borrow.c - reads without copying: decides which columns can be read in place, and asks for them. Only tensors:
  * other values are decoded anyway and the bytes then discarded. Only large ones: a mapping costs as much as copying
  * SHOW_MIN bytes, and a process may have only some tens of thousands of mappings.
  */

@@ -1,5 +1,5 @@
 /*
- * views.c - store memory that a read exposes in place. A view is a private mapping; the manager has pinned the memory
+ * borrows.c - store memory that a read exposes in place. A view is a private mapping; the manager has pinned the memory
  * behind it, so that its bytes do not change. The client's lock guards the list of views in use, and the list of those
  * whose pins the loop thread must end. When pins cannot be kept (the client is closed, or the process forks: a pin
  * does not belong to the child) the views are first turned into copies: writing to every page of a private mapping

@@ -1,5 +1,5 @@
 /*
- * views.h - store memory that a read exposes in place.
+ * borrows.h - store memory that a read exposes in place.
  */
 #ifndef TQI_CLIENT_GET_BORROWS_H
 #define TQI_CLIENT_GET_BORROWS_H

@@ -1,5 +1,5 @@
 /*
- * get.h - a read: types shared by get.c (steps), get_plan.c (ranges and destination) and get_layout.c (row layout).
+ * get.h - a read: types shared by get.c (steps), plan.c (ranges and destination) and layout.c (row layout).
  */
 #ifndef TQI_CLIENT_GET_GET_H
 #define TQI_CLIENT_GET_GET_H
@@ -52,11 +52,11 @@ int tqi_client_get_plan_end(tqi_client_get *get, tq_error *err);
 /* The cells of the c-th column. */
 const tqi_client_cells *tqi_client_get_cells(const tqi_client_get *get, size_t c);
 
-/* get_show.c: whether the c-th column, which has been laid out, can be read in place; if so, it is noted. */
+/* borrow.c: whether the c-th column, which has been laid out, can be read in place; if so, it is noted. */
 bool tqi_client_get_borrows(tqi_client_get *get, size_t c);
 /* Notes a range of such a column; false: out of memory. */
 bool tqi_client_get_note(tqi_client_get *get, size_t c, const tqi_manager_borrow_range *range);
-/* get_leave.c: whether the column can be left in the store; if so, it is noted. */
+/* leave.c: whether the column can be left in the store; if so, it is noted. */
 bool tqi_client_get_leaves(tqi_client_get *get, size_t c);
 /* The manager has located the ranges, from the i-th on, of a column to leave: leaves the column, or drops the located
  * data if it cannot be left. Returns the index of the first range after them. */
@@ -67,7 +67,7 @@ bool tqi_client_get_borrow(tqi_client_get *get, void (*shown)(tqi_client_get *ge
 /* The same columns are to be copied. */
 int tqi_client_get_copy_instead(tqi_client_get *get, tq_error *err);
 
-/* get_layout.c: copies the requested layout. */
+/* layout.c: copies the requested layout. */
 int tqi_client_get_layouts(tqi_client_get *get, const tq_get_options *options, tq_error *err);
 /* Places the rows of column `c`, whose shapes are set, at equal distances if that was requested and the shapes allow
  * it. */

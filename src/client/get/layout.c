@@ -1,5 +1,5 @@
 /*
- * get_layout.c - how the rows of a column are laid out in memory: end to end, or at equal distances with the gaps
+ * layout.c - how the rows of a column are laid out in memory: end to end, or at equal distances with the gaps
  * filled, in the library's memory or the caller's.
  *
  * Padding costs no copy: every row is one range of the read anyway, and its destination is its padded place. This

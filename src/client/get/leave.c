@@ -1,5 +1,5 @@
 /*
- * get_leave.c - reads that leave values in the store, for readers that decode them into objects of their own
+ * leave.c - reads that leave values in the store, for readers that decode them into objects of their own
  * (tq_data_look).
  *
  * Only large columns, because copying a small one on the loop takes no time. Only rows that are texts, bytes, or lists

@@ -1,5 +1,5 @@
 /*
- * get_plan.c - turns placements into byte ranges: destination columns, runs of adjacent rows, sorted in the order of
+ * plan.c - turns placements into byte ranges: destination columns, runs of adjacent rows, sorted in the order of
  * the store.
  */
 #include "client/get/get.h"

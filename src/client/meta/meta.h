@@ -1,5 +1,5 @@
 /*
- * cmeta.h - inside of tq_meta: columns of arrays, one entry per sample.
+ * meta.h - inside of tq_meta: columns of arrays, one entry per sample.
  *
  * A cell's placement is a block (place in the meta's block table plus 1, or a mark) and a byte offset in it; its size
  * is that of its shape. Metas selected from one another share block tables, so the cost of a small selection depends
@@ -90,7 +90,7 @@ bool tqi_client_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, ui
 bool tqi_client_dtype_known(tq_dtype dtype);
 
 /*
- * meta_wire.c: makes a meta from a message, which is checked completely: TQ_EPROTO names what is wrong with it.
+ * wire.c: makes a meta from a message, which is checked completely: TQ_EPROTO names what is wrong with it.
  * `packed` allows the marks that only packed metas have. fields_of: where fields, owners and blocks are taken from (a
  * publish has them, its reply does not); NULL: the batch itself.
  */

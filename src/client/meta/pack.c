@@ -1,9 +1,9 @@
 /*
- * meta_pack.c - metas as bytes: a short header, then a ClaimReply message with runs, of the blocks
+ * pack.c - metas as bytes: a short header, then a ClaimReply message with runs, of the blocks
  * that are used.
  *
  * The header is "TQM" and the version of this format. Decoding uses the same code as for a controller's answer
- * (meta_wire.c), so it is checked in the same way.
+ * (wire.c), so it is checked in the same way.
  */
 #include "client/meta/meta.h"
 

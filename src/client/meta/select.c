@@ -1,5 +1,5 @@
 /*
- * meta_select.c - metas made from other metas: select, concat, union.
+ * select.c - metas made from other metas: select, concat, union.
  *
  * All three gather rows of parts column by column; a selection of 100,000 samples is a few array
  * copies.

@@ -1,5 +1,5 @@
 /*
- * meta_wire.c - a tq_meta from a Batch message. Nothing in the message is trusted: counts, sizes, indexes and sums are
+ * wire.c - a tq_meta from a Batch message. Nothing in the message is trusted: counts, sizes, indexes and sums are
  * checked before they are used, here and nowhere else.
  */
 #include "client/meta/meta.h"

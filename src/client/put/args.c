@@ -1,5 +1,5 @@
 /*
- * put_args.c - checks the arguments of a put on the caller's thread and builds the publish message and the manager's
+ * args.c - checks the arguments of a put on the caller's thread and builds the publish message and the manager's
  * job. Everything except the bytes of the columns is copied into the put's region.
  */
 #include "client/calls/args.h"

@@ -1,5 +1,5 @@
 /*
- * put_place.c - checks a manager's answer to a put and converts it to the owners, blocks and runs of the publish
+ * place.c - checks a manager's answer to a put and converts it to the owners, blocks and runs of the publish
  * message.
  */
 #include "client/put/put.h"

@@ -1,7 +1,7 @@
 /*
  * put.c - put and notify: write first, then publish.
  *
- * caller: checked and copied (put_args.c) -> loop: manager->put -> tqi_client_put_finish -> PUBLISH ->
+ * caller: checked and copied (args.c) -> loop: manager->put -> tqi_client_put_finish -> PUBLISH ->
  * metadata.
  *
  * The manager reads the caller's bytes until it has finished, so a cancelled put completes no earlier (the manager is

@@ -1,5 +1,5 @@
 /*
- * put.h - a put: prepared on the caller's thread (put_args.c) and carried out on the loop (put.c).
+ * put.h - a put: prepared on the caller's thread (args.c) and carried out on the loop (put.c).
  */
 #ifndef TQI_CLIENT_PUT_PUT_H
 #define TQI_CLIENT_PUT_PUT_H

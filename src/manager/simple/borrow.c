@@ -1,11 +1,11 @@
 /*
- * view.c - reading blocks in place: pinned at their unit, then mapped privately. The ranges of a read are divided into
- * parts, one per (unit, incarnation). A part is one request: the unit is asked to keep the blocks' memory from being
- * reused (and says whether they exist), and each range gets its own mapping. With a single mapping for all, a page
- * that the reader wrote to would keep its old bytes after the unit has reused it. A shared range is not pinned: its
- * reader gets the link's existing mapping, reference-counted, and checks the slot itself. If anything fails, the range
- * is left without data, and its reader copies it: that path finds out what is wrong. A pin whose request failed may
- * have been made anyway; it is ended at once, and its number is never reused, so this cannot hit another pin.
+ * borrow.c - reading blocks in place: pinned at their unit, then mapped privately. The ranges of a read are divided
+ * into parts, one per (unit, incarnation). A part is one request: the unit is asked to keep the blocks' memory from
+ * being reused (and says whether they exist), and each range gets its own mapping. With a single mapping for all, a
+ * page that the reader wrote to would keep its old bytes after the unit has reused it. A shared range is not pinned:
+ * its reader gets the link's existing mapping, reference-counted, and checks the slot itself. If anything fails, the
+ * range is left without data, and its reader copies it: that path finds out what is wrong. A pin whose request failed
+ * may have been made anyway; it is ended at once, and its number is never reused, so this cannot hit another pin.
  */
 #include <stdlib.h>
 #include <string.h>

@@ -10,7 +10,7 @@
  *   put_write.c  its bytes
  *   get.c      reading ranges from units
  *   pause.c    time between two tries of a unit that cannot be reached
- *   view.c     reading blocks in place
+ *   borrow.c     reading blocks in place
  *   copy.c     copies of many pieces, on the loop or on the thread pool
  *
  * A batch goes whole into one unit. A locator is the slot (u32) and the offset in the arena (u64), little-endian; the

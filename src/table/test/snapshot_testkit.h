@@ -1,5 +1,5 @@
 /*
- * snapshot_kit.h - taking and restoring whole tables, for tests: a snapshot whose arrays may be changed.
+ * snapshot_testkit.h - taking and restoring whole tables, for tests: a snapshot whose arrays may be changed.
  */
 #ifndef TQI_TABLE_TEST_SNAPSHOT_TESTKIT_H
 #define TQI_TABLE_TEST_SNAPSHOT_TESTKIT_H

@@ -1,5 +1,5 @@
 /*
- * meta_test.h - shared by the tests of the table: a table with one owner, and short calls to put samples into it.
+ * testkit.h - shared by the tests of the table: a table with one owner, and short calls to put samples into it.
  */
 #ifndef TQI_TABLE_TEST_TESTKIT_H
 #define TQI_TABLE_TEST_TESTKIT_H

@@ -1,5 +1,5 @@
 /*
- * system.c - see system.h.
+ * testkit.c - see testkit.h.
  */
 #include "testkit.h"
 

@@ -1,5 +1,5 @@
 /*
- * system.h - a whole system in the test's process: a controller and storage units, each on a thread
+ * testkit.h - a whole system in the test's process: a controller and storage units, each on a thread
  * of its own, over unix sockets. Everything asserts by itself.
  */
 #ifndef TEST_CLIENT_SYSTEM_H

@@ -1,5 +1,5 @@
 /*
- * kit.c - a real controller, real storage units and clients of them on one loop (see kit.h).
+ * testkit.c - a real controller, real storage units and clients of them on one loop (see testkit.h).
  */
 #include "testkit.h"
 

@@ -1,5 +1,5 @@
 /*
- * kit.h - a real controller, real storage units and clients of them on one loop, for the tests of storage.
+ * testkit.h - a real controller, real storage units and clients of them on one loop, for the tests of storage.
  *
  * Everything runs on the loop of the test; what a test waits for is a flag that a callback sets, and the test runner's
  * time limit ends a test that waits for ever.
