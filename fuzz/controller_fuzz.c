@@ -46,7 +46,7 @@ typedef struct fuzz {
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
-static void fuzz_silent(tqi_log_level level, const char *component, const char *text, void *arg)
+static void fuzz_silent(tq_log_level level, const char *component, const char *text, void *arg)
 {
     (void)level;
     (void)component;
@@ -254,7 +254,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .epoch = 1,
     };
     bool closed = false;
-    tqi_log_set_sink(fuzz_silent, NULL);
+    tq_log_set_sink(fuzz_silent, NULL);
     fuzz_must(uv_loop_init(&f.loop) == 0);
     fuzz_must(tqi_controller_alloc(&f.loop, &options, &f.controller, NULL) == TQ_OK);
     for (int i = 0; i < FUZZ_CLIENTS; i++) {

@@ -189,7 +189,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1) {
         return 0;
     }
-    tqi_log_set_level(TQI_ERROR);
+    tq_log_set_level(TQI_ERROR);
     if (uv_loop_init(&loop) != 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) != 0 ||
         tqi_net_server_alloc(&loop, &fuzz_service, NULL, &options, &server, NULL) != TQ_OK) {
         abort();

@@ -11,7 +11,7 @@
 #define RUN_STEPS_MAX 20000u
 #define RUN_CHECK     64u
 
-static void run_silent(tqi_log_level level, const char *component, const char *text, void *arg)
+static void run_silent(tq_log_level level, const char *component, const char *text, void *arg)
 {
     (void)level;
     (void)component;
@@ -35,7 +35,7 @@ static void run_begin(sf *f, const uint8_t *data, size_t size)
     for (unsigned i = 0; i < SF_NUMBERS; i++) {
         f->number[i] = i;
     }
-    tqi_log_set_sink(run_silent, NULL);
+    tq_log_set_sink(run_silent, NULL);
     sf_runs++;
     sf_host_begin(UINT64_C(0x9e3779b97f4a7c15));
     sf_open(f);

@@ -39,6 +39,7 @@
 #define TQ_TQ_H
 
 #include <tq/errors.h>
+#include <tq/log.h>
 #include <tq/types.h>
 
 #ifdef __cplusplus

@@ -9,11 +9,13 @@
 #include <cmocka.h>
 
 #include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-#include <pthread.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <tq/tq.h>
 
@@ -162,7 +164,7 @@ static void test_clock(void **state)
 }
 
 struct lines {
-    int count;
+    atomic_int count;
     char last[64];
 };
 
@@ -185,10 +187,12 @@ static void test_condition(void **state)
     pthread_cond_destroy(&cond);
 }
 
-static void log_keep(tqi_log_level level, const char *component, const char *text, void *arg)
+static void log_keep(tq_log_level level, const char *component, const char *text, void *arg)
 {
     struct lines *lines = arg;
-    lines->count++;
+    if (atomic_fetch_add(&lines->count, 1) >= 3) {
+        return; /* of several threads at a time */
+    }
     snprintf(lines->last, sizeof lines->last, "%d %s %s", (int)level, component, text);
 }
 
@@ -208,8 +212,8 @@ static void test_log(void **state)
     assert_int_equal(tqi_log_parse_level("error"), TQI_ERROR);
     assert_int_equal(tqi_log_parse_level("debug"), TQI_DEBUG);
     assert_int_equal(tqi_log_parse_level("loud"), -1);
-    tqi_log_set_sink(log_keep, &lines);
-    tqi_log_set_level(TQI_WARN);
+    tq_log_set_sink(log_keep, &lines);
+    tq_log_set_level(TQI_WARN);
     tqi_log(TQI_INFO, "c", "not wanted");
     assert_int_equal(lines.count, 0);
     tqi_log(TQI_WARN, "c", "n=%d", 3);
@@ -218,7 +222,7 @@ static void test_log(void **state)
     /* A name from elsewhere does not begin a line. */
     tqi_log(TQI_WARN, "c", "%s", "a\nb");
     assert_string_equal(lines.last, "1 c a\\x0ab");
-    tqi_log_set_level(TQI_INFO);
+    tq_log_set_level(TQI_INFO);
     pthread_t threads[3];
     for (int i = 0; i < 3; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, log_many, NULL), 0);
@@ -227,8 +231,75 @@ static void test_log(void **state)
         pthread_join(threads[i], NULL);
     }
     assert_int_equal(lines.count, 3002);
-    tqi_log_set_sink(NULL, NULL);
-    tqi_log_set_level(TQI_WARN);
+    tq_log_set_sink(NULL, NULL);
+    tq_log_set_level(TQI_WARN);
+}
+
+/* A sink that waits until two threads are in it. */
+static void log_meet(tq_log_level level, const char *component, const char *text, void *arg)
+{
+    (void)level;
+    (void)component;
+    (void)text;
+    pthread_barrier_wait(arg);
+}
+
+/* A sink that another thread enters and leaves with the test. */
+static void log_stay(tq_log_level level, const char *component, const char *text, void *arg)
+{
+    log_meet(level, component, text, arg);
+    log_meet(level, component, text, arg);
+}
+
+static void *log_one(void *arg)
+{
+    (void)arg;
+    tqi_log(TQI_WARN, "thread", "a line");
+    return NULL;
+}
+
+/* One thread in the sink may wait for what another one, which logs too, holds. */
+static void test_log_together(void **state)
+{
+    pthread_barrier_t both;
+    pthread_t thread;
+
+    (void)state;
+    pthread_barrier_init(&both, NULL, 2);
+    tq_log_set_sink(log_meet, &both);
+    assert_int_equal(pthread_create(&thread, NULL, log_one, NULL), 0);
+    log_one(NULL);
+    tq_log_set_sink(NULL, NULL);
+    pthread_join(thread, NULL);
+    pthread_barrier_destroy(&both);
+}
+
+/* The parent's other thread is in the sink when the process forks: the child can still log, and set a sink. */
+static void test_log_forked(void **state)
+{
+    struct lines lines = {0};
+    pthread_barrier_t both;
+    pthread_t thread;
+    int status = 0;
+
+    (void)state;
+    pthread_barrier_init(&both, NULL, 2);
+    tq_log_set_sink(log_stay, &both);
+    assert_int_equal(pthread_create(&thread, NULL, log_one, NULL), 0);
+    pthread_barrier_wait(&both);
+    pid_t pid = fork();
+    if (pid == 0) {
+        alarm(20);
+        tq_log_set_sink(log_keep, &lines);
+        tqi_log(TQI_WARN, "child", "a line");
+        _exit(atomic_load(&lines.count) == 1 ? 0 : 1);
+    }
+    pthread_barrier_wait(&both);
+    pthread_join(thread, NULL);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    tq_log_set_sink(NULL, NULL);
+    pthread_barrier_destroy(&both);
 }
 
 static void test_text(void **state)
@@ -306,10 +377,11 @@ static void test_escape(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error_table), cmocka_unit_test(test_error_set), cmocka_unit_test(test_error_cut),
-        cmocka_unit_test(test_check_name),  cmocka_unit_test(test_buf),       cmocka_unit_test(test_grow),
-        cmocka_unit_test(test_clock),       cmocka_unit_test(test_condition), cmocka_unit_test(test_log),
-        cmocka_unit_test(test_text),        cmocka_unit_test(test_plain),     cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_error_table),  cmocka_unit_test(test_error_set),  cmocka_unit_test(test_error_cut),
+        cmocka_unit_test(test_check_name),   cmocka_unit_test(test_buf),        cmocka_unit_test(test_grow),
+        cmocka_unit_test(test_clock),        cmocka_unit_test(test_condition),  cmocka_unit_test(test_log),
+        cmocka_unit_test(test_log_together), cmocka_unit_test(test_log_forked), cmocka_unit_test(test_text),
+        cmocka_unit_test(test_plain),        cmocka_unit_test(test_escape),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

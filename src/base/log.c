@@ -1,8 +1,9 @@
 /*
  * log.c - one line per message, on stderr or to a callback.
  *
- * The level is atomic, so that a suppressed message costs one load; the sink is guarded by a mutex, which is held
- * while it is called: when tqi_log_set_sink returns, the former sink is no longer running.
+ * The level is atomic, so that a suppressed message costs one load. A sink is called with a lock held for reading: when
+ * tq_log_set_sink returns, the former sink is no longer running, and yet two threads may be in the sink at a time. One
+ * of them may wait for a lock that the other one's caller holds (Python's, say), so they must not exclude each other.
  */
 #include "base/log.h"
 
@@ -21,13 +22,20 @@
 static const char *const log_words[] = {"error", "warn", "info", "debug"};
 
 static pthread_once_t log_once = PTHREAD_ONCE_INIT;
-static pthread_mutex_t log_mutex = PTHREAD_MUTEX_INITIALIZER;
+static pthread_rwlock_t log_lock = PTHREAD_RWLOCK_INITIALIZER;
 static atomic_int log_level = TQI_WARN;
-static tqi_log_fn log_sink;
+static tq_log_fn log_sink;
 static void *log_sink_arg;
+
+/* Another thread may have been in the sink when the process forked. */
+static void log_forked(void)
+{
+    pthread_rwlock_init(&log_lock, NULL);
+}
 
 static void log_init(void)
 {
+    pthread_atfork(NULL, NULL, log_forked);
     const char *word = getenv("TQ_LOG");
     int level = word ? tqi_log_parse_level(word) : -1;
     if (level >= 0) {
@@ -45,21 +53,22 @@ int tqi_log_parse_level(const char *word)
     return -1;
 }
 
-void tqi_log_set_level(tqi_log_level level)
+void tq_log_set_level(tq_log_level level)
 {
     pthread_once(&log_once, log_init);
     atomic_store(&log_level, (int)level);
 }
 
-void tqi_log_set_sink(tqi_log_fn fn, void *arg)
+void tq_log_set_sink(tq_log_fn fn, void *arg)
 {
-    pthread_mutex_lock(&log_mutex);
+    pthread_once(&log_once, log_init);
+    pthread_rwlock_wrlock(&log_lock);
     log_sink = fn;
     log_sink_arg = arg;
-    pthread_mutex_unlock(&log_mutex);
+    pthread_rwlock_unlock(&log_lock);
 }
 
-static void log_stderr(tqi_log_level level, const char *component, const char *text)
+static void log_stderr(tq_log_level level, const char *component, const char *text)
 {
     char line[1200];
     int64_t us = tqi_wall_us();
@@ -78,7 +87,7 @@ static void log_stderr(tqi_log_level level, const char *component, const char *t
     (void)written;
 }
 
-void tqi_log(tqi_log_level level, const char *component, const char *format, ...)
+void tqi_log(tq_log_level level, const char *component, const char *format, ...)
 {
     pthread_once(&log_once, log_init);
     if ((int)level > atomic_load_explicit(&log_level, memory_order_relaxed)) {
@@ -92,11 +101,11 @@ void tqi_log(tqi_log_level level, const char *component, const char *format, ...
     va_end(args);
     /* Names and reasons come from others: a line break in one could forge a line. */
     tqi_text_escape(plain, sizeof plain, text);
-    pthread_mutex_lock(&log_mutex);
+    pthread_rwlock_rdlock(&log_lock);
     if (log_sink) {
         log_sink(level, component, plain, log_sink_arg);
     } else {
         log_stderr(level, component, plain);
     }
-    pthread_mutex_unlock(&log_mutex);
+    pthread_rwlock_unlock(&log_lock);
 }

@@ -193,7 +193,7 @@ static void what_waits_is_told_after_an_answer_that_failed(void **state)
 
 /* --- requests ------------------------------------------------------------- */
 
-static void quiet(tqi_log_level level, const char *component, const char *text, void *arg)
+static void quiet(tq_log_level level, const char *component, const char *text, void *arg)
 {
     (void)level;
     (void)component;
@@ -322,7 +322,7 @@ static void a_change_is_done_and_answered_or_not_done(void **state)
     kit_client other;
     char text[KEYS][16], *keys[KEYS];
     (void)state;
-    tqi_log_set_sink(quiet, NULL);
+    tq_log_set_sink(quiet, NULL);
     kit_start(&k, NULL);
     kit_connect(&k, &other, "other");
     for (int i = 0; i < KEYS; i++) {
@@ -351,7 +351,7 @@ static void a_change_is_done_and_answered_or_not_done(void **state)
     }
     kit_disconnect(&other);
     kit_stop(&k);
-    tqi_log_set_sink(NULL, NULL);
+    tq_log_set_sink(NULL, NULL);
 }
 
 /* --- sessions ------------------------------------------------------------- */
@@ -390,7 +390,7 @@ static void a_session_heals_when_memory_is_back(void **state)
     bool failed = true;
     long n = 0;
     (void)state;
-    tqi_log_set_sink(quiet, NULL);
+    tq_log_set_sink(quiet, NULL);
     kit_start(&k, NULL);
     for (; failed; n++) {
         tqi_net_connector_options options = {.token = &k.token, .name = "client"};
@@ -408,7 +408,7 @@ static void a_session_heals_when_memory_is_back(void **state)
     }
     assert_true(n > 10);
     kit_stop(&k);
-    tqi_log_set_sink(NULL, NULL);
+    tq_log_set_sink(NULL, NULL);
 }
 
 int main(void)

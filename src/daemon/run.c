@@ -480,7 +480,7 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
     int rc;
 
     if (!getenv("TQ_LOG")) {
-        tqi_log_set_level((tqi_log_level)tqi_log_parse_level(level));
+        tq_log_set_level((tq_log_level)tqi_log_parse_level(level));
     }
     if ((rc = tqd_net_init(&daemon->net, daemon->options.config, daemon->options.join, err)) ||
         (rc = daemon_token(daemon, err)) || (rc = daemon_watch_owner(daemon, err)) ||

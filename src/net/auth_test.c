@@ -15,7 +15,7 @@
 static int warnings;
 static char warning[1024];
 
-static void keep_warning(tqi_log_level level, const char *component, const char *text, void *arg)
+static void keep_warning(tq_log_level level, const char *component, const char *text, void *arg)
 {
     (void)component;
     (void)arg;
@@ -28,13 +28,13 @@ static void keep_warning(tqi_log_level level, const char *component, const char 
 static int setup(void **state)
 {
     warnings = 0;
-    tqi_log_set_sink(keep_warning, NULL);
+    tq_log_set_sink(keep_warning, NULL);
     return testing_setup(state);
 }
 
 static int teardown(void **state)
 {
-    tqi_log_set_sink(NULL, NULL);
+    tq_log_set_sink(NULL, NULL);
     return testing_teardown(state);
 }
 

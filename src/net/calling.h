@@ -193,7 +193,7 @@ struct tqi_net_call {
 
 /* connector.c */
 /* Like tqi_log, for the part of the process that owns the connector. */
-void tqi_net_connector_log(const tqi_net_connector *connector, tqi_log_level level, const char *format, ...)
+void tqi_net_connector_log(const tqi_net_connector *connector, tq_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 atomic_int *tqi_net_connector_note_fd(tqi_net_connector *connector, int fd); /* NULL: out of memory */
 void tqi_net_connector_part_closed(tqi_net_connector *connector);

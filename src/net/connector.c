@@ -62,7 +62,7 @@ void tqi_net_connector_forked(tqi_net_connector *connector)
     }
 }
 
-void tqi_net_connector_log(const tqi_net_connector *connector, tqi_log_level level, const char *format, ...)
+void tqi_net_connector_log(const tqi_net_connector *connector, tq_log_level level, const char *format, ...)
 {
     char text[2 * TQ_ERROR_MESSAGE_MAX];
     va_list args;

@@ -12,7 +12,7 @@
 #include "net/calling.h"
 #include "net/testkit.h"
 
-static void no_log(tqi_log_level level, const char *component, const char *text, void *arg)
+static void no_log(tq_log_level level, const char *component, const char *text, void *arg)
 {
     (void)level;
     (void)component;
@@ -180,14 +180,14 @@ static void test_reply_room(void **state)
 
 static int setup(void **state)
 {
-    tqi_log_set_sink(no_log, NULL);
+    tq_log_set_sink(no_log, NULL);
     return testing_setup(state);
 }
 
 static int teardown(void **state)
 {
     oom_end();
-    tqi_log_set_sink(NULL, NULL);
+    tq_log_set_sink(NULL, NULL);
     return testing_teardown(state);
 }
 

@@ -276,6 +276,8 @@ static void test_results_of_nothing(void **state)
     assert_string_equal(tq_error_name(TQ_OK), "TQ_OK");
     assert_non_null(tq_strerror(12345));
     assert_non_null(tq_version());
+    tq_log_set_sink(NULL, NULL);
+    tq_log_set_level(TQ_LOG_WARN);
 }
 
 static void test_metadata(void **state)

@@ -13,7 +13,7 @@
 #define BLOCKS UINT64_C(60)
 #define PINNED UINT64_C(300)
 
-static void quiet(tqi_log_level level, const char *component, const char *text, void *arg)
+static void quiet(tq_log_level level, const char *component, const char *text, void *arg)
 {
     (void)level;
     (void)component;
@@ -190,7 +190,7 @@ static void blocks_are_pinned_and_answered_or_not_pinned(void **state)
 static int setup(void **state)
 {
     (void)state;
-    tqi_log_set_sink(quiet, NULL);
+    tq_log_set_sink(quiet, NULL);
     return 0;
 }
 
@@ -198,7 +198,7 @@ static int teardown(void **state)
 {
     (void)state;
     oom_end();
-    tqi_log_set_sink(NULL, NULL);
+    tq_log_set_sink(NULL, NULL);
     return 0;
 }
 
