@@ -31,28 +31,28 @@ static void fuzz_must(bool fine)
 static tqi_table *fuzz_table(void)
 {
     tqi_table_options options = {.epoch = 1};
-    tqi_table *meta = NULL;
+    tqi_table *table = NULL;
     tqi_table_owner *owner = NULL;
     tqi_table_result result = {0};
     uint64_t first = 0;
-    fuzz_must(tqi_table_alloc(&options, &meta, NULL) == TQ_OK);
-    fuzz_must(tqi_table_owner_register(meta, "unit", 7, &owner, NULL) == TQ_OK);
-    fuzz_must(tqi_table_grant(meta, FUZZ_SESSION, owner, FUZZ_BLOCKS, &first, NULL) == TQ_OK);
-    fuzz_must(tqi_table_reserve(meta, "p", 1, NULL, NULL, &result, NULL) == TQ_OK);
+    fuzz_must(tqi_table_alloc(&options, &table, NULL) == TQ_OK);
+    fuzz_must(tqi_table_owner_register(table, "unit", 7, &owner, NULL) == TQ_OK);
+    fuzz_must(tqi_table_grant(table, FUZZ_SESSION, owner, FUZZ_BLOCKS, &first, NULL) == TQ_OK);
+    fuzz_must(tqi_table_reserve(table, "p", 1, NULL, NULL, &result, NULL) == TQ_OK);
     tqi_table_result_fini(&result);
-    return meta;
+    return table;
 }
 
 /* Takes the table and puts it back. */
-static void fuzz_again(tqi_table *meta)
+static void fuzz_again(tqi_table *table)
 {
     tqi_ctl_parts parts = {0};
     tqi_ctl_reading reading = {0};
     tqi_table_restored done;
     tqi_table_counts before, after;
     tq_error err = {0};
-    tqi_table_count(meta, &before);
-    fuzz_must(tqi_ctl_parts_take(meta, "", &parts, &err) == TQ_OK);
+    tqi_table_count(table, &before);
+    fuzz_must(tqi_ctl_parts_take(table, "", &parts, &err) == TQ_OK);
     fuzz_must(tqi_ctl_parts_read(&parts, &reading, &err) == TQ_OK);
     tqi_table_restore_state ask = {
         .partitions = reading.partitions,
@@ -60,8 +60,8 @@ static void fuzz_again(tqi_table *meta)
         .relink = true,
         .session = FUZZ_SESSION,
     };
-    fuzz_must(tqi_table_restore(meta, &ask, &done, &err) == TQ_OK);
-    tqi_table_count(meta, &after);
+    fuzz_must(tqi_table_restore(table, &ask, &done, &err) == TQ_OK);
+    tqi_table_count(table, &after);
     fuzz_must(memcmp(&before, &after, sizeof(before)) == 0);
     tqi_ctl_reading_fini(&reading);
     tqi_ctl_parts_fini(&parts);
@@ -74,7 +74,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tqi_table_restored done;
     tq_error err = {0};
     uint8_t how = size ? data[0] : 0;
-    tqi_table *meta = fuzz_table();
+    tqi_table *table = fuzz_table();
     for (size_t at = 1; size >= 5 && at <= size - 4;) {
         size_t length = data[at] | (size_t)data[at + 1] << 8 | (size_t)data[at + 2] << 16;
         length = length < size - at - 4 ? length : size - at - 4;
@@ -90,12 +90,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             .relink = (how & 2) != 0,
             .session = FUZZ_SESSION,
         };
-        if (tqi_table_restore(meta, &ask, &done, &err) == TQ_OK) {
-            fuzz_again(meta);
+        if (tqi_table_restore(table, &ask, &done, &err) == TQ_OK) {
+            fuzz_again(table);
         }
     }
     tqi_ctl_reading_fini(&reading);
     tqi_ctl_parts_fini(&parts);
-    tqi_table_free(meta);
+    tqi_table_free(table);
     return 0;
 }

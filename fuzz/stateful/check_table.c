@@ -7,7 +7,7 @@
 
 typedef struct sf sf;
 void sf_fault(const sf *f, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));
-void sf_check_table(const sf *f, const tqi_table *meta);
+void sf_check_table(const sf *f, const tqi_table *table);
 
 /* What cells say of their blocks. */
 typedef struct check_block {
@@ -17,14 +17,14 @@ typedef struct check_block {
 
 typedef struct check {
     const sf *f;
-    const tqi_table *meta;
+    const tqi_table *table;
     check_block *blocks; /* by handle */
     uint64_t samples, cells;
 } check;
 
-static uint32_t check_handles(const tqi_table *meta)
+static uint32_t check_handles(const tqi_table *table)
 {
-    return (uint32_t)meta->n_block_pages * TQI_T_BLOCK_PAGE;
+    return (uint32_t)table->n_block_pages * TQI_T_BLOCK_PAGE;
 }
 
 static void check_that(const check *c, bool fine, const char *what, const char *name)
@@ -45,8 +45,8 @@ static void check_cell(const check *c, const tqi_table_field *field, uint32_t ro
     if (cell->block == TQI_TABLE_CELL_OPAQUE) {
         return;
     }
-    check_that(c, cell->block <= check_handles(c->meta), "a block's handle", field->name);
-    const tqi_table_block *block = tqi_t_block(c->meta, cell->block);
+    check_that(c, cell->block <= check_handles(c->table), "a block's handle", field->name);
+    const tqi_table_block *block = tqi_t_block(c->table, cell->block);
     check_that(c, block->owner != NULL, "a cell's block", field->name);
     check_that(c, block->partition == field->partition, "the partition of a block", field->name);
     check_that(c, row >= block->row_first && row <= block->row_last, "a block's rows", field->name);
@@ -66,7 +66,7 @@ static void check_field(check *c, const tqi_table_partition *partition, const tq
     }
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
-        const tqi_table_sample *sample = tqi_t_sample(c->meta, at.current_value);
+        const tqi_table_sample *sample = tqi_t_sample(c->table, at.current_value);
         uint32_t block = tqi_t_cell(field, sample->row).block;
         if (tqi_t_produced(block)) {
             check_cell(c, field, sample->row, &produced, bytes);
@@ -89,7 +89,7 @@ static void check_set(const check *c, const tqi_table_partition *partition, cons
     uint64_t ready = 0;
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
-        const tqi_table_sample *sample = tqi_t_sample(c->meta, at.current_value);
+        const tqi_table_sample *sample = tqi_t_sample(c->table, at.current_value);
         uint32_t missing = 0;
         for (uint32_t i = 0; i < set->n_fields; i++) {
             missing += !tqi_t_produced(tqi_t_cell(set->fields[i], sample->row).block);
@@ -134,10 +134,10 @@ static void check_samples(check *c, const tqi_table_partition *partition)
     uint64_t members = 0, keys = 0, grouped = 0, in_groups = 0;
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
-        const tqi_table_sample *sample = tqi_t_sample(c->meta, at.current_value);
+        const tqi_table_sample *sample = tqi_t_sample(c->table, at.current_value);
         check_that(c, sample != NULL && sample->partition == partition, "a member", partition->name);
         check_that(c, sample->row < partition->rows, "a member's row", partition->name);
-        check_that(c, sample->ordinal - c->meta->first_ordinal < partition->next_ordinal - c->meta->first_ordinal,
+        check_that(c, sample->ordinal - c->table->first_ordinal < partition->next_ordinal - c->table->first_ordinal,
                    "a member's ordinal", partition->name);
         if (sample->extras != NULL) {
             check_that(c, sample->extras->index == at.current_value, "a member's extras", partition->name);
@@ -173,21 +173,21 @@ static void check_partition(check *c, const tqi_table_partition *partition)
 static void check_blocks(const check *c)
 {
     uint32_t n = 0;
-    for (uint32_t handle = 1; handle <= check_handles(c->meta); handle++) {
-        const tqi_table_block *block = tqi_t_block(c->meta, handle);
+    for (uint32_t handle = 1; handle <= check_handles(c->table); handle++) {
+        const tqi_table_block *block = tqi_t_block(c->table, handle);
         if (block->owner == NULL) {
             continue;
         }
         n++;
         check_that(c, c->blocks[handle].cells == block->live, "cells of a block", block->owner->name);
         check_that(c, c->blocks[handle].bytes == block->live_bytes, "live bytes of a block", block->owner->name);
-        check_that(c, tqi_t_block_find(c->meta, block->id) == handle, "a block's id", block->owner->name);
+        check_that(c, tqi_t_block_find(c->table, block->id) == handle, "a block's id", block->owner->name);
     }
-    check_that(c, n == c->meta->n_blocks, "blocks", "all owners");
-    for (const tqi_table_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
+    check_that(c, n == c->table->n_blocks, "blocks", "all owners");
+    for (const tqi_table_owner *owner = c->table->owners; owner != NULL; owner = owner->hh.next) {
         uint64_t blocks = 0, bytes = 0;
-        for (uint32_t handle = 1; handle <= check_handles(c->meta); handle++) {
-            const tqi_table_block *block = tqi_t_block(c->meta, handle);
+        for (uint32_t handle = 1; handle <= check_handles(c->table); handle++) {
+            const tqi_table_block *block = tqi_t_block(c->table, handle);
             blocks += block->owner == owner;
             bytes += block->owner == owner ? block->size : 0;
         }
@@ -205,7 +205,7 @@ static uint64_t check_queue(const check *c, const tqi_table_owner *owner, const 
         check_that(c, late ? order >= before : order > before, "the order of what is dead", owner->name);
         check_that(c, late || order <= owner->last_notice, "a notice", owner->name);
         for (uint32_t i = 0; i < node->count; i++) {
-            check_that(c, tqi_t_block_find(c->meta, node->first + i) == 0, "a dead block", owner->name);
+            check_that(c, tqi_t_block_find(c->table, node->first + i) == 0, "a dead block", owner->name);
         }
         before = order;
         n++;
@@ -216,34 +216,34 @@ static uint64_t check_queue(const check *c, const tqi_table_owner *owner, const 
 /* Each block and each id that is not published has room in the queue of its owner. */
 static void check_dead(const check *c, uint64_t left)
 {
-    const tqi_table *meta = c->meta;
+    const tqi_table *table = c->table;
     uint64_t dead = 0, late = 0;
-    for (const tqi_table_owner *owner = meta->owners; owner != NULL; owner = owner->hh.next) {
+    for (const tqi_table_owner *owner = table->owners; owner != NULL; owner = owner->hh.next) {
         dead += check_queue(c, owner, owner->dead_head, false);
         late += check_queue(c, owner, owner->late_head, true);
     }
-    check_that(c, dead == meta->n_dead, "what is dead", "all owners");
-    check_that(c, late == meta->n_late, "what is late", "all owners");
-    check_that(c, meta->dead_reserved == meta->n_blocks + left, "room for what dies", "all owners");
-    check_that(c, meta->n_dead_free >= meta->dead_reserved, "free room for what dies", "all owners");
-    check_that(c, meta->n_dead_pages * TQI_T_DEAD_PAGE == meta->n_dead_free + dead + late, "all room for what dies",
+    check_that(c, dead == table->n_dead, "what is dead", "all owners");
+    check_that(c, late == table->n_late, "what is late", "all owners");
+    check_that(c, table->dead_reserved == table->n_blocks + left, "room for what dies", "all owners");
+    check_that(c, table->n_dead_free >= table->dead_reserved, "free room for what dies", "all owners");
+    check_that(c, table->n_dead_pages * TQI_T_DEAD_PAGE == table->n_dead_free + dead + late, "all room for what dies",
                "all owners");
 }
 
 /* Each index is a sample's, is free, or is held by a clear. */
 static void check_places(const check *c)
 {
-    uint64_t held = TQ_NO_INDEX - c->meta->first_index < c->meta->places; /* no sample has that one */
-    for (const tqi_table_clearing *clearing = c->meta->clearings; clearing != NULL; clearing = clearing->next) {
+    uint64_t held = TQ_NO_INDEX - c->table->first_index < c->table->places; /* no sample has that one */
+    for (const tqi_table_clearing *clearing = c->table->clearings; clearing != NULL; clearing = clearing->next) {
         held += clearing->n;
     }
-    check_that(c, c->meta->places == c->meta->n_samples + c->meta->n_free + held, "indexes", "all partitions");
+    check_that(c, c->table->places == c->table->n_samples + c->table->n_free + held, "indexes", "all partitions");
 }
 
 static void check_ranges(const check *c)
 {
     uint64_t ranges = 0, left = 0;
-    for (const tqi_table_owner *owner = c->meta->owners; owner != NULL; owner = owner->hh.next) {
+    for (const tqi_table_owner *owner = c->table->owners; owner != NULL; owner = owner->hh.next) {
         for (const tqi_table_range *range = owner->ranges; range != NULL; range = range->next) {
             uint32_t used = 0;
             for (int i = 0; i < 4; i++) {
@@ -254,21 +254,21 @@ static void check_ranges(const check *c)
             ranges++;
         }
     }
-    check_that(c, ranges == c->meta->n_ranges, "grants", "all owners");
+    check_that(c, ranges == c->table->n_ranges, "grants", "all owners");
     check_dead(c, left);
 }
 
-void sf_check_table(const sf *f, const tqi_table *meta)
+void sf_check_table(const sf *f, const tqi_table *table)
 {
-    check c = {.f = f, .meta = meta};
-    c.blocks = calloc((size_t)check_handles(meta) + 1, sizeof(*c.blocks));
+    check c = {.f = f, .table = table};
+    c.blocks = calloc((size_t)check_handles(table) + 1, sizeof(*c.blocks));
     if (c.blocks == NULL) {
         sf_fault(f, "no memory for a check");
     }
-    for (const tqi_table_partition *p = meta->existing; p != NULL; p = p->next) {
+    for (const tqi_table_partition *p = table->existing; p != NULL; p = p->next) {
         check_partition(&c, p);
     }
-    check_that(&c, c.samples == meta->n_samples, "samples", "all partitions");
+    check_that(&c, c.samples == table->n_samples, "samples", "all partitions");
     check_blocks(&c);
     check_ranges(&c);
     check_places(&c);

@@ -242,7 +242,7 @@ void sf_turn(sf *f);
 void sf_pass(sf *f, uint64_t ms);
 /* Compares the books of table and unit. */
 void sf_check(sf *f);
-void sf_check_table(const sf *f, const struct tqi_table *meta);
+void sf_check_table(const sf *f, const struct tqi_table *table);
 /* State that a refused request must not change. */
 typedef struct sf_state_of {
     uint64_t partitions, samples, cells, keys, held;

@@ -185,7 +185,7 @@ void sf_check(sf *f)
         sf_fault(f, "no metrics: %s", err.message);
     }
     tqi_metric_set_free(metrics);
-    sf_check_table(f, f->controller->meta);
+    sf_check_table(f, f->controller->table);
     if (!tqi_store_check(f->unit->store)) {
         sf_fault(f, "the books of the store disagree");
     }
@@ -195,7 +195,7 @@ void sf_check(sf *f)
 void sf_state(const sf *f, sf_state_of *out)
 {
     tqi_table_counts n;
-    tqi_table_count(f->controller->meta, &n);
+    tqi_table_count(f->controller->table, &n);
     *out = (sf_state_of){n.partitions, n.samples, n.live_cells, n.keys, n.held};
 }
 
@@ -206,7 +206,7 @@ static void empty_sweep(sf *f, sf_client *client)
 {
     tqi_table_partition *partition;
     Tq__BeginClear *begin;
-    while ((partition = tqi_table_next_partition(f->controller->meta, NULL)) != NULL) {
+    while ((partition = tqi_table_next_partition(f->controller->table, NULL)) != NULL) {
         f->used = 0;
         Tq__Clear *clear = sf_message(f, &tq__clear__descriptor);
         clear->partition = sf_copy(f, tqi_table_partition_name(partition));
@@ -239,9 +239,9 @@ static void empty_shared(sf *f)
         if (!owner->shared) {
             continue;
         }
-        tqi_table_owner_late_die(owner->meta, TQI_NEVER);
-        while (tqi_table_owner_dead(owner->meta, &dead, 1, &notice) > 0) {
-            tqi_table_owner_done(owner->meta, notice, 0);
+        tqi_table_owner_late_die(owner->table_owner, TQI_NEVER);
+        while (tqi_table_owner_dead(owner->table_owner, &dead, 1, &notice) > 0) {
+            tqi_table_owner_done(owner->table_owner, notice, 0);
         }
     }
 }
@@ -269,7 +269,7 @@ static void empty_table(const sf *f)
 {
     const tqi_controller *ctl = f->controller;
     tqi_table_counts n;
-    tqi_table_count(ctl->meta, &n);
+    tqi_table_count(ctl->table, &n);
     n.ranges -= f->unit->compact.n_ids > 0; /* the unit grants ids for its moves */
     if (n.partitions || n.samples || n.live_cells || n.blocks || n.ranges || n.keys || n.claims || n.dead || n.late ||
         n.held || n.views || n.shapes) {

@@ -30,7 +30,7 @@ int tqi_ctl_on_grant_blocks(tqi_controller *ctl, tqi_net_request *request, const
     if (!owner || !owner->servers) {
         return tqi_error_set(err, TQ_EUNREACHABLE, "owner '%s' is %s", msg->owner, owner ? "gone" : "unknown");
     }
-    uint64_t incarnation = tqi_table_owner_incarnation(owner->meta);
+    uint64_t incarnation = tqi_table_owner_incarnation(owner->table_owner);
     if (msg->incarnation && msg->incarnation != incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is another run of it now", msg->owner);
     }
@@ -38,7 +38,7 @@ int tqi_ctl_on_grant_blocks(tqi_controller *ctl, tqi_net_request *request, const
         return tqi_error_set(err, TQ_EINVAL, "grant of %u blocks under owner '%s', 1 to 256 are possible",
                              (unsigned)msg->count, msg->owner);
     }
-    int rc = tqi_table_grant(ctl->meta, tqi_ctl_session_number(request), owner->meta, msg->count, &first, err);
+    int rc = tqi_table_grant(ctl->table, tqi_ctl_session_number(request), owner->table_owner, msg->count, &first, err);
     if (rc) {
         return rc;
     }
@@ -65,7 +65,7 @@ int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request, con
     tqi_ctl_conv conv = {0};
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
     if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request)) ||
-        tqi_table_owner_incarnation(owner->meta) != msg->incarnation) {
+        tqi_table_owner_incarnation(owner->table_owner) != msg->incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->owner);
     }
     if (msg->n_id > TQI_TABLE_UNKNOWN_MAX) {
@@ -78,7 +78,7 @@ int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request, con
         if (msg->n_id) { /* none have no array either */
             memcpy(reply.id, msg->id, msg->n_id * sizeof(*reply.id));
         }
-        reply.n_id = tqi_table_owner_unknown(owner->meta, reply.id, msg->n_id);
+        reply.n_id = tqi_table_owner_unknown(owner->table_owner, reply.id, msg->n_id);
         tqi_ctl_reply(request, &reply.base);
     }
     tqi_ctl_conv_fini(&conv);
@@ -87,7 +87,7 @@ int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request, con
 
 int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_net_request *request, const Tq__AbandonBlocks *msg, tq_error *err)
 {
-    int rc = tqi_table_abandon(ctl->meta, tqi_ctl_session_number(request), msg->id, msg->n_id, !msg->writing, err);
+    int rc = tqi_table_abandon(ctl->table, tqi_ctl_session_number(request), msg->id, msg->n_id, !msg->writing, err);
     if (rc) {
         return rc;
     }
@@ -101,8 +101,8 @@ static bool collect_pending(tqi_ctl_owner *owner, bool thin)
 {
     tqi_table_dead dead;
     uint64_t notice = 0;
-    return owner->n_doubted > 0 || tqi_table_owner_dead(owner->meta, &dead, 1, &notice) > 0 ||
-           (thin && tqi_table_owner_has_sparse(owner->meta));
+    return owner->n_doubted > 0 || tqi_table_owner_dead(owner->table_owner, &dead, 1, &notice) > 0 ||
+           (thin && tqi_table_owner_has_sparse(owner->table_owner));
 }
 
 /* Answers with the dead and the sparse blocks; on an error nothing was sent. */
@@ -111,7 +111,7 @@ static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool th
     Tq__CollectDeadReply reply = TQ__COLLECT_DEAD_REPLY__INIT;
     tqi_ctl_conv conv = {0};
     tqi_table_dead *dead = tqi_ctl_conv_alloc(&conv, COLLECT_MAX, sizeof(*dead), err);
-    size_t n = dead ? tqi_table_owner_dead(owner->meta, dead, COLLECT_MAX, &reply.notice) : 0;
+    size_t n = dead ? tqi_table_owner_dead(owner->table_owner, dead, COLLECT_MAX, &reply.notice) : 0;
     uint8_t *done = tqi_ctl_conv_alloc(&conv, n, 1, err);
     reply.first = tqi_ctl_conv_alloc(&conv, n, sizeof(*reply.first), err);
     reply.count = tqi_ctl_conv_alloc(&conv, n, sizeof(*reply.count), err);
@@ -120,7 +120,7 @@ static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool th
     int rc = dead && done && reply.first && reply.count && reply.thin ? TQ_OK : TQ_ENOMEM;
     if (rc == TQ_OK) {
         if (thin) {
-            reply.n_thin = tqi_table_owner_sparse(owner->meta, reply.thin, n_thin, &reply.named);
+            reply.n_thin = tqi_table_owner_sparse(owner->table_owner, reply.thin, n_thin, &reply.named);
         }
         for (size_t i = 0; i < n; i++) {
             reply.first[i] = dead[i].first;
@@ -206,7 +206,7 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
             tqi_ctl_late_done(ctl, owner, msg->done);
         }
         if (msg->thin) {
-            tqi_table_owner_sparse_done(owner->meta, msg->named);
+            tqi_table_owner_sparse_done(owner->table_owner, msg->named);
         }
         if (collect_pending(owner, msg->thin)) {
             return collect_reply(request, owner, msg->thin, err);
@@ -282,15 +282,15 @@ int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_net_request *request, const 
     uint64_t *believed = tqi_ctl_conv_alloc(&conv, msg->n_id, sizeof(*believed), err);
     int rc = believed ? TQ_OK : TQ_ENOMEM;
     for (size_t i = 0; rc == TQ_OK && i < msg->n_id; i++) {
-        tqi_table_owner *meta = tqi_table_block_owner(ctl->meta, msg->id[i]);
-        tqi_ctl_owner *owner = meta ? tqi_table_owner_user(meta) : NULL;
+        tqi_table_owner *found = tqi_table_block_owner(ctl->table, msg->id[i]);
+        tqi_ctl_owner *owner = found ? tqi_table_owner_user(found) : NULL;
         if (owner && (owner->shared || tqi_ctl_owner_serves(owner, session))) {
             believed[n++] = msg->id[i];
         } else if (owner) {
             lost_doubt(owner, msg->id[i]);
         }
     }
-    rc = rc ? rc : tqi_table_blocks_lost(ctl->meta, believed, n, tqi_ctl_lost, &loser, err);
+    rc = rc ? rc : tqi_table_blocks_lost(ctl->table, believed, n, tqi_ctl_lost, &loser, err);
     if (rc == TQ_OK) {
         tqi_ctl_reply_empty(request);
     }
@@ -327,7 +327,7 @@ int tqi_ctl_on_compact_live(tqi_controller *ctl, tqi_net_request *request, const
     Tq__CompactLiveReply reply = TQ__COMPACT_LIVE_REPLY__INIT;
     tqi_ctl_conv conv = {0};
     tqi_table_live live = {0};
-    int rc = tqi_table_compact_live(ctl->meta, msg->id, msg->n_id, &live, err);
+    int rc = tqi_table_compact_live(ctl->table, msg->id, msg->n_id, &live, err);
     rc = rc ? rc : live_out(&conv, &live, &reply, err);
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
@@ -379,8 +379,8 @@ static int moves_allowed(tqi_controller *ctl, tqi_net_request *request, const Tq
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->owner->name);
     }
     for (size_t i = 0; i < msg->n_from; i++) {
-        tqi_table_owner *from = tqi_table_block_owner(ctl->meta, msg->from[i]);
-        if (from && from != owner->meta) {
+        tqi_table_owner *from = tqi_table_block_owner(ctl->table, msg->from[i]);
+        if (from && from != owner->table_owner) {
             return tqi_error_set(err, TQ_EINVAL, "move of block %llu: it is not of owner '%s'",
                                  (unsigned long long)msg->from[i], msg->owner->name);
         }
@@ -394,7 +394,7 @@ int tqi_ctl_on_compact_move(tqi_controller *ctl, tqi_net_request *request, const
     tqi_table_move *moves = NULL;
     int rc = moves_in(&conv, msg, &moves, err);
     rc = rc ? rc : moves_allowed(ctl, request, msg, err);
-    rc = rc ? rc : tqi_table_compact_move(ctl->meta, tqi_ctl_session_number(request), moves, msg->n_from, err);
+    rc = rc ? rc : tqi_table_compact_move(ctl->table, tqi_ctl_session_number(request), moves, msg->n_from, err);
     if (rc == TQ_OK) {
         tqi_ctl_reply_empty(request);
     }

@@ -39,9 +39,9 @@ static void claim_settled(bool acked, void *arg)
     claim_receipt *receipt = arg;
     tqi_controller *ctl = receipt->ctl;
     if (acked) {
-        tqi_table_claim_settle(ctl->meta, receipt->claim);
+        tqi_table_claim_settle(ctl->table, receipt->claim);
     } else {
-        tqi_table_claim_release(ctl->meta, receipt->session, receipt->claim);
+        tqi_table_claim_release(ctl->table, receipt->session, receipt->claim);
     }
     free(receipt);
     tqi_ctl_wake(ctl);
@@ -54,7 +54,7 @@ static int claim_reply(tqi_controller *ctl, tqi_net_request *request, const tqi_
     tqi_ctl_conv conv = {0};
     Tq__Batch batch;
     Tq__ClaimReply reply = TQ__CLAIM_REPLY__INIT;
-    int rc = tqi_ctl_conv_batch_out(&conv, &result->batch, tqi_table_epoch(ctl->meta), &batch, err);
+    int rc = tqi_ctl_conv_batch_out(&conv, &result->batch, tqi_table_epoch(ctl->table), &batch, err);
     if (rc == TQ_OK) {
         reply.batch = &batch;
         reply.claim = result->claim;
@@ -141,7 +141,7 @@ static void claim_answer(tqi_ctl_wait *base)
     claim_wait *wait = (claim_wait *)base;
     tq_error err = {0};
     if (claim_reply(base->ctl, base->request, &wait->result, &wait->receipt, &err) != TQ_OK) {
-        tqi_table_claim_release(base->ctl->meta, tqi_ctl_session_number(base->request), wait->result.claim);
+        tqi_table_claim_release(base->ctl->table, tqi_ctl_session_number(base->request), wait->result.claim);
         tqi_net_request_fail(base->request, &err);
     }
 }
@@ -297,7 +297,7 @@ static int claim_force(tqi_controller *ctl, tqi_net_request *request, const Tq__
         .lenient = true,
         .tags = msg->tags,
     };
-    int rc = tqi_table_resolve(ctl->meta, &resolve, &result, err);
+    int rc = tqi_table_resolve(ctl->table, &resolve, &result, err);
     if (rc == TQ_OK) {
         rc = claim_reply(ctl, request, &result, NULL, err);
     }
@@ -326,7 +326,7 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
         rc = tqi_sampler_prepare(wait->sampler, &wait->pick, err);
     }
     if (rc == TQ_OK) {
-        rc = tqi_table_view_get(ctl->meta, msg->partition, (const char *const *)msg->field, msg->n_field, msg->task,
+        rc = tqi_table_view_get(ctl->table, msg->partition, (const char *const *)msg->field, msg->n_field, msg->task,
                                 &wait->view, err);
     }
     if (rc == TQ_OK) {
@@ -385,7 +385,7 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_net_request *request, const Tq__Cl
     if (rc == TQ_OK) {
         rc = claim_reply(ctl, request, &wait->result, &wait->receipt, err);
         if (rc) {
-            tqi_table_claim_release(ctl->meta, tqi_ctl_session_number(request), wait->result.claim);
+            tqi_table_claim_release(ctl->table, tqi_ctl_session_number(request), wait->result.claim);
         } else if (wait->filled) {
             claims_serve(wait->view);
         }
@@ -397,7 +397,7 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_net_request *request, const Tq__Cl
 int tqi_ctl_on_release(tqi_controller *ctl, tqi_net_request *request, const Tq__Release *msg, tq_error *err)
 {
     (void)err;
-    tqi_table_claim_release(ctl->meta, tqi_ctl_session_number(request), msg->claim);
+    tqi_table_claim_release(ctl->table, tqi_ctl_session_number(request), msg->claim);
     tqi_ctl_reply_empty(request);
     return TQ_OK;
 }

@@ -121,7 +121,7 @@ void tqi_ctl_reply_empty(tqi_net_request *request)
 
 int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, tq_error *err)
 {
-    uint64_t ours = tqi_table_epoch(ctl->meta);
+    uint64_t ours = tqi_table_epoch(ctl->table);
     if (epoch && epoch != ours) {
         char clock[32];
         const char *since = tqi_text_time(ctl->server ? tqi_net_server_started_us(ctl->server) : 0, clock, sizeof clock);
@@ -159,7 +159,7 @@ static void ctl_session_end(tqi_net_session *net, bool dead, void *ctx)
     tqi_ctl_restores_leave(ctl, session);
     tqi_ctl_clearings_leave(ctl, session);
     tqi_ctl_owners_leave(ctl, session, dead || tqi_net_session_left(net));
-    tqi_table_session_end(ctl->meta, session->number, dead);
+    tqi_table_session_end(ctl->table, session->number, dead);
     /* How the session ended, as far as known: it was closed, its process exited without closing it, or it fell silent. */
     const char *kind = tqi_net_session_left(net) ? "leave" : dead ? "died" : "silent";
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = kind, .session = tqi_net_session_name(net)});
@@ -186,8 +186,8 @@ static void ctl_free(tqi_controller *ctl)
     tqi_ctl_clearings_free(ctl);
     tqi_ctl_owners_free(ctl);
     tqi_ctl_events_fini(&ctl->events);
-    if (ctl->meta) {
-        tqi_table_free(ctl->meta);
+    if (ctl->table) {
+        tqi_table_free(ctl->table);
     }
     tqi_ctl_meter_free(ctl->meter);
     tqi_buf_fini(&ctl->endpoint);
@@ -233,21 +233,21 @@ void tqi_controller_set_goodbye(tqi_controller *ctl, tqi_net_ending ending, cons
 }
 
 /* Makes the table, with its counters close to wrapping around if a test wants that. */
-static int ctl_make_meta(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
+static int ctl_make_table(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
     uint64_t below = options->first_counters;
-    tqi_table_options meta = {
+    tqi_table_options table = {
         .epoch = options->epoch ? options->epoch : tqi_random_id(),
         .strict_schema = options->strict_schema,
     };
     if (below) {
-        meta.first_index = (uint32_t)(0u - below);
-        meta.first_incarnation = (uint32_t)(0u - below);
-        meta.first_block = 0u - below;
-        meta.first_ordinal = 0u - below;
-        meta.first_claim = 0u - below;
+        table.first_index = (uint32_t)(0u - below);
+        table.first_incarnation = (uint32_t)(0u - below);
+        table.first_block = 0u - below;
+        table.first_ordinal = 0u - below;
+        table.first_claim = 0u - below;
     }
-    return tqi_table_alloc(&meta, &ctl->meta, err);
+    return tqi_table_alloc(&table, &ctl->table, err);
 }
 
 /* Everything but sockets. */
@@ -276,13 +276,13 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
     ctl->started = tqi_now();
     rc = tqi_ctl_events_init(&ctl->events, options->events ? options->events : TQI_CONFIG_CONTROLLER_EVENTS_DEFAULT,
                              err);
-    return rc ? rc : ctl_make_meta(ctl, options, err);
+    return rc ? rc : ctl_make_table(ctl, options, err);
 }
 
 static int ctl_listen(tqi_controller *ctl, const tqi_controller_options *options, tq_error *err)
 {
     tqi_net_server_options server = {
-        .epoch = tqi_table_epoch(ctl->meta),
+        .epoch = tqi_table_epoch(ctl->table),
         .token = options->token,
         .grace_ms = options->grace_ms,
         .system = options->system,
@@ -328,7 +328,7 @@ const char *tqi_controller_endpoint(const tqi_controller *ctl)
 
 uint64_t tqi_controller_epoch(const tqi_controller *ctl)
 {
-    return tqi_table_epoch(ctl->meta);
+    return tqi_table_epoch(ctl->table);
 }
 
 tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
@@ -337,9 +337,9 @@ tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
 
     for (const tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
         if (owner->shared) {
-            stored.blocks += tqi_table_owner_blocks(owner->meta);
-            stored.bytes += tqi_table_owner_bytes(owner->meta);
-            stored.dead = stored.dead || tqi_table_owner_has_dead(owner->meta);
+            stored.blocks += tqi_table_owner_blocks(owner->table_owner);
+            stored.bytes += tqi_table_owner_bytes(owner->table_owner);
+            stored.dead = stored.dead || tqi_table_owner_has_dead(owner->table_owner);
         }
     }
     stored.left = stored.blocks;

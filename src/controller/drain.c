@@ -51,7 +51,7 @@ static uint64_t drain_left(tqi_controller *ctl, bool reached)
     }
     for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
         if (owner->shared && (!reached || drain_reached(owner))) {
-            blocks += drain_blocks(owner->meta, dead);
+            blocks += drain_blocks(owner->table_owner, dead);
         }
     }
     free(dead);
@@ -66,9 +66,9 @@ static void drain_clear(tqi_controller *ctl)
     tq_error err = {0};
 
     ctl->held++;
-    while ((partition = tqi_table_next_partition(ctl->meta, NULL)) != NULL) {
+    while ((partition = tqi_table_next_partition(ctl->table, NULL)) != NULL) {
         snprintf(name, sizeof(name), "%s", tqi_table_partition_name(partition));
-        if (tqi_table_clear_partition(ctl->meta, name, &cleared, &err) != TQ_OK) {
+        if (tqi_table_clear_partition(ctl->table, name, &cleared, &err) != TQ_OK) {
             tqi_log(TQI_WARN, "controller", "clearing partition '%s': %s", name, err.message);
             break;
         }

@@ -164,7 +164,7 @@ static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t 
         }
     }
     reply.next = seq;
-    reply.epoch = tqi_table_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->table);
     tqi_ctl_reply(request, &reply.base);
     tqi_ctl_conv_fini(&conv);
     return TQ_OK;
@@ -211,7 +211,7 @@ int tqi_ctl_on_events(tqi_controller *ctl, tqi_net_request *request, const Tq__E
 {
     /* A number from an earlier run of the controller stands for the start of this run; if its run is not known, a
      * number that is too large stands for the next event. */
-    bool other = msg->epoch && msg->epoch != tqi_table_epoch(ctl->meta);
+    bool other = msg->epoch && msg->epoch != tqi_table_epoch(ctl->table);
     uint64_t since = other ? 0 : msg->since < ctl->events.last ? msg->since : ctl->events.last;
     if (!msg->wait || since < ctl->events.last) {
         return events_reply(ctl, request, since, msg->limit, err);

@@ -145,7 +145,7 @@ typedef struct tqi_ctl_metrics_set tqi_ctl_metrics_set;
 
 typedef struct tqi_ctl_owner {
     char *name;
-    tqi_table_owner *meta;
+    tqi_table_owner *table_owner;
     char *manager;
     uint8_t *info;
     size_t info_size;
@@ -312,7 +312,7 @@ struct tqi_controller {
     uv_loop_t *loop;
     uv_timer_t timer; /* of `timed` */
     tqi_net_server *server;
-    tqi_table *meta;
+    tqi_table *table;
     tqi_ctl_meter *meter; /* NULL: metrics are off */
     char *sampler;
     char *manager; /* these three: for clients, never interpreted */

@@ -12,7 +12,7 @@
 /* Wakes the owner when its first late block is due. */
 static void late_arm(tqi_controller *ctl, tqi_ctl_owner *owner)
 {
-    uint64_t due = tqi_table_owner_late(owner->meta);
+    uint64_t due = tqi_table_owner_late(owner->table_owner);
 
     if (due != TQI_NEVER && !tqi_heap_has(&owner->late.node)) {
         tqi_ctl_timed_add(ctl, &owner->late, due);
@@ -23,15 +23,15 @@ void tqi_ctl_late_due(tqi_ctl_timed *timed)
 {
     tqi_ctl_owner *owner = (tqi_ctl_owner *)((char *)timed - offsetof(tqi_ctl_owner, late));
 
-    tqi_table_owner_late_die(owner->meta, tqi_now());
+    tqi_table_owner_late_die(owner->table_owner, tqi_now());
     late_arm(timed->ctl, owner);
 }
 
 void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notice)
 {
-    tqi_table_owner_done(owner->meta, notice, owner->shared ? tqi_ctl_after_ms(ctl->write_deadline_ms) : 0);
+    tqi_table_owner_done(owner->table_owner, notice, owner->shared ? tqi_ctl_after_ms(ctl->write_deadline_ms) : 0);
     if (ctl->drain.begun) {
-        tqi_table_owner_late_die(owner->meta, TQI_NEVER);
+        tqi_table_owner_late_die(owner->table_owner, TQI_NEVER);
     }
     late_arm(ctl, owner);
 }
@@ -40,6 +40,6 @@ void tqi_ctl_late_end(tqi_controller *ctl)
 {
     for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
         tqi_ctl_timed_remove(&owner->late);
-        tqi_table_owner_late_die(owner->meta, TQI_NEVER);
+        tqi_table_owner_late_die(owner->table_owner, TQI_NEVER);
     }
 }

@@ -83,7 +83,7 @@ static int collect_partitions(collect_state *state, uint32_t max)
     if (!newest) {
         return TQ_ENOMEM;
     }
-    while ((partition = tqi_table_next_partition(state->ctl->meta, partition)) != NULL) {
+    while ((partition = tqi_table_next_partition(state->ctl->table, partition)) != NULL) {
         collect_sum(state, partition);
         if (max) {
             newest[n % max] = partition;
@@ -220,7 +220,7 @@ static void collect_unit(collect_state *state, const tqi_ctl_owner *owner)
         !collect_reported(owner, "used_bytes", &used)) {
         return;
     }
-    collect_add(state, TQI_M_STORAGE_KEYS, owner->name, (double)tqi_table_owner_blocks(owner->meta));
+    collect_add(state, TQI_M_STORAGE_KEYS, owner->name, (double)tqi_table_owner_blocks(owner->table_owner));
     collect_add(state, TQI_M_STORAGE_UTILIZATION, owner->name, capacity > 0 ? used / capacity : 0);
     collect_add(state, TQI_M_SSD_ENABLED, owner->name, 0);
     collect_add(state, TQI_M_SSD_VALUES, owner->name, 0);
@@ -232,8 +232,8 @@ static void collect_owners(collect_state *state)
 {
     for (tqi_ctl_owner *owner = state->ctl->owners; owner; owner = owner->hh.next) {
         collect_add(state, TQI_M_OWNER_UP, owner->name, owner->servers != NULL);
-        collect_add(state, TQI_M_OWNER_LIVE, owner->name, (double)tqi_table_owner_bytes(owner->meta));
-        collect_add(state, TQI_M_OWNER_BLOCKS, owner->name, (double)tqi_table_owner_blocks(owner->meta));
+        collect_add(state, TQI_M_OWNER_LIVE, owner->name, (double)tqi_table_owner_bytes(owner->table_owner));
+        collect_add(state, TQI_M_OWNER_BLOCKS, owner->name, (double)tqi_table_owner_blocks(owner->table_owner));
         for (size_t i = 0; i < owner->n_counters; i++) {
             collect_report(state, owner, owner->counters[i], (double)owner->values[i]);
         }
@@ -255,12 +255,12 @@ static void collect_system(collect_state *state)
     tqi_table_counts counts;
     size_t sessions[2] = {0, 0};
     char epoch[24];
-    snprintf(epoch, sizeof(epoch), "%016llx", (unsigned long long)tqi_table_epoch(ctl->meta));
+    snprintf(epoch, sizeof(epoch), "%016llx", (unsigned long long)tqi_table_epoch(ctl->table));
     tqi_metric_add(state->set, TQI_M_BUILD, TQI_VERSION, epoch, 1);
     collect_add(state, TQI_M_UPTIME, NULL, (double)(tqi_now() - ctl->started) / 1e9);
-    tqi_table_count(ctl->meta, &counts);
+    tqi_table_count(ctl->table, &counts);
     collect_add(state, TQI_M_INDEX_ALLOCATED, NULL, (double)counts.samples);
-    collect_add(state, TQI_M_INDEX_REUSABLE, NULL, tqi_table_free_indexes(ctl->meta));
+    collect_add(state, TQI_M_INDEX_REUSABLE, NULL, tqi_table_free_indexes(ctl->table));
     collect_add(state, TQI_M_BLOCKS, NULL, (double)counts.blocks);
     collect_add(state, TQI_M_DEAD_BLOCKS, NULL, (double)counts.dead);
     collect_add(state, TQI_M_OPEN_CLAIMS, NULL, (double)counts.claims);

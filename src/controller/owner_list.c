@@ -117,7 +117,7 @@ static void list_describe(const tqi_ctl_owner *owner, bool brief, Tq__OwnerInfo 
 {
     tq__owner_info__init(item);
     item->name = owner->name;
-    item->incarnation = tqi_table_owner_incarnation(owner->meta);
+    item->incarnation = tqi_table_owner_incarnation(owner->table_owner);
     item->info = tqi_ctl_conv_bytes(owner->info, owner->info_size);
     item->present = owner->servers != NULL;
     item->capacity_bytes = owner->capacity;
@@ -126,8 +126,8 @@ static void list_describe(const tqi_ctl_owner *owner, bool brief, Tq__OwnerInfo 
         return;
     }
     item->manager = owner->manager;
-    item->blocks = tqi_table_owner_blocks(owner->meta);
-    item->bytes = tqi_table_owner_bytes(owner->meta);
+    item->blocks = tqi_table_owner_blocks(owner->table_owner);
+    item->bytes = tqi_table_owner_bytes(owner->table_owner);
     item->counter = owner->counters;
     item->value = owner->values;
     item->n_counter = item->n_value = owner->n_counters;
@@ -227,7 +227,7 @@ static int owners_reply(tqi_controller *ctl, tqi_net_request *request, const Tq_
     tqi_ctl_conv conv = {0};
     int rc;
 
-    reply.epoch = tqi_table_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->table);
     reply.changes = msg->since > 0 && msg->since >= ctl->list.forgot && msg->since <= ctl->list.version &&
                     msg->epoch == reply.epoch;
     if (msg->n_name > 0) {

@@ -145,8 +145,8 @@ static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by
     tqi_ctl_timed_remove(&owner->late);
     tqi_ctl_metrics_drop(owner, NULL);
     tqi_ctl_list_lost(ctl, owner);
-    tqi_table_owner_set_user(owner->meta, NULL);
-    tqi_table_owner_lost(ctl->meta, owner->meta, tqi_ctl_lost, &loser);
+    tqi_table_owner_set_user(owner->table_owner, NULL);
+    tqi_table_owner_lost(ctl->table, owner->table_owner, tqi_ctl_lost, &loser);
     tqi_log(TQI_INFO, "controller", "owner '%s' is gone, its blocks are lost", owner->name);
     owner_free(owner);
 }
@@ -317,20 +317,20 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
         owner_free(owner);
         return tqi_error_nomem(err, "an owner");
     }
-    int rc = tqi_table_owner_register(ctl->meta, msg->name, msg->incarnation, &owner->meta, err);
+    int rc = tqi_table_owner_register(ctl->table, msg->name, msg->incarnation, &owner->table_owner, err);
     if (rc) {
         owner_free(owner);
         return rc;
     }
     HASH_ADD_KEYPTR(hh, ctl->owners, owner->name, strlen(owner->name), owner);
     if (!owner->hh.tbl) {
-        tqi_table_owner_lost(ctl->meta, owner->meta, NULL, NULL);
+        tqi_table_owner_lost(ctl->table, owner->table_owner, NULL, NULL);
         owner_free(owner);
         return tqi_error_nomem(err, "an owner");
     }
-    tqi_table_owner_set_user(owner->meta, owner);
+    tqi_table_owner_set_user(owner->table_owner, owner);
     if (owner->shared) {
-        tqi_table_owner_set_outlives(owner->meta);
+        tqi_table_owner_set_outlives(owner->table_owner);
     }
     *out = owner;
     return TQ_OK;
@@ -391,7 +391,7 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_net_request *request, con
     tqi_ctl_server *server = NULL;
     uint8_t *info = NULL;
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->name);
-    bool same = owner && tqi_table_owner_incarnation(owner->meta) == msg->incarnation;
+    bool same = owner && tqi_table_owner_incarnation(owner->table_owner) == msg->incarnation;
     int rc = owner_check(msg, err);
     if (rc == TQ_OK && owner) {
         rc = owner_check_known(owner, session, msg, same, err);
@@ -426,7 +426,7 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_net_request *request, con
     owner_set_info(ctl, owner, info, &msg->info, same);
     owner_serve(owner, session, server);
     tqi_ctl_event_add(ctl, &(tqi_ctl_happened){.kind = "owner", .session = tqi_ctl_session_name(request)});
-    reply.epoch = tqi_table_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->table);
     reply.fresh = !same;
     reply.report_ms = owner_report_ms(ctl);
     tqi_ctl_reply(request, &reply.base);

@@ -93,7 +93,7 @@ static void model_open(model *m, bool plain)
     *m = (model){.plain = plain, .claims = calloc(MODEL_CLAIMS, sizeof(model_claim))};
     assert_non_null(m->claims);
     table_open(&m->t);
-    assert_int_equal(tqi_table_view_get(m->t.meta, "p", fields, 1, "train", &m->view, &m->t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(m->t.table, "p", fields, 1, "train", &m->view, &m->t.err), TQ_OK);
 }
 
 static void model_leave(model *m, model_claim *claim)

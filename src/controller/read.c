@@ -32,8 +32,8 @@ int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__
         .lenient = msg->lenient,
         .tags = msg->tags,
     };
-    rc = tqi_table_resolve(ctl->meta, &resolve, &result, err);
-    rc = rc ? rc : tqi_ctl_conv_batch_out(&conv, &result.batch, tqi_table_epoch(ctl->meta), &batch, err);
+    rc = tqi_table_resolve(ctl->table, &resolve, &result, err);
+    rc = rc ? rc : tqi_ctl_conv_batch_out(&conv, &result.batch, tqi_table_epoch(ctl->table), &batch, err);
     if (rc == TQ_OK) {
         reply.batch = &batch;
         tqi_ctl_reply(request, &reply.base);
@@ -55,7 +55,7 @@ int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_net_request *request, 
     size_t n = 0;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
     rc = rc ? rc : tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
-    rc = rc ? rc : tqi_table_consumption(ctl->meta, msg->partition, msg->task, &known, &index, &consumed, &n, err);
+    rc = rc ? rc : tqi_table_consumption(ctl->table, msg->partition, msg->task, &known, &index, &consumed, &n, err);
     if (rc) {
         return rc;
     }
@@ -82,7 +82,7 @@ int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_net_request *request, c
         rc = tqi_check_name("field", msg->field[i], TQ_NAME_MAX, err);
     }
     rc = rc ? rc
-            : tqi_table_production(ctl->meta, msg->partition, (const char *const *)msg->field, msg->n_field, &known,
+            : tqi_table_production(ctl->table, msg->partition, (const char *const *)msg->field, msg->n_field, &known,
                                    &index, &produced, &n, err);
     if (rc) {
         return rc;
@@ -103,7 +103,7 @@ static size_t read_count_partitions(tqi_controller *ctl)
 {
     size_t n = 0;
     tqi_table_partition *partition = NULL;
-    while ((partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
+    while ((partition = tqi_table_next_partition(ctl->table, partition)) != NULL) {
         n++;
     }
     return n;
@@ -120,7 +120,7 @@ int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_net_request *request, co
     if (!reply.name) {
         return TQ_ENOMEM;
     }
-    while ((partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
+    while ((partition = tqi_table_next_partition(ctl->table, partition)) != NULL) {
         reply.name[reply.n_name++] = tqi_ctl_conv_text(tqi_table_partition_name(partition));
     }
     tqi_ctl_reply(request, &reply.base);
@@ -136,8 +136,8 @@ static int list_keys_add(tqi_controller *ctl, tqi_ctl_conv *conv, tqi_table_part
     if (!batch) {
         return TQ_ENOMEM;
     }
-    int rc = tqi_table_partition_keys_page(ctl->meta, partition, page, result, err);
-    rc = rc ? rc : tqi_ctl_conv_batch_out(conv, &result->batch, tqi_table_epoch(ctl->meta), batch, err);
+    int rc = tqi_table_partition_keys_page(ctl->table, partition, page, result, err);
+    rc = rc ? rc : tqi_ctl_conv_batch_out(conv, &result->batch, tqi_table_epoch(ctl->table), batch, err);
     if (rc == TQ_OK) {
         batch->partition = tqi_ctl_conv_text(tqi_table_partition_name(partition));
         reply->batch[reply->n_batch++] = batch;
@@ -160,13 +160,13 @@ int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq
     reply.batch = tqi_ctl_conv_pointers(&conv, n, err);
     int rc = results && reply.batch ? TQ_OK : TQ_ENOMEM;
     if (!all && rc == TQ_OK) {
-        partition = tqi_table_find_partition(ctl->meta, msg->partition);
+        partition = tqi_table_find_partition(ctl->table, msg->partition);
         if (partition) {
             rc = list_keys_add(ctl, &conv, partition, &page, &results[0], &reply, err);
             reply.mark = page.next;
         }
     }
-    while (all && rc == TQ_OK && (partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
+    while (all && rc == TQ_OK && (partition = tqi_table_next_partition(ctl->table, partition)) != NULL) {
         rc = list_keys_add(ctl, &conv, partition, &page, &results[reply.n_batch], &reply, err);
     }
     if (rc == TQ_OK) {
@@ -188,9 +188,9 @@ int tqi_ctl_on_retrieve_keys(tqi_controller *ctl, tqi_net_request *request, cons
     if (rc) {
         return rc;
     }
-    partition = tqi_table_find_partition(ctl->meta, msg->partition);
+    partition = tqi_table_find_partition(ctl->table, msg->partition);
     if (!partition) {
-        return tqi_table_unknown_partition(ctl->meta, msg->partition, err);
+        return tqi_table_unknown_partition(ctl->table, msg->partition, err);
     }
     reply.key = tqi_ctl_conv_pointers(&conv, msg->n_index, err);
     if (!reply.key) {

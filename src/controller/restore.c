@@ -161,7 +161,7 @@ int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_net_request *request, con
 {
     Tq__RestoreCommitReply reply = TQ__RESTORE_COMMIT_REPLY__INIT;
     tqi_ctl_restore *restore = restore_find(ctl, request, msg->id);
-    tqi_ctl_reading reading = {.strange = msg->relink && msg->epoch != tqi_table_epoch(ctl->meta)};
+    tqi_ctl_reading reading = {.strange = msg->relink && msg->epoch != tqi_table_epoch(ctl->table)};
     tqi_table_restored done = {0};
     if (!restore) {
         return restore_unknown(msg->id, err);
@@ -177,7 +177,7 @@ int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_net_request *request, con
             .now_us = tqi_wall_us(),
             .moved = tqi_ctl_claims_move,
         };
-        rc = tqi_table_restore(ctl->meta, &ask, &done, err);
+        rc = tqi_table_restore(ctl->table, &ask, &done, err);
     }
     if (rc == TQ_OK) {
         tqi_ctl_event_add(

@@ -22,7 +22,7 @@ struct tqi_ctl_snapshot {
 
 static void snapshot_free(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 {
-    tqi_table_freeze_close(ctl->meta, snapshot->hold);
+    tqi_table_freeze_close(ctl->table, snapshot->hold);
     tqi_ctl_parts_fini(&snapshot->parts);
     free(snapshot);
 }
@@ -120,8 +120,8 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq_
         return tqi_error_nomem(err, "a snapshot");
     }
     snapshot->session = tqi_ctl_session_of(request);
-    int rc = tqi_table_freeze_open(ctl->meta, &snapshot->hold, err);
-    rc = rc ? rc : tqi_ctl_parts_take(ctl->meta, msg->partition, &snapshot->parts, err);
+    int rc = tqi_table_freeze_open(ctl->table, &snapshot->hold, err);
+    rc = rc ? rc : tqi_ctl_parts_take(ctl->table, msg->partition, &snapshot->parts, err);
     if (rc) {
         snapshot_free(ctl, snapshot);
         return rc;
@@ -141,7 +141,7 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq_
     reply.id = snapshot->id;
     reply.parts = (uint32_t)snapshot->parts.n;
     reply.samples = snapshot->parts.samples;
-    reply.epoch = tqi_table_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->table);
     tqi_ctl_reply(request, &reply.base);
     return TQ_OK;
 }

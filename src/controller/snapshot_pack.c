@@ -129,7 +129,7 @@ static int parts_head(tqi_ctl_parts *parts, tqi_table_partition *partition, tq_e
 }
 
 /* The next samples of a partition; *piece is how many to take, and is reduced if their part is too large. */
-static int parts_piece(tqi_table *meta, tqi_ctl_parts *parts, tqi_table_partition *partition, uint64_t *next,
+static int parts_piece(tqi_table *table, tqi_ctl_parts *parts, tqi_table_partition *partition, uint64_t *next,
                        size_t *piece, bool *more, tq_error *err)
 {
     uint64_t after = *next;
@@ -141,7 +141,7 @@ static int parts_piece(tqi_table *meta, tqi_ctl_parts *parts, tqi_table_partitio
     int rc = tqi_table_snapshot_rows(partition, &after, *piece, &rows, &result, err);
     *more = rc == TQ_OK && rows.batch.n > 0;
     if (*more) {
-        rc = tqi_ctl_conv_batch_out(&conv, &rows.batch, tqi_table_epoch(meta), &batch, err);
+        rc = tqi_ctl_conv_batch_out(&conv, &rows.batch, tqi_table_epoch(table), &batch, err);
         part.batch = &batch;
         part.consumed = tqi_ctl_conv_bytes(rows.consumed, rows.n_consumed);
     }
@@ -160,28 +160,28 @@ static int parts_piece(tqi_table *meta, tqi_ctl_parts *parts, tqi_table_partitio
     return rc;
 }
 
-static int parts_partition(tqi_table *meta, tqi_ctl_parts *parts, tqi_table_partition *partition, tq_error *err)
+static int parts_partition(tqi_table *table, tqi_ctl_parts *parts, tqi_table_partition *partition, tq_error *err)
 {
     uint64_t next = 0;
     size_t piece = SNAPSHOT_PIECE;
     bool more = true;
     int rc = parts_head(parts, partition, err);
     while (rc == TQ_OK && more) {
-        rc = parts_piece(meta, parts, partition, &next, &piece, &more, err);
+        rc = parts_piece(table, parts, partition, &next, &piece, &more, err);
     }
     return rc;
 }
 
-int tqi_ctl_parts_take(tqi_table *meta, const char *only, tqi_ctl_parts *parts, tq_error *err)
+int tqi_ctl_parts_take(tqi_table *table, const char *only, tqi_ctl_parts *parts, tq_error *err)
 {
     tqi_table_partition *partition = NULL;
     int rc = TQ_OK;
     if (only[0]) {
-        partition = tqi_table_find_partition(meta, only);
-        return partition ? parts_partition(meta, parts, partition, err) : tqi_table_unknown_partition(meta, only, err);
+        partition = tqi_table_find_partition(table, only);
+        return partition ? parts_partition(table, parts, partition, err) : tqi_table_unknown_partition(table, only, err);
     }
-    while (rc == TQ_OK && (partition = tqi_table_next_partition(meta, partition)) != NULL) {
-        rc = parts_partition(meta, parts, partition, err);
+    while (rc == TQ_OK && (partition = tqi_table_next_partition(table, partition)) != NULL) {
+        rc = parts_partition(table, parts, partition, err);
     }
     return rc;
 }

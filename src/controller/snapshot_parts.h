@@ -19,7 +19,7 @@ typedef struct tqi_ctl_parts {
 /* Appends a copy. */
 int tqi_ctl_parts_add(tqi_ctl_parts *parts, const uint8_t *bytes, size_t size, tq_error *err);
 /* Takes the partition named by `only` ("": all). */
-int tqi_ctl_parts_take(tqi_table *meta, const char *only, tqi_ctl_parts *parts, tq_error *err);
+int tqi_ctl_parts_take(tqi_table *table, const char *only, tqi_ctl_parts *parts, tq_error *err);
 void tqi_ctl_parts_fini(tqi_ctl_parts *parts);
 
 /* Parts in the form the table takes. Zero-initialise. */

@@ -80,7 +80,7 @@ static int status_partitions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__System
     tqi_table_partition *partition = NULL;
     size_t n = 0;
     int rc = TQ_OK;
-    while ((partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
+    while ((partition = tqi_table_next_partition(ctl->table, partition)) != NULL) {
         n++;
     }
     Tq__PartitionInfo *items = tqi_ctl_conv_alloc(conv, n, sizeof(*items), err);
@@ -88,7 +88,7 @@ static int status_partitions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__System
     if (!items || !reply->partition) {
         return TQ_ENOMEM;
     }
-    while (rc == TQ_OK && (partition = tqi_table_next_partition(ctl->meta, partition)) != NULL) {
+    while (rc == TQ_OK && (partition = tqi_table_next_partition(ctl->table, partition)) != NULL) {
         Tq__PartitionInfo *item = &items[reply->n_partition];
         rc = status_partition(conv, partition, item, err);
         reply->partition[reply->n_partition++] = item;
@@ -142,7 +142,7 @@ int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_net_request *request, cons
         return tqi_ctl_waiting_mine(ctl, request, msg, err);
     }
     tq__system_status_reply__init(&reply);
-    reply.epoch = tqi_table_epoch(ctl->meta);
+    reply.epoch = tqi_table_epoch(ctl->table);
     reply.uptime_ms = (tqi_now() - ctl->started) / 1000000u;
     reply.version = tqi_ctl_conv_text(TQI_VERSION);
     reply.waiting = ctl->waiting;

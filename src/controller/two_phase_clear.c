@@ -37,7 +37,7 @@ static void clearing_free(tqi_ctl_clearing *clearing)
 static void clearing_end(tqi_controller *ctl, tqi_ctl_clearing *clearing)
 {
     if (clearing->held) {
-        tqi_table_clearing_end(ctl->meta, clearing->held);
+        tqi_table_clearing_end(ctl->table, clearing->held);
     }
     DL_DELETE(ctl->clearings, clearing);
     clearing_free(clearing);
@@ -72,7 +72,7 @@ static int clearing_pack(tqi_controller *ctl, const tqi_table_batch *batch, cons
     if (!clearing) {
         return tqi_error_nomem(err, "a clear");
     }
-    int rc = tqi_ctl_conv_batch_out(&conv, batch, tqi_table_epoch(ctl->meta), &message, err);
+    int rc = tqi_ctl_conv_batch_out(&conv, batch, tqi_table_epoch(ctl->table), &message, err);
     if (rc == TQ_OK) {
         clearing->size = tq__batch__get_packed_size(&message);
         *large = clearing->size > max;
@@ -133,7 +133,7 @@ static int replaced_describe(tqi_controller *ctl, const tqi_table_resolve_args *
         some.indexes += start;
         some.n = count < all->n - start ? count : all->n - start;
         size_t max = some.n > 1 ? ctl->replaced_max : TQI_FRAME_BODY_MAX - CLEARING_OVERHEAD;
-        rc = tqi_table_resolve(ctl->meta, &some, &result, err);
+        rc = tqi_table_resolve(ctl->table, &some, &result, err);
         if (rc == TQ_OK && clearing_has_cells(&result.batch)) {
             rc = clearing_pack(ctl, &result.batch, remover, max, &large, &piece, err);
         }
@@ -233,7 +233,7 @@ static int begin_describe(tqi_controller *ctl, const Tq__Clear *msg, const char 
     if (!msg->all && !msg->n_key && !msg->n_index) {
         return TQ_OK;
     }
-    int rc = tqi_table_resolve(ctl->meta, &resolve, result, err);
+    int rc = tqi_table_resolve(ctl->table, &resolve, result, err);
     if (rc == TQ_OK && result->batch.n) {
         rc = clearing_pack(ctl, &result->batch, remover, TQI_FRAME_BODY_MAX - CLEARING_OVERHEAD, &large, out, err);
     }
@@ -277,10 +277,10 @@ static int begin_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__
     uint32_t cleared = 0;
     int rc = TQ_OK;
     if (own) {
-        rc = tqi_table_clearing_begin(ctl->meta, &clear, &own->held, err);
+        rc = tqi_table_clearing_begin(ctl->table, &clear, &own->held, err);
         cleared = rc ? 0 : tqi_table_clearing_samples(own->held);
     } else if (msg->all) {
-        rc = tqi_table_clear_partition(ctl->meta, msg->partition, &cleared, err);
+        rc = tqi_table_clear_partition(ctl->table, msg->partition, &cleared, err);
     }
     if (rc == TQ_OK && msg->all) {
         tqi_sampler_forget(msg->partition);
@@ -323,7 +323,7 @@ int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_net_request *request, const 
     tqi_ctl_conv conv = {0};
     size_t n = 0;
     /* Metadata of another epoch names nothing that exists here. */
-    bool clears = msg->clear && (msg->clear->epoch == 0 || msg->clear->epoch == tqi_table_epoch(ctl->meta));
+    bool clears = msg->clear && (msg->clear->epoch == 0 || msg->clear->epoch == tqi_table_epoch(ctl->table));
     int rc = tqi_check_name("remover", msg->remover, TQ_NAME_MAX, err);
     rc = rc || !msg->clear ? rc : tqi_ctl_check_clear(msg->clear, err);
     rc = rc || !clears ? rc : begin_describe(ctl, msg->clear, msg->remover, &result, &own, err);

@@ -153,10 +153,10 @@ void tqi_ctl_wake(tqi_controller *ctl)
     for (;;) {
         tqi_table_view *view = NULL;
         tqi_table_owner *owner = NULL;
-        while ((view = tqi_table_next_touched(ctl->meta)) != NULL) {
+        while ((view = tqi_table_next_touched(ctl->table)) != NULL) {
             tqi_ctl_claims_gather(view);
         }
-        while ((owner = tqi_table_next_dead(ctl->meta)) != NULL) {
+        while ((owner = tqi_table_next_dead(ctl->table)) != NULL) {
             if (tqi_table_owner_user(owner)) {
                 tqi_ctl_metrics_gather(tqi_table_owner_user(owner));
             }

@@ -231,7 +231,7 @@ int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq
     int rc = waiting_fill(&list);
     if (rc == TQ_OK) {
         tq__system_status_reply__init(&reply);
-        reply.epoch = tqi_table_epoch(ctl->meta);
+        reply.epoch = tqi_table_epoch(ctl->table);
         reply.wait = list.waits;
         reply.n_wait = list.n;
         if (tqi_ctl_reply(request, &reply.base)) {

@@ -32,7 +32,7 @@ static void publish_abandon(tqi_controller *ctl, tqi_net_request *request, const
         tq_error ignored = {0};
         /* One by one, because the table accepts or refuses a list as a whole; ids of other sessions must not be
          * touched. */
-        if (tqi_table_abandon(ctl->meta, session, &id, 1, true, &ignored) == TQ_ENOMEM) {
+        if (tqi_table_abandon(ctl->table, session, &id, 1, true, &ignored) == TQ_ENOMEM) {
             tqi_log(TQI_WARN, "controller", "block %llu of a refused publish is kept until its session ends",
                     (unsigned long long)id);
         }
@@ -105,7 +105,7 @@ static int write_accept(const tqi_table_result *result, void *arg, tq_error *err
     write_answer *answer = arg;
     answer->publish.batch = answer->reserve.batch = &answer->batch;
     int rc =
-        tqi_ctl_conv_batch_out(&answer->conv, &result->batch, tqi_table_epoch(answer->ctl->meta), &answer->batch, err);
+        tqi_ctl_conv_batch_out(&answer->conv, &result->batch, tqi_table_epoch(answer->ctl->table), &answer->batch, err);
     answer->publish.other_field = (char **)(uintptr_t)result->other_fields;
     answer->publish.n_other_field = result->n_other_fields;
     return rc ? rc : tqi_ctl_prepare_reply(answer->request, answer->message, answer->what, result->batch.n, err);
@@ -128,7 +128,7 @@ static int publish_apply(tqi_controller *ctl, tqi_net_request *request, const Tq
     int rc = tqi_check_name("partition", msg->batch->partition, TQ_NAME_MAX, err);
     rc = rc ? rc : publish_naming(msg, &publish.naming, &n, err);
     rc = rc ? rc : tqi_ctl_conv_batch_in(&conv, msg->batch, n, &batch, err);
-    rc = rc ? rc : tqi_table_publish(ctl->meta, &publish, &answer->result, err);
+    rc = rc ? rc : tqi_table_publish(ctl->table, &publish, &answer->result, err);
     if (rc == TQ_OK) {
         tqi_ctl_meter_published(ctl->meter, &batch);
     }
@@ -226,7 +226,7 @@ int tqi_ctl_on_reserve(tqi_controller *ctl, tqi_net_request *request, const Tq__
     };
     write_answer_init(&answer, ctl, request, "reserve");
     answer.message = &answer.reserve.base;
-    rc = tqi_table_publish(ctl->meta, &publish, &answer.result, err);
+    rc = tqi_table_publish(ctl->table, &publish, &answer.result, err);
     if (rc == TQ_OK) {
         write_event(ctl, request, "reserve", msg->partition, NULL, answer.result.batch.n, 0);
         tqi_ctl_reply(request, answer.message);
@@ -243,16 +243,16 @@ static int clear_apply(tqi_controller *ctl, const Tq__Clear *msg, uint32_t *clea
     uint32_t by_index = 0;
     int rc = TQ_OK;
     if (msg->all) {
-        rc = tqi_table_clear_partition(ctl->meta, msg->partition, cleared, err);
+        rc = tqi_table_clear_partition(ctl->table, msg->partition, cleared, err);
         if (rc == TQ_OK) {
             tqi_sampler_forget(msg->partition);
         }
         return rc;
     }
     if (msg->n_key) {
-        rc = tqi_table_clear_keys(ctl->meta, msg->partition, (const char *const *)msg->key, msg->n_key, &by_key, err);
+        rc = tqi_table_clear_keys(ctl->table, msg->partition, (const char *const *)msg->key, msg->n_key, &by_key, err);
     } else if (msg->n_index) {
-        rc = tqi_table_clear_indexes(ctl->meta, msg->partition, msg->index,
+        rc = tqi_table_clear_indexes(ctl->table, msg->partition, msg->index,
                                      msg->n_incarnation ? msg->incarnation : NULL, msg->n_index, &by_index, err);
     }
     *cleared = by_key + by_index;
@@ -279,7 +279,7 @@ int tqi_ctl_on_clear(tqi_controller *ctl, tqi_net_request *request, const Tq__Cl
         return rc;
     }
     /* Metadata of another epoch names nothing that exists here. */
-    if (msg->epoch == 0 || msg->epoch == tqi_table_epoch(ctl->meta)) {
+    if (msg->epoch == 0 || msg->epoch == tqi_table_epoch(ctl->table)) {
         rc = clear_apply(ctl, msg, &cleared, err);
         if (rc) {
             return rc;
@@ -300,7 +300,7 @@ int tqi_ctl_on_reset_consumption(tqi_controller *ctl, tqi_net_request *request, 
     if (rc == TQ_OK && msg->task[0]) {
         rc = tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
     }
-    rc = rc ? rc : tqi_table_reset_consumption(ctl->meta, msg->partition, msg->task, err);
+    rc = rc ? rc : tqi_table_reset_consumption(ctl->table, msg->partition, msg->task, err);
     if (rc) {
         return rc;
     }

@@ -18,7 +18,7 @@ static void open_claim(claim_test *c)
 {
     memset(c, 0, sizeof(*c));
     table_open(&c->t);
-    assert_int_equal(tqi_table_view_get(c->t.meta, "p", fields, 1, "train", &c->view, &c->t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(c->t.table, "p", fields, 1, "train", &c->view, &c->t.err), TQ_OK);
 }
 
 static void close_claim(claim_test *c)

@@ -16,7 +16,7 @@ static void open_claim(claim_test *c)
 {
     memset(c, 0, sizeof(*c));
     table_open(&c->t);
-    assert_int_equal(tqi_table_view_get(c->t.meta, "p", fields, 1, "train", &c->view, &c->t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(c->t.table, "p", fields, 1, "train", &c->view, &c->t.err), TQ_OK);
 }
 
 static void close_claim(claim_test *c)
@@ -61,7 +61,7 @@ static void clear_one(claim_test *c, uint32_t index)
 {
     uint32_t cleared;
 
-    assert_int_equal(tqi_table_clear_indexes(c->t.meta, "p", &index, NULL, 1, &cleared, &c->t.err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(c->t.table, "p", &index, NULL, 1, &cleared, &c->t.err), TQ_OK);
     assert_int_equal(cleared, 1);
 }
 
@@ -171,13 +171,13 @@ static void grpo_keeps_the_pick_of_a_rank(void **state)
     assert_int_equal(c.r.claim, 0);
     assert_int_equal(tqi_table_view_ready(c.view), 2);
     /* Another rank may have them by now: they are not freed again. */
-    tqi_table_claim_release(c.t.meta, SESSION, first);
+    tqi_table_claim_release(c.t.table, SESSION, first);
     assert_int_equal(tqi_table_view_ready(c.view), 2);
     clear_one(&c, 1);
     assert_int_equal(claim(&c, "grpo_group_n", 2, step), TQ_OK);
     PICKED(&c, 4, 5);
     /* A reset forgets picks, too. */
-    assert_int_equal(tqi_table_reset_consumption(c.t.meta, "p", "train", &c.t.err), TQ_OK);
+    assert_int_equal(tqi_table_reset_consumption(c.t.table, "p", "train", &c.t.err), TQ_OK);
     assert_int_equal(tqi_table_view_ready(c.view), 5);
     assert_int_equal(claim(&c, "grpo_group_n", 4, step), TQ_OK);
     PICKED(&c, 2, 3, 4, 5);

@@ -51,7 +51,7 @@ static void a_cell_costs_at_most_32_bytes(void **state)
     assert_true(after - before <= (size_t)32 * ROWS * FIELDS);
 #endif
     /* Piecewise, too, with a view beside it. */
-    assert_int_equal(tqi_table_view_get(t.meta, "q", fields, FIELDS, "train", &view, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(t.table, "q", fields, FIELDS, "train", &view, &t.err), TQ_OK);
     before = memory();
     for (uint32_t i = 0; i < ROWS / 64; i++) {
         table_new(&t, "q", 64, fields, FIELDS, NULL);
@@ -63,13 +63,13 @@ static void a_cell_costs_at_most_32_bytes(void **state)
     assert_true(after - before <= (size_t)32 * ROWS * FIELDS);
 #endif
     start = seconds();
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     print_message("resolve of all: %.3f ms\n", (seconds() - start) * 1e3);
     assert_int_equal(r.batch.n_fields, FIELDS);
     assert_int_equal(r.batch.fields[0].n_runs, 1);
     tqi_table_result_fini(&r);
     start = seconds();
-    assert_int_equal(tqi_table_clear_partition(t.meta, "p", &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_clear_partition(t.table, "p", &cleared, &t.err), TQ_OK);
     print_message("clear of all: %.3f ms\n", (seconds() - start) * 1e3);
     assert_int_equal(cleared, ROWS);
     tqi_table_view_unref(view);
@@ -91,7 +91,7 @@ static void claim_many(table *t, tqi_table_view *view, const char *sampler, cons
     for (uint32_t i = 0; i < times; i++) {
         assert_int_equal(tqi_sampler_claim(found, view, &request, SESSION, false, &r, NULL, &t->err), TQ_OK);
         assert_int_equal(r.batch.n, 64);
-        tqi_table_claim_settle(t->meta, r.claim);
+        tqi_table_claim_settle(t->table, r.claim);
         tqi_table_result_fini(&r);
     }
     print_message("%s: claim of 64 of %u ready: %.1f us\n", sampler, before, (seconds() - start) * 1e6 / times);
@@ -110,7 +110,7 @@ static void claims_cost_by_their_size(void **state)
         uint32_t cleared;
 
         table_open(&t);
-        assert_int_equal(tqi_table_view_get(t.meta, "p", fields, 2, "train", &view, &t.err), TQ_OK);
+        assert_int_equal(tqi_table_view_get(t.table, "p", fields, 2, "train", &view, &t.err), TQ_OK);
         table_new(&t, "p", sizes[i], fields, 2, NULL);
         assert_int_equal(tqi_table_view_ready(view), sizes[i]);
         claim_many(&t, view, "sequential", "{}", 50);
@@ -129,7 +129,7 @@ static void claims_cost_by_their_size(void **state)
             for (uint32_t j = 0; j < 64; j++) {
                 indexes[j] = k + j;
             }
-            assert_int_equal(tqi_table_clear_indexes(t.meta, "p", indexes, NULL, 64, &cleared, &t.err), TQ_OK);
+            assert_int_equal(tqi_table_clear_indexes(t.table, "p", indexes, NULL, 64, &cleared, &t.err), TQ_OK);
             assert_int_equal(cleared, 64);
         }
         print_message("clear of 64 x 2: %.1f us\n", (seconds() - start) * 1e6 / 50);

@@ -21,15 +21,15 @@ static void block_map_put(uint32_t *map, uint32_t size, uint64_t id, uint32_t ha
 }
 
 /* Makes the map large enough for n blocks at a load of at most three quarters. */
-static int block_map_reserve(tqi_table *meta, uint64_t n, tq_error *err)
+static int block_map_reserve(tqi_table *table, uint64_t n, tq_error *err)
 {
-    uint64_t size = meta->block_map_size != 0 ? meta->block_map_size : 64;
+    uint64_t size = table->block_map_size != 0 ? table->block_map_size : 64;
     uint32_t *map;
 
     while (size * 3 / 4 < n) {
         size *= 2;
     }
-    if (size == meta->block_map_size) {
+    if (size == table->block_map_size) {
         return TQ_OK;
     }
     if (size > UINT32_C(1) << 31) {
@@ -39,76 +39,76 @@ static int block_map_reserve(tqi_table *meta, uint64_t n, tq_error *err)
     if (map == NULL) {
         return tqi_error_nomem(err, "blocks");
     }
-    for (uint32_t i = 0; i < meta->block_map_size; i++) {
-        uint32_t handle = meta->block_map[i];
+    for (uint32_t i = 0; i < table->block_map_size; i++) {
+        uint32_t handle = table->block_map[i];
         if (handle != 0) {
-            block_map_put(map, (uint32_t)size, tqi_t_block(meta, handle)->id, handle);
+            block_map_put(map, (uint32_t)size, tqi_t_block(table, handle)->id, handle);
         }
     }
-    free(meta->block_map);
-    meta->block_map = map;
-    meta->block_map_size = (uint32_t)size;
+    free(table->block_map);
+    table->block_map = map;
+    table->block_map_size = (uint32_t)size;
     return TQ_OK;
 }
 
-static uint32_t block_map_place(const tqi_table *meta, uint64_t id)
+static uint32_t block_map_place(const tqi_table *table, uint64_t id)
 {
-    uint32_t mask = meta->block_map_size - 1;
+    uint32_t mask = table->block_map_size - 1;
     uint32_t place = block_hash(id) & mask;
 
-    while (meta->block_map[place] != 0 && tqi_t_block(meta, meta->block_map[place])->id != id) {
+    while (table->block_map[place] != 0 && tqi_t_block(table, table->block_map[place])->id != id) {
         place = (place + 1) & mask;
     }
     return place;
 }
 
 /* Empties a slot and moves back entries that would no longer be found. */
-static void block_map_remove(tqi_table *meta, uint64_t id)
+static void block_map_remove(tqi_table *table, uint64_t id)
 {
-    uint32_t mask = meta->block_map_size - 1;
-    uint32_t hole = block_map_place(meta, id);
+    uint32_t mask = table->block_map_size - 1;
+    uint32_t hole = block_map_place(table, id);
     uint32_t place = hole;
 
     for (;;) {
         uint32_t home;
 
         place = (place + 1) & mask;
-        if (meta->block_map[place] == 0) {
+        if (table->block_map[place] == 0) {
             break;
         }
-        home = block_hash(tqi_t_block(meta, meta->block_map[place])->id) & mask;
+        home = block_hash(tqi_t_block(table, table->block_map[place])->id) & mask;
         if (((place - home) & mask) >= ((place - hole) & mask)) {
-            meta->block_map[hole] = meta->block_map[place];
+            table->block_map[hole] = table->block_map[place];
             hole = place;
         }
     }
-    meta->block_map[hole] = 0;
+    table->block_map[hole] = 0;
 }
 
-uint32_t tqi_t_block_find(const tqi_table *meta, uint64_t id)
+uint32_t tqi_t_block_find(const tqi_table *table, uint64_t id)
 {
-    return meta->block_map_size == 0 ? 0 : meta->block_map[block_map_place(meta, id)];
+    return table->block_map_size == 0 ? 0 : table->block_map[block_map_place(table, id)];
 }
 
-tqi_table_owner *tqi_table_block_owner(const tqi_table *meta, uint64_t id)
+tqi_table_owner *tqi_table_block_owner(const tqi_table *table, uint64_t id)
 {
-    uint32_t handle = tqi_t_block_find(meta, id);
+    uint32_t handle = tqi_t_block_find(table, id);
 
-    return handle == 0 ? NULL : tqi_t_block(meta, handle)->owner;
+    return handle == 0 ? NULL : tqi_t_block(table, handle)->owner;
 }
 
 /* --- records -------------------------------------------------------------- */
 
-int tqi_t_blocks_reserve(tqi_table *meta, size_t n, tq_error *err)
+int tqi_t_blocks_reserve(tqi_table *table, size_t n, tq_error *err)
 {
-    while (meta->n_block_free < n) {
+    while (table->n_block_free < n) {
         tqi_table_block *page;
-        uint64_t first = (uint64_t)meta->n_block_pages * TQI_T_BLOCK_PAGE + 1;
+        uint64_t first = (uint64_t)table->n_block_pages * TQI_T_BLOCK_PAGE + 1;
 
         if (first + TQI_T_BLOCK_PAGE > TQI_TABLE_CELL_OPAQUE) {
             return tqi_error_set(err, TQ_EFULL, "too many blocks");
         }
-        if (tqi_grow(&meta->block_pages, &meta->block_pages_capacity, meta->n_block_pages + 1,
+        if (tqi_grow(&table->block_pages, &table->block_pages_capacity, table->n_block_pages + 1,
                      sizeof(tqi_table_block *)) != TQ_OK) {
             return tqi_error_nomem(err, "blocks");
         }
@@ -116,24 +116,24 @@ int tqi_t_blocks_reserve(tqi_table *meta, size_t n, tq_error *err)
         if (page == NULL) {
             return tqi_error_nomem(err, "blocks");
         }
-        meta->block_pages[meta->n_block_pages++] = page;
+        table->block_pages[table->n_block_pages++] = page;
         for (uint32_t i = TQI_T_BLOCK_PAGE; i-- > 0;) {
-            page[i].live = meta->block_free;
-            meta->block_free = (uint32_t)first + i;
+            page[i].live = table->block_free;
+            table->block_free = (uint32_t)first + i;
         }
-        meta->n_block_free += TQI_T_BLOCK_PAGE;
+        table->n_block_free += TQI_T_BLOCK_PAGE;
     }
-    return block_map_reserve(meta, (uint64_t)meta->n_blocks + n, err);
+    return block_map_reserve(table, (uint64_t)table->n_blocks + n, err);
 }
 
-uint32_t tqi_t_block_add(tqi_table *meta, const tqi_table_batch_block *from, tqi_table_owner *owner,
+uint32_t tqi_t_block_add(tqi_table *table, const tqi_table_batch_block *from, tqi_table_owner *owner,
                          tqi_table_partition *partition)
 {
-    uint32_t handle = meta->block_free;
-    tqi_table_block *block = tqi_t_block(meta, handle);
+    uint32_t handle = table->block_free;
+    tqi_table_block *block = tqi_t_block(table, handle);
 
-    meta->block_free = block->live;
-    meta->n_block_free--;
+    table->block_free = block->live;
+    table->n_block_free--;
     *block = (tqi_table_block){
         .id = from->id,
         .size = from->size,
@@ -147,60 +147,60 @@ uint32_t tqi_t_block_add(tqi_table *meta, const tqi_table_batch_block *from, tqi
     if (from->locator_size > 0) {
         memcpy(block->locator, from->locator, from->locator_size);
     }
-    block_map_put(meta->block_map, meta->block_map_size, block->id, handle);
-    meta->n_blocks++;
+    block_map_put(table->block_map, table->block_map_size, block->id, handle);
+    table->n_blocks++;
     owner->blocks++;
     owner->bytes += block->size;
     return handle;
 }
 
-static void block_die(tqi_table *meta, tqi_table_block *block, uint32_t handle)
+static void block_die(tqi_table *table, tqi_table_block *block, uint32_t handle)
 {
     tqi_table_owner *owner = block->owner;
 
     if (block->listed) {
-        tqi_t_sparse_drop(meta, block);
+        tqi_t_sparse_drop(table, block);
     }
-    block_map_remove(meta, block->id);
-    meta->n_blocks--;
+    block_map_remove(table, block->id);
+    table->n_blocks--;
     owner->blocks--;
     owner->bytes -= block->size;
     tqi_t_dead_push(owner, block->id, true);
     block->owner = NULL;
     block->partition = NULL;
-    block->live = meta->block_free;
-    meta->block_free = handle;
-    meta->n_block_free++;
+    block->live = table->block_free;
+    table->block_free = handle;
+    table->n_block_free++;
 }
 
-void tqi_t_block_unref(tqi_table *meta, uint32_t handle)
+void tqi_t_block_unref(tqi_table *table, uint32_t handle)
 {
-    tqi_table_block *block = tqi_t_block(meta, handle);
+    tqi_table_block *block = tqi_t_block(table, handle);
 
     if (--block->live == 0) {
-        block_die(meta, block, handle);
+        block_die(table, block, handle);
     }
 }
 
-void tqi_t_block_unlink(tqi_table *meta, uint32_t handle, uint64_t bytes)
+void tqi_t_block_unlink(tqi_table *table, uint32_t handle, uint64_t bytes)
 {
-    tqi_table_block *block = tqi_t_block(meta, handle);
+    tqi_table_block *block = tqi_t_block(table, handle);
 
     block->live_bytes -= bytes;
     if (--block->live == 0) {
-        block_die(meta, block, handle);
+        block_die(table, block, handle);
     } else if (block->live_bytes <= block->thin_from) {
-        tqi_t_sparse_check(meta, block, handle);
+        tqi_t_sparse_check(table, block, handle);
     }
 }
 
-void tqi_t_blocks_fini(tqi_table *meta)
+void tqi_t_blocks_fini(tqi_table *table)
 {
-    for (size_t i = 0; i < meta->n_block_pages; i++) {
-        free(meta->block_pages[i]);
+    for (size_t i = 0; i < table->n_block_pages; i++) {
+        free(table->block_pages[i]);
     }
-    free(meta->block_pages);
-    free(meta->block_map);
+    free(table->block_pages);
+    free(table->block_map);
 }
 
 /* --- lost ----------------------------------------------------------------- */
@@ -215,7 +215,7 @@ void tqi_t_partition_cells(tqi_table_partition *partition, tqi_t_cell_fn fn, voi
         field->plans++; /* keeps the field alive while its last cell may be removed */
         for (roaring_init_iterator(partition->members, &it); it.has_value && field->known;
              roaring_advance_uint32_iterator(&it)) {
-            uint32_t row = tqi_t_sample(partition->meta, it.current_value)->row;
+            uint32_t row = tqi_t_sample(partition->table, it.current_value)->row;
             if (row < field->capacity && field->cells[row].block != TQI_TABLE_CELL_NONE) {
                 fn(field, it.current_value, row, &field->cells[row], arg);
             }
@@ -234,7 +234,7 @@ static void block_lose_cell(tqi_table_field *field, uint32_t index, uint32_t row
 {
     block_loss *loss = arg;
 
-    if (tqi_t_stored(cell) && tqi_t_block(field->partition->meta, cell->block)->stamp == loss->stamp) {
+    if (tqi_t_stored(cell) && tqi_t_block(field->partition->table, cell->block)->stamp == loss->stamp) {
         tqi_t_cell_unlink(field, index, row, TQI_TABLE_CELL_LOST);
         if (loss->hit != NULL) {
             roaring_bitmap_add(loss->hit, index);
@@ -276,20 +276,20 @@ void tqi_t_lose_stamped(tqi_table_partition *partition, uint64_t stamp, tqi_tabl
     }
 }
 
-int tqi_table_blocks_lost(tqi_table *meta, const uint64_t *ids, size_t n, tqi_table_lost_fn lost, void *arg,
+int tqi_table_blocks_lost(tqi_table *table, const uint64_t *ids, size_t n, tqi_table_lost_fn lost, void *arg,
                           tq_error *err)
 {
-    uint64_t stamp = ++meta->stamp;
+    uint64_t stamp = ++table->stamp;
     tqi_table_partition **partitions = NULL;
     size_t scanned;
     size_t n_partitions = 0;
     size_t capacity = 0;
 
-    meta->operation++;
+    table->operation++;
     /* First collects their partitions, because a block's record goes with its last cell. */
     for (size_t i = 0; i < n; i++) {
-        uint32_t handle = tqi_t_block_find(meta, ids[i]);
-        tqi_table_partition *partition = handle != 0 ? tqi_t_block(meta, handle)->partition : NULL;
+        uint32_t handle = tqi_t_block_find(table, ids[i]);
+        tqi_table_partition *partition = handle != 0 ? tqi_t_block(table, handle)->partition : NULL;
         if (partition == NULL) {
             continue;
         }
@@ -305,9 +305,9 @@ int tqi_table_blocks_lost(tqi_table *meta, const uint64_t *ids, size_t n, tqi_ta
         }
     }
     for (size_t i = 0; i < n; i++) {
-        uint32_t handle = tqi_t_block_find(meta, ids[i]);
+        uint32_t handle = tqi_t_block_find(table, ids[i]);
         if (handle != 0) {
-            tqi_t_block(meta, handle)->stamp = stamp;
+            tqi_t_block(table, handle)->stamp = stamp;
         }
     }
     for (size_t i = 0; i < n_partitions; i++) {

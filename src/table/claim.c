@@ -6,17 +6,17 @@
  */
 #include "table/internal.h"
 
-static tqi_table_claim *claim_find(const tqi_table *meta, uint64_t id)
+static tqi_table_claim *claim_find(const tqi_table *table, uint64_t id)
 {
     tqi_table_claim *claim;
 
-    HASH_FIND(hh, meta->claims, &id, sizeof(id), claim);
+    HASH_FIND(hh, table->claims, &id, sizeof(id), claim);
     return claim;
 }
 
-void tqi_t_claim_free(tqi_table *meta, tqi_table_claim *claim)
+void tqi_t_claim_free(tqi_table *table, tqi_table_claim *claim)
 {
-    HASH_DEL(meta->claims, claim);
+    HASH_DEL(table->claims, claim);
     DL_DELETE2(claim->session->claims, claim, session_prev, session_next);
     if (claim->task != NULL) {
         DL_DELETE2(claim->task->claims, claim, task_prev, task_next);
@@ -30,10 +30,10 @@ static int claim_make(tqi_table_view *view, const uint32_t *consumed, uint32_t n
 {
     bool hash_failed = false;
     tqi_table_task *task = view->key.task;
-    tqi_table *meta = task->partition->meta;
+    tqi_table *table = task->partition->table;
     tqi_table_session *session;
     tqi_table_claim *claim;
-    int rc = tqi_t_session_get(meta, session_id, &session, err);
+    int rc = tqi_t_session_get(table, session_id, &session, err);
 
     if (rc != TQ_OK) {
         return rc;
@@ -55,16 +55,16 @@ static int claim_make(tqi_table_view *view, const uint32_t *consumed, uint32_t n
             claim->incarnations[claim->n++] = sample->incarnation;
         }
     }
-    claim->id = meta->next_claim;
+    claim->id = table->next_claim;
     claim->session = session;
     claim->task = task;
     claim->generation = task->generation;
-    HASH_ADD(hh, meta->claims, id, sizeof(claim->id), claim);
+    HASH_ADD(hh, table->claims, id, sizeof(claim->id), claim);
     if (hash_failed) {
         free(claim);
         return tqi_error_nomem(err, "claim");
     }
-    meta->next_claim = meta->next_claim == UINT64_MAX ? 1 : meta->next_claim + 1;
+    table->next_claim = table->next_claim == UINT64_MAX ? 1 : table->next_claim + 1;
     DL_APPEND2(session->claims, claim, session_prev, session_next);
     DL_APPEND2(task->claims, claim, task_prev, task_next);
     *out = claim;
@@ -119,12 +119,12 @@ int tqi_table_view_take(tqi_table_view *view, const uint32_t *chosen, uint32_t n
     return TQ_OK;
 }
 
-void tqi_table_claim_settle(tqi_table *meta, uint64_t id)
+void tqi_table_claim_settle(tqi_table *table, uint64_t id)
 {
-    tqi_table_claim *claim = claim_find(meta, id);
+    tqi_table_claim *claim = claim_find(table, id);
 
     if (claim != NULL) {
-        tqi_t_claim_free(meta, claim);
+        tqi_t_claim_free(table, claim);
     }
 }
 
@@ -143,9 +143,9 @@ static bool claim_cached(const tqi_table_task *task, uint32_t index, uint32_t in
     return false;
 }
 
-void tqi_table_claim_release(tqi_table *meta, uint64_t session, uint64_t id)
+void tqi_table_claim_release(tqi_table *table, uint64_t session, uint64_t id)
 {
-    tqi_table_claim *claim = claim_find(meta, id);
+    tqi_table_claim *claim = claim_find(table, id);
 
     if (claim == NULL || claim->session->id != session) {
         return;
@@ -160,7 +160,7 @@ void tqi_table_claim_release(tqi_table *meta, uint64_t session, uint64_t id)
             }
         }
     }
-    tqi_t_claim_free(meta, claim);
+    tqi_t_claim_free(table, claim);
 }
 
 /* --- cached picks --------------------------------------------------------- */
@@ -252,7 +252,7 @@ int tqi_table_view_cache_set(tqi_table_view *view, const char *name, const uint3
     rc = tqi_t_cached_pick_make(task, name, n, &slot, err);
     for (uint32_t i = 0; rc == TQ_OK && i < n; i++) {
         slot->indexes[i] = indexes[i];
-        slot->incarnations[i] = tqi_t_sample(task->partition->meta, indexes[i])->incarnation;
+        slot->incarnations[i] = tqi_t_sample(task->partition->table, indexes[i])->incarnation;
     }
     return rc;
 }
@@ -279,7 +279,7 @@ void tqi_t_task_reset(tqi_table_task *task)
     }
 }
 
-int tqi_table_reset_consumption(tqi_table *meta, const char *partition_name, const char *task_name, tq_error *err)
+int tqi_table_reset_consumption(tqi_table *table, const char *partition_name, const char *task_name, tq_error *err)
 {
     tqi_table_partition *partition;
     tqi_table_task *task;
@@ -288,7 +288,7 @@ int tqi_table_reset_consumption(tqi_table *meta, const char *partition_name, con
     if (rc != TQ_OK) {
         return rc;
     }
-    partition = tqi_table_find_partition(meta, partition_name);
+    partition = tqi_table_find_partition(table, partition_name);
     if (partition == NULL) {
         return TQ_OK;
     }

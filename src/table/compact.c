@@ -21,7 +21,7 @@ static bool thin_is(const tqi_table_block *block)
     return block->live_bytes <= block->thin_from && block->size > TQI_T_SPARSE_MIN && block->live <= TQI_T_SPARSE_CELLS;
 }
 
-void tqi_t_sparse_check(tqi_table *meta, tqi_table_block *block, uint32_t handle)
+void tqi_t_sparse_check(tqi_table *table, tqi_table_block *block, uint32_t handle)
 {
     tqi_table_owner *owner = block->owner;
 
@@ -31,7 +31,7 @@ void tqi_t_sparse_check(tqi_table *meta, tqi_table_block *block, uint32_t handle
     block->thin_prev = owner->thin_last;
     block->thin_next = 0;
     if (owner->thin_last != 0) {
-        tqi_t_block(meta, owner->thin_last)->thin_next = handle;
+        tqi_t_block(table, owner->thin_last)->thin_next = handle;
     } else {
         owner->thin_first = handle;
     }
@@ -40,17 +40,17 @@ void tqi_t_sparse_check(tqi_table *meta, tqi_table_block *block, uint32_t handle
     tqi_t_owner_wake(owner);
 }
 
-void tqi_t_sparse_drop(tqi_table *meta, tqi_table_block *block)
+void tqi_t_sparse_drop(tqi_table *table, tqi_table_block *block)
 {
     tqi_table_owner *owner = block->owner;
 
     if (block->thin_prev != 0) {
-        tqi_t_block(meta, block->thin_prev)->thin_next = block->thin_next;
+        tqi_t_block(table, block->thin_prev)->thin_next = block->thin_next;
     } else {
         owner->thin_first = block->thin_next;
     }
     if (block->thin_next != 0) {
-        tqi_t_block(meta, block->thin_next)->thin_prev = block->thin_prev;
+        tqi_t_block(table, block->thin_next)->thin_prev = block->thin_prev;
     } else {
         owner->thin_last = block->thin_prev;
     }
@@ -61,7 +61,7 @@ void tqi_t_sparse_drop(tqi_table *meta, tqi_table_block *block)
 bool tqi_table_owner_has_sparse(const tqi_table_owner *owner)
 {
     /* While a hold is open the old blocks are kept, so a move would only take room. */
-    return owner->meta->holds == NULL && owner->thin_first != 0;
+    return owner->table->holds == NULL && owner->thin_first != 0;
 }
 
 size_t tqi_table_owner_sparse(tqi_table_owner *owner, uint64_t *ids, size_t max, uint64_t *number)
@@ -70,14 +70,14 @@ size_t tqi_table_owner_sparse(tqi_table_owner *owner, uint64_t *ids, size_t max,
     size_t n = 0;
 
     while (n < max && handle != 0) {
-        tqi_table_block *block = tqi_t_block(owner->meta, handle);
+        tqi_table_block *block = tqi_t_block(owner->table, handle);
         handle = block->thin_next;
         if (thin_is(block)) {
             block->named = true;
             ids[n++] = block->id;
         } else {
             /* It has got cells again, by a restore. */
-            tqi_t_sparse_drop(owner->meta, block);
+            tqi_t_sparse_drop(owner->table, block);
         }
     }
     *number = n > 0 ? ++owner->named : 0;
@@ -90,11 +90,11 @@ void tqi_table_owner_sparse_done(tqi_table_owner *owner, uint64_t number)
         return; /* the answer got lost */
     }
     while (owner->thin_first != 0) {
-        tqi_table_block *block = tqi_t_block(owner->meta, owner->thin_first);
+        tqi_table_block *block = tqi_t_block(owner->table, owner->thin_first);
         if (!block->named) {
             break;
         }
-        tqi_t_sparse_drop(owner->meta, block);
+        tqi_t_sparse_drop(owner->table, block);
         block->told += block->told < 63;
         block->thin_from = tqi_t_sparse_from(block);
     }
@@ -144,18 +144,18 @@ static size_t rows_join(move_rows *rows, size_t n)
 }
 
 /* Stamps the blocks with their indexes, and says where their cells are; 0 for blocks that do not exist. */
-static size_t move_stamp(tqi_table *meta, const uint32_t *handles, size_t n, move_rows *rows)
+static size_t move_stamp(tqi_table *table, const uint32_t *handles, size_t n, move_rows *rows)
 {
     size_t n_rows = 0;
 
-    meta->stamp++;
+    table->stamp++;
     for (size_t i = 0; i < n; i++) {
-        tqi_table_block *block = handles[i] != 0 ? tqi_t_block(meta, handles[i]) : NULL;
+        tqi_table_block *block = handles[i] != 0 ? tqi_t_block(table, handles[i]) : NULL;
         if (block != NULL) {
             block->place = (uint32_t)i;
         }
-        if (block != NULL && block->stamp != meta->stamp) {
-            block->stamp = meta->stamp;
+        if (block != NULL && block->stamp != table->stamp) {
+            block->stamp = table->stamp;
             rows[n_rows++] = (move_rows){block->partition, block->row_first, block->row_last, block->live};
         }
     }
@@ -176,9 +176,9 @@ static uint64_t rows_walk(const move_rows *rows, size_t n)
 }
 
 /* Calls fn for the cells of stamped blocks; fn may move a cell to a block without the stamp. */
-static void move_walk(tqi_table *meta, const move_rows *rows, move_fn fn, void *arg)
+static void move_walk(tqi_table *table, const move_rows *rows, move_fn fn, void *arg)
 {
-    uint64_t stamp = meta->stamp;
+    uint64_t stamp = table->stamp;
     uint64_t left = rows->cells;
 
     for (tqi_table_field *field = rows->partition->known; field != NULL && left > 0; field = field->next) {
@@ -189,7 +189,7 @@ static void move_walk(tqi_table *meta, const move_rows *rows, move_fn fn, void *
             if (cell->block == other || !tqi_t_stored(cell)) {
                 continue;
             }
-            tqi_table_block *block = tqi_t_block(meta, cell->block);
+            tqi_table_block *block = tqi_t_block(table, cell->block);
             if (block->stamp == stamp) {
                 left--;
                 fn(field, cell, block, arg);
@@ -277,7 +277,7 @@ static int live_join(const live_cells *found, size_t *at, uint32_t block, tqi_ta
     return TQ_OK;
 }
 
-int tqi_table_compact_live(tqi_table *meta, const uint64_t *ids, size_t n, tqi_table_live *out, tq_error *err)
+int tqi_table_compact_live(tqi_table *table, const uint64_t *ids, size_t n, tqi_table_live *out, tq_error *err)
 {
     n = n < MOVE_LIVE_BLOCKS ? n : MOVE_LIVE_BLOCKS;
     uint32_t *handles = calloc(n + 1, sizeof(*handles));
@@ -292,28 +292,28 @@ int tqi_table_compact_live(tqi_table *meta, const uint64_t *ids, size_t n, tqi_t
         rc = tqi_error_nomem(err, "live cells");
         goto out;
     }
-    if (meta->holds != NULL) {
+    if (table->holds != NULL) {
         rc = tqi_error_set(err, TQ_EAGAIN, "no block can be moved while a checkpoint is read");
         goto out;
     }
     for (; out->n < n; out->n++) {
-        uint32_t handle = tqi_t_block_find(meta, ids[out->n]);
-        cells += handle != 0 ? tqi_t_block(meta, handle)->live : 0;
+        uint32_t handle = tqi_t_block_find(table, ids[out->n]);
+        cells += handle != 0 ? tqi_t_block(table, handle)->live : 0;
         if (out->n > 0 && cells > TQI_T_SPARSE_CELLS) {
             break;
         }
         handles[out->n] = handle;
     }
-    size_t n_rows = move_stamp(meta, handles, out->n < 1 ? out->n : 1, rows);
+    size_t n_rows = move_stamp(table, handles, out->n < 1 ? out->n : 1, rows);
     uint64_t most = 2 * rows_walk(rows, n_rows);
     most = most > MOVE_LIVE_WALK ? most : MOVE_LIVE_WALK;
-    n_rows = move_stamp(meta, handles, out->n, rows);
+    n_rows = move_stamp(table, handles, out->n, rows);
     while (out->n > 1 && rows_walk(rows, n_rows) > most) {
         out->n /= 2;
-        n_rows = move_stamp(meta, handles, out->n, rows);
+        n_rows = move_stamp(table, handles, out->n, rows);
     }
     for (size_t i = 0; i < n_rows; i++) {
-        move_walk(meta, &rows[i], live_add, &found);
+        move_walk(table, &rows[i], live_add, &found);
     }
     live_sort(&found);
     for (uint32_t i = 0; i < out->n && !found.failed; i++) {
@@ -341,7 +341,7 @@ void tqi_table_live_fini(tqi_table_live *live)
 /* --- moves ---------------------------------------------------------------- */
 
 typedef struct move_plan {
-    tqi_table *meta;
+    tqi_table *table;
     const tqi_table_move *moves;
     size_t n;
     const tqi_table_session *session;
@@ -412,7 +412,7 @@ static int move_check(move_plan *plan, tq_error *err)
         rc = move_check_stretches(&plan->moves[i], err);
     }
     if (rc == TQ_OK) {
-        rc = tqi_t_blocks_reserve(plan->meta, plan->n, err);
+        rc = tqi_t_blocks_reserve(plan->table, plan->n, err);
     }
     while (rc != TQ_OK && i-- > 0) {
         tqi_t_range_mark(plan->ranges[i], plan->moves[i].to.id, false);
@@ -453,58 +453,58 @@ static void move_cell(tqi_table_field *field, tqi_table_cell *cell, tqi_table_bl
     }
     cell->block = to;
     cell->offset = cell->offset - stretch->begin + stretch->place;
-    tqi_t_block_link(tqi_t_block(plan->meta, to), (uint32_t)(cell - field->cells), bytes);
-    tqi_t_block_unlink(plan->meta, from, bytes);
+    tqi_t_block_link(tqi_t_block(plan->table, to), (uint32_t)(cell - field->cells), bytes);
+    tqi_t_block_unlink(plan->table, from, bytes);
 }
 
 /* Cells that ended during the copy left dead bytes in the new block, which no later event would report. */
-static void move_check_new(tqi_table *meta, const tqi_table_move *move, uint32_t handle)
+static void move_check_new(tqi_table *table, const tqi_table_move *move, uint32_t handle)
 {
-    tqi_table_block *block = tqi_t_block(meta, handle);
+    tqi_table_block *block = tqi_t_block(table, handle);
     uint64_t copied = 0;
 
     for (size_t i = 0; i < move->n; i++) {
         copied += move->stretches[i].bytes;
     }
     if (block->live_bytes < copied) {
-        tqi_t_sparse_check(meta, block, handle);
+        tqi_t_sparse_check(table, block, handle);
     }
 }
 
 /* Cannot fail. */
 static void move_commit(move_plan *plan)
 {
-    tqi_table *meta = plan->meta;
-    size_t n_rows = move_stamp(meta, plan->from, plan->n, plan->rows);
+    tqi_table *table = plan->table;
+    size_t n_rows = move_stamp(table, plan->from, plan->n, plan->rows);
 
     for (size_t i = 0; i < plan->n; i++) {
         const tqi_table_batch_block *to = &plan->moves[i].to;
         if (plan->from[i] == 0) {
             tqi_t_dead_push(plan->ranges[i]->owner, to->id, true);
         } else {
-            tqi_table_partition *partition = tqi_t_block(meta, plan->from[i])->partition;
-            plan->to[i] = tqi_t_block_add(meta, to, plan->ranges[i]->owner, partition);
+            tqi_table_partition *partition = tqi_t_block(table, plan->from[i])->partition;
+            plan->to[i] = tqi_t_block_add(table, to, plan->ranges[i]->owner, partition);
         }
     }
     for (size_t i = 0; i < n_rows; i++) {
-        move_walk(meta, &plan->rows[i], move_cell, plan);
+        move_walk(table, &plan->rows[i], move_cell, plan);
     }
     for (size_t i = 0; i < plan->n; i++) {
         if (plan->to[i] != 0) {
-            move_check_new(meta, &plan->moves[i], plan->to[i]);
-            tqi_t_block_unref(meta, plan->to[i]);
+            move_check_new(table, &plan->moves[i], plan->to[i]);
+            tqi_t_block_unref(table, plan->to[i]);
         }
-        tqi_t_range_use(meta, plan->ranges[i]);
+        tqi_t_range_use(table, plan->ranges[i]);
     }
 }
 
-int tqi_table_compact_move(tqi_table *meta, uint64_t session, const tqi_table_move *moves, size_t n, tq_error *err)
+int tqi_table_compact_move(tqi_table *table, uint64_t session, const tqi_table_move *moves, size_t n, tq_error *err)
 {
     move_plan plan = {
-        .meta = meta,
+        .table = table,
         .moves = moves,
         .n = n,
-        .session = tqi_t_session_find(meta, session),
+        .session = tqi_t_session_find(table, session),
         .from = calloc(n + 1, sizeof(*plan.from)),
         .to = calloc(n + 1, sizeof(*plan.to)),
         .ranges = calloc(n + 1, sizeof(tqi_table_range *)),
@@ -512,13 +512,13 @@ int tqi_table_compact_move(tqi_table *meta, uint64_t session, const tqi_table_mo
     };
     int rc;
 
-    meta->operation++;
+    table->operation++;
     if (plan.from == NULL || plan.to == NULL || plan.ranges == NULL || plan.rows == NULL) {
         rc = tqi_error_nomem(err, "moves");
         goto out;
     }
     for (size_t i = 0; i < n; i++) {
-        plan.from[i] = tqi_t_block_find(meta, moves[i].from);
+        plan.from[i] = tqi_t_block_find(table, moves[i].from);
     }
     rc = move_check(&plan, err);
     if (rc == TQ_OK) {

@@ -11,12 +11,12 @@
  */
 #include "table/internal.h"
 
-int tqi_t_dead_reserve(tqi_table *meta, uint32_t n, tq_error *err)
+int tqi_t_dead_reserve(tqi_table *table, uint32_t n, tq_error *err)
 {
-    while (meta->n_dead_free < meta->dead_reserved + n) {
+    while (table->n_dead_free < table->dead_reserved + n) {
         tqi_table_dead_node *page;
 
-        if (tqi_grow(&meta->dead_pages, &meta->dead_pages_capacity, meta->n_dead_pages + 1,
+        if (tqi_grow(&table->dead_pages, &table->dead_pages_capacity, table->n_dead_pages + 1,
                      sizeof(tqi_table_dead_node *)) != TQ_OK) {
             return tqi_error_nomem(err, "dead blocks");
         }
@@ -24,20 +24,20 @@ int tqi_t_dead_reserve(tqi_table *meta, uint32_t n, tq_error *err)
         if (page == NULL) {
             return tqi_error_nomem(err, "dead blocks");
         }
-        meta->dead_pages[meta->n_dead_pages++] = page;
+        table->dead_pages[table->n_dead_pages++] = page;
         for (uint32_t i = 0; i < TQI_T_DEAD_PAGE; i++) {
-            LL_PREPEND(meta->dead_free, &page[i]);
+            LL_PREPEND(table->dead_free, &page[i]);
         }
-        meta->n_dead_free += TQI_T_DEAD_PAGE;
+        table->n_dead_free += TQI_T_DEAD_PAGE;
     }
-    meta->dead_reserved += n;
+    table->dead_reserved += n;
     return TQ_OK;
 }
 
-static void dead_give_back(tqi_table *meta, tqi_table_dead_node *node)
+static void dead_give_back(tqi_table *table, tqi_table_dead_node *node)
 {
-    LL_PREPEND(meta->dead_free, node);
-    meta->n_dead_free++;
+    LL_PREPEND(table->dead_free, node);
+    table->n_dead_free++;
 }
 
 /* Removes the oldest node from the queue. */
@@ -47,7 +47,7 @@ static tqi_table_dead_node *dead_take(tqi_table_owner *owner)
 
     owner->dead_head = node->next;
     owner->dead_tail = owner->dead_head != NULL ? owner->dead_tail : NULL;
-    owner->meta->n_dead--;
+    owner->table->n_dead--;
     return node;
 }
 
@@ -58,7 +58,7 @@ static tqi_table_dead_node *late_take(tqi_table_owner *owner)
 
     owner->late_head = node->next;
     owner->late_tail = owner->late_head != NULL ? owner->late_tail : NULL;
-    owner->meta->n_late--;
+    owner->table->n_late--;
     return node;
 }
 
@@ -72,19 +72,19 @@ static void late_add(tqi_table_owner *owner, tqi_table_dead_node *node, uint64_t
         owner->late_head = node;
     }
     owner->late_tail = node;
-    owner->meta->n_late++;
+    owner->table->n_late++;
 }
 
 /* A node of the queue, the newest. */
 static void dead_append(tqi_table_owner *owner, tqi_table_dead_node *node)
 {
-    tqi_table *meta = owner->meta;
+    tqi_table *table = owner->table;
 
     node->next = NULL;
     node->notice = ++owner->last_notice;
-    node->number = ++meta->last_dead;
-    node->operation = meta->operation;
-    meta->n_dead++;
+    node->number = ++table->last_dead;
+    node->operation = table->operation;
+    table->n_dead++;
     if (owner->dead_tail != NULL) {
         owner->dead_tail->next = node;
     } else {
@@ -99,7 +99,7 @@ static bool dead_merge(tqi_table_owner *owner, uint64_t id, bool writer_done)
 {
     tqi_table_dead_node *tail = owner->dead_tail;
 
-    if (tail == NULL || tail->operation != owner->meta->operation || tail->writer_done != writer_done ||
+    if (tail == NULL || tail->operation != owner->table->operation || tail->writer_done != writer_done ||
         tail->count == UINT32_MAX) {
         return false;
     }
@@ -117,16 +117,16 @@ static bool dead_merge(tqi_table_owner *owner, uint64_t id, bool writer_done)
 
 void tqi_t_dead_push(tqi_table_owner *owner, uint64_t id, bool writer_done)
 {
-    tqi_table *meta = owner->meta;
+    tqi_table *table = owner->table;
     tqi_table_dead_node *node;
 
-    meta->dead_reserved--;
+    table->dead_reserved--;
     if (owner->dropping || dead_merge(owner, id, writer_done)) {
         return;
     }
-    node = meta->dead_free;
-    meta->dead_free = node->next;
-    meta->n_dead_free--;
+    node = table->dead_free;
+    table->dead_free = node->next;
+    table->n_dead_free--;
     *node = (tqi_table_dead_node){.first = id, .count = 1, .writer_done = writer_done};
     dead_append(owner, node);
 }
@@ -135,36 +135,36 @@ void tqi_t_owner_wake(tqi_table_owner *owner)
 {
     if (!owner->woken) {
         owner->woken = true;
-        DL_APPEND2(owner->meta->woken, owner, woken_prev, woken_next);
+        DL_APPEND2(owner->table->woken, owner, woken_prev, woken_next);
     }
 }
 
 void tqi_t_dead_drop(tqi_table_owner *owner)
 {
     while (owner->dead_head != NULL) {
-        dead_give_back(owner->meta, dead_take(owner));
+        dead_give_back(owner->table, dead_take(owner));
     }
     while (owner->late_head != NULL) {
-        dead_give_back(owner->meta, late_take(owner));
+        dead_give_back(owner->table, late_take(owner));
     }
     if (owner->woken) {
-        DL_DELETE2(owner->meta->woken, owner, woken_prev, woken_next);
+        DL_DELETE2(owner->table->woken, owner, woken_prev, woken_next);
         owner->woken = false;
     }
 }
 
-void tqi_t_dead_fini(tqi_table *meta)
+void tqi_t_dead_fini(tqi_table *table)
 {
     tqi_table_freeze *hold;
 
-    while ((hold = meta->holds) != NULL) {
-        DL_DELETE(meta->holds, hold);
+    while ((hold = table->holds) != NULL) {
+        DL_DELETE(table->holds, hold);
         free(hold);
     }
-    for (size_t i = 0; i < meta->n_dead_pages; i++) {
-        free(meta->dead_pages[i]);
+    for (size_t i = 0; i < table->n_dead_pages; i++) {
+        free(table->dead_pages[i]);
     }
-    free(meta->dead_pages);
+    free(table->dead_pages);
 }
 
 size_t tqi_table_owner_dead(tqi_table_owner *owner, tqi_table_dead *out, size_t max, uint64_t *notice)
@@ -174,7 +174,7 @@ size_t tqi_table_owner_dead(tqi_table_owner *owner, tqi_table_dead *out, size_t 
 
     *notice = 0;
     for (node = owner->dead_head; node != NULL && n < max; node = node->next) {
-        if (owner->meta->holds != NULL && node->number > owner->meta->holds->since) {
+        if (owner->table->holds != NULL && node->number > owner->table->holds->since) {
             break;
         }
         out[n++] = (tqi_table_dead){node->first, node->count, node->writer_done};
@@ -197,23 +197,23 @@ static void late_die(tqi_table_owner *owner)
 
 void tqi_table_owner_done(tqi_table_owner *owner, uint64_t notice, uint64_t due)
 {
-    tqi_table *meta = owner->meta;
+    tqi_table *table = owner->table;
 
     /* Only ids that were handed out can have been freed. */
     notice = notice < owner->delivered ? notice : owner->delivered;
     while (owner->dead_head != NULL && owner->dead_head->notice <= notice) {
         tqi_table_dead_node *node = dead_take(owner);
         if (due == 0 || node->writer_done) {
-            dead_give_back(meta, node);
+            dead_give_back(table, node);
         } else {
             late_add(owner, node, due);
         }
     }
-    if (meta->n_late > tqi_limits.late_ranges) {
+    if (table->n_late > tqi_limits.late_ranges) {
         tqi_limit_reached(TQI_LIMIT_late_ranges);
-        meta->operation++;
+        table->operation++;
     }
-    while (meta->n_late > tqi_limits.late_ranges && owner->late_head != NULL) {
+    while (table->n_late > tqi_limits.late_ranges && owner->late_head != NULL) {
         late_die(owner);
     }
 }
@@ -225,7 +225,7 @@ uint64_t tqi_table_owner_late(const tqi_table_owner *owner)
 
 void tqi_table_owner_late_die(tqi_table_owner *owner, uint64_t now)
 {
-    owner->meta->operation++;
+    owner->table->operation++;
     while (owner->late_head != NULL && owner->late_head->due <= now) {
         late_die(owner);
     }
@@ -236,41 +236,41 @@ bool tqi_table_owner_has_dead(const tqi_table_owner *owner)
     return owner->dead_head != NULL || owner->late_head != NULL;
 }
 
-int tqi_table_freeze_open(tqi_table *meta, tqi_table_freeze **out, tq_error *err)
+int tqi_table_freeze_open(tqi_table *table, tqi_table_freeze **out, tq_error *err)
 {
     tqi_table_freeze *hold = calloc(1, sizeof(*hold));
 
     if (hold == NULL) {
         return tqi_error_nomem(err, "snapshot");
     }
-    hold->since = meta->last_dead;
-    DL_APPEND(meta->holds, hold);
+    hold->since = table->last_dead;
+    DL_APPEND(table->holds, hold);
     *out = hold;
     return TQ_OK;
 }
 
-void tqi_table_freeze_close(tqi_table *meta, tqi_table_freeze *hold)
+void tqi_table_freeze_close(tqi_table *table, tqi_table_freeze *hold)
 {
     tqi_table_owner *owner;
 
     if (hold == NULL) {
         return;
     }
-    DL_DELETE(meta->holds, hold);
+    DL_DELETE(table->holds, hold);
     free(hold);
-    for (owner = meta->owners; owner != NULL; owner = owner->hh.next) {
+    for (owner = table->owners; owner != NULL; owner = owner->hh.next) {
         if (owner->dead_head != NULL || tqi_table_owner_has_sparse(owner)) {
             tqi_t_owner_wake(owner);
         }
     }
 }
 
-tqi_table_owner *tqi_table_next_dead(tqi_table *meta)
+tqi_table_owner *tqi_table_next_dead(tqi_table *table)
 {
-    tqi_table_owner *owner = meta->woken;
+    tqi_table_owner *owner = table->woken;
 
     if (owner != NULL) {
-        DL_DELETE2(meta->woken, owner, woken_prev, woken_next);
+        DL_DELETE2(table->woken, owner, woken_prev, woken_next);
         owner->woken = false;
     }
     return owner;

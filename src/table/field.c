@@ -97,7 +97,7 @@ void tqi_t_field_learn(tqi_table_field *field, uint8_t kind, tq_dtype dtype, uin
     field->foreign = 0;
     field->filled = 0;
     if (!field->ragged) {
-        (void)tqi_t_shape_dims(field->partition->meta, shape, &field->dim, &ndim);
+        (void)tqi_t_shape_dims(field->partition->table, shape, &field->dim, &ndim);
     }
     DL_APPEND(field->partition->known, field);
 }
@@ -106,15 +106,15 @@ void tqi_t_field_set_ragged_dim(tqi_table_field *field, uint8_t dim, uint32_t li
 {
     field->ragged_dim = dim;
     if (like != field->like) {
-        tqi_t_shape_ref(field->partition->meta, like, 1);
-        tqi_t_shape_unref(field->partition->meta, field->like, 1);
+        tqi_t_shape_ref(field->partition->table, like, 1);
+        tqi_t_shape_unref(field->partition->table, field->like, 1);
         field->like = like;
     }
 }
 
 void tqi_t_field_make_ragged(tqi_table_field *field)
 {
-    tqi_t_shape_unref(field->partition->meta, field->shape, 1);
+    tqi_t_shape_unref(field->partition->table, field->shape, 1);
     field->shape = TQI_TABLE_SHAPE_NONE;
     field->ragged = true;
 }
@@ -122,8 +122,8 @@ void tqi_t_field_make_ragged(tqi_table_field *field)
 void tqi_t_field_forget(tqi_table_field *field)
 {
     DL_DELETE(field->partition->known, field);
-    tqi_t_shape_unref(field->partition->meta, field->shape, 1);
-    tqi_t_shape_unref(field->partition->meta, field->like, 1);
+    tqi_t_shape_unref(field->partition->table, field->shape, 1);
+    tqi_t_shape_unref(field->partition->table, field->like, 1);
     field->shape = TQI_TABLE_SHAPE_NONE;
     field->like = TQI_TABLE_SHAPE_NONE;
     field->known = false;
@@ -140,7 +140,7 @@ void tqi_t_field_set_type(tqi_table_field *field, uint32_t type)
 
 uint64_t tqi_t_cell_bytes(const tqi_table_field *field, const tqi_table_cell *cell)
 {
-    uint64_t elements = tqi_t_shape_elements(field->partition->meta, cell->shape);
+    uint64_t elements = tqi_t_shape_elements(field->partition->table, cell->shape);
 
     return field->foreign == 0 ? elements * (field->dtype.bits / 8u)
                                : elements * tqi_type_size(tqi_t_cell_type(field, cell));
@@ -155,7 +155,7 @@ static bool field_is_blank(const tqi_table_cell *cell)
 bool tqi_t_cell_filled(const tqi_table_field *field, const tqi_table_cell *cell)
 {
     return tqi_type_kind(tqi_t_cell_type(field, cell)) == TQ_VALUE ||
-           tqi_t_shape_elements(field->partition->meta, cell->shape) > 0;
+           tqi_t_shape_elements(field->partition->table, cell->shape) > 0;
 }
 
 /* Counts or uncounts a produced cell by its type; returns its bytes. */
@@ -165,7 +165,7 @@ static uint64_t field_count(tqi_table_field *field, const tqi_table_cell *cell, 
     uint64_t elements = cell->shape & ~TQI_TABLE_SHAPE_INLINE;
 
     if ((cell->shape & TQI_TABLE_SHAPE_INLINE) == 0 && cell->shape >= TQI_TABLE_SHAPE_FIRST) {
-        shape = field->partition->meta->shape_table[cell->shape - TQI_TABLE_SHAPE_FIRST];
+        shape = field->partition->table->shape_table[cell->shape - TQI_TABLE_SHAPE_FIRST];
         elements = shape->elements;
         if (shape->type != 0) {
             field->foreign += by;
@@ -200,15 +200,15 @@ static void field_found(tqi_table_field *field, uint32_t index, uint32_t row)
 /* Gives back what a produced cell holds. */
 static void field_release(tqi_table_field *field, const tqi_table_cell *cell)
 {
-    tqi_table *meta = field->partition->meta;
+    tqi_table *table = field->partition->table;
     uint64_t bytes = field_count(field, cell, UINT32_MAX);
 
     field->partition->bytes -= bytes;
-    tqi_t_shape_unref(meta, cell->shape, 1);
+    tqi_t_shape_unref(table, cell->shape, 1);
     if (cell->block == TQI_TABLE_CELL_OPAQUE) {
         free((void *)(uintptr_t)cell->offset);
     } else {
-        tqi_t_block_unlink(meta, cell->block, bytes);
+        tqi_t_block_unlink(table, cell->block, bytes);
     }
 }
 
@@ -218,7 +218,7 @@ void tqi_t_cell_link(tqi_table_field *field, uint32_t index, uint32_t row, tqi_t
     uint64_t bytes = field_count(field, &cell, 1);
 
     if (cell.block != TQI_TABLE_CELL_OPAQUE) {
-        tqi_t_block_link(tqi_t_block(field->partition->meta, cell.block), row, bytes);
+        tqi_t_block_link(tqi_t_block(field->partition->table, cell.block), row, bytes);
     }
     field->partition->bytes += bytes;
     field->cells[row] = cell;

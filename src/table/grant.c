@@ -4,18 +4,18 @@
  */
 #include "table/internal.h"
 
-tqi_table_session *tqi_t_session_find(const tqi_table *meta, uint64_t id)
+tqi_table_session *tqi_t_session_find(const tqi_table *table, uint64_t id)
 {
     tqi_table_session *session;
 
-    HASH_FIND(hh, meta->sessions, &id, sizeof(id), session);
+    HASH_FIND(hh, table->sessions, &id, sizeof(id), session);
     return session;
 }
 
-int tqi_t_session_get(tqi_table *meta, uint64_t id, tqi_table_session **out, tq_error *err)
+int tqi_t_session_get(tqi_table *table, uint64_t id, tqi_table_session **out, tq_error *err)
 {
     bool hash_failed = false;
-    tqi_table_session *session = tqi_t_session_find(meta, id);
+    tqi_table_session *session = tqi_t_session_find(table, id);
 
     if (session == NULL) {
         session = calloc(1, sizeof(*session));
@@ -23,7 +23,7 @@ int tqi_t_session_get(tqi_table *meta, uint64_t id, tqi_table_session **out, tq_
             return tqi_error_nomem(err, "session");
         }
         session->id = id;
-        HASH_ADD(hh, meta->sessions, id, sizeof(id), session);
+        HASH_ADD(hh, table->sessions, id, sizeof(id), session);
         if (hash_failed) {
             free(session);
             return tqi_error_nomem(err, "session");
@@ -79,7 +79,7 @@ void tqi_t_range_mark(tqi_table_range *range, uint64_t id, bool used)
     }
 }
 
-void tqi_t_range_free(tqi_table *meta, tqi_table_range *range)
+void tqi_t_range_free(tqi_table *table, tqi_table_range *range)
 {
     tqi_table_session *session = range->session;
     size_t place = grant_place(session, range->first);
@@ -88,19 +88,19 @@ void tqi_t_range_free(tqi_table *meta, tqi_table_range *range)
     memmove(&session->ranges[place], &session->ranges[place + 1],
             (session->n_ranges - place) * sizeof(tqi_table_range *));
     DL_DELETE(range->owner->ranges, range);
-    meta->n_ranges--;
-    meta->dead_reserved -= range->left;
+    table->n_ranges--;
+    table->dead_reserved -= range->left;
     free(range);
 }
 
-void tqi_t_range_use(tqi_table *meta, tqi_table_range *range)
+void tqi_t_range_use(tqi_table *table, tqi_table_range *range)
 {
     if (--range->left == 0) {
-        tqi_t_range_free(meta, range);
+        tqi_t_range_free(table, range);
     }
 }
 
-int tqi_table_grant(tqi_table *meta, uint64_t session_id, tqi_table_owner *owner, uint32_t count, uint64_t *first,
+int tqi_table_grant(tqi_table *table, uint64_t session_id, tqi_table_owner *owner, uint32_t count, uint64_t *first,
                     tq_error *err)
 {
     tqi_table_session *session;
@@ -110,7 +110,7 @@ int tqi_table_grant(tqi_table *meta, uint64_t session_id, tqi_table_owner *owner
     if (count == 0 || count > TQI_T_GRANT_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "a grant is of 1 to %u blocks, not %u", TQI_T_GRANT_MAX, count);
     }
-    rc = tqi_t_session_get(meta, session_id, &session, err);
+    rc = tqi_t_session_get(table, session_id, &session, err);
     if (rc != TQ_OK) {
         return rc;
     }
@@ -129,29 +129,29 @@ int tqi_table_grant(tqi_table *meta, uint64_t session_id, tqi_table_owner *owner
     if (range == NULL) {
         return tqi_error_nomem(err, "grant");
     }
-    rc = tqi_t_dead_reserve(meta, count, err);
+    rc = tqi_t_dead_reserve(table, count, err);
     if (rc != TQ_OK) {
         free(range);
         return rc;
     }
     /* No range holds id 0, which marks a free slot in the tables of storage units. */
-    if (meta->next_block == 0 || meta->next_block > UINT64_MAX - count + 1) {
-        meta->next_block = 1;
+    if (table->next_block == 0 || table->next_block > UINT64_MAX - count + 1) {
+        table->next_block = 1;
     }
     *range =
-        (tqi_table_range){.session = session, .owner = owner, .first = meta->next_block, .count = count, .left = count};
-    meta->next_block += count;
-    meta->n_ranges++;
+        (tqi_table_range){.session = session, .owner = owner, .first = table->next_block, .count = count, .left = count};
+    table->next_block += count;
+    table->n_ranges++;
     session->ranges[session->n_ranges++] = range;
     DL_APPEND(owner->ranges, range);
     *first = range->first;
     return TQ_OK;
 }
 
-int tqi_table_abandon(tqi_table *meta, uint64_t session_id, const uint64_t *ids, size_t n, bool writer_done,
+int tqi_table_abandon(tqi_table *table, uint64_t session_id, const uint64_t *ids, size_t n, bool writer_done,
                       tq_error *err)
 {
-    const tqi_table_session *session = tqi_t_session_find(meta, session_id);
+    const tqi_table_session *session = tqi_t_session_find(table, session_id);
     size_t i;
 
     /* Marking while checking detects ids that are named twice. */
@@ -170,25 +170,25 @@ int tqi_table_abandon(tqi_table *meta, uint64_t session_id, const uint64_t *ids,
         }
         return rc;
     }
-    meta->operation++;
+    table->operation++;
     for (i = 0; i < n; i++) {
         tqi_table_range *range = session->ranges[grant_place(session, ids[i])];
         tqi_t_dead_push(range->owner, ids[i], writer_done);
-        tqi_t_range_use(meta, range);
+        tqi_t_range_use(table, range);
     }
     return TQ_OK;
 }
 
-void tqi_table_session_end(tqi_table *meta, uint64_t session_id, bool dead)
+void tqi_table_session_end(tqi_table *table, uint64_t session_id, bool dead)
 {
-    tqi_table_session *session = tqi_t_session_find(meta, session_id);
+    tqi_table_session *session = tqi_t_session_find(table, session_id);
 
     if (session == NULL) {
         return;
     }
-    meta->operation++;
+    table->operation++;
     while (session->claims != NULL) {
-        tqi_table_claim_release(meta, session_id, session->claims->id);
+        tqi_table_claim_release(table, session_id, session->claims->id);
     }
     while (session->n_ranges > 0) {
         tqi_table_range *range = session->ranges[session->n_ranges - 1];
@@ -198,9 +198,9 @@ void tqi_table_session_end(tqi_table *meta, uint64_t session_id, bool dead)
                 range->left--;
             }
         }
-        tqi_t_range_free(meta, range);
+        tqi_t_range_free(table, range);
     }
-    HASH_DEL(meta->sessions, session);
+    HASH_DEL(table->sessions, session);
     free(session->ranges);
     free(session);
 }

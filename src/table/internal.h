@@ -16,16 +16,16 @@
 
 /* --- sample.c ------------------------------------------------------------- */
 
-static inline tqi_table_sample *tqi_t_place(const tqi_table *meta, uint32_t place)
+static inline tqi_table_sample *tqi_t_place(const tqi_table *table, uint32_t place)
 {
-    return &meta->pages[place >> TQI_T_PAGE_BITS][place & (TQI_T_PAGE - 1)];
+    return &table->pages[place >> TQI_T_PAGE_BITS][place & (TQI_T_PAGE - 1)];
 }
 
 /* The sample of an index, even a free one; NULL if the index was never used. */
-static inline tqi_table_sample *tqi_t_sample(const tqi_table *meta, uint32_t index)
+static inline tqi_table_sample *tqi_t_sample(const tqi_table *table, uint32_t index)
 {
-    uint32_t place = index - meta->first_index;
-    return place < meta->places ? tqi_t_place(meta, place) : NULL;
+    uint32_t place = index - table->first_index;
+    return place < table->places ? tqi_t_place(table, place) : NULL;
 }
 
 /* The sample of an index if it is in the partition (and of that incarnation; 0: any), else NULL. */
@@ -37,24 +37,24 @@ int tqi_t_cleared(const tqi_table_partition *partition, const uint32_t *indexes,
 int tqi_t_unknown_key(const tqi_table_partition *partition, const char *key, tq_error *err);
 int tqi_t_unknown_field(const tqi_table_partition *partition, const char *name, tq_error *err);
 /* Determines which indexes the next n samples will get, first freed first, and allocates room for them. */
-int tqi_t_samples_plan(tqi_table *meta, uint32_t n, uint32_t *indexes, tq_error *err);
+int tqi_t_samples_plan(tqi_table *table, uint32_t n, uint32_t *indexes, tq_error *err);
 /* Pages for places below `end`. */
-int tqi_t_samples_reserve(tqi_table *meta, uint64_t end, tq_error *err);
+int tqi_t_samples_reserve(tqi_table *table, uint64_t end, tq_error *err);
 /* Takes the next of the planned ones. Cannot fail after a plan. */
-tqi_table_sample *tqi_t_sample_take(tqi_table *meta, uint32_t *index);
+tqi_table_sample *tqi_t_sample_take(tqi_table *table, uint32_t *index);
 /* Whether the next new sample may get the index. */
 static inline bool tqi_t_index_free(const tqi_table_sample *sample)
 {
     return sample->partition == NULL && sample->ordinal == 0;
 }
 /* Appends an index to the queue of free ones. Cannot fail. */
-void tqi_t_place_free(tqi_table *meta, uint32_t place);
+void tqi_t_place_free(tqi_table *table, uint32_t place);
 /* Clears one sample: cells, extras, consumption, readiness, row; frees its index (or gives it to the clear that is
  * being begun). Cannot fail. */
 void tqi_t_sample_clear(tqi_table_partition *partition, uint32_t index);
-void tqi_t_samples_fini(tqi_table *meta);
+void tqi_t_samples_fini(tqi_table *table);
 /* two_phase_clear.c */
-void tqi_t_clearings_fini(tqi_table *meta);
+void tqi_t_clearings_fini(tqi_table *table);
 
 /* Extras with a key ("" or NULL: none), not linked anywhere. */
 tqi_table_extras *tqi_t_extras_alloc(const char *key);
@@ -68,11 +68,11 @@ int tqi_t_group_join(tqi_table_partition *partition, tqi_table_extras *extras, c
 
 /* --- partition.c ---------------------------------------------------------- */
 
-tqi_table_partition *tqi_t_partition_lookup(const tqi_table *meta, const char *name); /* existing or not */
+tqi_table_partition *tqi_t_partition_lookup(const tqi_table *table, const char *name); /* existing or not */
 /* Makes another one of that name, as not existing; it can be found by name only once the other one has gone. */
-int tqi_t_partition_make(tqi_table *meta, const char *name, tqi_table_partition **out, tq_error *err);
+int tqi_t_partition_make(tqi_table *table, const char *name, tqi_table_partition **out, tq_error *err);
 /* Finds or makes it, as not existing; the caller gives it a plan or a view, or calls gc. */
-int tqi_t_partition_get(tqi_table *meta, const char *name, tqi_table_partition **out, tq_error *err);
+int tqi_t_partition_get(tqi_table *table, const char *name, tqi_table_partition **out, tq_error *err);
 /* It was written to: from now on it exists. Cannot fail. */
 void tqi_t_partition_born(tqi_table_partition *partition);
 /* Frees it if it does not exist and nothing refers to it. */
@@ -131,41 +131,41 @@ static inline tqi_table_cell tqi_t_cell(const tqi_table_field *field, uint32_t r
 /* --- shape.c -------------------------------------------------------------- */
 
 /* Handle of a shape, with one reference. TQ_EINVAL if the number of elements overflows. */
-int tqi_t_shape_get(tqi_table *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle, tq_error *err);
+int tqi_t_shape_get(tqi_table *table, uint32_t ndim, const uint64_t *dims, uint32_t *handle, tq_error *err);
 /* The same for a row whose type differs from its field's; type 0: it does not. */
-int tqi_t_shape_get_typed(tqi_table *meta, uint32_t type, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
+int tqi_t_shape_get_typed(tqi_table *table, uint32_t type, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
                           tq_error *err);
 /* The type that a row's shape must record if its field's type is `own`: 0 if it has that type, or is a tensor without
  * elements, which takes the dtype of its field. */
 uint32_t tqi_t_relative_type(uint32_t own, uint32_t type, uint32_t ndim, const uint64_t *dims);
 /* A row's own type, else 0. */
-uint32_t tqi_t_shape_type(const tqi_table *meta, uint32_t handle);
-void tqi_t_shape_ref(tqi_table *meta, uint32_t handle, uint64_t n);
-void tqi_t_shape_unref(tqi_table *meta, uint32_t handle, uint64_t n);
-uint64_t tqi_t_shape_elements(const tqi_table *meta, uint32_t handle);
+uint32_t tqi_t_shape_type(const tqi_table *table, uint32_t handle);
+void tqi_t_shape_ref(tqi_table *table, uint32_t handle, uint64_t n);
+void tqi_t_shape_unref(tqi_table *table, uint32_t handle, uint64_t n);
+uint64_t tqi_t_shape_elements(const tqi_table *table, uint32_t handle);
 /* Dims of a handle; `room` holds the one dim of those without a record. */
-const uint64_t *tqi_t_shape_dims(const tqi_table *meta, uint32_t handle, uint64_t *room, uint32_t *ndim);
+const uint64_t *tqi_t_shape_dims(const tqi_table *table, uint32_t handle, uint64_t *room, uint32_t *ndim);
 /* Compares a row's shape with *like (which it becomes if there is none) and notes in *dim where they differ. Rows of
  * one dim or none, and those of another number of dims, say nothing. */
-void tqi_t_shape_vary(const tqi_table *meta, uint32_t handle, uint32_t *like, uint8_t *dim);
-void tqi_t_shapes_fini(tqi_table *meta);
+void tqi_t_shape_vary(const tqi_table *table, uint32_t handle, uint32_t *like, uint8_t *dim);
+void tqi_t_shapes_fini(tqi_table *table);
 static inline uint32_t tqi_t_cell_type(const tqi_table_field *field, const tqi_table_cell *cell)
 {
-    uint32_t type = field->foreign > 0 ? tqi_t_shape_type(field->partition->meta, cell->shape) : 0;
+    uint32_t type = field->foreign > 0 ? tqi_t_shape_type(field->partition->table, cell->shape) : 0;
 
     return type != 0 ? type : tqi_t_field_type(field);
 }
 
 /* --- block.c -------------------------------------------------------------- */
 
-static inline tqi_table_block *tqi_t_block(const tqi_table *meta, uint32_t handle)
+static inline tqi_table_block *tqi_t_block(const tqi_table *table, uint32_t handle)
 {
-    return &meta->block_pages[(handle - 1) / TQI_T_BLOCK_PAGE][(handle - 1) % TQI_T_BLOCK_PAGE];
+    return &table->block_pages[(handle - 1) / TQI_T_BLOCK_PAGE][(handle - 1) % TQI_T_BLOCK_PAGE];
 }
 /* Room for n more blocks. */
-int tqi_t_blocks_reserve(tqi_table *meta, size_t n, tq_error *err);
+int tqi_t_blocks_reserve(tqi_table *table, size_t n, tq_error *err);
 /* Makes a block with one hold (live 1), so that it does not die while it is being linked. Cannot fail after reserve. */
-uint32_t tqi_t_block_add(tqi_table *meta, const tqi_table_batch_block *from, tqi_table_owner *owner,
+uint32_t tqi_t_block_add(tqi_table *table, const tqi_table_batch_block *from, tqi_table_owner *owner,
                          tqi_table_partition *partition);
 /* Counts one cell more, in that row. */
 static inline void tqi_t_block_link(tqi_table_block *block, uint32_t row, uint64_t bytes)
@@ -176,21 +176,21 @@ static inline void tqi_t_block_link(tqi_table_block *block, uint32_t row, uint64
     block->row_last = row > block->row_last ? row : block->row_last;
 }
 /* Counts one cell less; the block dies with the last one. Cannot fail. */
-void tqi_t_block_unlink(tqi_table *meta, uint32_t handle, uint64_t bytes);
+void tqi_t_block_unlink(tqi_table *table, uint32_t handle, uint64_t bytes);
 /* Ends a hold; the block dies with the last one. Cannot fail. */
-void tqi_t_block_unref(tqi_table *meta, uint32_t handle);
+void tqi_t_block_unref(tqi_table *table, uint32_t handle);
 /* Whether the cell lies in a block. */
 static inline bool tqi_t_stored(const tqi_table_cell *cell)
 {
     return tqi_t_produced(cell->block) && cell->block != TQI_TABLE_CELL_OPAQUE;
 }
-uint32_t tqi_t_block_find(const tqi_table *meta, uint64_t id); /* 0: none */
+uint32_t tqi_t_block_find(const tqi_table *table, uint64_t id); /* 0: none */
 /* Calls fn for each cell that is not TQI_TABLE_CELL_NONE. */
 typedef void (*tqi_t_cell_fn)(tqi_table_field *field, uint32_t index, uint32_t row, tqi_table_cell *cell, void *arg);
 void tqi_t_partition_cells(tqi_table_partition *partition, tqi_t_cell_fn fn, void *arg);
 /* Marks the cells of stamped blocks as lost, and calls `lost`. */
 void tqi_t_lose_stamped(tqi_table_partition *partition, uint64_t stamp, tqi_table_lost_fn lost, void *arg);
-void tqi_t_blocks_fini(tqi_table *meta);
+void tqi_t_blocks_fini(tqi_table *table);
 
 /* --- compact.c --------------------------------------------------------------- */
 
@@ -207,32 +207,32 @@ static inline uint64_t tqi_t_sparse_from(const tqi_table_block *block)
     return most < worth ? most : worth;
 }
 /* Names the block to its owner, if it is sparse and has not been named yet. */
-void tqi_t_sparse_check(tqi_table *meta, tqi_table_block *block, uint32_t handle);
+void tqi_t_sparse_check(tqi_table *table, tqi_table_block *block, uint32_t handle);
 /* Takes a listed block from the list. */
-void tqi_t_sparse_drop(tqi_table *meta, tqi_table_block *block);
+void tqi_t_sparse_drop(tqi_table *table, tqi_table_block *block);
 
 /* --- grant.c -------------------------------------------------------------- */
 
-tqi_table_session *tqi_t_session_find(const tqi_table *meta, uint64_t id);
-int tqi_t_session_get(tqi_table *meta, uint64_t id, tqi_table_session **out, tq_error *err);
+tqi_table_session *tqi_t_session_find(const tqi_table *table, uint64_t id);
+int tqi_t_session_get(tqi_table *table, uint64_t id, tqi_table_session **out, tq_error *err);
 /* The range of an unpublished id of the session; NULL if it is not one. */
 tqi_table_range *tqi_t_range_find(const tqi_table_session *session, uint64_t id);
 void tqi_t_range_mark(tqi_table_range *range, uint64_t id, bool used);
 /* A marked id is published or dead: counts it, and frees the range with its last one. Cannot fail. */
-void tqi_t_range_use(tqi_table *meta, tqi_table_range *range);
+void tqi_t_range_use(tqi_table *table, tqi_table_range *range);
 /* Takes the range from its session and owner and frees it. */
-void tqi_t_range_free(tqi_table *meta, tqi_table_range *range);
+void tqi_t_range_free(tqi_table *table, tqi_table_range *range);
 
 /* --- dead.c --------------------------------------------------------------- */
 
 /* One dead id (with its reservation) for the owner's queue. Cannot fail. */
 void tqi_t_dead_push(tqi_table_owner *owner, uint64_t id, bool writer_done);
-int tqi_t_dead_reserve(tqi_table *meta, uint32_t n, tq_error *err);
+int tqi_t_dead_reserve(tqi_table *table, uint32_t n, tq_error *err);
 /* There is something to report to the owner. */
 void tqi_t_owner_wake(tqi_table_owner *owner);
 /* The owner's queue goes. */
 void tqi_t_dead_drop(tqi_table_owner *owner);
-void tqi_t_dead_fini(tqi_table *meta);
+void tqi_t_dead_fini(tqi_table *table);
 
 /* --- tag.c ---------------------------------------------------------------- */
 
@@ -271,7 +271,7 @@ void tqi_t_views_destroy(tqi_table_partition *partition);
 
 /* Forgets what the task consumed and picked; its claims then give nothing back. */
 void tqi_t_task_reset(tqi_table_task *task);
-void tqi_t_claim_free(tqi_table *meta, tqi_table_claim *claim);
+void tqi_t_claim_free(tqi_table *table, tqi_table_claim *claim);
 /* A cached pick of n samples for the task, all of them yet to be filled in; it replaces one of that name. */
 int tqi_t_cached_pick_make(tqi_table_task *task, const char *name, uint32_t n, tqi_table_cached_pick **out,
                            tq_error *err);
@@ -302,6 +302,6 @@ int tqi_t_describe_samples(tqi_table_partition *partition, const tqi_table_row *
 int tqi_t_describe_fields(tqi_table_partition *partition, const tqi_table_row *rows, size_t n,
                           tqi_table_field *const *fields, size_t n_fields, tqi_table_result *result, tq_error *err);
 /* Tags of the rows as columns. */
-int tqi_t_tags_describe(tqi_table *meta, const tqi_table_row *rows, size_t n, tqi_table_result *result, tq_error *err);
+int tqi_t_tags_describe(tqi_table *table, const tqi_table_row *rows, size_t n, tqi_table_result *result, tq_error *err);
 
 #endif

@@ -34,7 +34,7 @@ int tqi_t_cleared(const tqi_table_partition *partition, const uint32_t *indexes,
     char clock[32];
     tqi_text text = tqi_text_begin(named, sizeof(named));
     /* A partition that does not exist may have been removed by the load. */
-    int64_t loaded = partition->exists ? partition->loaded_us : partition->meta->loaded_us;
+    int64_t loaded = partition->exists ? partition->loaded_us : partition->table->loaded_us;
     size_t found = 0;
 
     missing_samples(partition, indexes, incarnations, n, &text, &found);
@@ -47,7 +47,7 @@ int tqi_t_cleared(const tqi_table_partition *partition, const uint32_t *indexes,
                              tqi_text_time(loaded, clock, sizeof(clock)));
     }
     for (size_t i = 0; i < n && incarnations == NULL; i++) {
-        if (indexes[i] - partition->meta->first_index >= partition->meta->places) {
+        if (indexes[i] - partition->table->first_index >= partition->table->places) {
             return tqi_error_set(err, TQ_ECLEARED,
                                  "sample %u was never put: `tq ls PARTITION` lists those of "
                                  "partition '%.128s'",
@@ -89,7 +89,7 @@ int tqi_t_unknown_field(const tqi_table_partition *partition, const char *name, 
                          name != NULL ? name : "", partition->name, n == 1 ? "is" : "are", n > 0 ? known : "none");
 }
 
-int tqi_table_unknown_partition(tqi_table *meta, const char *name, tq_error *err)
+int tqi_table_unknown_partition(tqi_table *table, const char *name, tq_error *err)
 {
     char known[192];
     char load[128] = "";
@@ -97,7 +97,7 @@ int tqi_table_unknown_partition(tqi_table *meta, const char *name, tq_error *err
     tqi_text text = tqi_text_begin(known, sizeof(known));
     size_t n = 0;
 
-    for (const tqi_table_partition *at = meta->existing; at != NULL; at = at->next, n++) {
+    for (const tqi_table_partition *at = table->existing; at != NULL; at = at->next, n++) {
         if (n < MISSING_NAMED) {
             tqi_text_add(&text, "%s'%.32s'", n > 0 ? ", " : "", at->name);
         }
@@ -105,9 +105,9 @@ int tqi_table_unknown_partition(tqi_table *meta, const char *name, tq_error *err
     if (n > MISSING_NAMED) {
         tqi_text_add(&text, " and %zu more", n - MISSING_NAMED);
     }
-    if (meta->loaded_us != 0) {
+    if (table->loaded_us != 0) {
         snprintf(load, sizeof(load), ", or it is not in the checkpoint that was loaded at %s",
-                 tqi_text_time(meta->loaded_us, clock, sizeof(clock)));
+                 tqi_text_time(table->loaded_us, clock, sizeof(clock)));
     }
     return tqi_error_set(err, TQ_EPARTITION,
                          "unknown partition '%.128s': nothing was put into it, or it was "

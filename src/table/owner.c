@@ -5,17 +5,17 @@
 
 #include "table/internal.h"
 
-tqi_table_owner *tqi_table_owner_find(tqi_table *meta, const char *name)
+tqi_table_owner *tqi_table_owner_find(tqi_table *table, const char *name)
 {
     tqi_table_owner *owner = NULL;
 
     if (name != NULL) {
-        HASH_FIND(hh, meta->owners, name, strlen(name), owner);
+        HASH_FIND(hh, table->owners, name, strlen(name), owner);
     }
     return owner;
 }
 
-int tqi_table_owner_register(tqi_table *meta, const char *name, uint64_t incarnation, tqi_table_owner **out,
+int tqi_table_owner_register(tqi_table *table, const char *name, uint64_t incarnation, tqi_table_owner **out,
                              tq_error *err)
 {
     bool hash_failed = false;
@@ -26,7 +26,7 @@ int tqi_table_owner_register(tqi_table *meta, const char *name, uint64_t incarna
     if (rc != TQ_OK) {
         return rc;
     }
-    old = tqi_table_owner_find(meta, name);
+    old = tqi_table_owner_find(table, name);
     if (old != NULL && old->incarnation == incarnation) {
         *out = old;
         return TQ_OK;
@@ -36,18 +36,18 @@ int tqi_table_owner_register(tqi_table *meta, const char *name, uint64_t incarna
     if (owner == NULL) {
         return tqi_error_nomem(err, "owner");
     }
-    owner->meta = meta;
+    owner->table = table;
     owner->incarnation = incarnation;
     memcpy(owner->name, name, size);
     /* Added before the old one goes, so that a failure leaves that one in place; it can be found by name only
      * afterwards. */
-    HASH_ADD_KEYPTR(hh, meta->owners, owner->name, size, owner);
+    HASH_ADD_KEYPTR(hh, table->owners, owner->name, size, owner);
     if (hash_failed) {
         free(owner);
         return tqi_error_nomem(err, "owner");
     }
     if (old != NULL) {
-        tqi_table_owner_lost(meta, old, NULL, NULL);
+        tqi_table_owner_lost(table, old, NULL, NULL);
     }
     *out = owner;
     return TQ_OK;
@@ -134,18 +134,18 @@ size_t tqi_table_owner_unknown(tqi_table_owner *owner, uint64_t *ids, size_t n)
         owner_mark(&set, node->first, node->count, NULL);
     }
     for (size_t i = 0; i < n; i++) {
-        if ((known[i / 64] >> (i % 64) & 1) == 0 && tqi_table_block_owner(owner->meta, ids[i]) != owner) {
+        if ((known[i / 64] >> (i % 64) & 1) == 0 && tqi_table_block_owner(owner->table, ids[i]) != owner) {
             ids[left++] = ids[i];
         }
     }
     return left;
 }
 
-static void owner_stamp_blocks(tqi_table *meta, const tqi_table_owner *owner, uint64_t stamp)
+static void owner_stamp_blocks(tqi_table *table, const tqi_table_owner *owner, uint64_t stamp)
 {
-    for (size_t page = 0; page < meta->n_block_pages; page++) {
+    for (size_t page = 0; page < table->n_block_pages; page++) {
         for (uint32_t i = 0; i < TQI_T_BLOCK_PAGE; i++) {
-            tqi_table_block *block = &meta->block_pages[page][i];
+            tqi_table_block *block = &table->block_pages[page][i];
             if (block->owner == owner) {
                 block->stamp = stamp;
             }
@@ -153,22 +153,22 @@ static void owner_stamp_blocks(tqi_table *meta, const tqi_table_owner *owner, ui
     }
 }
 
-void tqi_table_owner_lost(tqi_table *meta, tqi_table_owner *owner, tqi_table_lost_fn lost, void *arg)
+void tqi_table_owner_lost(tqi_table *table, tqi_table_owner *owner, tqi_table_lost_fn lost, void *arg)
 {
     tqi_table_partition *partition;
 
     owner->dropping = true;
     if (owner->blocks > 0) {
-        uint64_t stamp = ++meta->stamp;
-        owner_stamp_blocks(meta, owner, stamp);
-        for (partition = meta->existing; partition != NULL; partition = partition->next) {
+        uint64_t stamp = ++table->stamp;
+        owner_stamp_blocks(table, owner, stamp);
+        for (partition = table->existing; partition != NULL; partition = partition->next) {
             tqi_t_lose_stamped(partition, stamp, lost, arg);
         }
     }
     while (owner->ranges != NULL) {
-        tqi_t_range_free(meta, owner->ranges);
+        tqi_t_range_free(table, owner->ranges);
     }
     tqi_t_dead_drop(owner);
-    HASH_DEL(meta->owners, owner);
+    HASH_DEL(table->owners, owner);
     free(owner);
 }

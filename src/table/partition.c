@@ -5,15 +5,15 @@
  */
 #include "table/internal.h"
 
-tqi_table_partition *tqi_t_partition_lookup(const tqi_table *meta, const char *name)
+tqi_table_partition *tqi_t_partition_lookup(const tqi_table *table, const char *name)
 {
     tqi_table_partition *partition;
 
-    HASH_FIND(hh, meta->partitions, name, strlen(name), partition);
+    HASH_FIND(hh, table->partitions, name, strlen(name), partition);
     return partition;
 }
 
-int tqi_t_partition_make(tqi_table *meta, const char *name, tqi_table_partition **out, tq_error *err)
+int tqi_t_partition_make(tqi_table *table, const char *name, tqi_table_partition **out, tq_error *err)
 {
     bool hash_failed = false;
     tqi_table_partition *partition;
@@ -23,7 +23,7 @@ int tqi_t_partition_make(tqi_table *meta, const char *name, tqi_table_partition 
     if (rc != TQ_OK) {
         return rc;
     }
-    if (HASH_COUNT(meta->partitions) >= tqi_limits.partitions) {
+    if (HASH_COUNT(table->partitions) >= tqi_limits.partitions) {
         tqi_limit_reached(TQI_LIMIT_partitions);
         return tqi_error_set(err, TQ_EINVAL,
                              "partition '%s': there are %llu partitions, which is the most "
@@ -35,13 +35,13 @@ int tqi_t_partition_make(tqi_table *meta, const char *name, tqi_table_partition 
     if (partition == NULL) {
         return tqi_error_nomem(err, "partition");
     }
-    partition->meta = meta;
-    partition->number = ++meta->last_partition;
+    partition->table = table;
+    partition->number = ++table->last_partition;
     memcpy(partition->name, name, size);
     partition->members = roaring_bitmap_create();
     partition->lost = roaring_bitmap_create();
     if (partition->members != NULL && partition->lost != NULL) {
-        HASH_ADD_KEYPTR(hh, meta->partitions, partition->name, size, partition);
+        HASH_ADD_KEYPTR(hh, table->partitions, partition->name, size, partition);
         if (!hash_failed) {
             *out = partition;
             return TQ_OK;
@@ -57,15 +57,15 @@ int tqi_t_partition_make(tqi_table *meta, const char *name, tqi_table_partition 
     return tqi_error_nomem(err, "partition");
 }
 
-int tqi_t_partition_get(tqi_table *meta, const char *name, tqi_table_partition **out, tq_error *err)
+int tqi_t_partition_get(tqi_table *table, const char *name, tqi_table_partition **out, tq_error *err)
 {
     int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
 
     if (rc != TQ_OK) {
         return rc;
     }
-    *out = tqi_t_partition_lookup(meta, name);
-    return *out != NULL ? TQ_OK : tqi_t_partition_make(meta, name, out, err);
+    *out = tqi_t_partition_lookup(table, name);
+    return *out != NULL ? TQ_OK : tqi_t_partition_make(table, name, out, err);
 }
 
 void tqi_t_partition_born(tqi_table_partition *partition)
@@ -73,8 +73,8 @@ void tqi_t_partition_born(tqi_table_partition *partition)
     if (!partition->exists) {
         partition->exists = true;
         partition->loaded_us = 0;
-        partition->next_ordinal = partition->meta->first_ordinal;
-        DL_APPEND(partition->meta->existing, partition);
+        partition->next_ordinal = partition->table->first_ordinal;
+        DL_APPEND(partition->table->existing, partition);
     }
 }
 
@@ -83,7 +83,7 @@ void tqi_t_partition_gc(tqi_table_partition *partition)
     if (partition->exists || partition->plans > 0 || partition->views != NULL) {
         return;
     }
-    HASH_DEL(partition->meta->partitions, partition);
+    HASH_DEL(partition->table->partitions, partition);
     roaring_bitmap_free(partition->members);
     roaring_bitmap_free(partition->lost);
     free(partition->free_rows);
@@ -171,11 +171,11 @@ static void part_end(tqi_table_partition *partition)
     partition->row_capacity = 0;
     if (partition->exists) {
         partition->exists = false;
-        DL_DELETE(partition->meta->existing, partition);
+        DL_DELETE(partition->table->existing, partition);
     }
 }
 
-int tqi_table_clear_partition(tqi_table *meta, const char *name, uint32_t *cleared, tq_error *err)
+int tqi_table_clear_partition(tqi_table *table, const char *name, uint32_t *cleared, tq_error *err)
 {
     tqi_table_partition *partition;
     int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
@@ -184,8 +184,8 @@ int tqi_table_clear_partition(tqi_table *meta, const char *name, uint32_t *clear
     if (rc != TQ_OK) {
         return rc;
     }
-    meta->operation++;
-    partition = tqi_table_find_partition(meta, name);
+    table->operation++;
+    partition = tqi_table_find_partition(table, name);
     if (partition != NULL) {
         *cleared = partition->samples;
         part_end(partition);
@@ -202,7 +202,7 @@ void tqi_t_partition_destroy(tqi_table_partition *partition)
     tqi_t_partition_gc(partition);
 }
 
-int tqi_table_clear_indexes(tqi_table *meta, const char *name, const uint32_t *indexes, const uint32_t *incarnations,
+int tqi_table_clear_indexes(tqi_table *table, const char *name, const uint32_t *indexes, const uint32_t *incarnations,
                             size_t n, uint32_t *cleared, tq_error *err)
 {
     tqi_table_partition *partition;
@@ -212,8 +212,8 @@ int tqi_table_clear_indexes(tqi_table *meta, const char *name, const uint32_t *i
     if (rc != TQ_OK) {
         return rc;
     }
-    meta->operation++;
-    partition = tqi_table_find_partition(meta, name);
+    table->operation++;
+    partition = tqi_table_find_partition(table, name);
     for (size_t i = 0; partition != NULL && i < n; i++) {
         if (tqi_t_member(partition, indexes[i], incarnations != NULL ? incarnations[i] : 0) != NULL) {
             tqi_t_sample_clear(partition, indexes[i]);
@@ -223,7 +223,7 @@ int tqi_table_clear_indexes(tqi_table *meta, const char *name, const uint32_t *i
     return TQ_OK;
 }
 
-int tqi_table_clear_keys(tqi_table *meta, const char *name, const char *const *keys, size_t n, uint32_t *cleared,
+int tqi_table_clear_keys(tqi_table *table, const char *name, const char *const *keys, size_t n, uint32_t *cleared,
                          tq_error *err)
 {
     tqi_table_partition *partition;
@@ -233,8 +233,8 @@ int tqi_table_clear_keys(tqi_table *meta, const char *name, const char *const *k
     if (rc != TQ_OK) {
         return rc;
     }
-    meta->operation++;
-    partition = tqi_table_find_partition(meta, name);
+    table->operation++;
+    partition = tqi_table_find_partition(table, name);
     for (size_t i = 0; partition != NULL && i < n; i++) {
         const tqi_table_extras *extras = keys[i] != NULL ? tqi_t_key_find(partition, keys[i]) : NULL;
         if (extras != NULL) {
@@ -247,14 +247,14 @@ int tqi_table_clear_keys(tqi_table *meta, const char *name, const char *const *k
 
 /* --- reading -------------------------------------------------------------- */
 
-tqi_table_partition *tqi_table_next_partition(tqi_table *meta, const tqi_table_partition *after)
+tqi_table_partition *tqi_table_next_partition(tqi_table *table, const tqi_table_partition *after)
 {
-    return after == NULL ? meta->existing : after->next;
+    return after == NULL ? table->existing : after->next;
 }
 
-tqi_table_partition *tqi_table_find_partition(tqi_table *meta, const char *name)
+tqi_table_partition *tqi_table_find_partition(tqi_table *table, const char *name)
 {
-    tqi_table_partition *partition = name != NULL ? tqi_t_partition_lookup(meta, name) : NULL;
+    tqi_table_partition *partition = name != NULL ? tqi_t_partition_lookup(table, name) : NULL;
 
     return partition != NULL && partition->exists ? partition : NULL;
 }
@@ -328,7 +328,7 @@ bool tqi_table_partition_field(const tqi_table_partition *partition, size_t i, t
     };
     part_types(field, out);
     if (!field->ragged) {
-        out->shape = tqi_t_shape_dims(partition->meta, field->shape, &room, &out->ndim);
+        out->shape = tqi_t_shape_dims(partition->table, field->shape, &room, &out->ndim);
         out->shape = out->shape == &room ? &field->dim : out->shape;
     }
     return true;

@@ -57,7 +57,7 @@ uint64_t tqi_table_view_sample_ordinal(const tqi_table_view *view, uint32_t inde
 {
     const tqi_table_sample *sample = pick_sample(view, index);
 
-    return sample != NULL ? sample->ordinal - view->key.set->partition->meta->first_ordinal : 0;
+    return sample != NULL ? sample->ordinal - view->key.set->partition->table->first_ordinal : 0;
 }
 
 tq_slice tqi_table_view_sample_tag(const tqi_table_view *view, uint32_t index, const char *name)

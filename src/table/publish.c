@@ -10,7 +10,7 @@ static void publish_join(tqi_table_plan *plan)
     for (uint32_t k = 0; k < plan->n_fresh; k++) {
         tqi_table_extras *extras = plan->rows[plan->fresh_row[k]].extras;
         uint32_t index;
-        tqi_table_sample *sample = tqi_t_sample_take(plan->meta, &index);
+        tqi_table_sample *sample = tqi_t_sample_take(plan->table, &index);
 
         sample->partition = partition;
         sample->extras = extras;
@@ -32,13 +32,13 @@ static void publish_commit(tqi_table_plan *plan)
     publish_join(plan);
     for (size_t i = 0; i < plan->n_ranges; i++) {
         const tqi_table_batch_block *block = &plan->batch->blocks[i];
-        plan->handles[i] = tqi_t_block_add(plan->meta, block, plan->ranges[i]->owner, plan->partition);
+        plan->handles[i] = tqi_t_block_add(plan->table, block, plan->ranges[i]->owner, plan->partition);
     }
     tqi_t_plan_link(plan);
     /* Blocks without a linked cell are dead now, and the ranges may end. */
     for (size_t i = 0; i < plan->n_ranges; i++) {
-        tqi_t_block_unref(plan->meta, plan->handles[i]);
-        tqi_t_range_use(plan->meta, plan->ranges[i]);
+        tqi_t_block_unref(plan->table, plan->handles[i]);
+        tqi_t_range_use(plan->table, plan->ranges[i]);
     }
     plan->committed = true;
 }
@@ -95,12 +95,12 @@ static int publish_others(const tqi_table_plan *plan, tqi_table_result *result, 
     return TQ_OK;
 }
 
-int tqi_table_publish(tqi_table *meta, const tqi_table_publish_args *publish, tqi_table_result *result, tq_error *err)
+int tqi_table_publish(tqi_table *table, const tqi_table_publish_args *publish, tqi_table_result *result, tq_error *err)
 {
     tqi_table_plan plan;
-    int rc = tqi_t_plan_begin(&plan, meta, publish->batch, publish->naming, err);
+    int rc = tqi_t_plan_begin(&plan, table, publish->batch, publish->naming, err);
 
-    meta->operation++;
+    table->operation++;
     if (rc == TQ_OK) {
         rc = tqi_t_plan_samples(&plan, publish->create, err);
     }
@@ -131,7 +131,7 @@ int tqi_table_publish(tqi_table *meta, const tqi_table_publish_args *publish, tq
     return rc;
 }
 
-int tqi_table_reserve(tqi_table *meta, const char *partition, size_t n, const char *const *keys,
+int tqi_table_reserve(tqi_table *table, const char *partition, size_t n, const char *const *keys,
                       const char *const *groups, tqi_table_result *result, tq_error *err)
 {
     tqi_table_batch batch = {.partition = partition, .n = n, .keys = keys, .groups = groups};
@@ -141,5 +141,5 @@ int tqi_table_reserve(tqi_table *meta, const char *partition, size_t n, const ch
         .create = true,
     };
 
-    return tqi_table_publish(meta, &publish, result, err);
+    return tqi_table_publish(table, &publish, result, err);
 }

@@ -55,9 +55,9 @@ static int plan_uniform(tqi_table_plan *plan, tqi_table_plan_field *out, tq_erro
     if (in->kind == TQ_VALUE && in->ndim != 1) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': a value has one dim, its size", in->name);
     }
-    rc = tqi_t_shape_get_typed(plan->meta, type, in->ndim, in->shape, &out->shape, err);
+    rc = tqi_t_shape_get_typed(plan->table, type, in->ndim, in->shape, &out->shape, err);
     if (rc == TQ_OK) {
-        tqi_t_shape_ref(plan->meta, out->shape, out->produced - 1);
+        tqi_t_shape_ref(plan->table, out->shape, out->produced - 1);
         out->counted = out->produced;
     }
     return rc;
@@ -83,7 +83,7 @@ static int plan_ragged(tqi_table_plan *plan, tqi_table_plan_field *out, tq_error
             return tqi_error_set(err, TQ_EINVAL, "field '%s': shape of row %zu is malformed", in->name, i);
         }
         if (cell) {
-            rc = tqi_t_shape_get_typed(plan->meta, tqi_t_relative_type(out->type, type, ndim, in->dims + at), ndim,
+            rc = tqi_t_shape_get_typed(plan->table, tqi_t_relative_type(out->type, type, ndim, in->dims + at), ndim,
                                        in->dims + at, &out->shapes[i], err);
         }
         if (rc != TQ_OK) {
@@ -127,7 +127,7 @@ static void plan_schema(tqi_table_plan *plan, tqi_table_plan_field *out)
     out->schema = same ? shape : TQI_TABLE_SHAPE_NONE;
     out->turns_ragged = field->known && !same;
     if (out->learns && same) {
-        tqi_t_shape_ref(plan->meta, shape, 1);
+        tqi_t_shape_ref(plan->table, shape, 1);
     }
 }
 
@@ -144,7 +144,7 @@ static void plan_ragged_dim(const tqi_table_plan *plan, tqi_table_plan_field *ou
         return;
     }
     for (size_t i = 0; i < (out->shapes != NULL ? plan->n : 1); i++) {
-        tqi_t_shape_vary(plan->meta, plan_shape(out, i), &out->like, &out->ragged_dim);
+        tqi_t_shape_vary(plan->table, plan_shape(out, i), &out->like, &out->ragged_dim);
     }
 }
 
@@ -166,7 +166,7 @@ static int plan_check_bytes(const tqi_table_plan *plan, const tqi_table_plan_fie
         bool fits = true;
 
         for (uint32_t r = 0; run->block != TQI_TABLE_RUN_NONE && r < run->rows; r++) {
-            uint64_t elements = tqi_t_shape_elements(plan->meta, plan_shape(field, row + r));
+            uint64_t elements = tqi_t_shape_elements(plan->table, plan_shape(field, row + r));
             uint64_t bytes = 0;
             fits = !__builtin_mul_overflow(elements, plan_size(in, row + r), &bytes) && fits;
             fits = !__builtin_add_overflow(end, bytes, &end) && fits;
@@ -260,7 +260,7 @@ static int plan_field(tqi_table_plan *plan, tqi_table_plan_field *out, uint64_t 
 
 int tqi_t_plan_fields(tqi_table_plan *plan, tq_error *err)
 {
-    uint64_t stamp = ++plan->meta->stamp;
+    uint64_t stamp = ++plan->table->stamp;
     int rc = TQ_OK;
 
     if (plan->batch->n_fields == 0) {
@@ -296,7 +296,7 @@ static int plan_describe_types(const tqi_table_plan *plan, const tqi_table_plan_
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < plan->n; i++) {
-        types[i] = tqi_t_shape_type(plan->meta, plan_shape(from, i));
+        types[i] = tqi_t_shape_type(plan->table, plan_shape(from, i));
         types[i] = types[i] != 0 ? types[i] : from->type;
         first = first != 0 ? first : types[i];
         same = same && types[i] == first;
@@ -330,7 +330,7 @@ int tqi_t_plan_describe(const tqi_table_plan *plan, tqi_table_result *result, tq
         fields[i].ragged_dim = old ? from->field->ragged_dim : from->ragged_dim;
         fields[i].ragged = from->produced > 0 || old ? schema == TQI_TABLE_SHAPE_NONE : from->in->ragged;
         if (schema != TQI_TABLE_SHAPE_NONE) {
-            dims = tqi_t_shape_dims(plan->meta, schema, &room, &ndim);
+            dims = tqi_t_shape_dims(plan->table, schema, &room, &ndim);
         }
         if (!fields[i].ragged) {
             shape = tqi_t_result_alloc(result, ndim, sizeof(*shape));
@@ -370,7 +370,7 @@ static void plan_link_field(tqi_table_plan *plan, tqi_table_plan_field *from)
             } else {
                 cell.block = plan->handles[run->block - 1];
                 cell.offset = offset;
-                offset += tqi_t_shape_elements(plan->meta, cell.shape) * plan_size(in, row);
+                offset += tqi_t_shape_elements(plan->table, cell.shape) * plan_size(in, row);
             }
             tqi_t_cell_link(from->field, plan->rows[row].index, plan->rows[row].row, cell);
         }
@@ -417,13 +417,13 @@ void tqi_t_plan_fields_fini(tqi_table_plan *plan)
 
         if (!plan->committed) {
             if (from->learns) {
-                tqi_t_shape_unref(plan->meta, from->schema, 1);
+                tqi_t_shape_unref(plan->table, from->schema, 1);
             }
             if (from->shapes == NULL) {
-                tqi_t_shape_unref(plan->meta, from->shape, from->counted);
+                tqi_t_shape_unref(plan->table, from->shape, from->counted);
             }
             for (uint64_t r = 0; from->shapes != NULL && r < from->counted; r++) {
-                tqi_t_shape_unref(plan->meta, from->shapes[r], 1);
+                tqi_t_shape_unref(plan->table, from->shapes[r], 1);
             }
             for (size_t r = 0; from->opaque != NULL && r < plan->n; r++) {
                 free(from->opaque[r]);

@@ -8,20 +8,20 @@ static bool plan_given(const char *const *texts, size_t i)
     return texts != NULL && texts[i] != NULL && texts[i][0] != '\0';
 }
 
-int tqi_t_plan_begin(tqi_table_plan *plan, tqi_table *meta, const tqi_table_batch *batch, tqi_table_naming naming,
+int tqi_t_plan_begin(tqi_table_plan *plan, tqi_table *table, const tqi_table_batch *batch, tqi_table_naming naming,
                      tq_error *err)
 {
     int rc;
 
     memset(plan, 0, sizeof(*plan));
-    plan->meta = meta;
+    plan->table = table;
     plan->batch = batch;
     plan->naming = naming;
     plan->n = batch->n;
     if (plan->n > UINT32_MAX / 2) {
         return tqi_error_set(err, TQ_EINVAL, "%zu samples are too many for one batch", plan->n);
     }
-    rc = tqi_t_partition_get(meta, batch->partition, &plan->partition, err);
+    rc = tqi_t_partition_get(table, batch->partition, &plan->partition, err);
     if (rc != TQ_OK) {
         return rc;
     }
@@ -118,7 +118,7 @@ static int plan_key(tqi_table_plan *plan, size_t i, bool create, tq_error *err)
     if (known->index == TQ_NO_INDEX) {
         plan->rows[i] = plan->rows[plan->fresh_row[known->fresh]]; /* made by an earlier row */
     } else {
-        plan->rows[i] = tqi_t_row_of(known->index, tqi_t_sample(plan->meta, known->index));
+        plan->rows[i] = tqi_t_row_of(known->index, tqi_t_sample(plan->table, known->index));
     }
     return TQ_OK;
 }
@@ -127,8 +127,8 @@ static int plan_key(tqi_table_plan *plan, size_t i, bool create, tq_error *err)
 static int plan_place(tqi_table_plan *plan, tq_error *err)
 {
     tqi_table_partition *partition = plan->partition;
-    uint64_t ordinal = partition->exists ? partition->next_ordinal : plan->meta->first_ordinal;
-    int rc = tqi_t_samples_plan(plan->meta, plan->n_fresh, plan->fresh, err);
+    uint64_t ordinal = partition->exists ? partition->next_ordinal : plan->table->first_ordinal;
+    int rc = tqi_t_samples_plan(plan->table, plan->n_fresh, plan->fresh, err);
 
     if (rc == TQ_OK) {
         rc = tqi_t_rows_reserve(partition, plan->n_fresh, err);
@@ -140,9 +140,9 @@ static int plan_place(tqi_table_plan *plan, tq_error *err)
         tqi_table_row *row = &plan->rows[i];
         if (row->index == TQ_NO_INDEX) {
             uint32_t k = row->row; /* index among the new samples, from plan_new and plan_key */
-            uint32_t place = plan->fresh[k] - plan->meta->first_index;
+            uint32_t place = plan->fresh[k] - plan->table->first_index;
             row->index = plan->fresh[k];
-            row->incarnation = tqi_t_place(plan->meta, place)->incarnation;
+            row->incarnation = tqi_t_place(plan->table, place)->incarnation;
             row->ordinal = ordinal + k;
             row->row = tqi_t_row_peek(partition, k);
         }
@@ -265,7 +265,7 @@ int tqi_t_plan_tags(tqi_table_plan *plan, tq_error *err)
 /* Why a block cannot be published: that incarnation of its owner no longer exists, or the block is not the session's. */
 static int plan_block_refuse(const tqi_table_plan *plan, const tqi_table_batch_block *block, tq_error *err)
 {
-    const tqi_table_owner *owner = tqi_table_owner_find(plan->meta, block->owner);
+    const tqi_table_owner *owner = tqi_table_owner_find(plan->table, block->owner);
 
     if (block->owner != NULL && (owner == NULL || owner->incarnation != block->owner_incarnation)) {
         return tqi_error_set(err, TQ_ESTALE,
@@ -299,7 +299,7 @@ static int plan_block(tqi_table_plan *plan, const tqi_table_session *session, co
 int tqi_t_plan_blocks(tqi_table_plan *plan, uint64_t session_id, tq_error *err)
 {
     size_t n = plan->batch->n_blocks;
-    const tqi_table_session *session = tqi_t_session_find(plan->meta, session_id);
+    const tqi_table_session *session = tqi_t_session_find(plan->table, session_id);
     int rc = TQ_OK;
 
     if (n == 0) {
@@ -313,7 +313,7 @@ int tqi_t_plan_blocks(tqi_table_plan *plan, uint64_t session_id, tq_error *err)
     for (size_t i = 0; rc == TQ_OK && i < n; i++) {
         rc = plan_block(plan, session, &plan->batch->blocks[i], err);
     }
-    return rc == TQ_OK ? tqi_t_blocks_reserve(plan->meta, n, err) : rc;
+    return rc == TQ_OK ? tqi_t_blocks_reserve(plan->table, n, err) : rc;
 }
 
 /* --- end ------------------------------------------------------------------ */

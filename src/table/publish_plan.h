@@ -35,7 +35,7 @@ typedef struct tqi_table_plan_field {
 } tqi_table_plan_field;
 
 typedef struct tqi_table_plan {
-    tqi_table *meta;
+    tqi_table *table;
     const tqi_table_batch *batch;
     tqi_table_partition *partition;
     tqi_table_naming naming;
@@ -77,7 +77,7 @@ static inline uint32_t tqi_t_plan_given_type(const tqi_table_batch_field *in, si
     return in->types != NULL ? in->types[row] : tqi_type_pack(in->kind, in->dtype);
 }
 
-int tqi_t_plan_begin(tqi_table_plan *plan, tqi_table *meta, const tqi_table_batch *batch, tqi_table_naming naming,
+int tqi_t_plan_begin(tqi_table_plan *plan, tqi_table *table, const tqi_table_batch *batch, tqi_table_naming naming,
                      tq_error *err);
 /* Finds the samples of the rows; makes new ones. */
 int tqi_t_plan_samples(tqi_table_plan *plan, bool create, tq_error *err);

@@ -73,7 +73,7 @@ static int plan_replaces(const tqi_table_plan *plan, const tqi_table_plan_field 
     qsort(rows, n, sizeof(*rows), plan_row_order);
     for (size_t i = 0; i < n; i++) {
         tqi_table_cell cell = tqi_t_cell(field, rows[i]);
-        bool own = tqi_t_produced(cell.block) && tqi_t_shape_type(plan->meta, cell.shape) == 0;
+        bool own = tqi_t_produced(cell.block) && tqi_t_shape_type(plan->table, cell.shape) == 0;
         replaced->twice = replaced->twice || (i > 0 && rows[i - 1] == rows[i]);
         replaced->own += own;
         replaced->filled += own && tqi_t_cell_filled(field, &cell);
@@ -153,7 +153,7 @@ int tqi_t_plan_type(const tqi_table_plan *plan, tqi_table_plan_field *out, tq_er
         return rc;
     }
     out->type = own != 0 ? own : first != 0 ? first : any;
-    if (plan->meta->strict_schema) {
+    if (plan->table->strict_schema) {
         if (own == 0) { /* in a new field, only rows that differ among themselves can be refused */
             first = 0;
             rc = plan_given(plan, out, out->type, &first, &any, &same, err);

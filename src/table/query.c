@@ -23,7 +23,7 @@ static int query_rows(const tqi_table_partition *partition, const tqi_table_reso
                 return tqi_t_unknown_key(partition, ask->keys[i], err);
             }
             index = extras->index;
-            sample = tqi_t_sample(partition->meta, index);
+            sample = tqi_t_sample(partition->table, index);
         } else {
             uint32_t incarnation = ask->incarnations != NULL ? ask->incarnations[i] : 0;
             index = ask->indexes[i];
@@ -45,7 +45,7 @@ static void query_all_rows(const tqi_table_partition *partition, tqi_table_row *
     roaring_uint32_iterator_t it;
 
     for (roaring_init_iterator(partition->members, &it); it.has_value; roaring_advance_uint32_iterator(&it)) {
-        *rows++ = tqi_t_row_of(it.current_value, tqi_t_sample(partition->meta, it.current_value));
+        *rows++ = tqi_t_row_of(it.current_value, tqi_t_sample(partition->table, it.current_value));
     }
 }
 
@@ -84,16 +84,16 @@ static int query_fields(const tqi_table_partition *partition, const tqi_table_re
     return TQ_OK;
 }
 
-static int query_unknown(tqi_table *meta, const tqi_table_resolve_args *ask, tqi_table_result *result, tq_error *err)
+static int query_unknown(tqi_table *table, const tqi_table_resolve_args *ask, tqi_table_result *result, tq_error *err)
 {
     if (!ask->lenient) {
-        return tqi_table_unknown_partition(meta, ask->partition, err);
+        return tqi_table_unknown_partition(table, ask->partition, err);
     }
     result->batch.partition = tqi_t_result_strdup(result, ask->partition);
     return result->batch.partition != NULL ? TQ_OK : tqi_error_nomem(err, "resolve");
 }
 
-int tqi_table_resolve(tqi_table *meta, const tqi_table_resolve_args *ask, tqi_table_result *result, tq_error *err)
+int tqi_table_resolve(tqi_table *table, const tqi_table_resolve_args *ask, tqi_table_result *result, tq_error *err)
 {
     bool all = ask->keys == NULL && ask->indexes == NULL;
     tqi_table_partition *partition;
@@ -106,9 +106,9 @@ int tqi_table_resolve(tqi_table *meta, const tqi_table_resolve_args *ask, tqi_ta
     if (rc != TQ_OK) {
         return rc;
     }
-    partition = tqi_table_find_partition(meta, ask->partition);
+    partition = tqi_table_find_partition(table, ask->partition);
     if (partition == NULL) {
-        return query_unknown(meta, ask, result, err);
+        return query_unknown(table, ask, result, err);
     }
     n = all ? partition->samples : ask->n;
     rows = calloc(n > 0 ? n : 1, sizeof(*rows));
@@ -138,27 +138,27 @@ int tqi_table_resolve(tqi_table *meta, const tqi_table_resolve_args *ask, tqi_ta
 }
 
 /* Where a page begins. */
-static const tqi_table_extras *query_page_start(const tqi_table *meta, const tqi_table_partition *partition,
+static const tqi_table_extras *query_page_start(const tqi_table *table, const tqi_table_partition *partition,
                                                 const tqi_table_keys_page *page)
 {
     const tqi_table_extras *extras = page->mark ? tqi_t_key_find(partition, page->after) : NULL;
 
     /* The hash table keeps the order of insertion, which is the order of joining. */
-    if (extras != NULL && tqi_t_sample(meta, extras->index)->ordinal + 1 == page->mark) {
+    if (extras != NULL && tqi_t_sample(table, extras->index)->ordinal + 1 == page->mark) {
         return extras->hh.next;
     }
     extras = partition->keys;
-    while (extras != NULL && tqi_t_sample(meta, extras->index)->ordinal < page->mark) {
+    while (extras != NULL && tqi_t_sample(table, extras->index)->ordinal < page->mark) {
         extras = extras->hh.next;
     }
     return extras;
 }
 
-int tqi_table_partition_keys_page(tqi_table *meta, tqi_table_partition *partition, tqi_table_keys_page *page,
+int tqi_table_partition_keys_page(tqi_table *table, tqi_table_partition *partition, tqi_table_keys_page *page,
                                   tqi_table_result *result, tq_error *err)
 {
     size_t most = HASH_COUNT(partition->keys);
-    const tqi_table_extras *extras = query_page_start(meta, partition, page);
+    const tqi_table_extras *extras = query_page_start(table, partition, page);
     size_t n = 0;
     tqi_table_row *rows;
     int rc;
@@ -169,7 +169,7 @@ int tqi_table_partition_keys_page(tqi_table *meta, tqi_table_partition *partitio
         return tqi_error_nomem(err, "keys");
     }
     for (; extras != NULL && n < most; extras = extras->hh.next) {
-        rows[n++] = tqi_t_row_of(extras->index, tqi_t_sample(meta, extras->index));
+        rows[n++] = tqi_t_row_of(extras->index, tqi_t_sample(table, extras->index));
     }
     page->next = extras != NULL && n > 0 ? rows[n - 1].ordinal + 1 : 0;
     rc = tqi_t_describe_samples(partition, rows, n, true, true, result, err);
@@ -180,17 +180,17 @@ int tqi_table_partition_keys_page(tqi_table *meta, tqi_table_partition *partitio
     return rc;
 }
 
-int tqi_table_partition_keys(tqi_table *meta, tqi_table_partition *partition, tqi_table_result *result, tq_error *err)
+int tqi_table_partition_keys(tqi_table *table, tqi_table_partition *partition, tqi_table_result *result, tq_error *err)
 {
     tqi_table_keys_page all = {.after = ""};
 
-    return tqi_table_partition_keys_page(meta, partition, &all, result, err);
+    return tqi_table_partition_keys_page(table, partition, &all, result, err);
 }
 
 /* --- status --------------------------------------------------------------- */
 
 /* The partition and its indexes, ascending; NULL and TQ_OK when it is unknown. */
-static int query_indexes(tqi_table *meta, const char *name, bool *known, uint32_t **index, size_t *n,
+static int query_indexes(tqi_table *table, const char *name, bool *known, uint32_t **index, size_t *n,
                          tqi_table_partition **out, tq_error *err)
 {
     int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
@@ -202,7 +202,7 @@ static int query_indexes(tqi_table *meta, const char *name, bool *known, uint32_
     if (rc != TQ_OK) {
         return rc;
     }
-    *out = tqi_table_find_partition(meta, name);
+    *out = tqi_table_find_partition(table, name);
     if (*out == NULL) {
         return TQ_OK;
     }
@@ -219,12 +219,12 @@ static int query_indexes(tqi_table *meta, const char *name, bool *known, uint32_
     return TQ_OK;
 }
 
-int tqi_table_consumption(tqi_table *meta, const char *partition_name, const char *task_name, bool *known,
+int tqi_table_consumption(tqi_table *table, const char *partition_name, const char *task_name, bool *known,
                           uint32_t **index, uint8_t **consumed, size_t *n, tq_error *err)
 {
     tqi_table_partition *partition;
     const tqi_table_task *task;
-    int rc = query_indexes(meta, partition_name, known, index, n, &partition, err);
+    int rc = query_indexes(table, partition_name, known, index, n, &partition, err);
 
     *consumed = NULL;
     if (rc != TQ_OK || *index == NULL) {
@@ -243,12 +243,12 @@ int tqi_table_consumption(tqi_table *meta, const char *partition_name, const cha
     return TQ_OK;
 }
 
-int tqi_table_production(tqi_table *meta, const char *partition_name, const char *const *fields, size_t n_fields,
+int tqi_table_production(tqi_table *table, const char *partition_name, const char *const *fields, size_t n_fields,
                          bool *known, uint32_t **index, uint8_t **produced, size_t *n, tq_error *err)
 {
     tqi_table_partition *partition;
     size_t size;
-    int rc = query_indexes(meta, partition_name, known, index, n, &partition, err);
+    int rc = query_indexes(table, partition_name, known, index, n, &partition, err);
 
     *produced = NULL;
     if (rc != TQ_OK || *index == NULL || n_fields == 0) {
@@ -265,7 +265,7 @@ int tqi_table_production(tqi_table *meta, const char *partition_name, const char
     for (size_t f = 0; f < n_fields; f++) {
         const tqi_table_field *field = fields[f] != NULL ? tqi_t_field_find(partition, fields[f]) : NULL;
         for (size_t i = 0; field != NULL && i < *n; i++) {
-            uint32_t row = tqi_t_sample(meta, (*index)[i])->row;
+            uint32_t row = tqi_t_sample(table, (*index)[i])->row;
             (*produced)[i * n_fields + f] = tqi_t_produced(tqi_t_cell(field, row).block);
         }
     }

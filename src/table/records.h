@@ -145,7 +145,7 @@ struct tqi_table_field {
 };
 
 struct tqi_table_partition {
-    tqi_table *meta;
+    tqi_table *table;
     UT_hash_handle hh;
     uint64_t number;                  /* in order of creation of the partitions */
     tqi_table_partition *prev, *next; /* existing ones, in order of creation */
@@ -330,7 +330,7 @@ struct tqi_table_session {
 
 struct tqi_table_owner {
     UT_hash_handle hh;
-    tqi_table *meta;
+    tqi_table *table;
     uint64_t incarnation;
     uint64_t blocks;
     uint64_t bytes;

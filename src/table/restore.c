@@ -89,18 +89,18 @@ static bool restore_may_take(const tqi_table_restoring *run, const tqi_table_sam
 /* Whether all samples can keep their indexes; TQ_EINVAL if two have the same one. */
 static int restore_may_keep(tqi_table_restoring *run, uint64_t total, bool *keep, tq_error *err)
 {
-    const tqi_table *meta = run->meta;
+    const tqi_table *table = run->table;
     uint64_t most = total * 4 > RESTORE_PLACES ? total * 4 : RESTORE_PLACES;
     roaring_bitmap_t *all = roaring_bitmap_create();
     int rc = all != NULL ? TQ_OK : tqi_error_nomem(err, "samples");
 
-    most = most > meta->places ? most : meta->places;
+    most = most > table->places ? most : table->places;
     *keep = true;
     for (size_t p = 0; rc == TQ_OK && p < run->ask->n; p++) {
         const tqi_table_restore_part *part = &run->parts[p];
         for (size_t i = 0; rc == TQ_OK && i < part->n; i++) {
-            const tqi_table_sample *sample = tqi_t_sample(meta, part->saved[i]);
-            uint32_t place = part->saved[i] - meta->first_index;
+            const tqi_table_sample *sample = tqi_t_sample(table, part->saved[i]);
+            uint32_t place = part->saved[i] - table->first_index;
             *keep = *keep && place < most && restore_may_take(run, sample);
             run->end = place >= run->end ? (uint64_t)place + 1 : run->end;
             if (!roaring_bitmap_add_checked(all, part->saved[i])) {
@@ -117,9 +117,9 @@ static int restore_may_keep(tqi_table_restoring *run, uint64_t total, bool *keep
 /* Gives each sample its index here. */
 static int restore_number(tqi_table_restoring *run, tq_error *err)
 {
-    const tqi_table *meta = run->meta;
+    const tqi_table *table = run->table;
     uint64_t total = 0;
-    uint64_t next = meta->places;
+    uint64_t next = table->places;
     bool keep;
     int rc;
 
@@ -137,8 +137,8 @@ static int restore_number(tqi_table_restoring *run, tq_error *err)
     for (size_t p = 0; p < run->ask->n; p++) {
         tqi_table_restore_part *part = &run->parts[p];
         for (size_t i = 0; i < part->n; i++) {
-            next += !keep && meta->first_index + (uint32_t)next == TQ_NO_INDEX;
-            part->indexes[i] = keep ? part->saved[i] : meta->first_index + (uint32_t)next++;
+            next += !keep && table->first_index + (uint32_t)next == TQ_NO_INDEX;
+            part->indexes[i] = keep ? part->saved[i] : table->first_index + (uint32_t)next++;
             roaring_bitmap_add(part->members, part->indexes[i]);
         }
     }
@@ -267,7 +267,7 @@ static int restore_keys(tqi_table_restore_part *part, tq_error *err)
     }
     for (size_t i = 0; rc == TQ_OK && i < part->n; i++) {
         order[i] = (restore_joined){part->ordinals[i], i};
-        part->ordinals[i] += part->made->meta->first_ordinal;
+        part->ordinals[i] += part->made->table->first_ordinal;
     }
     if (rc == TQ_OK) {
         qsort(order, part->n, sizeof(*order), restore_joined_order);
@@ -405,7 +405,7 @@ static int restore_check_names(const tqi_table_restoring *run, tq_error *err)
 static int restore_make(tqi_table_restoring *run, tqi_table_restore_part *part, tq_error *err)
 {
     size_t base = 0;
-    int rc = tqi_t_partition_make(run->meta, part->in->name, &part->made, err);
+    int rc = tqi_t_partition_make(run->table, part->in->name, &part->made, err);
 
     if (rc == TQ_OK) {
         rc = tqi_t_rows_reserve(part->made, part->n, err);
@@ -437,7 +437,7 @@ static int restore_plan(tqi_table_restoring *run, tq_error *err)
     int rc = restore_check_names(run, err);
 
     for (size_t p = 0; rc == TQ_OK && p < run->ask->n; p++) {
-        run->parts[p].old = tqi_t_partition_lookup(run->meta, run->parts[p].in->name);
+        run->parts[p].old = tqi_t_partition_lookup(run->table, run->parts[p].in->name);
         rc = restore_gather(&run->parts[p], err);
     }
     rc = rc == TQ_OK ? restore_number(run, err) : rc;
@@ -445,8 +445,8 @@ static int restore_plan(tqi_table_restoring *run, tq_error *err)
         rc = restore_make(run, &run->parts[p], err);
         n_blocks += run->ask->relink ? 0 : run->parts[p].n_blocks;
     }
-    rc = rc == TQ_OK ? tqi_t_samples_reserve(run->meta, run->end, err) : rc;
-    return rc == TQ_OK ? tqi_t_blocks_reserve(run->meta, n_blocks, err) : rc;
+    rc = rc == TQ_OK ? tqi_t_samples_reserve(run->table, run->end, err) : rc;
+    return rc == TQ_OK ? tqi_t_blocks_reserve(run->table, n_blocks, err) : rc;
 }
 
 static void restore_undo(tqi_table_restore_part *part)
@@ -464,13 +464,13 @@ static void restore_undo(tqi_table_restore_part *part)
     tqi_t_partition_gc(part->made);
 }
 
-int tqi_table_restore(tqi_table *meta, const tqi_table_restore_state *restore, tqi_table_restored *out, tq_error *err)
+int tqi_table_restore(tqi_table *table, const tqi_table_restore_state *restore, tqi_table_restored *out, tq_error *err)
 {
-    tqi_table_restoring run = {.meta = meta, .ask = restore};
+    tqi_table_restoring run = {.table = table, .ask = restore};
     size_t n = restore->n;
     int rc;
 
-    meta->operation++;
+    table->operation++;
     run.parts = calloc(n + 1, sizeof(*run.parts));
     if (run.parts == NULL) {
         return tqi_error_nomem(err, "restore");

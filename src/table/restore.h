@@ -43,7 +43,7 @@ typedef struct tqi_table_restore_part {
 } tqi_table_restore_part;
 
 typedef struct tqi_table_restoring {
-    tqi_table *meta;
+    tqi_table *table;
     const tqi_table_restore_state *ask;
     tqi_table_restore_part *parts;
     uint64_t end; /* of the places that are needed */

@@ -22,8 +22,8 @@ static bool restore_block_same(const tqi_table_batch_block *a, const tqi_table_b
 static void restore_block_live(const tqi_table_restoring *run, const tqi_table_restore_part *part,
                                tqi_table_restore_block *block)
 {
-    uint32_t handle = tqi_t_block_find(run->meta, block->in->id);
-    const tqi_table_block *live = handle != 0 ? tqi_t_block(run->meta, handle) : NULL;
+    uint32_t handle = tqi_t_block_find(run->table, block->in->id);
+    const tqi_table_block *live = handle != 0 ? tqi_t_block(run->table, handle) : NULL;
 
     if (live != NULL && live->partition == part->old && live->size == block->in->size &&
         live->owner->incarnation == block->in->owner_incarnation && strcmp(live->owner->name, block->in->owner) == 0) {
@@ -90,7 +90,7 @@ static int restore_collect(tqi_table_restore_part *part, tq_error *err)
 
 int tqi_t_restore_blocks(const tqi_table_restoring *run, tqi_table_restore_part *part, tq_error *err)
 {
-    const tqi_table_session *session = tqi_t_session_find(run->meta, run->ask->session);
+    const tqi_table_session *session = tqi_t_session_find(run->table, run->ask->session);
     int rc = restore_collect(part, err);
 
     for (size_t i = 0; rc == TQ_OK && i < part->n_blocks; i++) {
@@ -110,7 +110,7 @@ int tqi_t_restore_blocks(const tqi_table_restoring *run, tqi_table_restore_part 
 
 static int restore_schema(tqi_table_restore_part *part, const tqi_table_field_info *in, tq_error *err)
 {
-    tqi_table *meta = part->made->meta;
+    tqi_table *table = part->made->table;
     uint32_t shape = TQI_TABLE_SHAPE_NONE;
     tqi_table_field *field;
     int rc = tqi_t_field_get(part->made, in->name, &field, err);
@@ -125,7 +125,7 @@ static int restore_schema(tqi_table_restore_part *part, const tqi_table_field_in
                            in->name);
     }
     if (rc == TQ_OK && !in->ragged) {
-        rc = tqi_t_shape_get(meta, in->ndim, in->shape, &shape, err);
+        rc = tqi_t_shape_get(table, in->ndim, in->shape, &shape, err);
     }
     if (rc != TQ_OK) {
         tqi_t_field_gc(field);
@@ -211,7 +211,7 @@ static void restore_link(const restore_walk *walk, size_t row, tqi_table_cell ce
     if (walk->field->kind == TQ_TENSOR) {
         uint32_t like = walk->field->like;
         uint8_t dim = walk->field->ragged_dim; /* checkpoints of old versions do not have it */
-        tqi_t_shape_vary(made->meta, cell.shape, &like, &dim);
+        tqi_t_shape_vary(made->table, cell.shape, &like, &dim);
         tqi_t_field_set_ragged_dim(walk->field, dim, like);
     }
     made->live_cells++;
@@ -224,18 +224,18 @@ static int restore_opaque(const restore_walk *walk, size_t i, uint32_t shape, tq
     tqi_table_opaque *opaque;
 
     if (slice == NULL) {
-        tqi_t_shape_unref(walk->run->meta, shape, 1);
+        tqi_t_shape_unref(walk->run->table, shape, 1);
         return restore_bad(walk, "a cell of a manager that keys by index has no note", err);
     }
     if (walk->run->out.renumbered) {
         /* The manager keeps the data under the sample's former index. */
-        tqi_t_shape_unref(walk->run->meta, shape, 1);
+        tqi_t_shape_unref(walk->run->table, shape, 1);
         restore_lose(walk, walk->base + i);
         return TQ_OK;
     }
     opaque = malloc(sizeof(*opaque) + slice->size);
     if (opaque == NULL) {
-        tqi_t_shape_unref(walk->run->meta, shape, 1);
+        tqi_t_shape_unref(walk->run->table, shape, 1);
         return tqi_error_nomem(err, "cells");
     }
     opaque->size = slice->size;
@@ -261,20 +261,20 @@ static int restore_cell(restore_walk *walk, size_t i, const tqi_table_run *run, 
     if (dims == NULL || (tqi_type_kind(type) == TQ_VALUE && ndim != 1)) {
         return restore_bad(walk, "the shape of a row is malformed", err);
     }
-    rc = tqi_t_shape_get_typed(walk->run->meta, tqi_t_relative_type(own, type, ndim, dims), ndim, dims, &shape, err);
+    rc = tqi_t_shape_get_typed(walk->run->table, tqi_t_relative_type(own, type, ndim, dims), ndim, dims, &shape, err);
     if (rc != TQ_OK) {
         return rc;
     }
     if (run->block == TQI_TABLE_RUN_OPAQUE) {
         rc = restore_opaque(walk, i, shape, err);
-    } else if (__builtin_mul_overflow(tqi_t_shape_elements(walk->run->meta, shape), (uint64_t)tqi_type_size(type),
+    } else if (__builtin_mul_overflow(tqi_t_shape_elements(walk->run->table, shape), (uint64_t)tqi_type_size(type),
                                       &bytes) ||
                bytes > walk->batch->blocks[run->block - 1].size ||
                *offset > walk->batch->blocks[run->block - 1].size - bytes) {
-        tqi_t_shape_unref(walk->run->meta, shape, 1);
+        tqi_t_shape_unref(walk->run->table, shape, 1);
         rc = restore_bad(walk, "a row does not fit into its block", err);
     } else if (block == NULL) {
-        tqi_t_shape_unref(walk->run->meta, shape, 1);
+        tqi_t_shape_unref(walk->run->table, shape, 1);
         restore_lose(walk, walk->base + i);
     } else {
         uint32_t row = (uint32_t)(walk->base + i);
@@ -355,7 +355,7 @@ static int restore_column(restore_walk *walk, tq_error *err)
 static int restore_piece(tqi_table_restoring *run, tqi_table_restore_part *part, const tqi_table_batch *batch,
                          size_t base, tq_error *err)
 {
-    uint64_t stamp = ++run->meta->stamp;
+    uint64_t stamp = ++run->table->stamp;
     int rc = TQ_OK;
 
     for (size_t f = 0; rc == TQ_OK && f < batch->n_fields; f++) {
@@ -399,14 +399,14 @@ int tqi_t_restore_fields(tqi_table_restoring *run, tqi_table_restore_part *part,
 
 void tqi_t_restore_undo_fields(tqi_table_restore_part *part)
 {
-    tqi_table *meta = part->made->meta;
+    tqi_table *table = part->made->table;
     tqi_table_field *field;
 
     while ((field = part->made->known) != NULL) {
         for (uint32_t row = 0; row < field->capacity; row++) {
             tqi_table_cell cell = field->cells[row];
             if (tqi_t_produced(cell.block)) {
-                tqi_t_shape_unref(meta, cell.shape, 1);
+                tqi_t_shape_unref(table, cell.shape, 1);
             }
             if (cell.block == TQI_TABLE_CELL_OPAQUE) {
                 free((void *)(uintptr_t)cell.offset);

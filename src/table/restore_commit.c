@@ -5,11 +5,11 @@
 #include "table/restore.h"
 
 /* Live blocks must not die with the cells that are replaced. */
-static void commit_hold(tqi_table *meta, const tqi_table_restore_part *part)
+static void commit_hold(tqi_table *table, const tqi_table_restore_part *part)
 {
     for (size_t i = 0; i < part->n_blocks; i++) {
         if (part->blocks[i].handle != 0) {
-            tqi_t_block(meta, part->blocks[i].handle)->live++;
+            tqi_t_block(table, part->blocks[i].handle)->live++;
         }
     }
 }
@@ -35,54 +35,54 @@ static void commit_replace(const tqi_table_restoring *run, const tqi_table_resto
  * the new ones are added to it. */
 static void commit_places(const tqi_table_restoring *run)
 {
-    tqi_table *meta = run->meta;
-    uint32_t used = meta->places;
-    uint32_t place = meta->free_head;
-    uint32_t n = meta->n_free;
+    tqi_table *table = run->table;
+    uint32_t used = table->places;
+    uint32_t place = table->free_head;
+    uint32_t n = table->n_free;
 
-    meta->places = run->end > used ? (uint32_t)run->end : used;
+    table->places = run->end > used ? (uint32_t)run->end : used;
     for (size_t p = 0; p < run->ask->n; p++) {
         const tqi_table_restore_part *part = &run->parts[p];
         for (size_t i = 0; i < part->n; i++) {
-            tqi_t_place(meta, part->indexes[i] - meta->first_index)->partition = part->made;
+            tqi_t_place(table, part->indexes[i] - table->first_index)->partition = part->made;
         }
     }
-    meta->n_free = 0;
+    table->n_free = 0;
     while (n-- > 0) {
-        uint32_t next = tqi_t_place(meta, place)->row;
-        if (tqi_t_place(meta, place)->partition == NULL) {
-            tqi_t_place_free(meta, place);
+        uint32_t next = tqi_t_place(table, place)->row;
+        if (tqi_t_place(table, place)->partition == NULL) {
+            tqi_t_place_free(table, place);
         }
         place = next;
     }
-    for (place = used; place < meta->places; place++) {
-        if (tqi_t_place(meta, place)->partition == NULL && meta->first_index + place != TQ_NO_INDEX) {
-            tqi_t_place_free(meta, place);
+    for (place = used; place < table->places; place++) {
+        if (tqi_t_place(table, place)->partition == NULL && table->first_index + place != TQ_NO_INDEX) {
+            tqi_t_place_free(table, place);
         }
     }
 }
 
 static void commit_samples(const tqi_table_restoring *run, tqi_table_restore_part *part)
 {
-    tqi_table *meta = run->meta;
+    tqi_table *table = run->table;
     tqi_table_partition *made = part->made;
     tqi_table_task *task;
     tqi_table_cached_pick *slot;
 
     for (size_t i = 0; i < part->n; i++) {
-        tqi_table_sample *sample = tqi_t_place(meta, part->indexes[i] - meta->first_index);
+        tqi_table_sample *sample = tqi_t_place(table, part->indexes[i] - table->first_index);
         sample->extras = part->extras[i];
         sample->ordinal = part->ordinals[i];
         sample->row = (uint32_t)i;
     }
-    meta->n_samples += part->n;
+    table->n_samples += part->n;
     roaring_bitmap_free(made->members);
     made->members = part->members;
     part->members = NULL;
     for (task = made->tasks; task != NULL; task = task->hh.next) {
         for (slot = task->slots; slot != NULL; slot = slot->hh.next) {
             for (uint32_t i = 0; i < slot->n; i++) {
-                slot->incarnations[i] = tqi_t_sample(meta, slot->indexes[i])->incarnation;
+                slot->incarnations[i] = tqi_t_sample(table, slot->indexes[i])->incarnation;
             }
         }
     }
@@ -90,24 +90,24 @@ static void commit_samples(const tqi_table_restoring *run, tqi_table_restore_par
 
 /* --- blocks and cells ----------------------------------------------------- */
 
-static void commit_blocks(tqi_table *meta, tqi_table_restore_part *part)
+static void commit_blocks(tqi_table *table, tqi_table_restore_part *part)
 {
     for (size_t i = 0; i < part->n_blocks; i++) {
         tqi_table_restore_block *block = &part->blocks[i];
         if (block->range != NULL) {
-            block->handle = tqi_t_block_add(meta, block->in, block->range->owner, part->made);
-            tqi_t_range_use(meta, block->range);
+            block->handle = tqi_t_block_add(table, block->in, block->range->owner, part->made);
+            tqi_t_range_use(table, block->range);
         } else if (block->handle != 0) {
-            tqi_t_block(meta, block->handle)->partition = part->made;
+            tqi_t_block(table, block->handle)->partition = part->made;
         }
         if (block->handle != 0) {
-            tqi_table_block *live = tqi_t_block(meta, block->handle);
+            tqi_table_block *live = tqi_t_block(table, block->handle);
             live->live += block->cells;
             live->live_bytes += block->bytes;
             live->row_first = block->row_first;
             live->row_last = block->row_last;
-            tqi_t_sparse_check(meta, live, block->handle);
-            tqi_t_block_unref(meta, block->handle);
+            tqi_t_sparse_check(table, live, block->handle);
+            tqi_t_block_unref(table, block->handle);
         }
     }
 }
@@ -128,30 +128,30 @@ static void commit_cells(const tqi_table_restore_part *part)
 
 void tqi_t_restore_commit(tqi_table_restoring *run)
 {
-    tqi_table *meta = run->meta;
+    tqi_table *table = run->table;
     uint32_t cleared;
 
     for (size_t p = 0; p < run->ask->n; p++) {
-        commit_hold(meta, &run->parts[p]);
+        commit_hold(table, &run->parts[p]);
     }
     for (size_t p = 0; p < run->ask->n; p++) {
         commit_replace(run, &run->parts[p]);
     }
-    while (!run->ask->partial && meta->existing != NULL) {
-        (void)tqi_table_clear_partition(meta, meta->existing->name, &cleared, NULL);
+    while (!run->ask->partial && table->existing != NULL) {
+        (void)tqi_table_clear_partition(table, table->existing->name, &cleared, NULL);
     }
     for (size_t p = 0; p < run->ask->n; p++) {
         tqi_t_partition_born(run->parts[p].made);
         run->parts[p].made->loaded_us = run->ask->now_us;
-        run->parts[p].made->next_ordinal = meta->first_ordinal + run->parts[p].in->next_ordinal;
+        run->parts[p].made->next_ordinal = table->first_ordinal + run->parts[p].in->next_ordinal;
     }
     if (!run->ask->partial) {
-        meta->loaded_us = run->ask->now_us;
+        table->loaded_us = run->ask->now_us;
     }
     commit_places(run);
     for (size_t p = 0; p < run->ask->n; p++) {
         commit_samples(run, &run->parts[p]);
-        commit_blocks(meta, &run->parts[p]);
+        commit_blocks(table, &run->parts[p]);
         commit_cells(&run->parts[p]);
         tqi_t_views_fill(run->parts[p].made);
     }

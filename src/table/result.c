@@ -121,14 +121,14 @@ int tqi_t_describe_samples(tqi_table_partition *partition, const tqi_table_row *
     result->batch.indexes = indexes;
     result->batch.incarnations = incarnations;
     result->batch.ordinals = ordinals;
-    return tags ? tqi_t_tags_describe(partition->meta, rows, n, result, err) : TQ_OK;
+    return tags ? tqi_t_tags_describe(partition->table, rows, n, result, err) : TQ_OK;
 }
 
 /* --- fields --------------------------------------------------------------- */
 
 /* Growing arrays shared by all fields of one description. */
 typedef struct result_scratch {
-    tqi_table *meta;
+    tqi_table *table;
     tqi_table_result *result;
     uint64_t stamp;
     tqi_table_batch_block *blocks;
@@ -142,7 +142,7 @@ typedef struct result_scratch {
 /* Index of a block in the batch plus 1; 0 if out of memory. */
 static uint32_t result_block(result_scratch *scratch, uint32_t handle)
 {
-    tqi_table_block *block = tqi_t_block(scratch->meta, handle);
+    tqi_table_block *block = tqi_t_block(scratch->table, handle);
     tqi_table_batch_block *out;
     uint8_t *locator;
 
@@ -219,7 +219,7 @@ static int result_dims(result_scratch *scratch, const tqi_table_field *field, co
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
-        (void)tqi_t_shape_dims(scratch->meta, tqi_t_cell(field, rows[i].row).shape, &room, &ndims[i]);
+        (void)tqi_t_shape_dims(scratch->table, tqi_t_cell(field, rows[i].row).shape, &room, &ndims[i]);
         n_dims += ndims[i];
         same = same && ndims[i] == ndims[0];
     }
@@ -228,7 +228,7 @@ static int result_dims(result_scratch *scratch, const tqi_table_field *field, co
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
-        const uint64_t *from = tqi_t_shape_dims(scratch->meta, tqi_t_cell(field, rows[i].row).shape, &room, &ndim);
+        const uint64_t *from = tqi_t_shape_dims(scratch->table, tqi_t_cell(field, rows[i].row).shape, &room, &ndim);
         memcpy(dims + at, from, ndim * sizeof(*dims));
         at += ndim;
     }
@@ -243,7 +243,7 @@ static int result_uniform(result_scratch *scratch, const tqi_table_field *field,
 {
     uint64_t room;
     uint32_t ndim;
-    const uint64_t *from = tqi_t_shape_dims(scratch->meta, field->shape, &room, &ndim);
+    const uint64_t *from = tqi_t_shape_dims(scratch->table, field->shape, &room, &ndim);
     uint64_t *shape = tqi_t_result_alloc(scratch->result, ndim, sizeof(*shape));
 
     if (shape == NULL) {
@@ -395,7 +395,7 @@ static int result_blocks(result_scratch *scratch)
 int tqi_t_describe_fields(tqi_table_partition *partition, const tqi_table_row *rows, size_t n,
                           tqi_table_field *const *fields, size_t n_fields, tqi_table_result *result, tq_error *err)
 {
-    result_scratch scratch = {.meta = partition->meta, .result = result, .stamp = ++partition->meta->stamp};
+    result_scratch scratch = {.table = partition->table, .result = result, .stamp = ++partition->table->stamp};
     tqi_table_batch_field *out = tqi_t_result_alloc(result, n_fields, sizeof(*out));
     int rc = out != NULL ? TQ_OK : TQ_ENOMEM;
 

@@ -8,7 +8,7 @@
 
 tqi_table_sample *tqi_t_member(const tqi_table_partition *partition, uint32_t index, uint32_t incarnation)
 {
-    tqi_table_sample *sample = tqi_t_sample(partition->meta, index);
+    tqi_table_sample *sample = tqi_t_sample(partition->table, index);
 
     if (sample == NULL || sample->partition != partition || (incarnation != 0 && incarnation != sample->incarnation)) {
         return NULL;
@@ -16,87 +16,87 @@ tqi_table_sample *tqi_t_member(const tqi_table_partition *partition, uint32_t in
     return sample;
 }
 
-int tqi_t_samples_reserve(tqi_table *meta, uint64_t end, tq_error *err)
+int tqi_t_samples_reserve(tqi_table *table, uint64_t end, tq_error *err)
 {
     size_t need = (size_t)((end + TQI_T_PAGE - 1) >> TQI_T_PAGE_BITS);
 
-    if (tqi_grow(&meta->pages, &meta->pages_capacity, need, sizeof(tqi_table_sample *)) != TQ_OK) {
+    if (tqi_grow(&table->pages, &table->pages_capacity, need, sizeof(tqi_table_sample *)) != TQ_OK) {
         return tqi_error_nomem(err, "samples");
     }
-    while (meta->n_pages < need) {
+    while (table->n_pages < need) {
         tqi_table_sample *page = calloc(TQI_T_PAGE, sizeof(*page));
         if (page == NULL) {
             return tqi_error_nomem(err, "samples");
         }
         for (size_t i = 0; i < TQI_T_PAGE; i++) {
-            page[i].incarnation = meta->first_incarnation;
+            page[i].incarnation = table->first_incarnation;
         }
-        meta->pages[meta->n_pages++] = page;
+        table->pages[table->n_pages++] = page;
     }
     return TQ_OK;
 }
 
-int tqi_t_samples_plan(tqi_table *meta, uint32_t n, uint32_t *indexes, tq_error *err)
+int tqi_t_samples_plan(tqi_table *table, uint32_t n, uint32_t *indexes, tq_error *err)
 {
-    uint32_t place = meta->free_head;
-    uint32_t reused = n < meta->n_free ? n : meta->n_free;
-    uint64_t end = meta->places;
+    uint32_t place = table->free_head;
+    uint32_t reused = n < table->n_free ? n : table->n_free;
+    uint64_t end = table->places;
     uint32_t i;
 
     for (i = 0; i < reused; i++) {
-        indexes[i] = meta->first_index + place;
-        place = tqi_t_place(meta, place)->row;
+        indexes[i] = table->first_index + place;
+        place = tqi_t_place(table, place)->row;
     }
     for (; i < n; i++) {
-        if (meta->first_index + (uint32_t)end == TQ_NO_INDEX) {
+        if (table->first_index + (uint32_t)end == TQ_NO_INDEX) {
             end++;
         }
         if (end >= UINT32_MAX) {
             return tqi_error_set(err, TQ_EFULL, "all %u sample indexes are in use", UINT32_MAX);
         }
-        indexes[i] = meta->first_index + (uint32_t)end++;
+        indexes[i] = table->first_index + (uint32_t)end++;
     }
-    return tqi_t_samples_reserve(meta, end, err);
+    return tqi_t_samples_reserve(table, end, err);
 }
 
-tqi_table_sample *tqi_t_sample_take(tqi_table *meta, uint32_t *index)
+tqi_table_sample *tqi_t_sample_take(tqi_table *table, uint32_t *index)
 {
     tqi_table_sample *sample;
     uint32_t place;
 
-    if (meta->n_free > 0) {
-        place = meta->free_head;
-        sample = tqi_t_place(meta, place);
-        meta->free_head = sample->row;
-        meta->n_free--;
+    if (table->n_free > 0) {
+        place = table->free_head;
+        sample = tqi_t_place(table, place);
+        table->free_head = sample->row;
+        table->n_free--;
     } else {
-        if (meta->first_index + meta->places == TQ_NO_INDEX) {
-            meta->places++;
+        if (table->first_index + table->places == TQ_NO_INDEX) {
+            table->places++;
         }
-        place = meta->places++;
-        sample = tqi_t_place(meta, place);
+        place = table->places++;
+        sample = tqi_t_place(table, place);
     }
-    meta->n_samples++;
-    *index = meta->first_index + place;
+    table->n_samples++;
+    *index = table->first_index + place;
     return sample;
 }
 
-void tqi_t_place_free(tqi_table *meta, uint32_t place)
+void tqi_t_place_free(tqi_table *table, uint32_t place)
 {
-    if (meta->n_free == 0) {
-        meta->free_head = place;
+    if (table->n_free == 0) {
+        table->free_head = place;
     } else {
-        tqi_t_place(meta, meta->free_tail)->row = place;
+        tqi_t_place(table, table->free_tail)->row = place;
     }
-    meta->free_tail = place;
-    meta->n_free++;
+    table->free_tail = place;
+    table->n_free++;
 }
 
-static void sample_free(tqi_table *meta, uint32_t index)
+static void sample_free(tqi_table *table, uint32_t index)
 {
-    uint32_t place = index - meta->first_index;
-    tqi_table_sample *sample = tqi_t_place(meta, place);
-    tqi_table_clearing *clearing = meta->clearing;
+    uint32_t place = index - table->first_index;
+    tqi_table_sample *sample = tqi_t_place(table, place);
+    tqi_table_clearing *clearing = table->clearing;
 
     sample->partition = NULL;
     sample->extras = NULL;
@@ -106,18 +106,18 @@ static void sample_free(tqi_table *meta, uint32_t index)
     if (sample->incarnation == 0) {
         sample->incarnation = 1;
     }
-    meta->n_samples--;
+    table->n_samples--;
     if (clearing != NULL) {
         sample->ordinal = 1;
         clearing->indexes[clearing->n++] = index;
     } else {
-        tqi_t_place_free(meta, place);
+        tqi_t_place_free(table, place);
     }
 }
 
 void tqi_t_sample_clear(tqi_table_partition *partition, uint32_t index)
 {
-    tqi_table_sample *sample = tqi_t_sample(partition->meta, index);
+    tqi_table_sample *sample = tqi_t_sample(partition->table, index);
     tqi_table_field *field, *next;
 
     tqi_t_ready_leave(partition, index, sample->row);
@@ -135,15 +135,15 @@ void tqi_t_sample_clear(tqi_table_partition *partition, uint32_t index)
     roaring_bitmap_remove(partition->members, index);
     partition->samples--;
     tqi_t_row_free(partition, sample->row);
-    sample_free(partition->meta, index);
+    sample_free(partition->table, index);
 }
 
-void tqi_t_samples_fini(tqi_table *meta)
+void tqi_t_samples_fini(tqi_table *table)
 {
-    for (size_t i = 0; i < meta->n_pages; i++) {
-        free(meta->pages[i]);
+    for (size_t i = 0; i < table->n_pages; i++) {
+        free(table->pages[i]);
     }
-    free(meta->pages);
+    free(table->pages);
 }
 
 /* --- extras --------------------------------------------------------------- */

@@ -29,24 +29,24 @@ static bool shape_count(uint32_t ndim, const uint64_t *dims, uint64_t *elements)
 }
 
 /* A free slot in the table of records, with room in the free list for all of them. */
-static int shape_place(tqi_table *meta, uint32_t *place)
+static int shape_place(tqi_table *table, uint32_t *place)
 {
-    if (meta->n_shape_free > 0) {
-        *place = meta->shape_free[--meta->n_shape_free];
+    if (table->n_shape_free > 0) {
+        *place = table->shape_free[--table->n_shape_free];
         return TQ_OK;
     }
-    if (meta->shape_places >= SHAPE_INLINE_MAX - TQI_TABLE_SHAPE_FIRST ||
-        tqi_grow(&meta->shape_table, &meta->shape_capacity, (size_t)meta->shape_places + 1,
+    if (table->shape_places >= SHAPE_INLINE_MAX - TQI_TABLE_SHAPE_FIRST ||
+        tqi_grow(&table->shape_table, &table->shape_capacity, (size_t)table->shape_places + 1,
                  sizeof(tqi_table_shape *)) != TQ_OK ||
-        tqi_grow(&meta->shape_free, &meta->shape_free_capacity, (size_t)meta->shape_places + 1,
-                 sizeof(*meta->shape_free)) != TQ_OK) {
+        tqi_grow(&table->shape_free, &table->shape_free_capacity, (size_t)table->shape_places + 1,
+                 sizeof(*table->shape_free)) != TQ_OK) {
         return TQ_ENOMEM;
     }
-    *place = meta->shape_places++;
+    *place = table->shape_places++;
     return TQ_OK;
 }
 
-static tqi_table_shape *shape_make(tqi_table *meta, uint32_t type, uint32_t ndim, const uint64_t *dims,
+static tqi_table_shape *shape_make(tqi_table *table, uint32_t type, uint32_t ndim, const uint64_t *dims,
                                    uint64_t elements)
 {
     bool hash_failed = false;
@@ -62,26 +62,26 @@ static tqi_table_shape *shape_make(tqi_table *meta, uint32_t type, uint32_t ndim
     if (ndim > 0) {
         memcpy(shape->dims, dims, ndim * sizeof(*dims));
     }
-    if (shape_place(meta, &place) != TQ_OK) {
+    if (shape_place(table, &place) != TQ_OK) {
         free(shape);
         return NULL;
     }
     if (type == 0) {
-        HASH_ADD_KEYPTR(hh, meta->shapes, shape->dims, ndim * sizeof(*dims), shape);
+        HASH_ADD_KEYPTR(hh, table->shapes, shape->dims, ndim * sizeof(*dims), shape);
     } else {
-        HASH_ADD_KEYPTR(hh, meta->typed, &shape->type, (1 + ndim) * sizeof(*dims), shape);
+        HASH_ADD_KEYPTR(hh, table->typed, &shape->type, (1 + ndim) * sizeof(*dims), shape);
     }
     if (hash_failed) {
-        meta->shape_free[meta->n_shape_free++] = place;
+        table->shape_free[table->n_shape_free++] = place;
         free(shape);
         return NULL;
     }
-    meta->shape_table[place] = shape;
+    table->shape_table[place] = shape;
     shape->handle = TQI_TABLE_SHAPE_FIRST + place;
     return shape;
 }
 
-int tqi_t_shape_get(tqi_table *meta, uint32_t ndim, const uint64_t *dims, uint32_t *handle, tq_error *err)
+int tqi_t_shape_get(tqi_table *table, uint32_t ndim, const uint64_t *dims, uint32_t *handle, tq_error *err)
 {
     uint64_t elements;
     tqi_table_shape *shape;
@@ -97,12 +97,12 @@ int tqi_t_shape_get(tqi_table *meta, uint32_t ndim, const uint64_t *dims, uint32
     if (ndim > TQ_NDIM_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "a row has %u dims, at most %d are possible", ndim, TQ_NDIM_MAX);
     }
-    HASH_FIND(hh, meta->shapes, dims, ndim * sizeof(*dims), shape);
+    HASH_FIND(hh, table->shapes, dims, ndim * sizeof(*dims), shape);
     if (shape == NULL) {
         if (!shape_count(ndim, dims, &elements)) {
             return tqi_error_set(err, TQ_EINVAL, "a row has too many elements");
         }
-        shape = shape_make(meta, 0, ndim, dims, elements);
+        shape = shape_make(table, 0, ndim, dims, elements);
         if (shape == NULL) {
             return tqi_error_nomem(err, "shape");
         }
@@ -112,7 +112,7 @@ int tqi_t_shape_get(tqi_table *meta, uint32_t ndim, const uint64_t *dims, uint32
     return TQ_OK;
 }
 
-int tqi_t_shape_get_typed(tqi_table *meta, uint32_t type, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
+int tqi_t_shape_get_typed(tqi_table *table, uint32_t type, uint32_t ndim, const uint64_t *dims, uint32_t *handle,
                           tq_error *err)
 {
     uint64_t key[1 + TQ_NDIM_MAX] = {type};
@@ -120,7 +120,7 @@ int tqi_t_shape_get_typed(tqi_table *meta, uint32_t type, uint32_t ndim, const u
     tqi_table_shape *shape;
 
     if (type == 0) {
-        return tqi_t_shape_get(meta, ndim, dims, handle, err);
+        return tqi_t_shape_get(table, ndim, dims, handle, err);
     }
     if (ndim > TQ_NDIM_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "a row has %u dims, at most %d are possible", ndim, TQ_NDIM_MAX);
@@ -128,12 +128,12 @@ int tqi_t_shape_get_typed(tqi_table *meta, uint32_t type, uint32_t ndim, const u
     if (ndim > 0) {
         memcpy(key + 1, dims, ndim * sizeof(*dims));
     }
-    HASH_FIND(hh, meta->typed, key, (1 + ndim) * sizeof(*key), shape);
+    HASH_FIND(hh, table->typed, key, (1 + ndim) * sizeof(*key), shape);
     if (shape == NULL) {
         if (!shape_count(ndim, dims, &elements)) {
             return tqi_error_set(err, TQ_EINVAL, "a row has too many elements");
         }
-        shape = shape_make(meta, type, ndim, dims, elements);
+        shape = shape_make(table, type, ndim, dims, elements);
         if (shape == NULL) {
             return tqi_error_nomem(err, "shape");
         }
@@ -143,12 +143,12 @@ int tqi_t_shape_get_typed(tqi_table *meta, uint32_t type, uint32_t ndim, const u
     return TQ_OK;
 }
 
-static tqi_table_shape *shape_record(const tqi_table *meta, uint32_t handle)
+static tqi_table_shape *shape_record(const tqi_table *table, uint32_t handle)
 {
     if (handle < TQI_TABLE_SHAPE_FIRST || (handle & TQI_TABLE_SHAPE_INLINE) != 0) {
         return NULL;
     }
-    return meta->shape_table[handle - TQI_TABLE_SHAPE_FIRST];
+    return table->shape_table[handle - TQI_TABLE_SHAPE_FIRST];
 }
 
 uint32_t tqi_t_relative_type(uint32_t own, uint32_t type, uint32_t ndim, const uint64_t *dims)
@@ -166,25 +166,25 @@ uint32_t tqi_t_relative_type(uint32_t own, uint32_t type, uint32_t ndim, const u
     return type;
 }
 
-uint32_t tqi_t_shape_type(const tqi_table *meta, uint32_t handle)
+uint32_t tqi_t_shape_type(const tqi_table *table, uint32_t handle)
 {
-    const tqi_table_shape *shape = shape_record(meta, handle);
+    const tqi_table_shape *shape = shape_record(table, handle);
 
     return shape != NULL ? (uint32_t)shape->type : 0;
 }
 
-void tqi_t_shape_ref(tqi_table *meta, uint32_t handle, uint64_t n)
+void tqi_t_shape_ref(tqi_table *table, uint32_t handle, uint64_t n)
 {
-    tqi_table_shape *shape = shape_record(meta, handle);
+    tqi_table_shape *shape = shape_record(table, handle);
 
     if (shape != NULL) {
         shape->refs += n;
     }
 }
 
-void tqi_t_shape_unref(tqi_table *meta, uint32_t handle, uint64_t n)
+void tqi_t_shape_unref(tqi_table *table, uint32_t handle, uint64_t n)
 {
-    tqi_table_shape *shape = shape_record(meta, handle);
+    tqi_table_shape *shape = shape_record(table, handle);
 
     if (shape == NULL) {
         return;
@@ -192,30 +192,30 @@ void tqi_t_shape_unref(tqi_table *meta, uint32_t handle, uint64_t n)
     shape->refs -= n;
     if (shape->refs == 0) {
         if (shape->type == 0) {
-            HASH_DEL(meta->shapes, shape);
+            HASH_DEL(table->shapes, shape);
         } else {
-            HASH_DEL(meta->typed, shape);
+            HASH_DEL(table->typed, shape);
         }
-        meta->shape_table[handle - TQI_TABLE_SHAPE_FIRST] = NULL;
-        meta->shape_free[meta->n_shape_free++] = handle - TQI_TABLE_SHAPE_FIRST;
+        table->shape_table[handle - TQI_TABLE_SHAPE_FIRST] = NULL;
+        table->shape_free[table->n_shape_free++] = handle - TQI_TABLE_SHAPE_FIRST;
         free(shape);
     }
 }
 
-uint64_t tqi_t_shape_elements(const tqi_table *meta, uint32_t handle)
+uint64_t tqi_t_shape_elements(const tqi_table *table, uint32_t handle)
 {
     const tqi_table_shape *shape;
 
     if ((handle & TQI_TABLE_SHAPE_INLINE) != 0) {
         return handle & SHAPE_INLINE_MAX;
     }
-    shape = shape_record(meta, handle);
+    shape = shape_record(table, handle);
     return shape != NULL ? shape->elements : handle == TQI_TABLE_SHAPE_SCALAR;
 }
 
-const uint64_t *tqi_t_shape_dims(const tqi_table *meta, uint32_t handle, uint64_t *room, uint32_t *ndim)
+const uint64_t *tqi_t_shape_dims(const tqi_table *table, uint32_t handle, uint64_t *room, uint32_t *ndim)
 {
-    const tqi_table_shape *shape = shape_record(meta, handle);
+    const tqi_table_shape *shape = shape_record(table, handle);
 
     if (shape != NULL) {
         *ndim = shape->ndim;
@@ -226,15 +226,15 @@ const uint64_t *tqi_t_shape_dims(const tqi_table *meta, uint32_t handle, uint64_
     return room;
 }
 
-void tqi_t_shape_vary(const tqi_table *meta, uint32_t handle, uint32_t *like, uint8_t *dim)
+void tqi_t_shape_vary(const tqi_table *table, uint32_t handle, uint32_t *like, uint8_t *dim)
 {
-    const tqi_table_shape *shape = shape_record(meta, handle);
+    const tqi_table_shape *shape = shape_record(table, handle);
     const tqi_table_shape *other;
 
     if (shape == NULL || shape->ndim < 2 || *like == handle || *dim == TQ_RAGGED_MANY) {
         return;
     }
-    other = shape_record(meta, *like);
+    other = shape_record(table, *like);
     if (other == NULL) {
         *like = handle;
         return;
@@ -246,18 +246,18 @@ void tqi_t_shape_vary(const tqi_table *meta, uint32_t handle, uint32_t *like, ui
     }
 }
 
-void tqi_t_shapes_fini(tqi_table *meta)
+void tqi_t_shapes_fini(tqi_table *table)
 {
     tqi_table_shape *shape, *next;
 
-    HASH_ITER (hh, meta->shapes, shape, next) {
-        HASH_DEL(meta->shapes, shape);
+    HASH_ITER (hh, table->shapes, shape, next) {
+        HASH_DEL(table->shapes, shape);
         free(shape);
     }
-    HASH_ITER (hh, meta->typed, shape, next) {
-        HASH_DEL(meta->typed, shape);
+    HASH_ITER (hh, table->typed, shape, next) {
+        HASH_DEL(table->typed, shape);
         free(shape);
     }
-    free(meta->shape_table);
-    free(meta->shape_free);
+    free(table->shape_table);
+    free(table->shape_free);
 }

@@ -46,14 +46,14 @@ typedef struct shortage_group {
     uint32_t left;
 } shortage_group;
 
-static void shortage_key_of(const tqi_table *meta, const tqi_table_sample *sample, uint32_t n, shortage_key *key)
+static void shortage_key_of(const tqi_table *table, const tqi_table_sample *sample, uint32_t n, shortage_key *key)
 {
     const tqi_table_group *group = sample->extras != NULL ? sample->extras->group : NULL;
 
     /* It is hashed by its bytes. */
     memset(key, 0, sizeof(*key));
     key->group = group;
-    key->place = group != NULL ? 0 : (sample->ordinal - meta->first_ordinal) / n;
+    key->place = group != NULL ? 0 : (sample->ordinal - table->first_ordinal) / n;
 }
 
 static shortage_group *shortage_find(shortage_group *groups, const shortage_key *key)
@@ -67,14 +67,14 @@ static shortage_group *shortage_find(shortage_group *groups, const shortage_key 
 /* Counts the ready samples of each group; makes the groups. */
 static int shortage_count_ready(const tqi_table_view *view, uint32_t n, shortage_group **groups)
 {
-    const tqi_table *meta = view->key.set->partition->meta;
+    const tqi_table *table = view->key.set->partition->table;
     roaring_uint32_iterator_t it;
     uint32_t looked = 0;
 
     for (roaring_init_iterator(view->avail, &it); it.has_value && looked < SHORTAGE_LOOK_MAX;
          roaring_advance_uint32_iterator(&it), looked++) {
         shortage_key key;
-        shortage_key_of(meta, tqi_t_sample(meta, it.current_value), n, &key);
+        shortage_key_of(table, tqi_t_sample(table, it.current_value), n, &key);
         shortage_group *group = shortage_find(*groups, &key);
         if (group == NULL) {
             bool hash_failed = false;
@@ -103,9 +103,9 @@ static void shortage_count_left(const tqi_table_view *view, uint32_t n, shortage
 
     for (roaring_init_iterator(partition->members, &it); it.has_value && looked < SHORTAGE_LOOK_MAX;
          roaring_advance_uint32_iterator(&it), looked++) {
-        const tqi_table_sample *sample = tqi_t_sample(partition->meta, it.current_value);
+        const tqi_table_sample *sample = tqi_t_sample(partition->table, it.current_value);
         shortage_key key;
-        shortage_key_of(partition->meta, sample, n, &key);
+        shortage_key_of(partition->table, sample, n, &key);
         shortage_group *group = shortage_find(groups, &key);
         if (group != NULL && !roaring_bitmap_contains(view->key.task->consumed, it.current_value)) {
             group->left++;
@@ -116,7 +116,7 @@ static void shortage_count_left(const tqi_table_view *view, uint32_t n, shortage
 /* Whether a group with too few samples left will not get more by itself. */
 static bool shortage_broken(const tqi_table_partition *partition, const shortage_group *group, uint32_t n)
 {
-    uint64_t made = partition->next_ordinal - partition->meta->first_ordinal;
+    uint64_t made = partition->next_ordinal - partition->table->first_ordinal;
 
     if (group->left >= n) {
         return false;

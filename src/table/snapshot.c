@@ -86,7 +86,7 @@ int tqi_table_snapshot_head(tqi_table_partition *partition, tqi_table_snap_parti
     int rc = tasks != NULL ? TQ_OK : TQ_ENOMEM;
 
     *out = (tqi_table_snap_partition){
-        .next_ordinal = partition->next_ordinal - partition->meta->first_ordinal,
+        .next_ordinal = partition->next_ordinal - partition->table->first_ordinal,
         .tasks = tasks,
     };
     out->name = tqi_t_result_strdup(result, partition->name);
@@ -143,7 +143,7 @@ static int snap_finish(const tqi_table_partition *partition, const tqi_table_row
         return tqi_error_nomem(err, "snapshot");
     }
     for (size_t i = 0; i < n; i++) {
-        ordinals[i] = rows[i].ordinal - partition->meta->first_ordinal;
+        ordinals[i] = rows[i].ordinal - partition->table->first_ordinal;
     }
     out->consumed = consumed;
     out->n_consumed = n * n_tasks;
@@ -172,7 +172,7 @@ int tqi_table_snapshot_rows(tqi_table_partition *partition, uint64_t *next, size
     roaring_init_iterator(partition->members, &it);
     if (*next <= UINT32_MAX && roaring_move_uint32_iterator_equalorlarger(&it, (uint32_t)*next)) {
         for (; it.has_value && n < max; roaring_advance_uint32_iterator(&it)) {
-            rows[n++] = tqi_t_row_of(it.current_value, tqi_t_sample(partition->meta, it.current_value));
+            rows[n++] = tqi_t_row_of(it.current_value, tqi_t_sample(partition->table, it.current_value));
             *next = (uint64_t)it.current_value + 1;
         }
     }

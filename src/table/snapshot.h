@@ -75,6 +75,6 @@ typedef struct tqi_table_restored {
 /* Replaces all partitions, or the named ones, with those of a snapshot: all or nothing. Samples keep their indexes
  * (but see renumbered) and get the next incarnation, so that metadata from before no longer matches. The snapshot is
  * validated: TQ_EINVAL names what is wrong. Blocks of the session that no cell needs die. */
-int tqi_table_restore(tqi_table *meta, const tqi_table_restore_state *restore, tqi_table_restored *out, tq_error *err);
+int tqi_table_restore(tqi_table *table, const tqi_table_restore_state *restore, tqi_table_restored *out, tq_error *err);
 
 #endif

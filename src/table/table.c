@@ -5,92 +5,92 @@
 
 int tqi_table_alloc(const tqi_table_options *options, tqi_table **out, tq_error *err)
 {
-    tqi_table *meta;
+    tqi_table *table;
 
     if (options == NULL || options->epoch == 0) {
         return tqi_error_set(err, TQ_EINVAL, "the epoch of a table may not be 0");
     }
-    meta = calloc(1, sizeof(*meta));
-    if (meta == NULL) {
+    table = calloc(1, sizeof(*table));
+    if (table == NULL) {
         return tqi_error_nomem(err, "table");
     }
-    meta->epoch = options->epoch;
-    meta->first_index = options->first_index;
-    meta->strict_schema = options->strict_schema;
-    meta->first_incarnation = options->first_incarnation != 0 ? options->first_incarnation : 1;
-    meta->first_ordinal = options->first_ordinal;
-    meta->next_block = options->first_block != 0 ? options->first_block : 1;
-    meta->next_claim = options->first_claim != 0 ? options->first_claim : 1;
-    *out = meta;
+    table->epoch = options->epoch;
+    table->first_index = options->first_index;
+    table->strict_schema = options->strict_schema;
+    table->first_incarnation = options->first_incarnation != 0 ? options->first_incarnation : 1;
+    table->first_ordinal = options->first_ordinal;
+    table->next_block = options->first_block != 0 ? options->first_block : 1;
+    table->next_claim = options->first_claim != 0 ? options->first_claim : 1;
+    *out = table;
     return TQ_OK;
 }
 
-void tqi_table_free(tqi_table *meta)
+void tqi_table_free(tqi_table *table)
 {
     tqi_table_claim *claim, *next_claim;
     tqi_table_partition *partition, *next_partition;
     tqi_table_owner *owner;
     tqi_table_session *session, *next_session;
 
-    if (meta == NULL) {
+    if (table == NULL) {
         return;
     }
-    HASH_ITER (hh, meta->claims, claim, next_claim) {
-        tqi_t_claim_free(meta, claim);
+    HASH_ITER (hh, table->claims, claim, next_claim) {
+        tqi_t_claim_free(table, claim);
     }
-    HASH_ITER (hh, meta->partitions, partition, next_partition) {
+    HASH_ITER (hh, table->partitions, partition, next_partition) {
         tqi_t_partition_destroy(partition);
     }
-    while ((owner = meta->owners) != NULL) {
-        tqi_table_owner_lost(meta, owner, NULL, NULL);
+    while ((owner = table->owners) != NULL) {
+        tqi_table_owner_lost(table, owner, NULL, NULL);
     }
-    HASH_ITER (hh, meta->sessions, session, next_session) {
-        HASH_DEL(meta->sessions, session);
+    HASH_ITER (hh, table->sessions, session, next_session) {
+        HASH_DEL(table->sessions, session);
         free(session->ranges);
         free(session);
     }
-    tqi_t_clearings_fini(meta);
-    tqi_t_samples_fini(meta);
-    tqi_t_shapes_fini(meta);
-    tqi_t_blocks_fini(meta);
-    tqi_t_dead_fini(meta);
-    free(meta);
+    tqi_t_clearings_fini(table);
+    tqi_t_samples_fini(table);
+    tqi_t_shapes_fini(table);
+    tqi_t_blocks_fini(table);
+    tqi_t_dead_fini(table);
+    free(table);
 }
 
-uint64_t tqi_table_epoch(const tqi_table *meta)
+uint64_t tqi_table_epoch(const tqi_table *table)
 {
-    return meta->epoch;
+    return table->epoch;
 }
 
-tqi_table_view *tqi_table_next_touched(tqi_table *meta)
+tqi_table_view *tqi_table_next_touched(tqi_table *table)
 {
-    tqi_table_view *view = meta->touched;
+    tqi_table_view *view = table->touched;
 
     if (view != NULL) {
-        DL_DELETE2(meta->touched, view, touched_prev, touched_next);
+        DL_DELETE2(table->touched, view, touched_prev, touched_next);
         view->touched = false;
     }
     return view;
 }
 
-void tqi_table_count(const tqi_table *meta, tqi_table_counts *out)
+void tqi_table_count(const tqi_table *table, tqi_table_counts *out)
 {
     const tqi_table_partition *partition;
     const tqi_table_clearing *clearing;
 
     *out = (tqi_table_counts){
-        .samples = meta->n_samples,
-        .blocks = meta->n_blocks,
-        .ranges = meta->n_ranges,
-        .claims = HASH_COUNT(meta->claims),
-        .shapes = HASH_COUNT(meta->shapes) + HASH_COUNT(meta->typed),
-        .dead = meta->n_dead,
-        .late = meta->n_late,
+        .samples = table->n_samples,
+        .blocks = table->n_blocks,
+        .ranges = table->n_ranges,
+        .claims = HASH_COUNT(table->claims),
+        .shapes = HASH_COUNT(table->shapes) + HASH_COUNT(table->typed),
+        .dead = table->n_dead,
+        .late = table->n_late,
     };
-    DL_FOREACH (meta->clearings, clearing) {
+    DL_FOREACH (table->clearings, clearing) {
         out->held += clearing->n;
     }
-    for (partition = meta->partitions; partition != NULL; partition = partition->hh.next) {
+    for (partition = table->partitions; partition != NULL; partition = partition->hh.next) {
         out->partitions += partition->exists;
         out->keys += HASH_COUNT(partition->keys);
         out->views += HASH_COUNT(partition->views);
@@ -98,7 +98,7 @@ void tqi_table_count(const tqi_table *meta, tqi_table_counts *out)
     }
 }
 
-uint32_t tqi_table_free_indexes(const tqi_table *meta)
+uint32_t tqi_table_free_indexes(const tqi_table *table)
 {
-    return meta->n_free;
+    return table->n_free;
 }

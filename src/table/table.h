@@ -38,8 +38,8 @@ typedef struct tqi_table_options {
 } tqi_table_options;
 
 int tqi_table_alloc(const tqi_table_options *options, tqi_table **out, tq_error *err);
-void tqi_table_free(tqi_table *meta);
-uint64_t tqi_table_epoch(const tqi_table *meta);
+void tqi_table_free(tqi_table *table);
+uint64_t tqi_table_epoch(const tqi_table *table);
 
 /* --- batches in and out --------------------------------------------------- */
 
@@ -150,21 +150,21 @@ typedef struct tqi_table_publish_args {
  * dtype of their field. A field with uniform shape becomes ragged when a different shape, kind or dtype arrives.
  * Blocks without a linked cell die at once. `result`: indexes, incarnations, keys, groups, tags, ordinals of the
  * samples, and for fields only name, kind, dtype, schema shape (no runs, no dims). */
-int tqi_table_publish(tqi_table *meta, const tqi_table_publish_args *publish, tqi_table_result *result, tq_error *err);
+int tqi_table_publish(tqi_table *table, const tqi_table_publish_args *publish, tqi_table_result *result, tq_error *err);
 
 /* Reserves samples: n new ones (keys NULL), or those of the keys that do not exist yet. `groups` may be NULL. The
  * result names all of them (including the keys that existed). */
-int tqi_table_reserve(tqi_table *meta, const char *partition, size_t n, const char *const *keys,
+int tqi_table_reserve(tqi_table *table, const char *partition, size_t n, const char *const *keys,
                       const char *const *groups, tqi_table_result *result, tq_error *err);
 
 /* Clears samples: their cells, keys, tags, consumption; the index gets a new incarnation and goes to the free list.
  * Unknown keys, indexes of other partitions and other incarnations are skipped. Returns how many in *cleared. */
-int tqi_table_clear_indexes(tqi_table *meta, const char *partition, const uint32_t *indexes,
+int tqi_table_clear_indexes(tqi_table *table, const char *partition, const uint32_t *indexes,
                             const uint32_t *incarnations, size_t n, uint32_t *cleared, tq_error *err);
-int tqi_table_clear_keys(tqi_table *meta, const char *partition, const char *const *keys, size_t n, uint32_t *cleared,
+int tqi_table_clear_keys(tqi_table *table, const char *partition, const char *const *keys, size_t n, uint32_t *cleared,
                          tq_error *err);
 /* Every sample, task, cached pick and the partition itself. Held views stay, of a partition that does not exist yet. */
-int tqi_table_clear_partition(tqi_table *meta, const char *partition, uint32_t *cleared, tq_error *err);
+int tqi_table_clear_partition(tqi_table *table, const char *partition, uint32_t *cleared, tq_error *err);
 
 /* What to clear in two phases: samples by index, as in tqi_table_clear_indexes, or the whole partition. */
 typedef struct tqi_table_clear {
@@ -175,13 +175,13 @@ typedef struct tqi_table_clear {
     bool all;
 } tqi_table_clear;
 /* Clears, but holds the indexes: no new sample gets them before the clear ends. The handle is valid until then. */
-int tqi_table_clearing_begin(tqi_table *meta, const tqi_table_clear *clear, tqi_table_clearing **out, tq_error *err);
+int tqi_table_clearing_begin(tqi_table *table, const tqi_table_clear *clear, tqi_table_clearing **out, tq_error *err);
 /* The indexes go to the free list, in the order in which the samples were cleared. */
-void tqi_table_clearing_end(tqi_table *meta, tqi_table_clearing *clearing);
+void tqi_table_clearing_end(tqi_table *table, tqi_table_clearing *clearing);
 uint32_t tqi_table_clearing_samples(const tqi_table_clearing *clearing); /* that it cleared */
 
 /* Frees the consumption of a task (NULL or "": of all) on a partition. Unknown ones are not an error. */
-int tqi_table_reset_consumption(tqi_table *meta, const char *partition, const char *task, tq_error *err);
+int tqi_table_reset_consumption(tqi_table *table, const char *partition, const char *task, tq_error *err);
 
 /* --- claims --------------------------------------------------------------- */
 
@@ -189,7 +189,7 @@ int tqi_table_reset_consumption(tqi_table *meta, const char *partition, const ch
  * keeps the ready and unconsumed samples up to date. Reference-counted: hold with get, release with rele (an unheld
  * view of a partition that was never written goes away with it; others stay until their partition is cleared).
  * TQ_EINVAL for no field, TQ_ENAME for bad names. */
-int tqi_table_view_get(tqi_table *meta, const char *partition, const char *const *fields, size_t n_fields,
+int tqi_table_view_get(tqi_table *table, const char *partition, const char *const *fields, size_t n_fields,
                        const char *task, tqi_table_view **out, tq_error *err);
 void tqi_table_view_unref(tqi_table_view *view);
 uint32_t tqi_table_view_ready(const tqi_table_view *view); /* ready and not consumed by the task */
@@ -198,7 +198,7 @@ void *tqi_table_view_user(const tqi_table_view *view);
 
 /* Returns the held views whose ready set has grown since the last call, each once; NULL if none are left. The
  * controller drains it after every change and tries the waiters of each. */
-tqi_table_view *tqi_table_next_touched(tqi_table *meta);
+tqi_table_view *tqi_table_next_touched(tqi_table *table);
 
 /* What the sampler layer reads from a view: see sampler.h (src/sampler) for the adapter. indexes: ascending, valid
  * until the next change; owned by the view and rebuilt lazily. */
@@ -259,10 +259,10 @@ int tqi_table_view_cache_set(tqi_table_view *view, const char *slot, const uint3
 int tqi_table_view_take(tqi_table_view *view, const uint32_t *chosen, uint32_t n_chosen, const uint32_t *consumed,
                         uint32_t n_consumed, uint64_t session, bool with_tags, tqi_table_result *result, tq_error *err);
 /* The claim's answer was acknowledged: drops the record; the samples stay consumed. Unknown ids are ignored. */
-void tqi_table_claim_settle(tqi_table *meta, uint64_t claim);
+void tqi_table_claim_settle(tqi_table *table, uint64_t claim);
 /* Gives the session's claim back: its samples are free again unless cleared or reset since, or kept in a cached pick
  * of the task (which hands them out again). Unknown ids, and those of claims of other sessions, are ignored. */
-void tqi_table_claim_release(tqi_table *meta, uint64_t session, uint64_t claim);
+void tqi_table_claim_release(tqi_table *table, uint64_t session, uint64_t claim);
 
 /* --- reading -------------------------------------------------------------- */
 
@@ -279,27 +279,27 @@ typedef struct tqi_table_resolve_args {
     bool skip_cleared; /* leave out indexes whose samples do not exist */
 } tqi_table_resolve_args;
 /* Unknown partition: TQ_EPARTITION (lenient: n = 0). */
-int tqi_table_resolve(tqi_table *meta, const tqi_table_resolve_args *resolve, tqi_table_result *result, tq_error *err);
+int tqi_table_resolve(tqi_table *table, const tqi_table_resolve_args *resolve, tqi_table_result *result, tq_error *err);
 
 /* index: ascending; consumed / produced: a byte each (produced: samples x fields). Arrays are malloc'ed, the caller
  * frees both. Unknown partition: *known false, no error. Unknown field: all zeros; unknown task: all zeros. */
-int tqi_table_consumption(tqi_table *meta, const char *partition, const char *task, bool *known, uint32_t **index,
+int tqi_table_consumption(tqi_table *table, const char *partition, const char *task, bool *known, uint32_t **index,
                           uint8_t **consumed, size_t *n, tq_error *err);
-int tqi_table_production(tqi_table *meta, const char *partition, const char *const *fields, size_t n_fields,
+int tqi_table_production(tqi_table *table, const char *partition, const char *const *fields, size_t n_fields,
                          bool *known, uint32_t **index, uint8_t **produced, size_t *n, tq_error *err);
 
 /* Partitions in order of creation: pass NULL first; NULL ends. Only existing ones (written or reserved in). */
-tqi_table_partition *tqi_table_next_partition(tqi_table *meta, const tqi_table_partition *after);
-tqi_table_partition *tqi_table_find_partition(tqi_table *meta, const char *name);
+tqi_table_partition *tqi_table_next_partition(tqi_table *table, const tqi_table_partition *after);
+tqi_table_partition *tqi_table_find_partition(tqi_table *table, const char *name);
 /* TQ_EPARTITION: lists the existing ones, and says when a checkpoint replaced all of them. */
-int tqi_table_unknown_partition(tqi_table *meta, const char *name, tq_error *err);
+int tqi_table_unknown_partition(tqi_table *table, const char *name, tq_error *err);
 const char *tqi_table_partition_name(const tqi_table_partition *partition);
 uint32_t tqi_table_partition_samples(const tqi_table_partition *partition);
 uint64_t tqi_table_partition_bytes(const tqi_table_partition *partition); /* of live cells */
 /* Lists samples with lost cells, ascending, at most max; returns how many there are in all. */
 uint32_t tqi_table_partition_lost(const tqi_table_partition *partition, uint32_t *out, uint32_t max);
 /* Samples that have keys, in order of joining, with tags and groups: no fields. */
-int tqi_table_partition_keys(tqi_table *meta, tqi_table_partition *partition, tqi_table_result *result, tq_error *err);
+int tqi_table_partition_keys(tqi_table *table, tqi_table_partition *partition, tqi_table_result *result, tq_error *err);
 
 /* A page of them. It begins after the key `after`, or where that key was before it was cleared. */
 typedef struct tqi_table_keys_page {
@@ -308,7 +308,7 @@ typedef struct tqi_table_keys_page {
     size_t limit;      /* 0: all */
     uint64_t next;     /* out: mark of this page; 0: nothing is left */
 } tqi_table_keys_page;
-int tqi_table_partition_keys_page(tqi_table *meta, tqi_table_partition *partition, tqi_table_keys_page *page,
+int tqi_table_partition_keys_page(tqi_table *table, tqi_table_partition *partition, tqi_table_keys_page *page,
                                   tqi_table_result *result, tq_error *err);
 /* Key of an index in the partition, or NULL. */
 const char *tqi_table_partition_key(const tqi_table_partition *partition, uint32_t index);
@@ -343,9 +343,9 @@ void tqi_table_partition_each_task(const tqi_table_partition *partition,
 
 /* An owner (re)appears. With a different incarnation than before, everything it held is lost first (as in owner_lost)
  * and its unpublished ranges are void. */
-int tqi_table_owner_register(tqi_table *meta, const char *name, uint64_t incarnation, tqi_table_owner **out,
+int tqi_table_owner_register(tqi_table *table, const char *name, uint64_t incarnation, tqi_table_owner **out,
                              tq_error *err);
-tqi_table_owner *tqi_table_owner_find(tqi_table *meta, const char *name);
+tqi_table_owner *tqi_table_owner_find(tqi_table *table, const char *name);
 uint64_t tqi_table_owner_incarnation(const tqi_table_owner *owner);
 uint64_t tqi_table_owner_blocks(const tqi_table_owner *owner); /* live */
 uint64_t tqi_table_owner_bytes(const tqi_table_owner *owner);
@@ -356,26 +356,27 @@ void tqi_table_owner_set_outlives(tqi_table_owner *owner);
 /* Unlinks every block of the owner: cells become lost. Calls `lost` per partition with the samples that lost cells
  * (may be NULL), then drops owner, ranges and dead queue. Handles to the owner end here. */
 typedef void (*tqi_table_lost_fn)(const char *partition, const uint32_t *indexes, size_t n, void *arg);
-void tqi_table_owner_lost(tqi_table *meta, tqi_table_owner *owner, tqi_table_lost_fn lost, void *arg);
+void tqi_table_owner_lost(tqi_table *table, tqi_table_owner *owner, tqi_table_lost_fn lost, void *arg);
 /* The owner of a published block; NULL: there is no such block. */
-tqi_table_owner *tqi_table_block_owner(const tqi_table *meta, uint64_t id);
+tqi_table_owner *tqi_table_block_owner(const tqi_table *table, uint64_t id);
 /* Keeps only the ids that are not the owner's: not published, not granted, and not dead and unconfirmed. Sorts them;
  * returns how many are left. n is at most TQI_TABLE_UNKNOWN_MAX. */
 #define TQI_TABLE_UNKNOWN_MAX 4096u
 size_t tqi_table_owner_unknown(tqi_table_owner *owner, uint64_t *ids, size_t n);
 /* Readers found published blocks gone. Unknown ids are ignored. */
-int tqi_table_blocks_lost(tqi_table *meta, const uint64_t *ids, size_t n, tqi_table_lost_fn lost, void *arg,
+int tqi_table_blocks_lost(tqi_table *table, const uint64_t *ids, size_t n, tqi_table_lost_fn lost, void *arg,
                           tq_error *err);
 
 /* Grants ids [*first, *first + count) under an owner to a session; 1 <= count <= 256. */
-int tqi_table_grant(tqi_table *meta, uint64_t session, tqi_table_owner *owner, uint32_t count, uint64_t *first,
+int tqi_table_grant(tqi_table *table, uint64_t session, tqi_table_owner *owner, uint32_t count, uint64_t *first,
                     tq_error *err);
 /* Kills unpublished ids of the session; `writer_done`: nothing writes to them any more. If an id is published or not
  * the session's: TQ_EINVAL, and nothing changes. */
-int tqi_table_abandon(tqi_table *meta, uint64_t session, const uint64_t *ids, size_t n, bool writer_done, tq_error *err);
+int tqi_table_abandon(tqi_table *table, uint64_t session, const uint64_t *ids, size_t n, bool writer_done,
+                      tq_error *err);
 /* Cleans up after a session that ended: ids that were never published die (writer_done = dead, except for owners whose
  * writes outlive their writers), and unsettled claims go back. */
-void tqi_table_session_end(tqi_table *meta, uint64_t session, bool dead);
+void tqi_table_session_end(tqi_table *table, uint64_t session, bool dead);
 
 /* Dead blocks of an owner, oldest first, as ranges; they stay queued until confirmed. */
 typedef struct tqi_table_dead {
@@ -397,11 +398,11 @@ void tqi_table_owner_late_die(tqi_table_owner *owner, uint64_t now);
 bool tqi_table_owner_has_dead(const tqi_table_owner *owner);
 /* While a hold is open, dead blocks are not reported to their owners, so everything that was live when it was opened
  * can be read until it is closed. NULL may be closed. */
-int tqi_table_freeze_open(tqi_table *meta, tqi_table_freeze **out, tq_error *err);
-void tqi_table_freeze_close(tqi_table *meta, tqi_table_freeze *hold);
+int tqi_table_freeze_open(tqi_table *table, tqi_table_freeze **out, tq_error *err);
+void tqi_table_freeze_close(tqi_table *table, tqi_table_freeze *hold);
 /* Owners whose dead queue became non-empty, or that have another sparse block, since the last call; NULL if there are
  * none left. */
-tqi_table_owner *tqi_table_next_dead(tqi_table *meta);
+tqi_table_owner *tqi_table_next_dead(tqi_table *table);
 
 /* Names blocks of which at least a quarter, and a kilobyte, is dead; at most max ids. Confirm with *number (0 if there
  * are none); calling again before that names the same ones, and maybe more. After that, a block is named again once it
@@ -426,7 +427,7 @@ typedef struct tqi_table_live {
 } tqi_table_live;
 /* Lists the live bytes of blocks. TQ_EAGAIN while a hold is open, because the old blocks would be kept. Call fini, even
  * after an error. */
-int tqi_table_compact_live(tqi_table *meta, const uint64_t *ids, size_t n, tqi_table_live *out, tq_error *err);
+int tqi_table_compact_live(tqi_table *table, const uint64_t *ids, size_t n, tqi_table_live *out, tq_error *err);
 void tqi_table_live_fini(tqi_table_live *live);
 
 /* Moves a block's live bytes to a new block, an unpublished id of the session. */
@@ -439,15 +440,15 @@ typedef struct tqi_table_move {
 } tqi_table_move;
 /* Relinks the cells of the old blocks that lie in a stretch. Cells outside all stretches stay where they are; a new
  * block without cells dies at once. All or none of the moves. */
-int tqi_table_compact_move(tqi_table *meta, uint64_t session, const tqi_table_move *moves, size_t n, tq_error *err);
+int tqi_table_compact_move(tqi_table *table, uint64_t session, const tqi_table_move *moves, size_t n, tq_error *err);
 
 /* Sizes of the tables, for metrics and tests of leaks. */
 typedef struct tqi_table_counts {
     uint64_t partitions, samples, live_cells, blocks, ranges, keys, views, claims, shapes, dead, late;
     uint64_t held; /* indexes of clears that have not ended */
 } tqi_table_counts;
-void tqi_table_count(const tqi_table *meta, tqi_table_counts *out);
+void tqi_table_count(const tqi_table *table, tqi_table_counts *out);
 /* Indexes that were freed and not reused yet. */
-uint32_t tqi_table_free_indexes(const tqi_table *meta);
+uint32_t tqi_table_free_indexes(const tqi_table *table);
 
 #endif

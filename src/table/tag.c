@@ -83,9 +83,9 @@ typedef struct tag_column {
 } tag_column;
 
 /* Gives each name among the rows' tags a column and sums up its bytes; returns how many. */
-static size_t tag_columns(tqi_table *meta, const tqi_table_row *rows, size_t n, tqi_table_batch_tag *tags)
+static size_t tag_columns(tqi_table *table, const tqi_table_row *rows, size_t n, tqi_table_batch_tag *tags)
 {
-    uint64_t stamp = ++meta->stamp;
+    uint64_t stamp = ++table->stamp;
     size_t count = 0;
 
     for (size_t i = 0; i < n; i++) {
@@ -117,9 +117,9 @@ static void tag_fill(const tqi_table_row *rows, size_t n, tag_column *columns)
     }
 }
 
-int tqi_t_tags_describe(tqi_table *meta, const tqi_table_row *rows, size_t n, tqi_table_result *result, tq_error *err)
+int tqi_t_tags_describe(tqi_table *table, const tqi_table_row *rows, size_t n, tqi_table_result *result, tq_error *err)
 {
-    size_t count = tag_columns(meta, rows, n, NULL);
+    size_t count = tag_columns(table, rows, n, NULL);
     tqi_table_batch_tag *tags;
     tag_column *columns;
 
@@ -131,7 +131,7 @@ int tqi_t_tags_describe(tqi_table *meta, const tqi_table_row *rows, size_t n, tq
     if (tags == NULL || columns == NULL) {
         return tqi_error_nomem(err, "tags");
     }
-    (void)tag_columns(meta, rows, n, tags);
+    (void)tag_columns(table, rows, n, tags);
     for (size_t i = 0; i < count; i++) {
         columns[i].values = tqi_t_result_alloc(result, tags[i].values_size, 1);
         columns[i].sizes = tqi_t_result_alloc(result, n, sizeof(*columns[i].sizes));

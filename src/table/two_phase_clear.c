@@ -4,9 +4,9 @@
  */
 #include "table/internal.h"
 
-int tqi_table_clearing_begin(tqi_table *meta, const tqi_table_clear *clear, tqi_table_clearing **out, tq_error *err)
+int tqi_table_clearing_begin(tqi_table *table, const tqi_table_clear *clear, tqi_table_clearing **out, tq_error *err)
 {
-    const tqi_table_partition *partition = tqi_table_find_partition(meta, clear->partition);
+    const tqi_table_partition *partition = tqi_table_find_partition(table, clear->partition);
     size_t n = clear->all ? (partition != NULL ? partition->samples : 0) : clear->n;
     tqi_table_clearing *clearing = calloc(1, sizeof(*clearing) + n * sizeof(clearing->indexes[0]));
     uint32_t cleared;
@@ -15,30 +15,30 @@ int tqi_table_clearing_begin(tqi_table *meta, const tqi_table_clear *clear, tqi_
     if (clearing == NULL) {
         return tqi_error_nomem(err, "clear");
     }
-    meta->clearing = clearing;
+    table->clearing = clearing;
     if (clear->all) {
-        rc = tqi_table_clear_partition(meta, clear->partition, &cleared, err);
+        rc = tqi_table_clear_partition(table, clear->partition, &cleared, err);
     } else {
-        rc = tqi_table_clear_indexes(meta, clear->partition, clear->indexes, clear->incarnations, n, &cleared, err);
+        rc = tqi_table_clear_indexes(table, clear->partition, clear->indexes, clear->incarnations, n, &cleared, err);
     }
-    meta->clearing = NULL;
+    table->clearing = NULL;
     if (rc != TQ_OK) {
         free(clearing);
         return rc;
     }
-    DL_APPEND(meta->clearings, clearing);
+    DL_APPEND(table->clearings, clearing);
     *out = clearing;
     return TQ_OK;
 }
 
-void tqi_table_clearing_end(tqi_table *meta, tqi_table_clearing *clearing)
+void tqi_table_clearing_end(tqi_table *table, tqi_table_clearing *clearing)
 {
     for (uint32_t i = 0; i < clearing->n; i++) {
-        uint32_t place = clearing->indexes[i] - meta->first_index;
-        tqi_t_place(meta, place)->ordinal = 0;
-        tqi_t_place_free(meta, place);
+        uint32_t place = clearing->indexes[i] - table->first_index;
+        tqi_t_place(table, place)->ordinal = 0;
+        tqi_t_place_free(table, place);
     }
-    DL_DELETE(meta->clearings, clearing);
+    DL_DELETE(table->clearings, clearing);
     free(clearing);
 }
 
@@ -47,12 +47,12 @@ uint32_t tqi_table_clearing_samples(const tqi_table_clearing *clearing)
     return clearing->n;
 }
 
-void tqi_t_clearings_fini(tqi_table *meta)
+void tqi_t_clearings_fini(tqi_table *table)
 {
     tqi_table_clearing *clearing;
 
-    while ((clearing = meta->clearings) != NULL) {
-        DL_DELETE(meta->clearings, clearing);
+    while ((clearing = table->clearings) != NULL) {
+        DL_DELETE(table->clearings, clearing);
         free(clearing);
     }
 }

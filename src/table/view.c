@@ -11,14 +11,14 @@
 
 static void view_add(tqi_table_view *view, uint32_t index)
 {
-    tqi_table *meta = view->key.set->partition->meta;
+    tqi_table *table = view->key.set->partition->table;
 
     roaring_bitmap_add(view->avail, index);
     view->count++;
     view->list_valid = false;
     if (view->holds > 0 && !view->touched) {
         view->touched = true;
-        DL_APPEND2(meta->touched, view, touched_prev, touched_next);
+        DL_APPEND2(table->touched, view, touched_prev, touched_next);
     }
 }
 
@@ -33,7 +33,7 @@ static void view_remove(tqi_table_view *view, uint32_t index)
 static void view_untouch(tqi_table_view *view)
 {
     if (view->touched) {
-        DL_DELETE2(view->key.set->partition->meta->touched, view, touched_prev, touched_next);
+        DL_DELETE2(view->key.set->partition->table->touched, view, touched_prev, touched_next);
         view->touched = false;
     }
 }
@@ -243,7 +243,7 @@ static void set_fill(tqi_table_set *set)
 
     roaring_init_iterator(set->partition->members, &it);
     for (; it.has_value; roaring_advance_uint32_iterator(&it)) {
-        uint32_t row = tqi_t_sample(set->partition->meta, it.current_value)->row;
+        uint32_t row = tqi_t_sample(set->partition->table, it.current_value)->row;
         uint16_t missing = 0;
         for (uint32_t i = 0; i < set->n_fields; i++) {
             missing += !tqi_t_produced(tqi_t_cell(set->fields[i], row).block);
@@ -428,7 +428,7 @@ static int view_check(const char *const *fields, size_t n_fields, const char *ta
     return rc;
 }
 
-int tqi_table_view_get(tqi_table *meta, const char *partition_name, const char *const *fields, size_t n_fields,
+int tqi_table_view_get(tqi_table *table, const char *partition_name, const char *const *fields, size_t n_fields,
                        const char *task_name, tqi_table_view **out, tq_error *err)
 {
     tqi_table_partition *partition;
@@ -437,7 +437,7 @@ int tqi_table_view_get(tqi_table *meta, const char *partition_name, const char *
     int rc = view_check(fields, n_fields, task_name, err);
 
     if (rc == TQ_OK) {
-        rc = tqi_t_partition_get(meta, partition_name, &partition, err);
+        rc = tqi_t_partition_get(table, partition_name, &partition, err);
     }
     if (rc != TQ_OK) {
         return rc;

@@ -80,7 +80,7 @@ static void claim(table *t, tqi_table_view *view, const tq_sampler *sampler)
     tqi_table_result result = {0};
 
     assert_int_equal(tqi_sampler_claim(sampler, view, &request, SESSION, false, &result, NULL, &t->err), TQ_OK);
-    tqi_table_claim_settle(t->meta, result.claim);
+    tqi_table_claim_settle(t->table, result.claim);
     tqi_table_result_fini(&result);
 }
 
@@ -93,7 +93,7 @@ static void resolve(table *t, uint32_t first)
     for (uint32_t row = 0; row < ROWS; row++) {
         indexes[row] = first + row;
     }
-    assert_int_equal(tqi_table_resolve(t->meta, &ask, &result, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t->table, &ask, &result, &t->err), TQ_OK);
     tqi_table_result_fini(&result);
 }
 
@@ -105,7 +105,7 @@ static void clear(table *t, uint32_t first)
     for (uint32_t row = 0; row < ROWS; row++) {
         indexes[row] = first + row;
     }
-    assert_int_equal(tqi_table_clear_indexes(t->meta, "ready", indexes, NULL, ROWS, &cleared, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t->table, "ready", indexes, NULL, ROWS, &cleared, &t->err), TQ_OK);
     assert_int_equal(cleared, ROWS);
 }
 
@@ -115,7 +115,7 @@ static void claims_and_clears(table *t)
     tqi_table_view *view;
 
     assert_int_equal(tqi_sampler_find("sequential", &sampler, &t->err), TQ_OK);
-    assert_int_equal(tqi_table_view_get(t->meta, "ready", fields, 3, "train", &view, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(t->table, "ready", fields, 3, "train", &view, &t->err), TQ_OK);
     for (uint32_t made = 0; made < READY; made += 1000) {
         table_new(t, "ready", 1000, fields, 3, NULL);
     }

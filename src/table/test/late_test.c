@@ -9,11 +9,11 @@ static uint64_t give_up(table *t, uint32_t n)
 {
     uint64_t ids[8], first;
 
-    assert_int_equal(tqi_table_grant(t->meta, SESSION, t->owner, n, &first, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t->table, SESSION, t->owner, n, &first, &t->err), TQ_OK);
     for (uint32_t i = 0; i < n; i++) {
         ids[i] = first + i;
     }
-    assert_int_equal(tqi_table_abandon(t->meta, SESSION, ids, n, false, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_abandon(t->table, SESSION, ids, n, false, &t->err), TQ_OK);
     return first;
 }
 
@@ -42,7 +42,7 @@ static uint64_t late(const table *t)
 {
     tqi_table_counts counts;
 
-    tqi_table_count(t->meta, &counts);
+    tqi_table_count(t->table, &counts);
     return counts.late;
 }
 
@@ -62,11 +62,11 @@ static void late_blocks_die_twice_in_order(void **state)
     assert_true(tqi_table_owner_late(t.owner) == 100);
     tqi_table_owner_late_die(t.owner, 99);
     expect_none_dead(&t);
-    assert_ptr_equal(tqi_table_next_dead(t.meta), t.owner); /* of the first time */
+    assert_ptr_equal(tqi_table_next_dead(t.table), t.owner); /* of the first time */
     for (uint32_t i = 0; i < 3; i++) {
-        assert_null(tqi_table_next_dead(t.meta));
+        assert_null(tqi_table_next_dead(t.table));
         tqi_table_owner_late_die(t.owner, 109 + 10 * i);
-        assert_ptr_equal(tqi_table_next_dead(t.meta), t.owner);
+        assert_ptr_equal(tqi_table_next_dead(t.table), t.owner);
         /* Handed out until confirmed, like everything dead, and then gone. */
         assert_true(tqi_table_owner_has_dead(t.owner));
         expect_dead(&t, first[i], 2 + i, true, 200);
@@ -145,11 +145,11 @@ static void late_blocks_wait_for_holds(void **state)
     table_open(&t);
     uint64_t first = give_up(&t, 1);
     expect_dead(&t, first, 1, false, 100);
-    assert_int_equal(tqi_table_freeze_open(t.meta, &hold, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_freeze_open(t.table, &hold, &t.err), TQ_OK);
     tqi_table_owner_late_die(t.owner, 100);
     expect_none_dead(&t);
     assert_true(tqi_table_owner_has_dead(t.owner));
-    tqi_table_freeze_close(t.meta, hold);
+    tqi_table_freeze_close(t.table, hold);
     expect_dead(&t, first, 1, true, 200);
     table_assert_empty(&t);
     table_close(&t);
@@ -163,9 +163,9 @@ static void late_blocks_go_with_their_owner(void **state)
     (void)state;
     table_open(&t);
     expect_dead(&t, give_up(&t, 3), 3, false, 100);
-    tqi_table_owner_lost(t.meta, t.owner, NULL, NULL);
-    tqi_table_session_end(t.meta, SESSION, true);
-    tqi_table_count(t.meta, &counts);
+    tqi_table_owner_lost(t.table, t.owner, NULL, NULL);
+    tqi_table_session_end(t.table, SESSION, true);
+    tqi_table_count(t.table, &counts);
     assert_memory_equal(&counts, &(tqi_table_counts){0}, sizeof(counts));
     table_close(&t);
 }

@@ -11,7 +11,7 @@ void check_views(run *r)
 {
     tqi_table_view *view;
 
-    while ((view = tqi_table_next_touched(r->meta)) != NULL) {
+    while ((view = tqi_table_next_touched(r->table)) != NULL) {
         for (int v = 0; v < MODEL_VIEWS; v++) {
             r->views[v].touched = r->views[v].touched || r->views[v].view == view;
         }
@@ -65,7 +65,7 @@ void check_counts(const run *r)
     for (int p = 0; p < M_PARTITIONS; p++) {
         partitions += r->m.partitions[p].exists;
     }
-    tqi_table_count(r->meta, &counts);
+    tqi_table_count(r->table, &counts);
     assert_int_equal(counts.samples, samples);
     assert_int_equal(counts.live_cells, cells);
     assert_int_equal(counts.keys, keys);
@@ -239,7 +239,7 @@ static void check_matrix(run *r, int p)
     bool known;
 
     assert_int_equal(
-        tqi_table_production(r->meta, model_partitions[p], model_fields, M_FIELDS, &known, &index, &bits, &n, &r->err),
+        tqi_table_production(r->table, model_partitions[p], model_fields, M_FIELDS, &known, &index, &bits, &n, &r->err),
         TQ_OK);
     assert_int_equal(known, r->m.partitions[p].exists);
     for (size_t i = 0; i < n * M_FIELDS; i++) {
@@ -250,7 +250,7 @@ static void check_matrix(run *r, int p)
     free(bits);
     for (int t = 0; t < M_TASKS; t++) {
         assert_int_equal(
-            tqi_table_consumption(r->meta, model_partitions[p], model_tasks[t], &known, &index, &bits, &n, &r->err),
+            tqi_table_consumption(r->table, model_partitions[p], model_tasks[t], &known, &index, &bits, &n, &r->err),
             TQ_OK);
         for (size_t i = 0; i < n; i++) {
             assert_int_equal(bits[i], r->m.samples[model_place(&r->m, index[i])].consumed[t]);
@@ -266,11 +266,11 @@ void check_all(run *r)
 
     for (int p = 0; p < M_PARTITIONS; p++) {
         tqi_table_resolve_args ask = {.partition = model_partitions[p], .lenient = true, .tags = true};
-        tqi_table_partition *partition = tqi_table_find_partition(r->meta, model_partitions[p]);
+        tqi_table_partition *partition = tqi_table_find_partition(r->table, model_partitions[p]);
         tqi_table_result result = {0};
 
         assert_int_equal(partition != NULL, r->m.partitions[p].exists);
-        assert_int_equal(tqi_table_resolve(r->meta, &ask, &result, &r->err), TQ_OK);
+        assert_int_equal(tqi_table_resolve(r->table, &ask, &result, &r->err), TQ_OK);
         check_samples(r, p, &result.batch);
         for (size_t f = 0; f < result.batch.n_fields; f++) {
             check_field(r, &result.batch, &result.batch.fields[f]);

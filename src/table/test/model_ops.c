@@ -17,7 +17,7 @@ static void op_clear(run *r)
         for (uint32_t i = 0; i < r->m.n_places; i++) {
             want += r->m.samples[i].partition == partition;
         }
-        assert_int_equal(tqi_table_clear_partition(r->meta, model_partitions[partition], &cleared, &r->err), TQ_OK);
+        assert_int_equal(tqi_table_clear_partition(r->table, model_partitions[partition], &cleared, &r->err), TQ_OK);
         model_clear_partition(&r->m, partition);
         break;
     case 1:
@@ -31,7 +31,7 @@ static void op_clear(run *r)
                 want++;
             }
         }
-        assert_int_equal(tqi_table_clear_keys(r->meta, model_partitions[partition], keys, 3, &cleared, &r->err), TQ_OK);
+        assert_int_equal(tqi_table_clear_keys(r->table, model_partitions[partition], keys, 3, &cleared, &r->err), TQ_OK);
         break;
     default:
         for (int i = 0; i < 6; i++) {
@@ -45,7 +45,7 @@ static void op_clear(run *r)
             }
         }
         assert_int_equal(
-            tqi_table_clear_indexes(r->meta, model_partitions[partition], indexes, incarnations, 6, &cleared, &r->err),
+            tqi_table_clear_indexes(r->table, model_partitions[partition], indexes, incarnations, 6, &cleared, &r->err),
             TQ_OK);
     }
     assert_int_equal(cleared, want);
@@ -66,7 +66,7 @@ static void op_clearing(run *r)
     };
 
     if (r->clearings[clear] != NULL) {
-        tqi_table_clearing_end(r->meta, r->clearings[clear]);
+        tqi_table_clearing_end(r->table, r->clearings[clear]);
         r->clearings[clear] = NULL;
         model_release_held(&r->m, clear);
         return;
@@ -86,7 +86,7 @@ static void op_clearing(run *r)
         model_clear_partition(&r->m, partition);
     }
     r->m.holding = -1;
-    assert_int_equal(tqi_table_clearing_begin(r->meta, &ask, &r->clearings[clear], &r->err), TQ_OK);
+    assert_int_equal(tqi_table_clearing_begin(r->table, &ask, &r->clearings[clear], &r->err), TQ_OK);
     assert_int_equal(tqi_table_clearing_samples(r->clearings[clear]), r->m.n_held[clear]);
 }
 
@@ -112,7 +112,7 @@ static void op_view(run *r)
         }
     }
     fields[n++] = fields[0];
-    assert_int_equal(tqi_table_view_get(r->meta, model_partitions[held->partition], fields, n, model_tasks[held->task],
+    assert_int_equal(tqi_table_view_get(r->table, model_partitions[held->partition], fields, n, model_tasks[held->task],
                                         &held->view, &r->err),
                      TQ_OK);
     tqi_table_view_set_user(held->view, held);
@@ -164,12 +164,12 @@ static void op_claim_end(run *r)
         return;
     }
     if (rnd(r, 2)) {
-        tqi_table_claim_settle(r->meta, claim->id);
+        tqi_table_claim_settle(r->table, claim->id);
         claim->id = 0;
     } else {
         /* Another session must not affect it. */
-        tqi_table_claim_release(r->meta, (uint64_t)claim->session + M_SESSIONS, claim->id);
-        tqi_table_claim_release(r->meta, (uint64_t)claim->session, claim->id);
+        tqi_table_claim_release(r->table, (uint64_t)claim->session + M_SESSIONS, claim->id);
+        tqi_table_claim_release(r->table, (uint64_t)claim->session, claim->id);
         model_release(&r->m, claim);
     }
 }
@@ -179,7 +179,7 @@ static void op_reset(run *r)
     int partition = (int)rnd(r, M_PARTITIONS);
     int task = (int)rnd(r, M_TASKS + 1);
 
-    assert_int_equal(tqi_table_reset_consumption(r->meta, model_partitions[partition],
+    assert_int_equal(tqi_table_reset_consumption(r->table, model_partitions[partition],
                                                  task < M_TASKS ? model_tasks[task] : NULL, &r->err),
                      TQ_OK);
     for (int t = 0; t < M_TASKS; t++) {
@@ -239,15 +239,15 @@ static void op_lose(run *r)
         }
     }
     if (whole) {
-        tqi_table_owner_lost(r->meta, r->owners[owner], loss_report, &l);
+        tqi_table_owner_lost(r->table, r->owners[owner], loss_report, &l);
         model_lose_owner(&r->m, owner);
         r->m.owner_incarnation[owner]++;
-        assert_null(tqi_table_owner_find(r->meta, model_owners[owner]));
-        assert_int_equal(tqi_table_owner_register(r->meta, model_owners[owner], r->m.owner_incarnation[owner],
+        assert_null(tqi_table_owner_find(r->table, model_owners[owner]));
+        assert_int_equal(tqi_table_owner_register(r->table, model_owners[owner], r->m.owner_incarnation[owner],
                                                   &r->owners[owner], &r->err),
                          TQ_OK);
     } else {
-        assert_int_equal(tqi_table_blocks_lost(r->meta, ids, n, loss_report, &l, &r->err), TQ_OK);
+        assert_int_equal(tqi_table_blocks_lost(r->table, ids, n, loss_report, &l, &r->err), TQ_OK);
         for (size_t i = 0; i < n; i++) {
             model_lose_block(&r->m, ids[i]);
         }
@@ -313,7 +313,7 @@ static void op_move(run *r)
     if (from == NULL || to == NULL) {
         return;
     }
-    assert_int_equal(tqi_table_compact_live(r->meta, &from->id, 1, &live, &r->err), TQ_OK);
+    assert_int_equal(tqi_table_compact_live(r->table, &from->id, 1, &live, &r->err), TQ_OK);
     live_check(r, from, &live);
     /* Now and then the whole block as it is, or into one that is too small. */
     uint64_t shift = rnd(r, 64);
@@ -335,7 +335,7 @@ static void op_move(run *r)
         .stretches = live.stretches,
         .n = live.n_stretches,
     };
-    int rc = tqi_table_compact_move(r->meta, (uint64_t)to->session, &move, 1, &r->err);
+    int rc = tqi_table_compact_move(r->table, (uint64_t)to->session, &move, 1, &r->err);
     assert_int_equal(rc, short_of ? TQ_EINVAL : TQ_OK);
     if (rc == TQ_OK) {
         to->state = BLOCK_LIVE;
@@ -365,8 +365,8 @@ static void op_abandon(run *r)
         return;
     }
     uint64_t ids[] = {block->id, wrong != NULL ? wrong->id : block->id};
-    assert_int_equal(tqi_table_abandon(r->meta, (uint64_t)block->session, ids, 2, done, &r->err), TQ_EINVAL);
-    assert_int_equal(tqi_table_abandon(r->meta, (uint64_t)block->session, ids, 1, done, &r->err), TQ_OK);
+    assert_int_equal(tqi_table_abandon(r->table, (uint64_t)block->session, ids, 2, done, &r->err), TQ_EINVAL);
+    assert_int_equal(tqi_table_abandon(r->table, (uint64_t)block->session, ids, 1, done, &r->err), TQ_OK);
     block->state = BLOCK_DEAD;
     block->writer_done = done;
 }
@@ -376,7 +376,7 @@ static void op_session_end(run *r)
     int session = (int)rnd(r, M_SESSIONS);
     bool dead = rnd(r, 2) != 0;
 
-    tqi_table_session_end(r->meta, (uint64_t)session, dead);
+    tqi_table_session_end(r->table, (uint64_t)session, dead);
     for (uint32_t b = 0; b < M_BLOCKS; b++) {
         if (r->m.blocks[b].state == BLOCK_GRANTED && r->m.blocks[b].session == session) {
             r->m.blocks[b].state = BLOCK_DEAD;
@@ -465,7 +465,7 @@ static void restored_view(tqi_table_view *from, tqi_table_view *to, void *arg)
 static void op_restore(run *r)
 {
     int only = rnd(r, 2) ? (int)rnd(r, M_PARTITIONS) : -1;
-    table t = {.meta = r->meta};
+    table t = {.table = r->table};
     tqi_table_restore_state ask = {.partial = only >= 0, .relink = true, .moved = restored_view, .arg = r};
     tqi_table_restored done;
     uint64_t lost = 0;
@@ -475,7 +475,7 @@ static void op_restore(run *r)
     kit_take_pieces(&t, only >= 0 ? model_partitions[only] : NULL, 1 + rnd(r, 40), snap);
     ask.partitions = snap->heads;
     ask.n = snap->n;
-    assert_int_equal(tqi_table_restore(r->meta, &ask, &done, &r->err), TQ_OK);
+    assert_int_equal(tqi_table_restore(r->table, &ask, &done, &r->err), TQ_OK);
     for (uint32_t i = 0; i < M_PLACES; i++) {
         for (int f = 0; f < M_FIELDS; f++) {
             lost += r->m.samples[i].cells[f].state == CELL_LOST && (only < 0 || r->m.samples[i].partition == only);

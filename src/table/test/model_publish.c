@@ -181,7 +181,7 @@ static void pub_blocks(run *r, pub *p)
         uint32_t count = 1 + rnd(r, 3);
         uint64_t first;
 
-        assert_int_equal(tqi_table_grant(r->meta, (uint64_t)p->session, r->owners[owner], count, &first, &r->err),
+        assert_int_equal(tqi_table_grant(r->table, (uint64_t)p->session, r->owners[owner], count, &first, &r->err),
                          TQ_OK);
         for (uint32_t i = 0; i < count; i++) {
             model_block *block = model_block_new(&r->m);
@@ -325,7 +325,7 @@ void op_publish(run *r)
     };
     publish =
         (tqi_table_publish_args){.batch = &batch, .naming = p.naming, .create = true, .session = (uint64_t)p.session};
-    assert_int_equal(tqi_table_publish(r->meta, &publish, &result, &r->err), want);
+    assert_int_equal(tqi_table_publish(r->table, &publish, &result, &r->err), want);
     if (want == TQ_OK) {
         pub_apply(r, &p, &result.batch);
     }

@@ -28,7 +28,7 @@ typedef struct held_view {
 
 typedef struct run {
     model m;
-    tqi_table *meta;
+    tqi_table *table;
     tqi_table_owner *owners[M_OWNERS];
     held_view views[MODEL_VIEWS];
     tqi_table_clearing *clearings[M_CLEARS]; /* NULL: has not begun */

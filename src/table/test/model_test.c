@@ -68,14 +68,14 @@ static void end_run(run *r)
     }
     for (int c = 0; c < M_CLEARS; c++) {
         if (r->clearings[c] != NULL) {
-            tqi_table_clearing_end(r->meta, r->clearings[c]);
+            tqi_table_clearing_end(r->table, r->clearings[c]);
         }
     }
     for (int p = 0; p < M_PARTITIONS; p++) {
-        assert_int_equal(tqi_table_clear_partition(r->meta, model_partitions[p], &cleared, &r->err), TQ_OK);
+        assert_int_equal(tqi_table_clear_partition(r->table, model_partitions[p], &cleared, &r->err), TQ_OK);
     }
     for (int s = 0; s < M_SESSIONS; s++) {
-        tqi_table_session_end(r->meta, (uint64_t)s, true);
+        tqi_table_session_end(r->table, (uint64_t)s, true);
     }
     for (int o = 0; o < M_OWNERS; o++) {
         tqi_table_owner_late_die(r->owners[o], UINT64_MAX);
@@ -85,9 +85,9 @@ static void end_run(run *r)
         assert_int_equal(tqi_table_owner_blocks(r->owners[o]), 0);
         assert_int_equal(tqi_table_owner_bytes(r->owners[o]), 0);
     }
-    tqi_table_count(r->meta, &counts);
+    tqi_table_count(r->table, &counts);
     assert_memory_equal(&counts, &(tqi_table_counts){0}, sizeof(counts));
-    tqi_table_free(r->meta);
+    tqi_table_free(r->table);
 }
 
 static void random_operations_agree_with_the_model(void **state)
@@ -118,10 +118,10 @@ static void random_operations_agree_with_the_model(void **state)
         memset(r, 0, sizeof(*r));
         r->state = runs[i].seed;
         model_init(&r->m, &runs[i].options);
-        assert_int_equal(tqi_table_alloc(&runs[i].options, &r->meta, &r->err), TQ_OK);
+        assert_int_equal(tqi_table_alloc(&runs[i].options, &r->table, &r->err), TQ_OK);
         for (int o = 0; o < M_OWNERS; o++) {
             assert_int_equal(
-                tqi_table_owner_register(r->meta, model_owners[o], r->m.owner_incarnation[o], &r->owners[o], &r->err),
+                tqi_table_owner_register(r->table, model_owners[o], r->m.owner_incarnation[o], &r->owners[o], &r->err),
                 TQ_OK);
         }
         for (uint32_t step = 0; step < OPERATIONS; step++) {

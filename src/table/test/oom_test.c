@@ -48,15 +48,15 @@ static char *snapshot(table *t)
     size_t n;
 
     assert_non_null(out);
-    tqi_table_count(t->meta, &c);
+    tqi_table_count(t->table, &c);
     (void)fprintf(out, "%llu %llu %llu %llu %llu %llu %llu %llu %llu %llu\n", (unsigned long long)c.partitions,
                   (unsigned long long)c.samples, (unsigned long long)c.live_cells, (unsigned long long)c.blocks,
                   (unsigned long long)c.ranges, (unsigned long long)c.keys, (unsigned long long)c.views,
                   (unsigned long long)c.claims, (unsigned long long)c.shapes, (unsigned long long)c.dead);
-    while ((partition = tqi_table_next_partition(t->meta, partition)) != NULL) {
+    while ((partition = tqi_table_next_partition(t->table, partition)) != NULL) {
         tqi_table_resolve_args ask = {.partition = tqi_table_partition_name(partition), .tags = true};
         tqi_table_result result = {0};
-        assert_int_equal(tqi_table_resolve(t->meta, &ask, &result, &t->err), TQ_OK);
+        assert_int_equal(tqi_table_resolve(t->table, &ask, &result, &t->err), TQ_OK);
         (void)fprintf(out, "partition %s %llu\n", ask.partition,
                       (unsigned long long)tqi_table_partition_bytes(partition));
         print_batch(out, &result.batch);
@@ -103,8 +103,8 @@ static void scene_open(scene *s)
     memcpy(s->indexes, s->result.batch.indexes, sizeof(s->indexes));
     tqi_table_result_fini(&s->result);
     table_new(&s->t, "p", 2, ab, 1, NULL);
-    assert_int_equal(tqi_table_view_get(s->t.meta, "p", ab, 2, "train", &s->view, &s->t.err), TQ_OK);
-    assert_int_equal(tqi_table_grant(s->t.meta, SESSION, s->t.owner, 4, &s->first, &s->t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(s->t.table, "p", ab, 2, "train", &s->view, &s->t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(s->t.table, SESSION, s->t.owner, 4, &s->first, &s->t.err), TQ_OK);
 }
 
 static void scene_close(scene *s)
@@ -170,7 +170,7 @@ static int call_publish(scene *s, const char *partition, tqi_table_naming naming
     for (size_t i = 0; i < 3; i++) {
         blocks[i] = (tqi_table_batch_block){.id = s->first + i, .size = 200, .owner = "unit", .owner_incarnation = 7};
     }
-    return tqi_table_publish(s->t.meta, &publish, &s->result, &s->t.err);
+    return tqi_table_publish(s->t.table, &publish, &s->result, &s->t.err);
 }
 
 static int call_publish_new(scene *s)
@@ -198,14 +198,14 @@ static int call_reserve(scene *s)
     static const char *const keys[] = {"k0", "r1", "r2"};
     static const char *const groups[] = {NULL, "g", NULL};
 
-    return tqi_table_reserve(s->t.meta, "p", 3, keys, groups, &s->result, &s->t.err);
+    return tqi_table_reserve(s->t.table, "p", 3, keys, groups, &s->result, &s->t.err);
 }
 
 static int call_view(scene *s)
 {
     static const char *const fields[] = {"b", "later", "a"};
     tqi_table_view *view;
-    int rc = tqi_table_view_get(s->t.meta, "p", fields, 3, "other", &view, &s->t.err);
+    int rc = tqi_table_view_get(s->t.table, "p", fields, 3, "other", &view, &s->t.err);
 
     if (rc == TQ_OK) {
         tqi_table_view_unref(view);
@@ -216,7 +216,7 @@ static int call_view(scene *s)
 static int call_view_of_nothing(scene *s)
 {
     tqi_table_view *view;
-    int rc = tqi_table_view_get(s->t.meta, "nowhere", ab, 2, "other", &view, &s->t.err);
+    int rc = tqi_table_view_get(s->t.table, "nowhere", ab, 2, "other", &view, &s->t.err);
 
     if (rc == TQ_OK) {
         tqi_table_view_unref(view);
@@ -247,12 +247,12 @@ static int call_resolve(scene *s)
 {
     tqi_table_resolve_args ask = {.partition = "p", .keys = old_keys, .n = 3, .fields = ab, .n_fields = 2, .tags = true};
 
-    return tqi_table_resolve(s->t.meta, &ask, &s->result, &s->t.err);
+    return tqi_table_resolve(s->t.table, &ask, &s->result, &s->t.err);
 }
 
 static int call_keys(scene *s)
 {
-    return tqi_table_partition_keys(s->t.meta, tqi_table_find_partition(s->t.meta, "p"), &s->result, &s->t.err);
+    return tqi_table_partition_keys(s->t.table, tqi_table_find_partition(s->t.table, "p"), &s->result, &s->t.err);
 }
 
 static int call_consumption(scene *s)
@@ -260,7 +260,7 @@ static int call_consumption(scene *s)
     bool known;
     size_t n;
 
-    return tqi_table_consumption(s->t.meta, "p", "train", &known, &s->index, &s->bits, &n, &s->t.err);
+    return tqi_table_consumption(s->t.table, "p", "train", &known, &s->index, &s->bits, &n, &s->t.err);
 }
 
 static int call_production(scene *s)
@@ -268,7 +268,7 @@ static int call_production(scene *s)
     bool known;
     size_t n;
 
-    return tqi_table_production(s->t.meta, "p", ab, 2, &known, &s->index, &s->bits, &n, &s->t.err);
+    return tqi_table_production(s->t.table, "p", ab, 2, &known, &s->index, &s->bits, &n, &s->t.err);
 }
 
 static int call_move(scene *s)
@@ -277,14 +277,14 @@ static int call_move(scene *s)
     tqi_table_stretch all = {0, 100, 4};
     tqi_table_move move = {.from = 1, .to = to, .stretches = &all, .n = 1};
 
-    return tqi_table_compact_move(s->t.meta, SESSION, &move, 1, &s->t.err);
+    return tqi_table_compact_move(s->t.table, SESSION, &move, 1, &s->t.err);
 }
 
 static int call_live(scene *s)
 {
     uint64_t ids[] = {1, 2};
     tqi_table_live live;
-    int rc = tqi_table_compact_live(s->t.meta, ids, 2, &live, &s->t.err);
+    int rc = tqi_table_compact_live(s->t.table, ids, 2, &live, &s->t.err);
 
     tqi_table_live_fini(&live);
     return rc;
@@ -294,26 +294,26 @@ static int call_blocks_lost(scene *s)
 {
     uint64_t ids[] = {1, 2};
 
-    return tqi_table_blocks_lost(s->t.meta, ids, 2, NULL, NULL, &s->t.err);
+    return tqi_table_blocks_lost(s->t.table, ids, 2, NULL, NULL, &s->t.err);
 }
 
 static int call_grant(scene *s)
 {
     uint64_t first;
 
-    return tqi_table_grant(s->t.meta, SESSION + 1, s->t.owner, 256, &first, &s->t.err);
+    return tqi_table_grant(s->t.table, SESSION + 1, s->t.owner, 256, &first, &s->t.err);
 }
 
 static int call_owner(scene *s)
 {
     tqi_table_owner *owner;
 
-    return tqi_table_owner_register(s->t.meta, "another", 1, &owner, &s->t.err);
+    return tqi_table_owner_register(s->t.table, "another", 1, &owner, &s->t.err);
 }
 
 static int call_owner_again(scene *s)
 {
-    return tqi_table_owner_register(s->t.meta, "unit", 8, &s->t.owner, &s->t.err);
+    return tqi_table_owner_register(s->t.table, "unit", 8, &s->t.owner, &s->t.err);
 }
 
 static void call_restored(tqi_table_view *from, tqi_table_view *to, void *arg)
@@ -330,7 +330,7 @@ static int call_restore(scene *s)
     tqi_table_snap_rows rows[3];
     tqi_table_result results[3];
     tqi_table_restored done;
-    tqi_table_partition *partition = tqi_table_next_partition(s->t.meta, NULL);
+    tqi_table_partition *partition = tqi_table_next_partition(s->t.table, NULL);
     uint64_t next = 0;
     int rc;
 
@@ -343,7 +343,7 @@ static int call_restore(scene *s)
     head.n_rows = 2;
     ask.partitions = &head;
     ask.n = 1;
-    rc = rc == TQ_OK ? tqi_table_restore(s->t.meta, &ask, &done, &s->t.err) : rc;
+    rc = rc == TQ_OK ? tqi_table_restore(s->t.table, &ask, &done, &s->t.err) : rc;
     for (size_t i = 0; i < 3; i++) {
         tqi_table_result_fini(&results[i]);
     }
@@ -353,10 +353,10 @@ static int call_restore(scene *s)
 static int call_hold(scene *s)
 {
     tqi_table_freeze *hold;
-    int rc = tqi_table_freeze_open(s->t.meta, &hold, &s->t.err);
+    int rc = tqi_table_freeze_open(s->t.table, &hold, &s->t.err);
 
     if (rc == TQ_OK) {
-        tqi_table_freeze_close(s->t.meta, hold);
+        tqi_table_freeze_close(s->t.table, hold);
     }
     return rc;
 }
@@ -365,10 +365,10 @@ static int call_clearing(scene *s)
 {
     const tqi_table_clear clear = {.partition = "p", .indexes = s->indexes, .n = 3};
     tqi_table_clearing *clearing;
-    int rc = tqi_table_clearing_begin(s->t.meta, &clear, &clearing, &s->t.err);
+    int rc = tqi_table_clearing_begin(s->t.table, &clear, &clearing, &s->t.err);
 
     if (rc == TQ_OK) {
-        tqi_table_clearing_end(s->t.meta, clearing);
+        tqi_table_clearing_end(s->t.table, clearing);
     }
     return rc;
 }
@@ -426,7 +426,7 @@ static void each_failure_leaves_the_table_as_it_was(void **state)
                 assert_int_equal(calls[c](&s), TQ_OK);
             }
             free(before);
-            tqi_table_session_end(s.t.meta, SESSION + 1, true);
+            tqi_table_session_end(s.t.table, SESSION + 1, true);
             scene_close(&s);
         } while (hit);
         failures += steps - 1;
@@ -438,7 +438,7 @@ static void each_failure_leaves_the_table_as_it_was(void **state)
 static void making_a_table_fails_cleanly(void **state)
 {
     tqi_table_options options = {.epoch = 1};
-    tqi_table *meta = NULL;
+    tqi_table *table = NULL;
     tq_error err = {0};
     uint32_t steps = 0;
     bool hit;
@@ -447,14 +447,14 @@ static void making_a_table_fails_cleanly(void **state)
     (void)state;
     do {
         oom_one_after(steps++);
-        rc = tqi_table_alloc(&options, &meta, &err);
+        rc = tqi_table_alloc(&options, &table, &err);
         hit = oom_end() > 0;
         assert_int_equal(rc, hit ? TQ_ENOMEM : TQ_OK);
     } while (hit);
-    tqi_table_free(meta);
+    tqi_table_free(table);
     assert_true(steps > 1);
     options.epoch = 0;
-    assert_int_equal(tqi_table_alloc(&options, &meta, &err), TQ_EINVAL);
+    assert_int_equal(tqi_table_alloc(&options, &table, &err), TQ_EINVAL);
     tqi_table_free(NULL);
 }
 

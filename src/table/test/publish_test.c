@@ -29,7 +29,7 @@ static void test_new_samples(void **state)
     assert_null(r.batch.keys);
     tqi_table_result_fini(&r);
 
-    tqi_table_partition *partition = tqi_table_find_partition(t.meta, "p");
+    tqi_table_partition *partition = tqi_table_find_partition(t.table, "p");
     assert_non_null(partition);
     assert_int_equal(tqi_table_partition_samples(partition), 3);
     assert_int_equal(tqi_table_partition_bytes(partition), 3 * 2 * ROW * 4);
@@ -43,7 +43,7 @@ static void test_new_samples(void **state)
     assert_int_equal(tqi_table_owner_blocks(t.owner), 2);
 
     table_clear(&t, "p");
-    assert_null(tqi_table_find_partition(t.meta, "p"));
+    assert_null(tqi_table_find_partition(t.table, "p"));
     table_assert_empty(&t);
     table_close(&t);
 }
@@ -65,7 +65,7 @@ static void test_by_index(void **state)
     tqi_table_result_fini(&r);
 
     tqi_table_resolve_args ask = {.partition = "p", .indexes = order, .n = 4};
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.n_fields, 2);
     assert_int_equal(r.batch.n_blocks, 2);
     assert_string_equal(r.batch.fields[0].name, "a");
@@ -85,7 +85,7 @@ static void test_by_index(void **state)
     /* A cleared sample refuses the whole publish. */
     uint32_t incarnations[] = {1, 1, 1, 1};
     uint32_t cleared;
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &indexes[1], NULL, 1, &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.table, "p", &indexes[1], NULL, 1, &cleared, &t.err), TQ_OK);
     assert_int_equal(cleared, 1);
     p.incarnations = incarnations;
     assert_int_equal(table_put(&t, &p, &r), TQ_ECLEARED);
@@ -120,18 +120,18 @@ static void test_claim(void **state)
 
     (void)state;
     table_open(&t);
-    assert_int_equal(tqi_table_view_get(t.meta, "p", ab, 2, "train", &view, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(t.table, "p", ab, 2, "train", &view, &t.err), TQ_OK);
     assert_int_equal(tqi_table_view_ready(view), 0);
-    assert_null(tqi_table_next_touched(t.meta));
+    assert_null(tqi_table_next_touched(t.table));
     table_new(&t, "p", 4, ab, 1, NULL);
     assert_int_equal(tqi_table_view_ready(view), 0);
-    assert_null(tqi_table_next_touched(t.meta));
+    assert_null(tqi_table_next_touched(t.table));
     uint32_t some[] = {2, 0, 3};
     put p = {.partition = "p", .n = 3, .naming = TQI_TABLE_BY_INDEX, .indexes = some, .fields = ab + 1, .n_fields = 1};
     assert_int_equal(table_put(&t, &p, &r), TQ_OK);
     tqi_table_result_fini(&r);
-    assert_ptr_equal(tqi_table_next_touched(t.meta), view);
-    assert_null(tqi_table_next_touched(t.meta));
+    assert_ptr_equal(tqi_table_next_touched(t.table), view);
+    assert_null(tqi_table_next_touched(t.table));
     assert_int_equal(tqi_table_view_list(view, &list, &t.err), 3);
     assert_int_equal(list[0], 0);
     assert_int_equal(list[1], 2);
@@ -141,20 +141,20 @@ static void test_claim(void **state)
     assert_int_equal(taken[0], 0);
     assert_int_equal(taken[1], 2);
     assert_int_equal(tqi_table_view_ready(view), 1);
-    assert_int_equal(tqi_table_consumption(t.meta, "p", "train", &known, &index, &consumed, &n, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_consumption(t.table, "p", "train", &known, &index, &consumed, &n, &t.err), TQ_OK);
     assert_true(known);
     assert_int_equal(n, 4);
     assert_memory_equal(consumed, "\1\0\1\0", 4);
     free(index);
     free(consumed);
 
-    tqi_table_claim_release(t.meta, SESSION, claim);
-    tqi_table_claim_release(t.meta, SESSION, claim);
-    assert_ptr_equal(tqi_table_next_touched(t.meta), view);
+    tqi_table_claim_release(t.table, SESSION, claim);
+    tqi_table_claim_release(t.table, SESSION, claim);
+    assert_ptr_equal(tqi_table_next_touched(t.table), view);
     assert_int_equal(tqi_table_view_ready(view), 3);
     claim = table_take(&t, view, 3, taken);
-    tqi_table_claim_settle(t.meta, claim);
-    tqi_table_claim_release(t.meta, SESSION, claim);
+    tqi_table_claim_settle(t.table, claim);
+    tqi_table_claim_release(t.table, SESSION, claim);
     assert_int_equal(tqi_table_view_ready(view), 0);
 
     tqi_table_view_unref(view);
@@ -183,7 +183,7 @@ static void test_keys_and_clear(void **state)
     table_open(&t);
     assert_int_equal(table_put(&t, &p, &r), TQ_EKEY);
     assert_non_null(strstr(t.err.message, "'k1'"));
-    assert_null(tqi_table_find_partition(t.meta, "p"));
+    assert_null(tqi_table_find_partition(t.table, "p"));
     p.create = true;
     assert_int_equal(table_put(&t, &p, &r), TQ_OK);
     assert_int_equal(r.batch.indexes[0], 0);
@@ -191,11 +191,11 @@ static void test_keys_and_clear(void **state)
     assert_int_equal(r.batch.indexes[2], 0);
     assert_string_equal(r.batch.keys[2], "k1");
     tqi_table_result_fini(&r);
-    assert_int_equal(tqi_table_partition_samples(tqi_table_find_partition(t.meta, "p")), 2);
+    assert_int_equal(tqi_table_partition_samples(tqi_table_find_partition(t.table, "p")), 2);
 
     /* The later row of the key won. */
     tqi_table_resolve_args ask = {.partition = "p", .keys = keys, .n = 2};
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.fields[0].n_runs, 2);
     assert_int_equal(r.batch.fields[0].runs[0].offset, 2 * ROW * 4);
     assert_int_equal(r.batch.fields[0].runs[1].offset, 1 * ROW * 4);
@@ -203,19 +203,19 @@ static void test_keys_and_clear(void **state)
 
     p.naming = TQI_TABLE_NEW;
     assert_int_equal(table_put(&t, &p, &r), TQ_EEXIST);
-    assert_int_equal(tqi_table_clear_keys(t.meta, "p", keys, 3, &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_clear_keys(t.table, "p", keys, 3, &cleared, &t.err), TQ_OK);
     assert_int_equal(cleared, 2);
-    assert_non_null(tqi_table_find_partition(t.meta, "p"));
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_EKEY);
+    assert_non_null(tqi_table_find_partition(t.table, "p"));
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_EKEY);
     ask.lenient = true;
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.n, 0);
     tqi_table_result_fini(&r);
     table_clear(&t, "p");
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     tqi_table_result_fini(&r);
     ask.lenient = false;
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_EPARTITION);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_EPARTITION);
     table_assert_empty(&t);
     table_close(&t);
 }
@@ -246,14 +246,14 @@ static void a_result_that_is_not_accepted_changes_nothing(void **state)
 
     (void)state;
     table_open(&t);
-    assert_int_equal(tqi_table_publish(t.meta, &publish, &r, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_publish(t.table, &publish, &r, &t.err), TQ_EINVAL);
     assert_string_equal(t.err.message, "refused");
     assert_int_equal(seen, 3);
     assert_null(r.arena);
-    assert_null(tqi_table_find_partition(t.meta, "p"));
+    assert_null(tqi_table_find_partition(t.table, "p"));
     table_assert_empty(&t);
     publish.accept = NULL;
-    assert_int_equal(tqi_table_publish(t.meta, &publish, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_publish(t.table, &publish, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.indexes[0], 0);
     tqi_table_result_fini(&r);
     table_clear(&t, "p");
@@ -275,7 +275,7 @@ static void tag_key(table *t, const char *key, bool wanted, tqi_table_result *r)
         .other_fields = wanted,
     };
 
-    assert_int_equal(tqi_table_publish(t->meta, &publish, r, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_publish(t->table, &publish, r, &t->err), TQ_OK);
 }
 
 static void a_publish_names_the_other_fields(void **state)

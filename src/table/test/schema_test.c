@@ -62,16 +62,16 @@ static int publish(table *t, one *o, tqi_table_result *result)
     tqi_table_publish_args p = {.batch = &batch, .naming = o->naming, .create = true, .session = SESSION};
     int rc;
 
-    assert_int_equal(tqi_table_grant(t->meta, SESSION, t->owner, 1, &block.id, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t->table, SESSION, t->owner, 1, &block.id, &t->err), TQ_OK);
     if (o->field.runs == NULL) {
         o->field.runs = &o->run;
         o->field.n_runs = 1;
     }
-    rc = tqi_table_publish(t->meta, &p, result, &t->err);
+    rc = tqi_table_publish(t->table, &p, result, &t->err);
     if (rc != TQ_OK) {
         tq_error ignored;
         assert_null(result->arena);
-        assert_int_equal(tqi_table_abandon(t->meta, SESSION, &block.id, 1, true, &ignored), TQ_OK);
+        assert_int_equal(tqi_table_abandon(t->table, SESSION, &block.id, 1, true, &ignored), TQ_OK);
     }
     return rc;
 }
@@ -89,7 +89,7 @@ static tqi_table_field_info field_info(table *t, size_t i)
 {
     tqi_table_field_info info = {0};
 
-    assert_true(tqi_table_partition_field(tqi_table_find_partition(t->meta, "p"), i, &info));
+    assert_true(tqi_table_partition_field(tqi_table_find_partition(t->table, "p"), i, &info));
     return info;
 }
 
@@ -138,7 +138,7 @@ static void check_types(table *t, const char *const *keys, size_t n, uint8_t kin
     tqi_table_resolve_args ask = {.partition = "p", .keys = keys, .n = n};
     tqi_table_result r = {0};
 
-    assert_int_equal(tqi_table_resolve(t->meta, &ask, &r, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t->table, &ask, &r, &t->err), TQ_OK);
     assert_int_equal(r.batch.n_fields, 1);
     assert_int_equal(r.batch.fields[0].kind, kind);
     assert_int_equal(r.batch.fields[0].dtype.code, dtype.code);
@@ -164,7 +164,7 @@ static void rows_keep_what_they_were_put_as(void **state)
     assert_int_equal(put_row(&t, "b", TQ_TENSOR, i64, 3), TQ_OK);
     assert_int_equal(put_row(&t, "c", TQ_VALUE, u8, 5), TQ_OK);
     assert_true(field_info(&t, 0).mixed);
-    assert_true(tqi_table_partition_bytes(tqi_table_find_partition(t.meta, "p")) == 12 + 24 + 5);
+    assert_true(tqi_table_partition_bytes(tqi_table_find_partition(t.table, "p")) == 12 + 24 + 5);
     check_types(&t, abc, 3, TQ_TENSOR, f32, mixed);
     check_types(&t, ba, 2, TQ_TENSOR, i64, two);
     check_types(&t, abc, 1, TQ_TENSOR, f32, NULL);
@@ -194,7 +194,7 @@ static void a_field_takes_another_type_when_its_rows_are_replaced(void **state)
     assert_int_equal(put_row(&t, "b", TQ_TENSOR, f32, 1), TQ_OK);
     assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 1), TQ_OK);
     check_types(&t, ab, 2, TQ_TENSOR, f32, NULL);
-    assert_true(tqi_table_partition_bytes(tqi_table_find_partition(t.meta, "p")) == 8);
+    assert_true(tqi_table_partition_bytes(tqi_table_find_partition(t.table, "p")) == 8);
     close_empty(&t);
 }
 
@@ -228,7 +228,7 @@ static void check_ragged_dim(table *t, uint8_t dim)
     tqi_table_result r = {0};
 
     assert_int_equal(field_info(t, 0).ragged_dim, dim);
-    assert_int_equal(tqi_table_resolve(t->meta, &ask, &r, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t->table, &ask, &r, &t->err), TQ_OK);
     assert_int_equal(r.batch.fields[0].ragged_dim, dim);
     tqi_table_result_fini(&r);
 }
@@ -300,7 +300,7 @@ static void a_schema_turns_ragged_and_is_forgotten(void **state)
     tqi_table_result_fini(&r);
     assert_true(field_info(&t, 0).ragged);
     tqi_table_resolve_args ask = {.partition = "p"};
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_true(r.batch.fields[0].ragged);
     assert_int_equal(r.batch.fields[0].n_ndims, 1);
     assert_int_equal(r.batch.fields[0].n_dims, 8);
@@ -317,9 +317,9 @@ static void a_schema_turns_ragged_and_is_forgotten(void **state)
     assert_non_null(strstr(t.err.message, "'a'"));
     assert_non_null(strstr(t.err.message, "float32"));
     assert_non_null(strstr(t.err.message, "int64"));
-    assert_int_equal(tqi_table_partition_samples(tqi_table_find_partition(t.meta, "p")), 4);
+    assert_int_equal(tqi_table_partition_samples(tqi_table_find_partition(t.table, "p")), 4);
     /* With the last row the schema goes. */
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){0, 1, 2, 3}, NULL, 4, &cleared, &t.err),
+    assert_int_equal(tqi_table_clear_indexes(t.table, "p", (const uint32_t[]){0, 1, 2, 3}, NULL, 4, &cleared, &t.err),
                      TQ_OK);
     assert_int_equal(publish_only(&t, o), TQ_OK);
     assert_int_equal(field_info(&t, 0).dtype.bits, 64);
@@ -353,7 +353,7 @@ static void values_are_ragged_bytes(void **state)
     assert_true(field_info(&t, 0).ragged);
     assert_int_equal(field_info(&t, 0).kind, TQ_VALUE);
     tqi_table_resolve_args ask = {.partition = "p", .indexes = (const uint32_t[]){2, 1, 0}, .n = 3};
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.fields[0].runs[0].offset, 5);
     assert_int_equal(r.batch.fields[0].dims[0], 5);
     assert_int_equal(r.batch.fields[0].dims[1], 0);
@@ -394,12 +394,12 @@ static void malformed_batches_are_refused(void **state)
     memset(name, 'n', sizeof(name) - 1);
     name[sizeof(name) - 1] = '\0';
     table_open(&t);
-#define REFUSED(code, change)                               \
-    do {                                                    \
-        o = make(2);                                        \
-        change;                                             \
-        assert_int_equal(publish_only(&t, o), code);        \
-        assert_null(tqi_table_find_partition(t.meta, "p")); \
+#define REFUSED(code, change)                                \
+    do {                                                     \
+        o = make(2);                                         \
+        change;                                              \
+        assert_int_equal(publish_only(&t, o), code);         \
+        assert_null(tqi_table_find_partition(t.table, "p")); \
     } while (0)
     REFUSED(TQ_EROWS, o.run.rows = 1);
     REFUSED(TQ_EROWS, o.run.rows = 3);
@@ -451,28 +451,28 @@ static void a_field_may_not_be_there_twice_nor_an_unknown_block(void **state)
 
     (void)state;
     table_open(&t);
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
     for (size_t i = 0; i < 2; i++) {
         fields[i] = (tqi_table_batch_field){.name = "a", .dtype = {TQ_INT, 8}, .runs = &run, .n_runs = 1};
         blocks[i] = (tqi_table_batch_block){.id = first, .size = 8, .owner = "unit", .owner_incarnation = 7};
     }
-    assert_int_equal(tqi_table_publish(t.meta, &p, &r, &t.err), TQ_EINVAL); /* the block twice */
+    assert_int_equal(tqi_table_publish(t.table, &p, &r, &t.err), TQ_EINVAL); /* the block twice */
     blocks[1].id = first + 1;
-    assert_int_equal(tqi_table_publish(t.meta, &p, &r, &t.err), TQ_EINVAL); /* the field twice */
+    assert_int_equal(tqi_table_publish(t.table, &p, &r, &t.err), TQ_EINVAL); /* the field twice */
     fields[1].name = "b";
     blocks[1].owner_incarnation = 8;
-    assert_int_equal(tqi_table_publish(t.meta, &p, &r, &t.err), TQ_ESTALE);
+    assert_int_equal(tqi_table_publish(t.table, &p, &r, &t.err), TQ_ESTALE);
     blocks[1].owner_incarnation = 7;
     blocks[1].owner = "nobody";
-    assert_int_equal(tqi_table_publish(t.meta, &p, &r, &t.err), TQ_ESTALE);
+    assert_int_equal(tqi_table_publish(t.table, &p, &r, &t.err), TQ_ESTALE);
     blocks[1].owner = "unit";
     p.session = SESSION + 1;
-    assert_int_equal(tqi_table_publish(t.meta, &p, &r, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_publish(t.table, &p, &r, &t.err), TQ_EINVAL);
     p.session = SESSION;
-    assert_null(tqi_table_find_partition(t.meta, "p"));
-    assert_int_equal(tqi_table_publish(t.meta, &p, &r, &t.err), TQ_OK);
+    assert_null(tqi_table_find_partition(t.table, "p"));
+    assert_int_equal(tqi_table_publish(t.table, &p, &r, &t.err), TQ_OK);
     tqi_table_result_fini(&r);
-    assert_int_equal(tqi_table_publish(t.meta, &p, &r, &t.err), TQ_EINVAL); /* published already */
+    assert_int_equal(tqi_table_publish(t.table, &p, &r, &t.err), TQ_EINVAL); /* published already */
     /* The second block carried no cell. */
     assert_int_equal(tqi_table_owner_blocks(t.owner), 1);
     close_empty(&t);
@@ -512,7 +512,7 @@ static void tags_merge_by_name(void **state)
     assert_int_equal(publish(&t, &o, &r), TQ_OK);
     assert_int_equal(r.batch.n_tags, 2);
     tqi_table_result_fini(&r);
-    assert_int_equal(tqi_table_partition_keys(t.meta, tqi_table_find_partition(t.meta, "p"), &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_partition_keys(t.table, tqi_table_find_partition(t.table, "p"), &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.n, 2);
     assert_string_equal(r.batch.keys[0], "k");
     assert_string_equal(r.batch.keys[1], "l");
@@ -529,7 +529,7 @@ static void tags_merge_by_name(void **state)
     assert_int_equal(publish_only(&t, o), TQ_EINVAL);
     tags[0].values_size = 1;
     assert_int_equal(publish_only(&t, o), TQ_EINVAL);
-    assert_int_equal(tqi_table_partition_keys(t.meta, tqi_table_find_partition(t.meta, "p"), &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_partition_keys(t.table, tqi_table_find_partition(t.table, "p"), &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.tags[0].values_size + r.batch.tags[1].values_size, 5);
     tqi_table_result_fini(&r);
     close_empty(&t);
@@ -548,7 +548,7 @@ static void groups_are_given_once(void **state)
     o.keys = keys;
     o.groups = (const char *const[]){"g", NULL, "h"};
     assert_int_equal(publish_only(&t, o), TQ_EINVAL);
-    assert_null(tqi_table_find_partition(t.meta, "p"));
+    assert_null(tqi_table_find_partition(t.table, "p"));
     o.groups = (const char *const[]){NULL, NULL, "g"};
     assert_int_equal(publish(&t, &o, &r), TQ_OK);
     assert_string_equal(r.batch.groups[0], "g");
@@ -573,36 +573,36 @@ static void reserving_joins_without_cells(void **state)
 
     (void)state;
     table_open(&t);
-    assert_int_equal(tqi_table_reserve(t.meta, "p", 0, NULL, NULL, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_reserve(t.table, "p", 0, NULL, NULL, &r, &t.err), TQ_OK);
     tqi_table_result_fini(&r);
-    assert_null(tqi_table_find_partition(t.meta, "p"));
-    assert_int_equal(tqi_table_reserve(t.meta, "p", 3, keys, NULL, &r, &t.err), TQ_OK);
+    assert_null(tqi_table_find_partition(t.table, "p"));
+    assert_int_equal(tqi_table_reserve(t.table, "p", 3, keys, NULL, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.indexes[0], r.batch.indexes[2]);
     tqi_table_result_fini(&r);
-    assert_int_equal(tqi_table_reserve(t.meta, "p", 2, NULL, NULL, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_reserve(t.table, "p", 2, NULL, NULL, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.indexes[0], 2);
     assert_int_equal(r.batch.ordinals[1], 3);
     tqi_table_result_fini(&r);
-    assert_int_equal(tqi_table_partition_samples(tqi_table_find_partition(t.meta, "p")), 4);
-    assert_string_equal(tqi_table_partition_key(tqi_table_find_partition(t.meta, "p"), 1), "y");
-    assert_null(tqi_table_partition_key(tqi_table_find_partition(t.meta, "p"), 2));
-    assert_null(tqi_table_partition_key(tqi_table_find_partition(t.meta, "p"), 99));
+    assert_int_equal(tqi_table_partition_samples(tqi_table_find_partition(t.table, "p")), 4);
+    assert_string_equal(tqi_table_partition_key(tqi_table_find_partition(t.table, "p"), 1), "y");
+    assert_null(tqi_table_partition_key(tqi_table_find_partition(t.table, "p"), 2));
+    assert_null(tqi_table_partition_key(tqi_table_find_partition(t.table, "p"), 99));
     /* First freed, first used; never seen in the old partition. */
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){3, 0, 3}, NULL, 3, &cleared, &t.err),
+    assert_int_equal(tqi_table_clear_indexes(t.table, "p", (const uint32_t[]){3, 0, 3}, NULL, 3, &cleared, &t.err),
                      TQ_OK);
     assert_int_equal(cleared, 2);
-    assert_int_equal(tqi_table_reserve(t.meta, "q", 3, NULL, NULL, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_reserve(t.table, "q", 3, NULL, NULL, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.indexes[0], 3);
     assert_int_equal(r.batch.indexes[1], 0);
     assert_int_equal(r.batch.indexes[2], 4);
     assert_int_equal(r.batch.incarnations[0], 2);
     tqi_table_result_fini(&r);
     tqi_table_resolve_args ask = {.partition = "p", .indexes = (const uint32_t[]){3}, .n = 1};
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_ECLEARED);
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){3}, NULL, 1, &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_ECLEARED);
+    assert_int_equal(tqi_table_clear_indexes(t.table, "p", (const uint32_t[]){3}, NULL, 1, &cleared, &t.err), TQ_OK);
     assert_int_equal(cleared, 0);
     /* Partitions come in order of creation. */
-    assert_string_equal(tqi_table_partition_name(tqi_table_next_partition(t.meta, NULL)), "p");
+    assert_string_equal(tqi_table_partition_name(tqi_table_next_partition(t.table, NULL)), "p");
     table_clear(&t, "q");
     close_empty(&t);
 }
@@ -618,12 +618,12 @@ static void resolving_names_what_is_missing(void **state)
     table_open(&t);
     assert_int_equal(publish_only(&t, make(2)), TQ_OK);
     /* A field that only a claim has named is unknown. */
-    assert_int_equal(tqi_table_view_get(t.meta, "p", fields, 1, "train", &view, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(t.table, "p", fields, 1, "train", &view, &t.err), TQ_OK);
     tqi_table_resolve_args ask = {.partition = "p", .fields = fields, .n_fields = 2};
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_EFIELD);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_EFIELD);
     assert_non_null(strstr(t.err.message, "'none'"));
     ask.lenient = true;
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.n_fields, 1);
     assert_int_equal(r.batch.n, 2);
     tqi_table_result_fini(&r);

@@ -9,7 +9,7 @@ static tqi_table_view *get(table *t, const char *partition)
 {
     tqi_table_view *view = NULL;
 
-    assert_int_equal(tqi_table_view_get(t->meta, partition, ab, 2, "train", &view, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(t->table, partition, ab, 2, "train", &view, &t->err), TQ_OK);
     return view;
 }
 
@@ -38,7 +38,7 @@ static void clear(table *t, uint32_t index)
 {
     uint32_t cleared;
 
-    assert_int_equal(tqi_table_clear_indexes(t->meta, "p", &index, NULL, 1, &cleared, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t->table, "p", &index, NULL, 1, &cleared, &t->err), TQ_OK);
     assert_int_equal(cleared, 1);
 }
 

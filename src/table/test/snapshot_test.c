@@ -34,10 +34,10 @@ static void scene_fill(table *t)
     assert_int_equal(table_put(t, &named, &result), TQ_OK);
     tqi_table_result_fini(&result);
     table_new(t, "q", 2, b_only, 1, NULL);
-    assert_int_equal(tqi_table_clear_indexes(t->meta, "p", &first[1], NULL, 1, &taken[0], &t->err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t->table, "p", &first[1], NULL, 1, &taken[0], &t->err), TQ_OK);
     table_new(t, "p", 1, b_only, 1, NULL);
-    assert_int_equal(tqi_table_view_get(t->meta, "p", ab, 2, "train", &view, &t->err), TQ_OK);
-    tqi_table_claim_settle(t->meta, table_take(t, view, 2, taken));
+    assert_int_equal(tqi_table_view_get(t->table, "p", ab, 2, "train", &view, &t->err), TQ_OK);
+    tqi_table_claim_settle(t->table, table_take(t, view, 2, taken));
     assert_int_equal(tqi_table_view_cache_set(view, "slot", taken, 2, &t->err), TQ_OK);
     tqi_table_view_unref(view);
 }
@@ -112,15 +112,15 @@ static void metadata_from_before_is_refused(void **state)
     (void)state;
     table_open(&t);
     scene_fill(&t);
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &old, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &old, &t.err), TQ_OK);
     kit_take(&t, NULL, &snap);
     assert_int_equal(kit_restore(&t, &snap, false, true, &out), TQ_OK);
     ask.indexes = old.batch.indexes;
     ask.incarnations = old.batch.incarnations;
     ask.n = old.batch.n;
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &result, &t.err), TQ_ECLEARED);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &result, &t.err), TQ_ECLEARED);
     ask.incarnations = NULL; /* made by hand: any */
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &result, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &result, &t.err), TQ_OK);
     tqi_table_result_fini(&result);
     tqi_table_result_fini(&old);
     kit_free(&snap);
@@ -146,10 +146,10 @@ static void blocks_that_live_are_linked_again_and_others_are_lost(void **state)
     assert_int_equal(out.lost, 0);
     free(before);
     free(after);
-    assert_int_equal(tqi_table_clear_partition(t.meta, "q", &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_clear_partition(t.table, "q", &cleared, &t.err), TQ_OK);
     assert_int_equal(kit_restore(&t, &snap, false, true, &out), TQ_OK);
     assert_int_equal(out.lost, 2);
-    assert_int_equal(tqi_table_partition_lost(tqi_table_find_partition(t.meta, "q"), NULL, 0), 2);
+    assert_int_equal(tqi_table_partition_lost(tqi_table_find_partition(t.table, "q"), NULL, 0), 2);
     table_clear(&t, "p");
     table_clear(&t, "q");
     table_assert_empty(&t);
@@ -175,8 +175,8 @@ static void a_partial_restore_leaves_the_rest(void **state)
     assert_int_equal(kit_restore(&to, &snap, true, false, &out), TQ_OK);
     /* Its indexes are taken: it gets others, in the same order. */
     assert_true(out.renumbered);
-    assert_int_equal(tqi_table_partition_samples(tqi_table_find_partition(to.meta, "mine")), 5);
-    assert_int_equal(tqi_table_resolve(to.meta, &ask, &result, &to.err), TQ_OK);
+    assert_int_equal(tqi_table_partition_samples(tqi_table_find_partition(to.table, "mine")), 5);
+    assert_int_equal(tqi_table_resolve(to.table, &ask, &result, &to.err), TQ_OK);
     assert_int_equal(result.batch.n, 7);
     for (size_t i = 0; i < result.batch.n; i++) {
         assert_int_equal(result.batch.indexes[i], 5 + i);
@@ -206,15 +206,15 @@ static void indexes_of_a_clear_stay_held(void **state)
     table_open(&t);
     scene_fill(&t);
     kit_take(&t, NULL, &snap);
-    assert_int_equal(tqi_table_clearing_begin(t.meta, &clear, &clearing, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_clearing_begin(t.table, &clear, &clearing, &t.err), TQ_OK);
     assert_int_equal(kit_restore(&t, &snap, false, true, &out), TQ_OK);
     assert_true(out.renumbered);
-    tqi_table_count(t.meta, &counts);
+    tqi_table_count(t.table, &counts);
     assert_int_equal(counts.held, tqi_table_clearing_samples(clearing));
-    tqi_table_clearing_end(t.meta, clearing);
+    tqi_table_clearing_end(t.table, clearing);
     assert_int_equal(kit_restore(&t, &snap, false, true, &out), TQ_OK);
     assert_false(out.renumbered);
-    tqi_table_count(t.meta, &counts);
+    tqi_table_count(t.table, &counts);
     assert_int_equal(counts.held, 0);
     kit_free(&snap);
     table_close(&t);
@@ -234,12 +234,12 @@ static void held_views_go_over_and_are_touched(void **state)
     scene_fill(&from);
     kit_take(&from, NULL, &snap);
     kit_adopt(&to, &snap);
-    assert_int_equal(tqi_table_view_get(to.meta, "p", ab, 2, "other", &view, &to.err), TQ_OK);
+    assert_int_equal(tqi_table_view_get(to.table, "p", ab, 2, "other", &view, &to.err), TQ_OK);
     tqi_table_view_set_user(view, &user);
     kit_moves = 0;
     assert_int_equal(kit_restore(&to, &snap, false, false, &out), TQ_OK);
     assert_int_equal(kit_moves, 1);
-    assert_ptr_equal(tqi_table_next_touched(to.meta), kit_moved_to);
+    assert_ptr_equal(tqi_table_next_touched(to.table), kit_moved_to);
     assert_ptr_equal(tqi_table_view_user(kit_moved_to), &user);
     assert_int_equal(tqi_table_view_ready(kit_moved_to), 6);
     tqi_table_view_unref(kit_moved_to);
@@ -265,23 +265,23 @@ static void a_hold_keeps_dead_blocks_back(void **state)
     for (int i = 0; i < 4; i++) {
         table_new(&t, "p", 1, b_only, 1, &index[i]);
     }
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &index[0], NULL, 1, &cleared, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_freeze_open(t.meta, &hold, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.table, "p", &index[0], NULL, 1, &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_freeze_open(t.table, &hold, &t.err), TQ_OK);
     /* Its neighbour: merged with the first it would go out with it. */
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &index[1], NULL, 1, &cleared, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_freeze_open(t.meta, &second, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", &index[2], NULL, 1, &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.table, "p", &index[1], NULL, 1, &cleared, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_freeze_open(t.table, &second, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t.table, "p", &index[2], NULL, 1, &cleared, &t.err), TQ_OK);
     assert_int_equal(tqi_table_owner_dead(t.owner, dead, 8, &notice), 1);
     assert_int_equal(dead[0].count, 1);
     tqi_table_owner_done(t.owner, notice, 0);
     assert_int_equal(tqi_table_owner_dead(t.owner, dead, 8, &notice), 0);
-    while (tqi_table_next_dead(t.meta) != NULL) {
+    while (tqi_table_next_dead(t.table) != NULL) {
     }
-    tqi_table_freeze_close(t.meta, hold);
-    assert_ptr_equal(tqi_table_next_dead(t.meta), t.owner);
+    tqi_table_freeze_close(t.table, hold);
+    assert_ptr_equal(tqi_table_next_dead(t.table), t.owner);
     assert_int_equal(tqi_table_owner_dead(t.owner, dead, 8, &notice), 1);
     tqi_table_owner_done(t.owner, notice, 0);
-    tqi_table_freeze_close(t.meta, second);
+    tqi_table_freeze_close(t.table, second);
     assert_int_equal(tqi_table_owner_dead(t.owner, dead, 8, &notice), 1);
     tqi_table_owner_done(t.owner, notice, 0);
     table_clear(&t, "p");
@@ -426,7 +426,7 @@ static void snapshots_that_lie_are_refused(void **state)
         kit_free(&snap);
     }
     free(before);
-    tqi_table_session_end(to.meta, SESSION, true);
+    tqi_table_session_end(to.table, SESSION, true);
     table_clear(&to, "p");
     table_assert_empty(&to);
     table_close(&to);

@@ -62,7 +62,7 @@ static inline void kit_take_pieces(table *t, const char *only, size_t piece, kit
     tqi_table_partition *partition = NULL;
 
     memset(snap, 0, sizeof(*snap));
-    while ((partition = tqi_table_next_partition(t->meta, partition)) != NULL) {
+    while ((partition = tqi_table_next_partition(t->table, partition)) != NULL) {
         size_t p = snap->n;
         tqi_table_snap_partition *head = &snap->heads[p];
         uint64_t next = 0;
@@ -126,7 +126,7 @@ static inline void kit_adopt(table *t, kit_snapshot *snap)
                 if (at == n) {
                     assert_true(n < 256);
                     was[n] = block->id;
-                    assert_int_equal(tqi_table_grant(t->meta, SESSION, t->owner, 1, &is[n++], &t->err), TQ_OK);
+                    assert_int_equal(tqi_table_grant(t->table, SESSION, t->owner, 1, &is[n++], &t->err), TQ_OK);
                 }
                 block->id = is[at];
             }
@@ -145,7 +145,7 @@ static inline int kit_restore(table *t, const kit_snapshot *snap, bool partial, 
         .moved = kit_moved,
     };
 
-    return tqi_table_restore(t->meta, &ask, out, &t->err);
+    return tqi_table_restore(t->table, &ask, out, &t->err);
 }
 
 static inline void kit_print_tasks(FILE *out, table *t, const char *partition)
@@ -153,7 +153,7 @@ static inline void kit_print_tasks(FILE *out, table *t, const char *partition)
     const char *task;
     uint32_t count;
 
-    for (size_t i = 0; tqi_table_partition_task(tqi_table_find_partition(t->meta, partition), i, &task, &count); i++) {
+    for (size_t i = 0; tqi_table_partition_task(tqi_table_find_partition(t->table, partition), i, &task, &count); i++) {
         bool known;
         uint32_t *index;
         uint8_t *consumed;
@@ -163,14 +163,15 @@ static inline void kit_print_tasks(FILE *out, table *t, const char *partition)
         uint32_t in_slot;
         size_t n;
 
-        assert_int_equal(tqi_table_consumption(t->meta, partition, task, &known, &index, &consumed, &n, &t->err), TQ_OK);
+        assert_int_equal(tqi_table_consumption(t->table, partition, task, &known, &index, &consumed, &n, &t->err),
+                         TQ_OK);
         (void)fprintf(out, "task %s (%u):", task, count);
         for (size_t s = 0; s < n; s++) {
             (void)fprintf(out, " %u=%u", index[s], consumed[s]);
         }
         free(index);
         free(consumed);
-        assert_int_equal(tqi_table_view_get(t->meta, partition, fields, 1, task, &view, &t->err), TQ_OK);
+        assert_int_equal(tqi_table_view_get(t->table, partition, fields, 1, task, &view, &t->err), TQ_OK);
         slot = tqi_table_view_cache_get(view, "slot", &in_slot);
         (void)fprintf(out, " ready %u slot:", tqi_table_view_ready(view));
         for (uint32_t s = 0; slot != NULL && s < in_slot; s++) {
@@ -207,14 +208,14 @@ static inline char *kit_describe(table *t)
     tqi_table_partition *partition = NULL;
 
     assert_non_null(out);
-    while ((partition = tqi_table_next_partition(t->meta, partition)) != NULL) {
+    while ((partition = tqi_table_next_partition(t->table, partition)) != NULL) {
         const char *name = tqi_table_partition_name(partition);
         tqi_table_resolve_args ask = {.partition = name, .tags = true};
         tqi_table_result result = {0};
         tqi_table_result named = {0};
         const tqi_table_batch *batch = &result.batch;
 
-        assert_int_equal(tqi_table_resolve(t->meta, &ask, &result, &t->err), TQ_OK);
+        assert_int_equal(tqi_table_resolve(t->table, &ask, &result, &t->err), TQ_OK);
         (void)fprintf(out, "partition %s: %u samples, %llu bytes\n", name, tqi_table_partition_samples(partition),
                       (unsigned long long)tqi_table_partition_bytes(partition));
         for (size_t i = 0; i < batch->n; i++) {
@@ -232,7 +233,7 @@ static inline char *kit_describe(table *t)
         for (size_t f = 0; f < batch->n_fields; f++) {
             kit_print_field(out, batch, &batch->fields[f]);
         }
-        assert_int_equal(tqi_table_partition_keys(t->meta, partition, &named, &t->err), TQ_OK);
+        assert_int_equal(tqi_table_partition_keys(t->table, partition, &named, &t->err), TQ_OK);
         for (size_t i = 0; i < named.batch.n; i++) {
             (void)fprintf(out, "key %s = %u\n", named.batch.keys[i], named.batch.indexes[i]);
         }

@@ -24,17 +24,17 @@ static void dead_blocks_are_delivered_until_done(void **state)
     table_new(&t, "p", 1, ab, 2, NULL); /* blocks 1, 2 */
     table_new(&t, "p", 1, ab, 2, NULL); /* 3, 4 */
     table_new(&t, "p", 1, ab, 2, NULL); /* 5, 6 */
-    assert_null(tqi_table_next_dead(t.meta));
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){0}, NULL, 1, &cleared, &t.err), TQ_OK);
-    assert_ptr_equal(tqi_table_next_dead(t.meta), t.owner);
-    assert_null(tqi_table_next_dead(t.meta));
+    assert_null(tqi_table_next_dead(t.table));
+    assert_int_equal(tqi_table_clear_indexes(t.table, "p", (const uint32_t[]){0}, NULL, 1, &cleared, &t.err), TQ_OK);
+    assert_ptr_equal(tqi_table_next_dead(t.table), t.owner);
+    assert_null(tqi_table_next_dead(t.table));
     assert_int_equal(dead(&t, got, 4, &notice), 1);
     assert_int_equal(got[0].first, 1);
     assert_int_equal(got[0].count, 2);
     assert_true(got[0].writer_done);
     /* Adjacent ids do not join a range that was handed out. */
-    assert_int_equal(tqi_table_clear_indexes(t.meta, "p", (const uint32_t[]){1, 2}, NULL, 2, &cleared, &t.err), TQ_OK);
-    assert_null(tqi_table_next_dead(t.meta)); /* it was not empty */
+    assert_int_equal(tqi_table_clear_indexes(t.table, "p", (const uint32_t[]){1, 2}, NULL, 2, &cleared, &t.err), TQ_OK);
+    assert_null(tqi_table_next_dead(t.table)); /* it was not empty */
     assert_int_equal(dead(&t, again, 4, &later), 2);
     assert_int_equal(again[0].first, 1);
     assert_int_equal(again[0].count, 2);
@@ -100,7 +100,7 @@ static void notices_do_not_depend_on_when_they_are_asked_for(void **state)
         table_new(&t[k], "p", 1, ab, 2, NULL); /* 3, 4 */
         for (uint32_t i = 0; i < 2; i++) {
             uint32_t cleared;
-            assert_int_equal(tqi_table_clear_indexes(t[k].meta, "p", &i, NULL, 1, &cleared, &t[k].err), TQ_OK);
+            assert_int_equal(tqi_table_clear_indexes(t[k].table, "p", &i, NULL, 1, &cleared, &t[k].err), TQ_OK);
             if (k == 1) {
                 dead(&t[k], got[k], 4, &notice[k]);
             }
@@ -130,36 +130,36 @@ static void grants_are_checked(void **state)
 
     (void)state;
     table_open(&t);
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 0, &first, &t.err), TQ_EINVAL);
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 257, &first, &t.err), TQ_EINVAL);
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 256, &first, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_grant(t.meta, SESSION + 1, t.owner, 1, &next, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 0, &first, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 257, &first, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 256, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION + 1, t.owner, 1, &next, &t.err), TQ_OK);
     assert_int_equal(next, first + 256);
     ids[0] = first + 7;
     ids[1] = first + 255;
     ids[2] = first + 7;
-    assert_int_equal(tqi_table_abandon(t.meta, SESSION, ids, 3, true, &t.err), TQ_EINVAL);
-    assert_int_equal(tqi_table_abandon(t.meta, SESSION + 1, ids, 1, true, &t.err), TQ_EINVAL);
-    assert_int_equal(tqi_table_abandon(t.meta, SESSION, &next, 1, true, &t.err), TQ_EINVAL);
-    assert_int_equal(tqi_table_abandon(t.meta, SESSION + 5, ids, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_abandon(t.table, SESSION, ids, 3, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_abandon(t.table, SESSION + 1, ids, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_abandon(t.table, SESSION, &next, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_abandon(t.table, SESSION + 5, ids, 1, true, &t.err), TQ_EINVAL);
     assert_int_equal(dead(&t, got, 8, &notice), 0);
-    assert_int_equal(tqi_table_abandon(t.meta, SESSION, ids, 2, true, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_abandon(t.meta, SESSION, ids, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_abandon(t.table, SESSION, ids, 2, true, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_abandon(t.table, SESSION, ids, 1, true, &t.err), TQ_EINVAL);
     assert_int_equal(dead(&t, got, 8, &notice), 2);
     tqi_table_owner_done(t.owner, notice, 0);
     /* The rest dies with the session: three runs, not known to be written no more. */
-    tqi_table_session_end(t.meta, SESSION, false);
+    tqi_table_session_end(t.table, SESSION, false);
     assert_int_equal(dead(&t, got, 8, &notice), 2);
     assert_int_equal(got[0].first, first);
     assert_int_equal(got[0].count, 7);
     assert_false(got[0].writer_done);
     assert_int_equal(got[1].first, first + 8);
     assert_int_equal(got[1].count, 247);
-    tqi_table_session_end(t.meta, SESSION, true);
+    tqi_table_session_end(t.table, SESSION, true);
     tqi_table_owner_done(t.owner, notice, 0);
     /* A writer that is gone no longer writes, except to a store that has yet to execute its requests. */
     tqi_table_owner_set_outlives(t.owner);
-    tqi_table_session_end(t.meta, SESSION + 1, true);
+    tqi_table_session_end(t.table, SESSION + 1, true);
     assert_int_equal(dead(&t, got, 8, &notice), 1);
     assert_int_equal(got[0].first, next);
     assert_false(got[0].writer_done);
@@ -175,9 +175,9 @@ static void ids_skip_zero_at_the_wrap(void **state)
 
     (void)state;
     table_open_with(&t, &options);
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
     assert_true(first == UINT64_MAX - 2);
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
     assert_true(first == 1);
     table_new(&t, "p", 3, ab, 2, NULL);
     table_clear(&t, "p");
@@ -204,9 +204,9 @@ static void lost_cells_are_listed_and_healed(void **state)
     (void)state;
     table_open(&t);
     table_new(&t, "p", 3, ab, 2, indexes); /* blocks 1: a, 2: b */
-    partition = tqi_table_find_partition(t.meta, "p");
-    assert_int_equal(tqi_table_view_get(t.meta, "p", ab, 2, "train", &view, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_blocks_lost(t.meta, (const uint64_t[]){2, 99}, 2, NULL, NULL, &t.err), TQ_OK);
+    partition = tqi_table_find_partition(t.table, "p");
+    assert_int_equal(tqi_table_view_get(t.table, "p", ab, 2, "train", &view, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_blocks_lost(t.table, (const uint64_t[]){2, 99}, 2, NULL, NULL, &t.err), TQ_OK);
     assert_int_equal(tqi_table_view_ready(view), 0);
     assert_int_equal(tqi_table_partition_lost(partition, lost, 2), 3);
     assert_int_equal(lost[1], indexes[1]);
@@ -215,13 +215,13 @@ static void lost_cells_are_listed_and_healed(void **state)
     assert_int_equal(info.produced, 0);
     assert_int_equal(dead(&t, got, 4, &notice), 1); /* its storage may forget it */
     assert_int_equal(got[0].first, 2);
-    assert_int_equal(tqi_table_production(t.meta, "p", ab, 2, &known, &index, &bits, &n, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_production(t.table, "p", ab, 2, &known, &index, &bits, &n, &t.err), TQ_OK);
     assert_memory_equal(bits, "\1\0\1\0\1\0", 6);
     free(index);
     free(bits);
 
     tqi_table_resolve_args ask = {.partition = "p", .fields = ab + 1, .n_fields = 1};
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.fields[0].n_runs, 1);
     assert_int_equal(r.batch.fields[0].runs[0].block, TQI_TABLE_RUN_LOST);
     assert_int_equal(r.batch.fields[0].runs[0].rows, 3);
@@ -267,23 +267,23 @@ static void an_owner_that_returns_empty_loses_all(void **state)
     (void)state;
     table_open(&t);
     table_new(&t, "p", 100, ab, 2, NULL);
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 4, &first, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_owner_register(t.meta, "unit", 7, &owner, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 4, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_owner_register(t.table, "unit", 7, &owner, &t.err), TQ_OK);
     assert_ptr_equal(owner, t.owner);
     assert_int_equal(tqi_table_owner_blocks(owner), 2);
-    tqi_table_owner_lost(t.meta, t.owner, count_lost, &lost);
+    tqi_table_owner_lost(t.table, t.owner, count_lost, &lost);
     assert_int_equal(lost, 100);
-    assert_null(tqi_table_owner_find(t.meta, "unit"));
+    assert_null(tqi_table_owner_find(t.table, "unit"));
     /* Its ids are void. */
-    assert_int_equal(tqi_table_abandon(t.meta, SESSION, &first, 1, true, &t.err), TQ_EINVAL);
-    assert_int_equal(tqi_table_partition_lost(tqi_table_find_partition(t.meta, "p"), few, 1), 100);
-    assert_int_equal(tqi_table_owner_register(t.meta, "unit", 7, &t.owner, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_abandon(t.table, SESSION, &first, 1, true, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_partition_lost(tqi_table_find_partition(t.table, "p"), few, 1), 100);
+    assert_int_equal(tqi_table_owner_register(t.table, "unit", 7, &t.owner, &t.err), TQ_OK);
     table_new(&t, "q", 1, ab, 2, NULL);
-    assert_int_equal(tqi_table_owner_register(t.meta, "unit", 8, &t.owner, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_owner_register(t.table, "unit", 8, &t.owner, &t.err), TQ_OK);
     assert_int_equal(tqi_table_owner_incarnation(t.owner), 8);
     assert_int_equal(tqi_table_owner_blocks(t.owner), 0);
-    assert_ptr_equal(tqi_table_owner_find(t.meta, "unit"), t.owner);
-    assert_int_equal(tqi_table_partition_lost(tqi_table_find_partition(t.meta, "q"), few, 1), 1);
+    assert_ptr_equal(tqi_table_owner_find(t.table, "unit"), t.owner);
+    assert_int_equal(tqi_table_partition_lost(tqi_table_find_partition(t.table, "q"), few, 1), 1);
     table_clear(&t, "p");
     table_clear(&t, "q");
     table_assert_empty(&t);
@@ -296,14 +296,14 @@ static int move_one(table *t, uint64_t session, uint64_t from, const tqi_table_b
 {
     tqi_table_move move = {.from = from, .to = *to, .stretches = &stretch, .n = 1};
 
-    return tqi_table_compact_move(t->meta, session, &move, 1, &t->err);
+    return tqi_table_compact_move(t->table, session, &move, 1, &t->err);
 }
 
 static void clear_one(table *t, uint32_t index)
 {
     uint32_t cleared;
 
-    assert_int_equal(tqi_table_clear_indexes(t->meta, "p", &index, NULL, 1, &cleared, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_clear_indexes(t->table, "p", &index, NULL, 1, &cleared, &t->err), TQ_OK);
     assert_int_equal(cleared, 1);
 }
 
@@ -323,13 +323,13 @@ static void moved_blocks_die_in_order_of_their_partitions(void **state)
     assert_int_equal(dead(&t, got, 4, &notice), 1);
     tqi_table_owner_done(t.owner, notice, 0);
     table_new(&t, "q", 1, ab, 1, NULL); /* 4, where the memory of the first partition was */
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
     tqi_table_stretch all = {0, ROW * 4, 0};
     tqi_table_batch_block to = {.size = ROW * 4, .owner = "unit", .owner_incarnation = 7};
     tqi_table_move moves[] = {{2, to, &all, 1}, {4, to, &all, 1}};
     moves[0].to.id = first;
     moves[1].to.id = first + 1;
-    assert_int_equal(tqi_table_compact_move(t.meta, SESSION, moves, 2, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_compact_move(t.table, SESSION, moves, 2, &t.err), TQ_OK);
     assert_int_equal(dead(&t, got, 4, &notice), 2);
     assert_int_equal(got[0].first, 2);
     assert_int_equal(got[1].first, 4);
@@ -350,7 +350,7 @@ static void a_move_relinks_what_is_still_there(void **state)
     (void)state;
     table_open(&t);
     table_new(&t, "p", 3, ab, 1, NULL); /* block 1 */
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 3, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 3, &first, &t.err), TQ_OK);
     clear_one(&t, 0);
     tqi_table_batch_block to = {.id = first, .size = 2 * ROW * 4, .owner = "unit", .owner_incarnation = 7};
     tqi_table_stretch rest = {ROW * 4, 2 * ROW * 4, 0};
@@ -360,12 +360,12 @@ static void a_move_relinks_what_is_still_there(void **state)
     /* The same new block twice, and stretches out of order. */
     tqi_table_stretch both[] = {{ROW * 4, 4, 0}, {ROW * 4 + 3, 4, 4}};
     tqi_table_move moves[] = {{1, to, &rest, 1}, {1, to, &rest, 1}};
-    assert_int_equal(tqi_table_compact_move(t.meta, SESSION, moves, 2, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_compact_move(t.table, SESSION, moves, 2, &t.err), TQ_EINVAL);
     moves[0] = (tqi_table_move){1, to, both, 2};
-    assert_int_equal(tqi_table_compact_move(t.meta, SESSION, moves, 1, &t.err), TQ_EINVAL);
+    assert_int_equal(tqi_table_compact_move(t.table, SESSION, moves, 1, &t.err), TQ_EINVAL);
     assert_int_equal(move_one(&t, SESSION, 1, &to, rest), TQ_OK);
     tqi_table_resolve_args ask = {.partition = "p"};
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.n_blocks, 1);
     assert_int_equal(r.batch.blocks[0].id, first);
     assert_int_equal(r.batch.fields[0].runs[0].offset, 0);
@@ -380,7 +380,7 @@ static void a_move_relinks_what_is_still_there(void **state)
     /* Nor does a move take cells outside its stretches. */
     to.id = first + 2;
     assert_int_equal(move_one(&t, SESSION, first, &to, (tqi_table_stretch){0, ROW * 4 + 1, 0}), TQ_OK);
-    assert_int_equal(tqi_table_resolve(t.meta, &ask, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.n_blocks, 2);
     tqi_table_result_fini(&r);
     table_clear(&t, "p");
@@ -399,7 +399,7 @@ static void what_is_live_is_told_end_to_end(void **state)
     table_new(&t, "p", 6, ab, 2, NULL); /* blocks 1 and 2 */
     clear_one(&t, 0);
     clear_one(&t, 3);
-    assert_int_equal(tqi_table_compact_live(t.meta, ids, 3, &live, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_compact_live(t.table, ids, 3, &live, &t.err), TQ_OK);
     assert_int_equal(live.n, 3);
     assert_int_equal(live.counts[0], 2);
     assert_int_equal(live.counts[1], 0);
@@ -445,7 +445,7 @@ static void a_walk_is_bounded(void **state)
             clear_one(&t, indexes[i][k]);
         }
     }
-    assert_int_equal(tqi_table_compact_live(t.meta, ids, 2 * BLOCKS, &live, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_compact_live(t.table, ids, 2 * BLOCKS, &live, &t.err), TQ_OK);
     assert_true(live.n >= 1 && live.n < 2 * BLOCKS);
     for (size_t i = 0; i < live.n; i++) {
         assert_int_equal(live.counts[i], 1);
@@ -454,9 +454,9 @@ static void a_walk_is_bounded(void **state)
     }
     tqi_table_live_fini(&live);
     /* The first and the last: the rows between them are none of theirs. */
-    assert_int_equal(tqi_table_compact_live(t.meta, ends, 2, &live, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_compact_live(t.table, ends, 2, &live, &t.err), TQ_OK);
     assert_int_equal(live.n, 2);
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
     tqi_table_move moves[2];
     for (uint32_t i = 0; i < 2; i++) {
         assert_int_equal(live.counts[i], 1);
@@ -467,9 +467,9 @@ static void a_walk_is_bounded(void **state)
             .n = 1,
         };
     }
-    assert_int_equal(tqi_table_compact_move(t.meta, SESSION, moves, 2, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_compact_move(t.table, SESSION, moves, 2, &t.err), TQ_OK);
     tqi_table_live_fini(&live);
-    assert_int_equal(tqi_table_compact_live(t.meta, ends, 2, &live, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_compact_live(t.table, ends, 2, &live, &t.err), TQ_OK);
     assert_int_equal(live.n_stretches, 0);
     tqi_table_live_fini(&live);
     table_clear(&t, "p");
@@ -504,7 +504,7 @@ static void a_walk_is_for_all_that_share_its_rows(void **state)
         ids[2 * k] = 2 * (BATCHES + k) + 1;
         ids[2 * k + 1] = 2 * (BATCHES + k) + 2;
     }
-    assert_int_equal(tqi_table_compact_live(t.meta, ids, 2 * AGAIN, &live, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_compact_live(t.table, ids, 2 * AGAIN, &live, &t.err), TQ_OK);
     assert_int_equal(live.n, 2 * AGAIN);
     for (size_t i = 0; i < live.n; i++) {
         assert_int_equal(live.counts[i], 1);
@@ -533,23 +533,23 @@ static void thin_blocks_are_told_once(void **state)
         clear_one(&t, indexes[i]);
     }
     assert_false(tqi_table_owner_has_sparse(t.owner));
-    assert_null(tqi_table_next_dead(t.meta));
+    assert_null(tqi_table_next_dead(t.table));
     clear_one(&t, indexes[ROWS / 4]);
-    assert_ptr_equal(tqi_table_next_dead(t.meta), t.owner);
+    assert_ptr_equal(tqi_table_next_dead(t.table), t.owner);
     assert_true(tqi_table_owner_has_sparse(t.owner));
     assert_int_equal(tqi_table_owner_sparse(t.owner, ids, 1, &number), 1);
     assert_int_equal(ids[0], 1);
     /* Not while the old blocks would be kept. */
-    assert_int_equal(tqi_table_freeze_open(t.meta, &hold, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_freeze_open(t.table, &hold, &t.err), TQ_OK);
     assert_int_equal(tqi_table_owner_sparse(t.owner, ids, 4, &last), 0);
     tqi_table_live live;
-    assert_int_equal(tqi_table_compact_live(t.meta, ids, 1, &live, &t.err), TQ_EAGAIN);
+    assert_int_equal(tqi_table_compact_live(t.table, ids, 1, &live, &t.err), TQ_EAGAIN);
     tqi_table_live_fini(&live);
-    while (tqi_table_next_dead(t.meta) != NULL) {
+    while (tqi_table_next_dead(t.table) != NULL) {
     }
-    tqi_table_freeze_close(t.meta, hold);
-    assert_ptr_equal(tqi_table_next_dead(t.meta), t.owner);
-    assert_int_equal(tqi_table_compact_live(t.meta, ids, 1, &live, &t.err), TQ_OK);
+    tqi_table_freeze_close(t.table, hold);
+    assert_ptr_equal(tqi_table_next_dead(t.table), t.owner);
+    assert_int_equal(tqi_table_compact_live(t.table, ids, 1, &live, &t.err), TQ_OK);
     tqi_table_live_fini(&live);
     /* Repeated, with more, until its owner has confirmed it. */
     assert_int_equal(tqi_table_owner_sparse(t.owner, ids, 4, &last), 2);
@@ -589,7 +589,7 @@ static void what_died_during_a_move_is_told(void **state)
     (void)state;
     table_open(&t);
     table_new(&t, "p", ROWS, ab, 1, indexes); /* block 1 */
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 2, &first, &t.err), TQ_OK);
     tqi_table_batch_block to = {.id = first, .size = ROWS * ROW * 4, .owner = "unit", .owner_incarnation = 7};
     tqi_table_stretch all = {0, ROWS * ROW * 4, 0};
     /* All was live when it was copied; half was left when the copy arrived. */
@@ -606,7 +606,7 @@ static void what_died_during_a_move_is_told(void **state)
     to.size /= 2;
     assert_int_equal(move_one(&t, SESSION, first, &to, (tqi_table_stretch){to.size, to.size, 0}), TQ_OK);
     assert_false(tqi_table_owner_has_sparse(t.owner));
-    assert_int_equal(tqi_table_grant(t.meta, SESSION, t.owner, 1, &first, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 1, &first, &t.err), TQ_OK);
     table_clear(&t, "p");
     to.id = first;
     assert_int_equal(move_one(&t, SESSION, first - 1, &to, (tqi_table_stretch){0, to.size, 0}), TQ_OK);

@@ -18,7 +18,7 @@
 #define ROW     4u /* float32 elements of a row */
 
 typedef struct table {
-    tqi_table *meta;
+    tqi_table *table;
     tqi_table_owner *owner;
     tq_error err;
 } table;
@@ -26,8 +26,8 @@ typedef struct table {
 static inline void table_open_with(table *t, const tqi_table_options *options)
 {
     memset(t, 0, sizeof(*t));
-    assert_int_equal(tqi_table_alloc(options, &t->meta, &t->err), TQ_OK);
-    assert_int_equal(tqi_table_owner_register(t->meta, "unit", 7, &t->owner, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_alloc(options, &t->table, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_owner_register(t->table, "unit", 7, &t->owner, &t->err), TQ_OK);
 }
 
 static inline void table_open(table *t)
@@ -39,8 +39,8 @@ static inline void table_open(table *t)
 
 static inline void table_close(table *t)
 {
-    tqi_table_free(t->meta);
-    t->meta = NULL;
+    tqi_table_free(t->table);
+    t->table = NULL;
 }
 
 /* Checks that a cleared table has given everything back; collects dead blocks first. */
@@ -53,11 +53,11 @@ static inline void table_assert_empty(table *t)
     while (tqi_table_owner_dead(t->owner, dead, 8, &notice) > 0) {
         tqi_table_owner_done(t->owner, notice, 0);
     }
-    tqi_table_session_end(t->meta, SESSION, true);
+    tqi_table_session_end(t->table, SESSION, true);
     while (tqi_table_owner_dead(t->owner, dead, 8, &notice) > 0) {
         tqi_table_owner_done(t->owner, notice, 0);
     }
-    tqi_table_count(t->meta, &counts);
+    tqi_table_count(t->table, &counts);
     assert_int_equal(counts.partitions, 0);
     assert_int_equal(counts.samples, 0);
     assert_int_equal(counts.live_cells, 0);
@@ -115,7 +115,7 @@ static inline int table_put(table *t, put *p, tqi_table_result *result)
 
     assert_true(p->n_fields <= 32);
     if (p->n_fields > 0) {
-        assert_int_equal(tqi_table_grant(t->meta, SESSION, t->owner, (uint32_t)p->n_fields, &first, &t->err), TQ_OK);
+        assert_int_equal(tqi_table_grant(t->table, SESSION, t->owner, (uint32_t)p->n_fields, &first, &t->err), TQ_OK);
     }
     p->first_block = first;
     for (size_t i = 0; i < p->n_fields; i++) {
@@ -138,12 +138,12 @@ static inline int table_put(table *t, put *p, tqi_table_result *result)
             .n_runs = 1,
         };
     }
-    rc = tqi_table_publish(t->meta, &publish, result, &t->err);
+    rc = tqi_table_publish(t->table, &publish, result, &t->err);
     if (rc != TQ_OK) {
         tq_error ignored;
         for (size_t i = 0; i < p->n_fields; i++) {
             uint64_t id = first + i;
-            assert_int_equal(tqi_table_abandon(t->meta, SESSION, &id, 1, true, &ignored), TQ_OK);
+            assert_int_equal(tqi_table_abandon(t->table, SESSION, &id, 1, true, &ignored), TQ_OK);
         }
     }
     return rc;
@@ -178,7 +178,7 @@ static inline void table_clear(table *t, const char *partition)
 {
     uint32_t cleared;
 
-    assert_int_equal(tqi_table_clear_partition(t->meta, partition, &cleared, &t->err), TQ_OK);
+    assert_int_equal(tqi_table_clear_partition(t->table, partition, &cleared, &t->err), TQ_OK);
 }
 
 /* Takes the first n ready samples of a view; returns the claim. */
