@@ -334,7 +334,7 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
     if (!welcome) {
         sf_fault(f, "the server does not welcome");
     }
-    /* What was asked of the session before is not answered any more; nor may be what was spoiled. */
+    /* Requests of the session before are not answered any more; corrupted ones need not be. */
     sf_pending *pending, *next;
     DL_FOREACH_SAFE (link->pending, pending, next) {
         if (!welcome->resumed || pending->mutated) {

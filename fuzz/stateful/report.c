@@ -1,5 +1,5 @@
 /*
- * report.c - the requests of this process counted by kind, and what is said of a fault.
+ * report.c - the requests of this process counted by kind, and the report of a fault.
  */
 #include "stateful.h"
 

@@ -312,7 +312,7 @@ void sf_check_empty(sf *f)
     } while (f->controller->clearings && ++sweeps < 64);
     sf_pass(f, SF_OWNER_MS + 1);
     empty_shared(f);
-    /* The unit is told which blocks are dead, and asks about the rest. */
+    /* The unit gets the ids of the dead blocks, and asks about the rest. */
     for (int i = 0; i < 8 && tqi_store_blocks(f->unit->store) > 0; i++) {
         sf_pass(f, WORLD_SWEEP_MS);
     }

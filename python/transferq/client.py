@@ -568,7 +568,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         """Events after number `since`: puts, claims, clears, clients that join and leave.
 
         The event of a departing client is `leave` if it closed its session, `died` if its process ended without
-        doing so, and `silent` if nothing was heard from it for `controller.session_grace`.
+        doing so, and `silent` if it sent nothing for `controller.session_grace`.
         The oldest events come first, at most `limit` of them (0: as many as one reply holds, some 16 MiB).  To read all
         events that are kept, ask again from the last number until none are returned.  With `wait` the call waits for
         the next event, and returns none after `timeout` seconds.

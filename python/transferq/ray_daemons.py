@@ -185,7 +185,7 @@ class Daemon:
         return bool(poller.poll(None if seconds is None else seconds * 1000))
 
     def _look(self, seconds: float | None) -> bool:
-        """Like `wait`, for when there is no notification of its end."""
+        """Like `wait`, for a process whose end nobody announces."""
         deadline = None if seconds is None else time.monotonic() + seconds
         while True:
             try:

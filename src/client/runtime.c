@@ -5,7 +5,7 @@
  * loop thread takes the whole queue at a time. Callbacks of ended ops and the steps of stopping run between two events
  * of the loop (in prepare and check handlers), so neither ever has network code below it on the stack.
  *
- * Stopping: the manager's jobs are cancelled and the connector is closed, which ends every request and thereby the
+ * Stopping: the manager's jobs are cancelled and the connector is closed, which ends every request, and with it the
  * jobs that wait for one; when no task, no work in the thread pool and no request of the manager is left, the manager
  * is closed; then the handles.
  */

@@ -222,7 +222,7 @@ static void lists_the_claims_that_wait(void **state)
     assert_false(wait->suspect);
     assert_int_equal(wait->session.len, 0);
     kit_free(all);
-    /* A session that asks for its own waits is told of each once, which is then an event. */
+    /* A session that asks for its own waits gets a notice of each once, which is then an event. */
     ask.mine = true;
     ask.older_ms = 3600000;
     for (uint32_t i = 0; i < 3; i++) {

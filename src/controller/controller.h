@@ -56,8 +56,8 @@ int tqi_controller_metrics(tqi_controller *controller, uint32_t max_partitions, 
  * serves nobody else from now on. Snapshots are closed, except those whose data stays. `drained` is called once from
  * the loop, after `ms` at the latest, with the number of blocks that are left; the controller must then be closed. */
 void tqi_controller_drain(tqi_controller *controller, uint64_t ms, void (*drained)(uint64_t left, void *arg), void *arg);
-/* Sets what its clients are told when it is closed: whether the system ends or only this run of it (TQI_NET_ENDS_RUN),
- * and why. */
+/* Sets what its goodbye to clients says when it is closed: whether the system ends or only this run of it
+ * (TQI_NET_ENDS_RUN), and why. */
 void tqi_controller_set_goodbye(tqi_controller *controller, tqi_net_ending ending, const char *reason);
 void tqi_controller_close(tqi_controller *controller, void (*done)(void *arg), void *arg);
 

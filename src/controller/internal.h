@@ -106,14 +106,14 @@ typedef struct tqi_ctl_session {
     uint64_t number; /* for the table */
     tqi_net_session *net;
     tqi_ctl_parked *parked; /* in order of arrival */
-    uint64_t last_wait;     /* it was told of those up to this number */
+    uint64_t last_wait;     /* it has had notices of those up to this number */
     struct tqi_ctl_server *serves;
 } tqi_ctl_session;
 
 /* snapshot.c: the session ended: closes what it had open. */
 void tqi_ctl_snapshots_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_snapshots_free(tqi_controller *ctl);
-/* restore.c: likewise. */
+/* restore.c: the session ended: drops its restores. */
 void tqi_ctl_restores_leave(tqi_controller *ctl, const tqi_ctl_session *session);
 void tqi_ctl_restores_free(tqi_controller *ctl);
 
@@ -166,7 +166,7 @@ typedef struct tqi_ctl_owner {
     size_t n_counters;
     Tq__ReportOwner *told;   /* waits and pins as last reported; NULL: none */
     uint64_t told_at;        /* monotonic ns */
-    uint64_t passed_on;      /* one bit per reported wait: its client was told of it */
+    uint64_t passed_on;      /* one bit per reported wait: its client has had the notice */
     uint64_t capacity, used; /* as reported last; 0: not yet */
     uint64_t told_used;      /* when that was a change of the list */
     /* version of the list at its last change; 0: not in the list of changes */
@@ -288,7 +288,7 @@ typedef struct tqi_ctl_owner_wait {
     const Tq__ListOwners *msg;
     uint64_t number; /* of those in the status */
     uint64_t since;
-    bool passed_on; /* its client was told of it */
+    bool passed_on; /* its client has had the notice */
     struct tqi_ctl_owner_wait *prev, *next;
 } tqi_ctl_owner_wait;
 

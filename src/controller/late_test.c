@@ -103,7 +103,7 @@ static void the_collector_of_then_removes_again(void **state)
     uint64_t first = give_up(3);
     collect(&collector, expect_notice(&call, first, 3, false), &call);
     kit_until_waiting(&collector, 0); /* it is done, and asks for more */
-    kit_disconnect(&collector);       /* if it heard of it before that, it is told again */
+    kit_disconnect(&collector);       /* if the notice came before that, it comes again */
     kit_end(&call);
     uint64_t notice = expect_notice(&waiting, first, 3, true);
     /* Redelivered until confirmed, and then no more. */
@@ -137,7 +137,7 @@ static void a_writer_that_ended_is_removed_again(void **state)
     kit_end(&call);
 }
 
-/* No session is connected when the time comes: the next one to connect is told. */
+/* No session is connected when the time comes: the next one to connect gets the notice. */
 static void nobody_has_to_be_there(void **state)
 {
     kit_call call;
@@ -148,7 +148,7 @@ static void nobody_has_to_be_there(void **state)
     uint64_t first = give_up(1);
     collect(&collector, expect_notice(&call, first, 1, false), &call);
     kit_until_waiting(&collector, 0);
-    kit_disconnect(&collector); /* if it heard of it before that, it is told again */
+    kit_disconnect(&collector); /* if the notice came before that, it comes again */
     kit_end(&call);
     kit_connect(&k, &other, "other");
     kit_register(&other, "store", 5, true);

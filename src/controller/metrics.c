@@ -210,7 +210,8 @@ static bool collect_reported(const tqi_ctl_owner *owner, const char *name, doubl
     return false;
 }
 
-/* What the Python peer reports about each of its storage units, for owners that are likewise processes with memory. */
+/* What the Python peer reports about each of its storage units, for owners that are processes with memory, as those
+ * are. */
 static void collect_unit(collect_state *state, const tqi_ctl_owner *owner)
 {
     double rss = 0;

@@ -96,7 +96,7 @@ static void batches_convert_or_say_why(void **state)
     }
 }
 
-/* Whether a client was told what it is waiting for since the last call of this function. */
+/* Whether a client was notified of what it is waiting for since the last call of this function. */
 static bool was_told(kit_client *client, uint64_t *seen)
 {
     Tq__Events ask = TQ__EVENTS__INIT;
@@ -154,7 +154,7 @@ static asked ask_what_waits(kit_client *client, long after)
     return about;
 }
 
-/* A client whose request could not be answered is told when it asks again. */
+/* A client whose request could not be answered gets the notice when it asks again. */
 static void what_waits_is_told_after_an_answer_that_failed(void **state)
 {
     kit k;

@@ -232,7 +232,7 @@ static void readers_report_lost_blocks(void **state)
     assert_true(asked->doubted[0] == ids[0]);
     assert_int_equal(asked->n_first, 0);
     kit_end(&call);
-    /* A session that waits for notices is told at once. */
+    /* A session that waits for notices gets one at once. */
     owner_collect(&unit, "unit", 0, &call);
     kit_free(kit_ok(&client, TQI_REPORT_LOST, &report));
     assert_int_equal(kit_wait(&call), TQ_OK);

@@ -280,7 +280,7 @@ static void moves_blocks(void **state)
     expect_notice(&call, from);
 }
 
-/* A session that asks for sparse blocks is told of them; one that does not ask is not. */
+/* A session that asks for sparse blocks gets their ids; one that does not ask does not. */
 static void tells_of_thin_blocks(void **state)
 {
     Tq__CollectDead ask;

@@ -177,8 +177,8 @@ static void left_drop(tqi_controller *ctl, tqi_ctl_left *left)
     free(left);
 }
 
-/* A client that finds no storage is told what there was. With too many managers, or too little memory, the oldest are
- * forgotten. */
+/* The error of a client that finds no storage says what there was. With too many managers, or too little memory, the
+ * oldest are forgotten. */
 static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
 {
     tqi_ctl_left *last = tqi_ctl_left_find(ctl, owner->manager);

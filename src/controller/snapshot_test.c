@@ -230,7 +230,7 @@ static void what_nobody_can_tell_counts_as_left(void **state)
     assert_int_equal(left, 2);
 }
 
-/* Its table is too large for this system: the client is told so before the data comes, and what would help. */
+/* Its table is too large for this system: the client gets the error, and what would help, before the data comes. */
 static void a_table_that_is_too_large_is_refused_with_a_remedy(void **state)
 {
     const uint64_t limit = tqi_limits.restore_bytes;

@@ -15,7 +15,7 @@ typedef struct waiting_list {
     Tq__WaitInfo **waits;
     size_t n, max;
     tqi_net_session *only; /* NULL: of all sessions */
-    uint64_t older_ms;     /* for one session: waits at least this long that it has not been told of */
+    uint64_t older_ms;     /* for one session: waits at least this long of which it has had no notice */
     uint64_t now;
     uint64_t last; /* for one session: number of the last claim in the list */
     size_t puts;

@@ -19,7 +19,7 @@ typedef struct tqd_place {
     /* the port was picked here: if it turns out to be taken, another one may be free */
     bool picked;
     int port;
-    char address[2 * TQI_NET_HOST_MAX]; /* as clients are told */
+    char address[2 * TQI_NET_HOST_MAX]; /* as given to clients */
 } tqd_place;
 
 /* One program to start. */

@@ -374,7 +374,7 @@ int tqd_child_start(uv_loop_t *loop, const tqd_child_options *options, tqd_child
         server_end(server);
         return tqi_error_set(err, TQ_EIO, "%s: %s", options->what, uv_strerror(rc));
     }
-    /* Not called at once: the caller must have the server before it is told that it serves. */
+    /* Not called at once: the caller must have the server before it is called back. */
     uv_timer_start(&server->timer, server_on_timer, 0, 0);
     *out = server;
     return TQ_OK;

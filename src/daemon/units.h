@@ -22,8 +22,8 @@ typedef struct tqd_units_options {
  * controller has refused one, and they must be stopped. */
 int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*ready)(const tq_error *err, void *arg),
                     void *arg, tqd_units **out, tq_error *err);
-/* Sets what their clients are told when they stop: that they end, or only this run of them (TQI_NET_ENDS_RUN), and
- * why. */
+/* Sets what their goodbye to clients says when they stop: that they end, or only this run of them (TQI_NET_ENDS_RUN),
+ * and why. */
 void tqd_units_set_goodbye(tqd_units *units, tqi_net_ending ending, const char *reason);
 /* Stops them, joins the threads and frees everything before it returns. NULL is allowed. */
 void tqd_units_stop(tqd_units *units);

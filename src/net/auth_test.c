@@ -271,7 +271,7 @@ static void test_version_of_server(void **state)
     assert_non_null(strstr(call.error.message, "this client is older"));
     assert_int_equal(later.n, 1);
     assert_int_equal(warnings, 1);
-    /* The server hears of it as well. */
+    /* The server notices it as well. */
     tqi_frame told;
     uint8_t answer[TQI_FRAME_HEADER];
     assert_int_equal(recv(later.accepted[0], answer, sizeof answer, MSG_WAITALL), sizeof answer);

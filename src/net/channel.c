@@ -308,7 +308,7 @@ void tqi_net_channel_opened(tqi_net_channel *channel, uint64_t epoch, bool resum
         channel->ack_sent = 0;
         channel->ack_hold = true;
         channel->arrived = channel->next_request - tqi_net_call_ack(channel);
-        channel->arrived_bytes = TQI_NET_KEPT_BYTES; /* as it is not known, it may be so many */
+        channel->arrived_bytes = TQI_NET_KEPT_BYTES; /* unknown, so the most it can be */
         tqi_net_channel_send_ack(channel);
     }
     for (size_t i = 0; i < channel->n_on_open && channel->conn == conn; i++) {

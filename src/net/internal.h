@@ -22,7 +22,7 @@
 /* --- endpoints ------------------------------------------------------------ */
 
 #define TQI_NET_ENDPOINT_MAX 300 /* bytes of one endpoint's text, including the terminating 0 */
-#define TQI_NET_PEER_MAX     80  /* likewise of a peer's address */
+#define TQI_NET_PEER_MAX     80  /* of the text of a peer's address */
 #define TQI_NET_REASON_MAX   200 /* of a reason to end */
 #define TQI_NET_SYSTEM_MAX   256 /* of a system's name */
 
@@ -244,7 +244,7 @@ void tqi_net_conn_flush(tqi_net_conn *conn);
 void tqi_net_conn_receive(tqi_net_conn *conn, bool last);
 /* Processes bytes that were read ahead, but not while too much is queued. */
 void tqi_net_conn_resume(tqi_net_conn *conn);
-/* Whether so much is queued that the connection is not read. */
+/* Whether too much is queued for the connection to be read. */
 bool tqi_net_conn_stuffed(const tqi_net_conn *conn);
 void tqi_net_conn_arm(tqi_net_conn *conn);
 

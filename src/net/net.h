@@ -160,7 +160,7 @@ int tqi_net_listen(const char *endpoint, int *fd, char *bound, size_t bound_size
 /* From now on clients must know this token, which is copied; connected clients stay. */
 void tqi_net_server_set_token(tqi_net_server *server, const tqi_net_token *token);
 /* Sets what tqi_net_server_close tells the clients then connected: what ends, which server says so, and why, for
- * people. Without this they are told nothing and see a lost connection. */
+ * people. Without this they get no goodbye and see a lost connection. */
 void tqi_net_server_set_goodbye(tqi_net_server *server, tqi_net_ending ending, const char *who, const char *reason);
 /* Unix time in microseconds of its start. */
 int64_t tqi_net_server_started_us(const tqi_net_server *server);

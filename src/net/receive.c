@@ -231,7 +231,7 @@ static int receive_places(tqi_net_conn *conn, struct iovec *vec, int *count, siz
         }
         if (at < conn->sink_count) {
             *count = n;
-            return TQ_OK; /* likewise */
+            return TQ_OK; /* what follows still belongs to the sinks */
         }
     }
     receive_make_room(conn);

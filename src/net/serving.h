@@ -16,7 +16,7 @@
 #define TQI_NET_HELLO_MAX       4096        /* bytes of a body before that */
 #define TQI_NET_ACCEPT_PAUSE_NS 100000000u
 #define TQI_NET_ACCEPT_SOON_NS  10000000u /* with idle peers leaving */
-/* When this fraction (one in N) of the descriptors is in use, clients are told that the server is crowded. */
+/* When this fraction (one in N) of the descriptors is in use, the server tells its clients that it is crowded. */
 #define TQI_NET_CROWDED_SHARE 2
 /* Idle peers asked to leave for each new connection, when descriptors run short and when none are left. */
 #define TQI_NET_PARK_EACH 2u
@@ -67,7 +67,7 @@ struct tqi_net_server {
     tqi_net_peer *peers;    /* for a service with `parkable`, those silent longest come first */
     tqi_net_peer *greeting; /* of strangers, not authenticated, by deadline */
     unsigned n_greeting;
-    tqi_net_peer *greeting_own; /* likewise, of processes of this user */
+    tqi_net_peer *greeting_own; /* the same of processes of this user */
     uid_t user;
     tqi_net_origin *origins;    /* of those */
     tqi_net_session *sessions;  /* by id */

@@ -187,8 +187,8 @@ static void test_grace(void **state)
     testing_server_stop(&server);
 }
 
-/* A client whose session ended, and which did not receive the Welcome of the next one, is told again that it is a new
- * session. */
+/* A client whose session ended, and which did not receive the Welcome of the next one, gets another that says that it
+ * is a new session. */
 static void test_lost_welcome(void **state)
 {
     (void)state;

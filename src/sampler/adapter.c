@@ -28,7 +28,7 @@ typedef struct pick_slot {
 struct tq_pick {
     const tq_sampler_view *view;
     uint8_t *chosen_bits;   /* per position of the view, made with the first pick */
-    uint8_t *consumed_bits; /* likewise */
+    uint8_t *consumed_bits; /* the same for consumed ones */
     uint32_t *chosen;       /* indexes */
     size_t n_chosen;
     size_t chosen_capacity;

@@ -1,6 +1,6 @@
 /*
  * compact.c - compaction: finding sparse blocks, listing their live bytes, and relinking cells to the copies. An owner
- * is told once about a block that has become sparse, and again when half of the rest is gone, so a block that its
+ * is notified once of a block that has become sparse, and again when half of the rest is gone, so a block that its
  * owner cannot move costs nothing. The table has no list of the cells of a block; they are found by walking the rows
  * in which it had cells, with one walk for all blocks of a request that share rows, since these are mostly columns of
  * the same samples.

@@ -51,7 +51,7 @@ static tqi_table_dead_node *dead_take(tqi_table_owner *owner)
     return node;
 }
 
-/* The oldest of the late nodes, likewise. */
+/* The same for the oldest of the late nodes. */
 static tqi_table_dead_node *late_take(tqi_table_owner *owner)
 {
     tqi_table_dead_node *node = owner->late_head;

@@ -31,7 +31,7 @@ typedef struct tqi_table_plan_field {
     /* of the field after the commit: the type of rows whose shapes do not record another */
     uint32_t type;
     uint8_t ragged_dim; /* of the field after the commit */
-    uint32_t like;      /* likewise; not counted for it */
+    uint32_t like;      /* shape of the field after the commit; not counted for it */
 } tqi_table_plan_field;
 
 typedef struct tqi_table_plan {

@@ -322,7 +322,7 @@ struct tqi_table_range {
 struct tqi_table_session {
     UT_hash_handle hh;
     uint64_t id;
-    tqi_table_range **ranges; /* in order of granting, hence of their ids */
+    tqi_table_range **ranges; /* in order of granting, and so of their ids */
     size_t n_ranges;
     size_t ranges_capacity;
     tqi_table_claim *claims;
@@ -381,7 +381,7 @@ struct tqi_table {
 
     /* shapes */
     tqi_table_shape *shapes; /* hash */
-    tqi_table_shape *typed;  /* likewise, those with a type */
+    tqi_table_shape *typed;  /* hash of those with a type */
     tqi_table_shape **shape_table;
     uint32_t shape_places;
     size_t shape_capacity;

@@ -190,7 +190,7 @@ static void compact_moved(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     compact_abandon(batch);
 }
 
-/* The controller has not been told anything yet. */
+/* Nothing has been sent to the controller yet. */
 static void compact_undo(tqi_unit_compacting *batch)
 {
     tqi_unit *unit = batch->unit;

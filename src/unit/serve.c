@@ -193,7 +193,7 @@ static void serve_write(tqi_unit *unit, tqi_net_request *request, const Tq__Unit
     serve_held *hold = tqi_net_request_user(request);
     tq_error err = {0};
 
-    /* The blocks may have ended while the bytes arrived: the writer is told. */
+    /* The blocks may have ended while the bytes arrived: then the writer gets an error. */
     serve_write_check(unit, request, message, &err);
     if (hold != NULL) {
         tqi_net_request_set_user(request, NULL);

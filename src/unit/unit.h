@@ -43,7 +43,8 @@ void tqi_unit_on_ready(tqi_unit *unit, void (*fn)(void *arg), void *arg);
 void tqi_unit_on_refused(tqi_unit *unit, void (*fn)(const tq_error *err, void *arg), void *arg);
 /* Its endpoint list, as registered with the controller. */
 const char *tqi_unit_endpoint(const tqi_unit *unit);
-/* Sets what its clients are told when it is closed: that it ends, or only this run of it (TQI_NET_ENDS_RUN), and why. */
+/* Sets what its goodbye to clients says when it is closed: that it ends, or only this run of it (TQI_NET_ENDS_RUN),
+ * and why. */
 void tqi_unit_set_goodbye(tqi_unit *unit, tqi_net_ending ending, const char *reason);
 void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg);
 

@@ -139,7 +139,7 @@ def fill_mooncake(system: System, master: MooncakeMaster) -> transferq.TransferQ
 def test_a_clean_end_removes_what_was_stored_in_a_mooncake_of_the_users_own(
     system: System, master: MooncakeMaster
 ) -> None:
-    """SIGTERM while a client is attached: the client removes the data, and learns of the end."""
+    """SIGTERM while a client is attached: the client removes the data, and learns that the system has ended."""
     client = fill_mooncake(system, master)
     assert system.daemons[0].terminate() == 0
     assert master.keys() == 0

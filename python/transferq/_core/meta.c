@@ -409,8 +409,8 @@ static PyObject *meta_tag_maps(core_meta *self, PyObject *args)
 }
 
 PyDoc_STRVAR(meta_notes_doc, "notes($self, field, /)\n--\n\n"
-                             "Notes of a field's cells, one per sample (empty: none); None where no manager of one's "
-                             "own keeps it.");
+                             "Notes of a field's cells, one per sample (empty: none); None where the "
+                             "built-in managers keep it.");
 
 static PyObject *meta_notes(core_meta *self, PyObject *name)
 {

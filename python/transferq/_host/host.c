@@ -334,8 +334,8 @@ PyDoc_STRVAR(host_run_daemon_doc,
              "load(name) gives the object whose pick, kept and forget are called for the sampler "
              "of that name.");
 PyDoc_STRVAR(host_view_sample_doc,
-             "view_sample(view, place) -> (group or None, ordinal, [(tag, encoded), ...]): what is "
-             "known of a sample, during a pick.");
+             "view_sample(view, place) -> (group or None, ordinal, [(tag, encoded), ...]): a sample "
+             "of the view, during a pick.");
 
 static PyMethodDef host_functions[] = {
     {"run_daemon", host_run_daemon, METH_VARARGS, host_run_daemon_doc},

@@ -37,7 +37,7 @@ extern const struct argp cli_bench_argp;
 typedef enum bench_rows {
     BENCH_FIXED,  /* tensors of one shape */
     BENCH_RAGGED, /* tensors of one dimension, each as long as the workload makes it */
-    BENCH_TEXT    /* strings, likewise */
+    BENCH_TEXT    /* strings, each as long as the workload makes it */
 } bench_rows;
 
 typedef struct bench_field {

@@ -34,7 +34,7 @@ typedef struct tqi_client_ckpt_file {
     int fd;        /* -1: none */
     uint64_t size; /* so far */
     uint64_t want; /* reading: the manifest says */
-    char sum[33];  /* likewise */
+    char sum[33];  /* reading: as in the manifest */
     struct XXH3_state_s *hash;
 } tqi_client_ckpt_file;
 

@@ -24,7 +24,7 @@
 
 #define SAVE_BUFFER (UINT64_C(8) << 20)
 #define SAVE_RANGES 1024u
-/* Interval at which the controller is told that the snapshot is in use. */
+/* Interval at which the snapshot is kept alive at the controller. */
 #define SAVE_KEEP_MS 2000u
 #define SAVE_KEEP_NS (SAVE_KEEP_MS * UINT64_C(1000000))
 

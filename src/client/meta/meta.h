@@ -52,7 +52,7 @@ struct tq_meta {
     uint32_t *indexes;
     uint32_t *incarnations;
     const char **keys;   /* NULL, or n; elements may be NULL */
-    const char **groups; /* likewise */
+    const char **groups; /* NULL, or n; elements may be NULL */
     tqi_client_cells *fields;
     size_t n_fields;
     /* index of the names, if there are many fields; made by the first search */

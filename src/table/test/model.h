@@ -48,7 +48,7 @@ typedef struct model_sample {
     uint32_t incarnation;
     uint64_t ordinal;
     int key;               /* -1: none */
-    int group;             /* likewise */
+    int group;             /* -1: none */
     uint32_t tags[M_TAGS]; /* 0: none */
     bool consumed[M_TASKS];
     model_cell cells[M_FIELDS];

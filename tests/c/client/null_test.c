@@ -43,7 +43,7 @@ static int teardown(void **state)
         }                                                                       \
     } while (0)
 
-/* Likewise, of a function that fills `err`; it may be NULL, too. */
+/* The same for a function that fills `err`, which may be NULL as well. */
 #define REFUSED_ERR(call, text)                                      \
     do {                                                             \
         tq_error given = {0}, *err = &given;                         \

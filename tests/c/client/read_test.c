@@ -130,7 +130,7 @@ static void test_uniform(void **state)
     tq_meta_unref(meta);
 }
 
-/* So many gaps that another thread fills them. */
+/* Enough gaps for another thread to fill them. */
 static void test_large_gaps(void **state)
 {
     uint64_t lengths[64] = {0};

@@ -363,7 +363,7 @@ static void finds_room_that_is_not_known(void **state)
         tqi_simple_link *link = tqi_simple_find(h.state, name);
         assert_non_null(link);
         link->capacity = 8 * MIB;
-        link->used = 8 * MIB; /* as was told before a clear */
+        link->used = 8 * MIB; /* as reported before a clear */
     }
     put_one(&h, 4 * MIB, true, &end);
     assert_int_equal(end.err.code, TQ_OK);

@@ -9,7 +9,7 @@
 #include "base/testkit_oom.h"
 
 #define MIB (UINT64_C(1) << 20)
-/* So many in a request that its reply is larger than what any request has room for. */
+/* Enough in a request for its reply to be larger than what any request has room for. */
 #define BLOCKS UINT64_C(60)
 #define PINNED UINT64_C(300)
 
