@@ -28,7 +28,7 @@ unexport PYTHONPATH PYTHONHOME
 
 C_FILES := $(shell find include protocol config src fuzz examples python -name '*.[ch]' -o -name '*.proto' \
 	-o -name meson.build -o -path 'config/*.toml' -o -path 'config/*.py' 2>/dev/null)
-PY_FILES := $(shell find python/transferq -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' 2>/dev/null)
+PY_FILES := $(shell find python/transferq python/ctq -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' 2>/dev/null)
 COMPAT_FILES := python/transferq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 

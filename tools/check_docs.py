@@ -232,7 +232,7 @@ def check_modules(root: Path) -> tuple[int, list[str]]:
     """Check all Python files of the package; of a private module only what the package exports."""
     problems: list[str] = []
     count = 0
-    package = root / "python" / "ctq"
+    package = root / "python" / "transferq"
     if not (package / "__init__.py").exists():
         return 0, ["python/transferq: no package found"]
     exported = exported_names(package)

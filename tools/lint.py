@@ -138,7 +138,9 @@ def clang_tidy() -> Result:
 def mypy() -> Result:
     """The package and the typing tests pass mypy in strict mode."""
     folders = [
-        name for name in ("python/transferq", "tests/typing") if any((ROOT / name).glob("**/*.py*"))
+        name
+        for name in ("python/transferq", "python/ctq", "tests/typing")
+        if any((ROOT / name).glob("**/*.py*"))
     ]
     return command(sys.executable, "-m", "mypy", "--no-error-summary", *folders)
 

@@ -80,7 +80,7 @@ class _Threads:
         with self._lock:
             if self._executor is None:
                 count = min(4, len(os.sched_getaffinity(0)))
-                self._executor = ThreadPoolExecutor(count, "ctq-work", initializer=pace)
+                self._executor = ThreadPoolExecutor(count, "transferq-work", initializer=pace)
             return self._executor
 
     def forked(self) -> None:

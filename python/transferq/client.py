@@ -91,7 +91,7 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         `controller_info` is an address, or what `init()` returned as `controller.zmq_info`.  The two zmq_
         arguments exist for callers of TransferQueue and are ignored: there are no such threads or sockets here.
         """
-        self.client_id = client_id or f"ctq-{os.getpid()}"
+        self.client_id = client_id or f"transferq-{os.getpid()}"
         self._given = read_config(config)
         self._info = allowing(_as_info(controller_info), self._given)
         self._python: ManagedStorage | None = None

@@ -237,7 +237,7 @@ class Kept:
         self._ending = threading.Event()
         self._daemon: Daemon | None = None
         self._error: Exception | None = None
-        self._thread = threading.Thread(target=self._run, name=f"ctq-{what}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"transferq-{what}", daemon=True)
         self._thread.start()
 
     def ready(self) -> int:

@@ -98,6 +98,19 @@ def used(client: transferq.TransferQueueClient) -> set[str]:
     return {owner["name"] for owner in client.status()["owners"] if owner["blocks"]}
 
 
+def test_a_worker_that_imports_the_former_name(base: Path) -> None:
+    """In a worker, `ctq` is `transferq` as well, for its code and for what it is sent and returns."""
+
+    @ray.remote
+    def former(config: transferq.Config) -> tuple[bool, type[Exception]]:
+        import ctq.errors
+
+        return isinstance(config, ctq.Config), ctq.errors.TimedOutError
+
+    config = transferq.Config({"a": 1})
+    assert ray.get(former.remote(config)) == (True, transferq.TimedOutError)
+
+
 def test_a_job_over_three_nodes(base: Path) -> None:
     """Workers on all nodes put into their own units and read the others'; if a unit dies, the lost data is named."""
     transferq.init(SMALL)

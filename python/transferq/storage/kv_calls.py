@@ -44,7 +44,7 @@ class Calls:
             if self._closed:
                 raise ClosedError("the client is closed")
             if self._threads is None or self._pid != os.getpid():  # threads do not survive a fork
-                self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, f"ctq-{self.name}")
+                self._threads = ThreadPoolExecutor(CALLS_AT_ONCE, f"transferq-{self.name}")
                 self._pid = os.getpid()
             return self._threads
 

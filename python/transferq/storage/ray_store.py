@@ -74,7 +74,7 @@ def _address(ray: Any) -> str:
 
 def holder_name(section: Mapping[str, Any], epoch: int) -> str:
     """Name of the actor that holds a system's references."""
-    return str(section.get("holder") or f"ctq-store-{epoch:016x}")
+    return str(section.get("holder") or f"transferq-store-{epoch:016x}")
 
 
 def find_holder(ray: Any, section: Mapping[str, Any], epoch: int) -> Any:
@@ -309,7 +309,7 @@ class RayStore(StorageKVClient):
     ) -> tuple[dict[str, Any], Callable[[], None]]:
         """Make the holder; it ends with this process, or with the system at the latest."""
         ray, own_cluster = connected(section, start=True)
-        name = f"ctq-store-{secrets.token_hex(8)}"
+        name = f"transferq-store-{secrets.token_hex(8)}"
         lifetime = {"lifetime": "detached"} if detached else {}
         holder = ray_holder.start(None, name=name, namespace=NAMESPACE, **lifetime)
         if detached:

@@ -1,0 +1,1 @@
+from transferq.storage import *

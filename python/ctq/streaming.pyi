@@ -1,0 +1,1 @@
+from transferq.streaming import *
