@@ -4,7 +4,7 @@
  * A client is reference-counted: one reference is the user's, which tq_client_close releases, and each op holds one,
  * so that ops may be freed after their client was closed.
  */
-#include "client/client.h"
+#include "client/runtime.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -17,23 +17,6 @@
 
 /* How long closing waits for storage work that cannot be stopped. */
 #define CLIENT_CLOSE_S 5
-
-static void client_free(tq_client *client)
-{
-    pthread_mutex_destroy(&client->lock);
-    pthread_cond_destroy(&client->changed);
-    tqi_region_fini(&client->options.region);
-    memset(&client->options.token, 0, sizeof client->options.token);
-    free(client->config);
-    free(client);
-}
-
-void tqi_client_unref(tq_client *client)
-{
-    if (atomic_fetch_sub_explicit(&client->refs, 1, memory_order_acq_rel) == 1) {
-        client_free(client);
-    }
-}
 
 static int client_copy(tqi_region *region, const char *text, const char **out, tq_error *err)
 {
@@ -158,7 +141,7 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
         code = tqi_client_fork_register(client, err);
     }
     if (code != TQ_OK) {
-        client_free(client);
+        tqi_client_unref(client);
         return code;
     }
     code = client_start(client, err);

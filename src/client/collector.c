@@ -9,7 +9,7 @@
  * for it at every registration. Blocks of an earlier epoch that are still to be removed are forgotten, because they
  * went with that epoch.
  */
-#include "client/client.h"
+#include "client/runtime.h"
 
 #include <stdlib.h>
 

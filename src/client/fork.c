@@ -12,8 +12,8 @@
  * forking thread holds) is not waited for any longer. Its runtime may then be in the middle of a change, so the child
  * leaves it alone and keeps the descriptors.
  */
-#include "client/client.h"
-#include "client/get/borrows.h"
+#include "client/get/data.h"
+#include "client/runtime.h"
 
 #include <errno.h>
 #include <stdlib.h>

@@ -1,13 +1,11 @@
 /*
- * manager_host.c - what the client offers its storage manager (tq_manager_host): grants, owners, finished
- * jobs, thread pool.
+ * manager_host.c - what the client offers its storage manager (tq_manager_host): grants, owners, the end of jobs,
+ * thread pool.
  *
- * All on the loop thread. Requests of the manager are counted in rt->host_calls, work in
- * rt->works: the runtime stops only when none is left. put/put.c and get/get.c complete the jobs.
+ * All on the loop thread. Requests of the manager are counted in rt->host_calls, work in rt->works: the runtime stops
+ * only when none is left. A finished job is handed to the task that it belongs to.
  */
-#include "client/checkpoint/checkpoint.h"
-#include "client/client.h"
-#include "client/jobs.h"
+#include "client/runtime.h"
 
 #include <stddef.h>
 #include <stdlib.h>
@@ -282,23 +280,17 @@ static int host_work(tq_manager_host *host, void (*work)(void *arg), void (*done
 static void host_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err, const tq_block *blocks,
                             uint32_t n_blocks, const tq_extent *extents, uint32_t n_extents)
 {
-    tqi_client_side_job *side = tqi_client_side_job_end(host_runtime(host), job);
-    if (side) {
-        side->put(side, err, blocks, n_blocks, extents, n_extents);
-    } else {
-        tqi_client_put_finish(host, job, err, blocks, n_blocks, extents, n_extents);
-    }
+    tqi_client_put_job *write = (tqi_client_put_job *)job;
+    (void)host;
+    write->written(write->task, err, blocks, n_blocks, extents, n_extents);
 }
 
 static void host_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err, const uint32_t *gone,
                             uint32_t n_gone)
 {
-    tqi_client_side_job *side = tqi_client_side_job_end(host_runtime(host), job);
-    if (side) {
-        side->got(side, err, gone, n_gone);
-    } else {
-        tqi_client_get_finish(host, job, err, gone, n_gone);
-    }
+    tqi_client_get_job *read = (tqi_client_get_job *)job;
+    (void)host;
+    read->got(read->task, err, gone, n_gone);
 }
 
 void tqi_client_manager_host_init(tqi_client_runtime *rt)

@@ -6,7 +6,7 @@
  * wait at the controller a moment later: if the answer is empty, the client asks again after the same time, a few
  * times. A training loop may well wait in every step: a wait that does not look wrong is logged once a minute.
  */
-#include "client/client.h"
+#include "client/runtime.h"
 
 #include <jansson.h>
 #include <string.h>

@@ -19,7 +19,7 @@
  *   - An op that was BUSY when the process forked belongs to an older generation than the child's: in the child it is
  *     never done.
  */
-#include "client/client.h"
+#include "client/runtime.h"
 
 #include <linux/futex.h>
 #include <stdlib.h>
@@ -37,16 +37,6 @@ static void op_release(tq_op *op)
     if (old & TQI_CLIENT_OP_WAITED) {
         syscall(SYS_futex, &op->state, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
     }
-}
-
-bool tqi_client_op_foreign(const tq_op *op)
-{
-    return op->generation != atomic_load_explicit(&op->client->generation, memory_order_relaxed);
-}
-
-bool tqi_client_op_in_own_callback(const tq_op *op, uint32_t state)
-{
-    return (state & ~TQI_CLIENT_OP_WAITED) == TQI_CLIENT_OP_ENDING && pthread_equal(op->ender, pthread_self());
 }
 
 static void op_free_results(tqi_client_results *results)
@@ -489,16 +479,6 @@ void tqi_client_op_flush(tqi_client_runtime *rt)
 }
 
 /* --- requests and cancel -------------------------------------------------- */
-
-uint64_t tqi_client_remaining_ms(uint64_t deadline)
-{
-    uint64_t now;
-    if (deadline == TQI_NEVER) {
-        return 0;
-    }
-    now = tqi_now();
-    return deadline <= now ? 1 : (deadline - now) / 1000000u + 1;
-}
 
 static void task_answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {

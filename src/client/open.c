@@ -4,7 +4,7 @@
  * Runs on the loop thread, within the client's timeout. The manager's type and config are the user's, or else those
  * that the controller hands out (SYSTEM_CONFIG).
  */
-#include "client/client.h"
+#include "client/runtime.h"
 
 #include <errno.h>
 #include <jansson.h>

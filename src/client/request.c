@@ -1,7 +1,7 @@
 /*
  * request.c - calls that are one request to the controller: sent, cancelled and answered alike.
  */
-#include "client/client.h"
+#include "client/runtime.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -9,7 +9,7 @@
  * jobs that wait for one; when no task, no work in the thread pool and no request of the manager is left, the manager
  * is closed; then the handles.
  */
-#include "client/client.h"
+#include "client/runtime.h"
 #include "client/get/borrows.h"
 
 #include <signal.h>
@@ -19,25 +19,6 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/stdio.h"
-
-void tqi_client_wake(tq_client *client)
-{
-    tqi_client_runtime *rt = client->runtime;
-    if (rt && !rt->deaf && !client->woken) {
-        client->woken = true;
-        uv_async_send(&rt->async);
-    }
-}
-
-bool tqi_client_on_loop(tq_client *client)
-{
-    bool on;
-    pthread_mutex_lock(&client->lock);
-    on = client->runtime && client->runtime->state != TQI_CLIENT_RUNTIME_DEAD &&
-         pthread_equal(client->runtime->thread, pthread_self());
-    pthread_mutex_unlock(&client->lock);
-    return on;
-}
 
 int tqi_client_runtime_check_manager(const tqi_client_runtime *rt, const char *what, tq_error *err)
 {
@@ -99,8 +80,8 @@ static void rt_drain(tqi_client_runtime *rt)
     if (client->closing) {
         tqi_client_runtime_stop(rt, NULL);
     }
-    tqi_client_borrows *ended = client->views_ended;
-    client->views_ended = NULL;
+    tqi_client_borrows *ended = client->borrows_ended;
+    client->borrows_ended = NULL;
     pthread_mutex_unlock(&client->lock);
 
     tqi_client_borrows_unpin(rt, ended);

@@ -8,7 +8,7 @@
  * machine is hardly affected. Each median is one number that goes up by an eighth with a longer wait and down with a
  * shorter one (Ma, Muthukrishnan and Sandler, "Frugal Streaming for Estimating Quantiles", 2013).
  */
-#include "client/client.h"
+#include "client/runtime.h"
 
 #include <errno.h>
 #include <linux/futex.h>

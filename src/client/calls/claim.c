@@ -1,9 +1,9 @@
 /*
  * claim.c - calls that answer with metadata: claim, resolve, reserve.
  */
-#include "client/calls/args.h"
-#include "client/client.h"
+#include "client/args.h"
 #include "client/meta/meta.h"
+#include "client/op.h"
 
 #include <string.h>
 

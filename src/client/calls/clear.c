@@ -1,9 +1,9 @@
 /*
  * clear.c - removing things from the table: samples, partitions, consumption.
  */
-#include "client/calls/args.h"
-#include "client/client.h"
+#include "client/args.h"
 #include "client/meta/meta.h"
+#include "client/op.h"
 
 #include <string.h>
 
@@ -103,34 +103,13 @@ int tq_clear_partition(tq_op *op, const char *partition)
 
 /* --- in two halves -------------------------------------------------------- */
 
-int tqi_client_clearings_decode(tq_op *op, Tq__Clearing *const *from, size_t n, tq_error *err)
-{
-    op->clearings = tqi_region_array(&op->results, n, sizeof *op->clearings);
-    if (!op->clearings) {
-        return tqi_error_nomem(err, "clears");
-    }
-    for (size_t i = 0; i < n; i++) {
-        tq_meta *meta = NULL;
-        Tq__Batch *batch =
-            (Tq__Batch *)tqi_reply_decode(&tq__batch__descriptor, from[i]->batch.data, from[i]->batch.len, err);
-        int code = batch ? tqi_client_meta_decode(batch, NULL, 0, false, &meta, err) : err->code;
-        if (batch) {
-            protobuf_c_message_free_unpacked(&batch->base, NULL);
-        }
-        if (code != TQ_OK) {
-            return code;
-        }
-        op->clearings[op->n_clearings++] = (tq_clearing){.id = from[i]->id, .begun = from[i]->begun, .meta = meta};
-    }
-    return TQ_OK;
-}
-
 static int clear_begun(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__BeginClearReply *reply = (const Tq__BeginClearReply *)message;
     (void)task;
     op->count = reply->samples;
-    return tqi_client_clearings_decode(op, reply->clearing, reply->n_clearing, err);
+    return tqi_client_clearings_decode(reply->clearing, reply->n_clearing, &op->results, &op->clearings,
+                                       &op->n_clearings, err);
 }
 
 /* Writes what is to be cleared into a message of its own. */

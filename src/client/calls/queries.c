@@ -1,9 +1,9 @@
 /*
  * queries.c - queries about samples: consumption, production, partitions, keys.
  */
-#include "client/calls/args.h"
-#include "client/client.h"
+#include "client/args.h"
 #include "client/meta/meta.h"
+#include "client/op.h"
 
 #include <string.h>
 

@@ -2,6 +2,7 @@
  * status.c - the state of the system and what happened in it, for people.
  */
 #include "client/client.h"
+#include "client/op.h"
 
 #include <string.h>
 
@@ -82,7 +83,8 @@ static const tq_status_partition *status_partitions(status_out *out, const Tq__S
     return to;
 }
 
-uint64_t tqi_client_owner_counter(const Tq__OwnerInfo *info, const char *name)
+/* A counter that an owner reported; 0 if it did not. */
+static uint64_t status_counter(const Tq__OwnerInfo *info, const char *name)
 {
     for (size_t i = 0; i < info->n_counter && i < info->n_value; i++) {
         if (strcmp(info->counter[i], name) == 0) {
@@ -115,11 +117,11 @@ static const tq_status_owner *status_owners(status_out *out, const Tq__SystemSta
         to[i].present = info->present;
         to[i].blocks = info->blocks;
         to[i].bytes = info->bytes;
-        to[i].used_bytes = tqi_client_owner_counter(info, "used_bytes");
-        to[i].capacity_bytes = tqi_client_owner_counter(info, "capacity_bytes");
-        to[i].pins = tqi_client_owner_counter(info, "pins");
-        to[i].pinned_bytes = tqi_client_owner_counter(info, "pinned_bytes");
-        to[i].waiting_puts = tqi_client_owner_counter(info, "waiting_puts");
+        to[i].used_bytes = status_counter(info, "used_bytes");
+        to[i].capacity_bytes = status_counter(info, "capacity_bytes");
+        to[i].pins = status_counter(info, "pins");
+        to[i].pinned_bytes = status_counter(info, "pinned_bytes");
+        to[i].waiting_puts = status_counter(info, "waiting_puts");
         to[i].holders = status_pins(out, info);
         to[i].n_holders = info->n_pin;
     }

@@ -6,7 +6,6 @@
 /* When the hash cannot allocate, it leaves the element out: its hh.tbl is then NULL. */
 #define HASH_NONFATAL_OOM 1
 #include <uthash.h>
-#include <utlist.h>
 
 #include <stdlib.h>
 #include <string.h>
@@ -94,21 +93,6 @@ void tqi_client_ckpt_blocks_fini(tqi_client_ckpt_blocks *blocks)
 }
 
 /* --- steps ---------------------------------------------------------------- */
-
-void tqi_client_side_job_begin(tqi_client_runtime *rt, tqi_client_side_job *side)
-{
-    DL_APPEND(rt->side_jobs, side);
-}
-
-tqi_client_side_job *tqi_client_side_job_end(tqi_client_runtime *rt, const void *job)
-{
-    tqi_client_side_job *side = NULL;
-    DL_SEARCH_SCALAR(rt->side_jobs, side, job, job);
-    if (side) {
-        DL_DELETE(rt->side_jobs, side);
-    }
-    return side;
-}
 
 uint64_t tqi_client_ckpt_step_deadline(const tqi_client_task *task)
 {

@@ -1,6 +1,5 @@
 /*
- * checkpoint.h - what saving (save.c) and loading (load.c) share: steps, the blocks of a checkpoint, and
- * storage-manager jobs that are not a user's put or get.
+ * checkpoint.h - what saving (save.c) and loading (load.c) share: steps, and the blocks of a checkpoint.
  *
  * A step is a request, a job of the manager or work in the thread pool; a task has one at a time. Cancelling takes
  * effect between steps. A step has the client's timeout; the operation as a whole has a deadline only if its user set
@@ -10,7 +9,7 @@
 #define TQI_CLIENT_CHECKPOINT_CHECKPOINT_H
 
 #include "client/checkpoint/files.h"
-#include "client/client.h"
+#include "client/runtime.h"
 
 /* A block is in a checkpoint once. */
 typedef struct tqi_client_ckpt_block tqi_client_ckpt_block;
@@ -36,19 +35,6 @@ int tqi_client_ckpt_collect(tqi_client_ckpt_blocks *blocks, const Tq__SnapshotPa
                             tq_error *err);
 tqi_client_ckpt_block *tqi_client_ckpt_find(const tqi_client_ckpt_blocks *blocks, uint64_t id);
 void tqi_client_ckpt_blocks_fini(tqi_client_ckpt_blocks *blocks);
-
-/* A storage-manager job that does not belong to a put or get: manager_host.c calls `ended` when it finishes. */
-struct tqi_client_side_job {
-    tqi_client_side_job *prev, *next; /* runtime->side_jobs */
-    const void *job;
-    void (*got)(tqi_client_side_job *side, const tq_error *err, const uint32_t *gone, uint32_t n_gone);
-    void (*put)(tqi_client_side_job *side, const tq_error *err, const tq_block *blocks, uint32_t n_blocks,
-                const tq_extent *extents, uint32_t n_extents);
-};
-
-void tqi_client_side_job_begin(tqi_client_runtime *rt, tqi_client_side_job *side);
-/* Takes the side job of a job off the list; NULL: the job is a user's. */
-tqi_client_side_job *tqi_client_side_job_end(tqi_client_runtime *rt, const void *job);
 
 /* Deadline of a step that begins now. */
 uint64_t tqi_client_ckpt_step_deadline(const tqi_client_task *task);

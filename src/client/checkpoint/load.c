@@ -8,7 +8,6 @@
 #include "client/checkpoint/checkpoint.h"
 
 #include <jansson.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -22,8 +21,7 @@
 
 typedef struct load_task {
     tqi_client_task task;
-    tqi_client_side_job side;
-    tq_put_job job;
+    tqi_client_put_job write;
     tq_put_column columns[LOAD_COLUMNS];
     tq_slice slices[LOAD_COLUMNS];
     tqi_client_ckpt_block *group[LOAD_COLUMNS]; /* the block of each column */
@@ -317,7 +315,7 @@ static int load_placed(load_task *load, const tq_block *blocks, uint32_t n_block
     }
     for (uint32_t e = 0; e < n_extents; e++) {
         tqi_client_ckpt_block *block;
-        if (extents[e].column >= load->job.n_columns || extents[e].block >= n_blocks) {
+        if (extents[e].column >= load->write.job.n_columns || extents[e].block >= n_blocks) {
             return tqi_error_set(err, TQ_EINTERNAL, "storage manager %s: an extent is malformed",
                                  load->task.rt->manager->type);
         }
@@ -329,7 +327,7 @@ static int load_placed(load_task *load, const tq_block *blocks, uint32_t n_block
             return tqi_error_nomem(err, "a checkpoint");
         }
     }
-    for (uint32_t c = 0; c < load->job.n_columns; c++) {
+    for (uint32_t c = 0; c < load->write.job.n_columns; c++) {
         if (!load->group[c]->to.owner) {
             return tqi_error_set(err, TQ_EINTERNAL, "storage manager %s: a column was not stored",
                                  load->task.rt->manager->type);
@@ -338,10 +336,10 @@ static int load_placed(load_task *load, const tq_block *blocks, uint32_t n_block
     return TQ_OK;
 }
 
-static void load_put(tqi_client_side_job *side, const tq_error *err, const tq_block *blocks, uint32_t n_blocks,
-                     const tq_extent *extents, uint32_t n_extents)
+static void load_written(tqi_client_task *task, const tq_error *err, const tq_block *blocks, uint32_t n_blocks,
+                         const tq_extent *extents, uint32_t n_extents)
 {
-    load_task *load = (load_task *)(void *)((char *)side - offsetof(load_task, side));
+    load_task *load = (load_task *)task;
     tq_error bad = {0};
     load->in_put = false;
     if (err && err->code) {
@@ -385,16 +383,15 @@ static void load_was_read(void *arg)
     if (!load_worked(load)) {
         return;
     }
-    load->job.deadline_ns = tqi_client_ckpt_step_deadline(&load->task);
-    for (uint64_t c = 0, at = 0; c < load->job.n_columns; c++) {
+    load->write.job.deadline_ns = tqi_client_ckpt_step_deadline(&load->task);
+    for (uint64_t c = 0, at = 0; c < load->write.job.n_columns; c++) {
         load->slices[c].data = load->buffer + at;
         at += load->slices[c].size;
     }
-    load->side.job = &load->job;
-    load->side.put = load_put;
+    load->write.task = &load->task;
+    load->write.written = load_written;
     load->in_put = true;
-    tqi_client_side_job_begin(rt, &load->side);
-    rt->manager->put(rt->manager_state, &load->job);
+    rt->manager->put(rt->manager_state, &load->write.job);
 }
 
 /* The next blocks of one partition, together no larger than a buffer (but at least one): each a column of one row. */
@@ -423,7 +420,7 @@ static void load_plan(load_task *load)
             break;
         }
     }
-    load->job = (tq_put_job){.columns = load->columns, .n_columns = n, .wait_when_full = true};
+    load->write.job = (tq_put_job){.columns = load->columns, .n_columns = n, .wait_when_full = true};
 }
 
 static void load_next_group(load_task *load)
@@ -549,7 +546,7 @@ static void load_cancel(tqi_client_task *task)
     if (task->call && !load->committing) {
         tqi_net_call_cancel(task->call);
     } else if (load->in_put && rt->manager->cancel) {
-        rt->manager->cancel(rt->manager_state, &load->job);
+        rt->manager->cancel(rt->manager_state, &load->write.job);
     }
 }
 

@@ -11,7 +11,6 @@
 #include "client/checkpoint/checkpoint.h"
 
 #include <jansson.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +19,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "client/calls/args.h"
+#include "client/args.h"
 
 #define SAVE_BUFFER (UINT64_C(8) << 20)
 #define SAVE_RANGES 1024u
@@ -37,8 +36,7 @@ typedef struct save_buffer {
 
 typedef struct save_task {
     tqi_client_task task;
-    tqi_client_side_job side;
-    tq_get_job job;
+    tqi_client_get_job read;
     tq_block blocks[SAVE_RANGES];
     tq_get_range ranges[SAVE_RANGES];
     tqi_client_ckpt_blocks found;
@@ -298,9 +296,9 @@ static void save_lost(save_task *save, uint32_t n, const char *owner)
     }
 }
 
-static void save_got(tqi_client_side_job *side, const tq_error *err, const uint32_t *gone, uint32_t n_gone)
+static void save_got(tqi_client_task *task, const tq_error *err, const uint32_t *gone, uint32_t n_gone)
 {
-    save_task *save = (save_task *)(void *)((char *)side - offsetof(save_task, side));
+    save_task *save = (save_task *)task;
     save->in_get = false;
     if (err && err->code) {
         save_fail(save, err);
@@ -342,7 +340,7 @@ static bool save_plan(save_task *save, save_buffer *buffer)
             save->at_byte = 0;
         }
     }
-    save->job = (tq_get_job){
+    save->read.job = (tq_get_job){
         .blocks = save->blocks,
         .n_blocks = n_blocks,
         .ranges = save->ranges,
@@ -355,11 +353,10 @@ static bool save_plan(save_task *save, save_buffer *buffer)
 static void save_read(save_task *save)
 {
     tqi_client_runtime *rt = save->task.rt;
-    save->side.job = &save->job;
-    save->side.got = save_got;
+    save->read.task = &save->task;
+    save->read.got = save_got;
     save->in_get = true;
-    tqi_client_side_job_begin(rt, &save->side);
-    rt->manager->get(rt->manager_state, &save->job);
+    rt->manager->get(rt->manager_state, &save->read.job);
 }
 
 /* Keeps one buffer being written and the other being read into. A step may already have finished, and freed the task,

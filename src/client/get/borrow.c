@@ -32,20 +32,6 @@ static bool show_together(const tqi_client_get *get, const tqi_client_cells *cel
     return found;
 }
 
-bool tqi_client_get_note(tqi_client_get *get, size_t c, const tqi_manager_borrow_range *range)
-{
-    size_t n = get->shows.n;
-
-    if (tqi_grow(&get->shows.ranges, &get->max_shows, n + 1, sizeof *range) != TQ_OK ||
-        tqi_grow(&get->show_column, &get->max_show_columns, n + 1, sizeof c) != TQ_OK) {
-        return false;
-    }
-    get->show_column[n] = c;
-    get->shows.ranges[n] = *range;
-    get->shows.n++;
-    return true;
-}
-
 bool tqi_client_get_borrows(tqi_client_get *get, size_t c)
 {
     const tq_data_column *column = &get->data->columns[c];

@@ -17,7 +17,7 @@
 #include <utlist.h>
 
 #include "base/log.h"
-#include "client/client.h"
+#include "client/runtime.h"
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23 /* Linux 5.14 */
@@ -52,7 +52,7 @@ void tqi_client_borrows_attach(tqi_client_borrows *views, tqi_client_runtime *rt
     views->client = rt->client;
     atomic_fetch_add_explicit(&rt->client->refs, 1, memory_order_relaxed);
     pthread_mutex_lock(&rt->client->lock);
-    DL_APPEND(rt->client->views, views);
+    DL_APPEND(rt->client->borrows, views);
     atomic_store(&views->attached, true);
     pthread_mutex_unlock(&rt->client->lock);
 }
@@ -67,7 +67,7 @@ void tqi_client_borrows_release(tqi_client_borrows *views)
         pthread_mutex_lock(&client->lock);
         ends = atomic_load(&views->attached);
         if (ends) {
-            DL_DELETE(client->views, views);
+            DL_DELETE(client->borrows, views);
         }
         pthread_mutex_unlock(&client->lock);
     }
@@ -79,7 +79,7 @@ void tqi_client_borrows_release(tqi_client_borrows *views)
         /* If no runtime is open, the pins have been ended or belong to another process. */
         ends = client->runtime && client->runtime->state == TQI_CLIENT_RUNTIME_OPEN;
         if (ends) {
-            DL_APPEND(client->views_ended, views);
+            DL_APPEND(client->borrows_ended, views);
             tqi_client_wake(client);
         }
         pthread_mutex_unlock(&client->lock);
@@ -135,7 +135,7 @@ void tqi_client_borrows_own(tq_client *client)
 {
     tqi_client_borrows *views;
 
-    DL_FOREACH (client->views, views) {
+    DL_FOREACH (client->borrows, views) {
         for (size_t i = 0; i < views->n_maps; i++) {
             views_copy(&views->maps[i]);
         }
@@ -145,14 +145,14 @@ void tqi_client_borrows_own(tq_client *client)
 
 static void views_detach(tq_client *client)
 {
-    while (client->views) {
-        tqi_client_borrows *views = client->views;
-        DL_DELETE(client->views, views);
+    while (client->borrows) {
+        tqi_client_borrows *views = client->borrows;
+        DL_DELETE(client->borrows, views);
         atomic_store(&views->attached, false);
     }
-    while (client->views_ended) {
-        tqi_client_borrows *views = client->views_ended;
-        DL_DELETE(client->views_ended, views);
+    while (client->borrows_ended) {
+        tqi_client_borrows *views = client->borrows_ended;
+        DL_DELETE(client->borrows_ended, views);
         views_free(views);
     }
 }

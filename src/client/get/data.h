@@ -32,5 +32,9 @@ tq_data *tqi_client_data_alloc(size_t rows, size_t n_columns);
 tqi_client_buffer tqi_client_pool_get(size_t size);
 /* Gives it back. */
 void tqi_client_pool_put(tqi_client_buffer buffer);
+/* Taken around a fork. */
+void tqi_client_pool_lock(void);
+void tqi_client_pool_unlock(void);
+void tqi_client_pool_forked(void);
 
 #endif

@@ -12,14 +12,12 @@
  */
 #include "client/get/get.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "client/calls/args.h"
-#include "client/jobs.h"
+#include "client/args.h"
 
 /* Filling this many bytes takes the loop about as long as a hop to another thread and back. */
 #define GET_FILL_INLINE (UINT64_C(256) << 10)
@@ -188,11 +186,11 @@ static int get_keep_gone(tqi_client_get *get, const uint32_t *gone, uint32_t n, 
     get->gone = blocks;
     get->n_gone = 0;
     for (uint32_t g = 0; g < n; g++) {
-        if (gone[g] >= get->job.n_blocks) {
+        if (gone[g] >= get->read.job.n_blocks) {
             return tqi_error_set(err, TQ_EINTERNAL, "storage manager %s: block %u of %u is gone",
-                                 get->task.rt->manager->type, gone[g], get->job.n_blocks);
+                                 get->task.rt->manager->type, gone[g], get->read.job.n_blocks);
         }
-        blocks[g] = get->job.blocks[gone[g]];
+        blocks[g] = get->read.job.blocks[gone[g]];
         blocks[g].owner = tqi_region_string(&get->gone_names, blocks[g].owner);
         if (!blocks[g].owner) {
             return tqi_error_nomem(err, "a read");
@@ -204,12 +202,11 @@ static int get_keep_gone(tqi_client_get *get, const uint32_t *gone, uint32_t n, 
 
 /* --- read ----------------------------------------------------------------- */
 
-void tqi_client_get_finish(tq_manager_host *host, tq_get_job *job, const tq_error *err, const uint32_t *gone,
-                           uint32_t n_gone)
+/* All bytes are in place, or the manager names blocks that it did not find. */
+static void get_got(tqi_client_task *task, const tq_error *err, const uint32_t *gone, uint32_t n_gone)
 {
-    tqi_client_get *get = (tqi_client_get *)(void *)((char *)job - offsetof(tqi_client_get, job));
+    tqi_client_get *get = (tqi_client_get *)task;
     tq_error bad = {0};
-    (void)host;
 
     get->in_manager = false;
     if (!get->task.op) {
@@ -234,8 +231,10 @@ static void get_read(tqi_client_get *get)
         get_done(get);
         return;
     }
+    get->read.task = &get->task;
+    get->read.got = get_got;
     get->in_manager = true;
-    get->task.rt->manager->get(get->task.rt->manager_state, &get->job);
+    get->task.rt->manager->get(get->task.rt->manager_state, &get->read.job);
 }
 
 static void get_fill(void *arg)

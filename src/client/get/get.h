@@ -1,16 +1,16 @@
 /*
- * get.h - a read: types shared by get.c (steps), plan.c (ranges and destination) and layout.c (row layout).
+ * get.h - a read: types shared by get.c (steps), plan.c (destination), ranges.c and layout.c (row layout).
  */
 #ifndef TQI_CLIENT_GET_GET_H
 #define TQI_CLIENT_GET_GET_H
 
-#include "client/client.h"
 #include "client/get/data.h"
 #include "client/meta/meta.h"
+#include "client/runtime.h"
 
 typedef struct tqi_client_get {
     tqi_client_task task;
-    tq_get_job job;
+    tqi_client_get_job read;
     Tq__Resolve *keys;   /* samples named by keys: how to find them; else NULL */
     tq_meta *found;      /* what that gave */
     tq_meta *meta;       /* as it is known now */
@@ -46,16 +46,17 @@ int tqi_client_get_plan(tqi_client_get *get, tq_error *err);
 /* Whether any cell to read lies in a gone block; with `err`, names them as lost. */
 bool tqi_client_get_still_gone(const tqi_client_get *get, tq_error *err);
 
-/* Plans the ranges of the c-th column, which has memory; called once for each, then tqi_client_get_plan_end. */
+/* ranges.c: plans the ranges of the c-th column, which has memory; called once for each, then
+ * tqi_client_get_plan_end. */
 int tqi_client_get_plan_ranges(tqi_client_get *get, size_t c, tq_error *err);
 int tqi_client_get_plan_end(tqi_client_get *get, tq_error *err);
 /* The cells of the c-th column. */
 const tqi_client_cells *tqi_client_get_cells(const tqi_client_get *get, size_t c);
+/* Notes a range of the c-th column to borrow; false: out of memory. */
+bool tqi_client_get_note(tqi_client_get *get, size_t c, const tqi_manager_borrow_range *range);
 
 /* borrow.c: whether the c-th column, which has been laid out, can be read in place; if so, it is noted. */
 bool tqi_client_get_borrows(tqi_client_get *get, size_t c);
-/* Notes a range of such a column; false: out of memory. */
-bool tqi_client_get_note(tqi_client_get *get, size_t c, const tqi_manager_borrow_range *range);
 /* leave.c: whether the column can be left in the store; if so, it is noted. */
 bool tqi_client_get_leaves(tqi_client_get *get, size_t c);
 /* The manager has located the ranges, from the i-th on, of a column to leave: leaves the column, or drops the located

@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "base/name_table.h"
-#include "client/calls/args.h"
+#include "client/args.h"
 
 static int layout_set(tqi_client_get *get, ptrdiff_t f, const tq_get_field *from, tq_error *err)
 {

@@ -1,6 +1,6 @@
 /*
- * plan.c - turns placements into byte ranges: destination columns, runs of adjacent rows, sorted in the order of
- * the store.
+ * plan.c - what a read does with each column: its destination, and whether it is copied, borrowed or left; and which
+ * cells cannot be read, by name.
  */
 #include "client/get/get.h"
 
@@ -11,11 +11,6 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/text.h"
-
-const tqi_client_cells *tqi_client_get_cells(const tqi_client_get *get, size_t column)
-{
-    return &get->meta->fields[tqi_client_meta_find(get->meta, get->fields[column])];
-}
 
 static bool plan_placed(uint32_t block)
 {
@@ -251,89 +246,6 @@ static int plan_column(tqi_client_get *get, size_t c, bool *opaque, tq_error *er
     return tqi_client_get_pad(get, c, err);
 }
 
-/* --- ranges --------------------------------------------------------------- */
-
-int tqi_client_get_plan_ranges(tqi_client_get *get, size_t c, tq_error *err)
-{
-    const tqi_client_cells *cells = tqi_client_get_cells(get, c);
-    const tq_data_column *column = &get->data->columns[c];
-    tq_get_range *last = NULL;
-
-    for (size_t i = 0; i < get->meta->n; i++) {
-        uint64_t size = tqi_client_cells_size(cells, i);
-        uint8_t *dest = (uint8_t *)column->data + column->offsets[i];
-        uint32_t block = cells->block[i] - 1;
-        if (size == 0) {
-            continue;
-        }
-        if (last && last->block == block && last->offset + last->size == cells->offset[i] &&
-            (uint8_t *)last->dest + last->size == dest) {
-            last->size += size;
-            continue;
-        }
-        if (tqi_grow(&get->ranges, &get->max_ranges, get->n_ranges + 1, sizeof *get->ranges) != TQ_OK) {
-            return tqi_error_nomem(err, "the ranges of a read");
-        }
-        last = &get->ranges[get->n_ranges++];
-        last->block = block;
-        last->offset = cells->offset[i];
-        last->size = size;
-        last->dest = dest;
-    }
-    return TQ_OK;
-}
-
-static int plan_order(const void *left, const void *right)
-{
-    const tq_get_range *a = left;
-    const tq_get_range *b = right;
-    if (a->block != b->block) {
-        return a->block < b->block ? -1 : 1;
-    }
-    return a->offset < b->offset ? -1 : a->offset > b->offset;
-}
-
-static void plan_sort(tqi_client_get *get)
-{
-    for (size_t i = 1; i < get->n_ranges; i++) {
-        if (plan_order(&get->ranges[i - 1], &get->ranges[i]) > 0) {
-            qsort(get->ranges, get->n_ranges, sizeof *get->ranges, plan_order);
-            return;
-        }
-    }
-}
-
-/* Keeps only the blocks that are read, in the order of the ranges, and renumbers the ranges. */
-static int plan_blocks(tqi_client_get *get, tq_error *err)
-{
-    size_t n = 0;
-    uint32_t before = 0;
-
-    for (size_t i = 0; i < get->n_ranges; i++) {
-        n += i == 0 || get->ranges[i].block != get->ranges[i - 1].block;
-    }
-    free(get->blocks);
-    get->blocks = malloc((n + 1) * sizeof *get->blocks);
-    if (!get->blocks || n > UINT32_MAX || get->n_ranges > UINT32_MAX) {
-        return tqi_error_nomem(err, "the blocks of a read");
-    }
-    n = 0;
-    for (size_t i = 0; i < get->n_ranges; i++) {
-        uint32_t block = get->ranges[i].block;
-        if (i == 0 || block != before) {
-            get->blocks[n++] = get->meta->blocks->blocks[block];
-        }
-        before = block;
-        get->ranges[i].block = (uint32_t)(n - 1);
-    }
-    get->job.blocks = get->blocks;
-    get->job.n_blocks = (uint32_t)n;
-    get->job.ranges = get->ranges;
-    get->job.n_ranges = (uint32_t)get->n_ranges;
-    get->job.deadline_ns = get->task.deadline;
-    return TQ_OK;
-}
-
 int tqi_client_get_plan(tqi_client_get *get, tq_error *err)
 {
     tq_data_unref(get->data);
@@ -356,10 +268,4 @@ int tqi_client_get_plan(tqi_client_get *get, tq_error *err)
         }
     }
     return TQ_OK;
-}
-
-int tqi_client_get_plan_end(tqi_client_get *get, tq_error *err)
-{
-    plan_sort(get);
-    return plan_blocks(get, err);
 }

@@ -16,7 +16,6 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
-#include "client/client.h"
 
 #define POOL_SMALL   4096u
 #define POOL_ALIGN   64u

@@ -8,7 +8,7 @@
 
 #include "base/error.h"
 #include "base/name_table.h"
-#include "client/calls/args.h"
+#include "client/args.h"
 
 /* --- dtypes and shapes ---------------------------------------------------- */
 

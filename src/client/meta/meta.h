@@ -96,6 +96,10 @@ bool tqi_client_dtype_known(tq_dtype dtype);
  */
 int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_t claim, bool packed,
                            tq_meta **out, tq_error *err);
+/* Clears that have begun, each with its meta, in an array in the region. Those that were decoded before an error stay
+ * in it: the caller unrefs their metas. */
+int tqi_client_clearings_decode(Tq__Clearing *const *from, size_t n, tqi_region *region, tq_clearing **out,
+                                size_t *n_out, tq_error *err);
 /* Marks of packed metas, counted from the number of blocks, after those of Field. */
 #define TQI_CLIENT_PACKED_UNKNOWN       3u /* placement unknown, and not produced as far as is known */
 #define TQI_CLIENT_PACKED_UNKNOWN_READY 4u /* placement unknown, produced */

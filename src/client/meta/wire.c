@@ -410,3 +410,26 @@ int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, u
     *out = in.meta;
     return TQ_OK;
 }
+
+int tqi_client_clearings_decode(Tq__Clearing *const *from, size_t n, tqi_region *region, tq_clearing **out,
+                                size_t *n_out, tq_error *err)
+{
+    *out = tqi_region_array(region, n, sizeof **out);
+    if (!*out) {
+        return tqi_error_nomem(err, "clears");
+    }
+    for (size_t i = 0; i < n; i++) {
+        tq_meta *meta = NULL;
+        Tq__Batch *batch =
+            (Tq__Batch *)tqi_reply_decode(&tq__batch__descriptor, from[i]->batch.data, from[i]->batch.len, err);
+        int code = batch ? tqi_client_meta_decode(batch, NULL, 0, false, &meta, err) : err->code;
+        if (batch) {
+            protobuf_c_message_free_unpacked(&batch->base, NULL);
+        }
+        if (code != TQ_OK) {
+            return code;
+        }
+        (*out)[(*n_out)++] = (tq_clearing){.id = from[i]->id, .begun = from[i]->begun, .meta = meta};
+    }
+    return TQ_OK;
+}

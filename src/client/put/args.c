@@ -2,7 +2,7 @@
  * args.c - checks the arguments of a put on the caller's thread and builds the publish message and the manager's
  * job. Everything except the bytes of the columns is copied into the put's region.
  */
-#include "client/calls/args.h"
+#include "client/args.h"
 #include "base/name_table.h"
 #include "client/meta/meta.h"
 #include "client/put/put.h"
@@ -459,10 +459,10 @@ int tqi_client_put_prepare(tqi_client_put *put, const tq_put_args *args, bool no
     }
     put->publish.other_fields = args->other_fields && !notify;
     put->stores = args->n_columns > 0 && !notify;
-    put->job.columns = put->columns;
-    put->job.n_columns = (uint32_t)args->n_columns;
-    put->job.adds_samples = !args->meta && !args->must_exist;
-    put->job.wait_when_full = !args->fail_when_full;
-    put->job.deadline_ns = put->task.deadline;
+    put->write.job.columns = put->columns;
+    put->write.job.n_columns = (uint32_t)args->n_columns;
+    put->write.job.adds_samples = !args->meta && !args->must_exist;
+    put->write.job.wait_when_full = !args->fail_when_full;
+    put->write.job.deadline_ns = put->task.deadline;
     return TQ_OK;
 }

@@ -136,7 +136,7 @@ int tqi_client_put_place(tqi_client_put *put, const tq_block *blocks, uint32_t n
         qsort(sorted, n_extents, sizeof *sorted, place_order);
     }
     code = place_blocks(put, blocks, n_blocks, err);
-    for (uint32_t c = 0; c < put->job.n_columns && code == TQ_OK; c++) {
+    for (uint32_t c = 0; c < put->write.job.n_columns && code == TQ_OK; c++) {
         size_t to = from;
         while (to < n_extents && sorted[to].column == c) {
             to++;

@@ -1,8 +1,7 @@
 /*
  * put.c - put and notify: write first, then publish.
  *
- * caller: checked and copied (args.c) -> loop: manager->put -> tqi_client_put_finish -> PUBLISH ->
- * metadata.
+ * caller: checked and copied (args.c) -> loop: manager->put -> put_written -> PUBLISH -> metadata.
  *
  * The manager reads the caller's bytes until it has finished, so a cancelled put completes no earlier (the manager is
  * asked to stop); what was written is then abandoned. The controller itself queues the blocks of a publish that it
@@ -13,14 +12,12 @@
  */
 #include "client/put/put.h"
 
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
-#include "client/jobs.h"
 #include "client/meta/meta.h"
 
 /* When a session ends, its grants end too. How often the bytes are rewritten because of that. */
@@ -127,13 +124,18 @@ static int put_others(tq_op *op, const Tq__PublishReply *reply, tq_error *err)
     return TQ_OK;
 }
 
+static void put_written(tqi_client_task *task, const tq_error *err, const tq_block *blocks, uint32_t n_blocks,
+                        const tq_extent *extents, uint32_t n_extents);
+
 static void put_write(tqi_client_put *put)
 {
     tqi_client_runtime *rt = put->task.rt;
 
     put->tries++;
     put->session = rt->sessions;
-    rt->manager->put(rt->manager_state, &put->job);
+    put->write.task = &put->task;
+    put->write.written = put_written;
+    rt->manager->put(rt->manager_state, &put->write.job);
 }
 
 /* Whether a publish was refused because its blocks are void: their session, or that incarnation of their owner, has
@@ -145,7 +147,7 @@ static bool put_is_void(const tqi_client_put *put, const tqi_net_answer *answer)
 
     return answer->told && put->n_ids > 0 && metadata_holds &&
            (put->session != rt->sessions || answer->status == TQ_ESTALE) && put->tries < PUT_TRIES &&
-           !put->task.canceled && !rt->stopping && tqi_now() < put->job.deadline_ns;
+           !put->task.canceled && !rt->stopping && tqi_now() < put->write.job.deadline_ns;
 }
 
 static void put_published(tqi_client_task *task, tqi_net_answer *answer)
@@ -172,9 +174,11 @@ static void put_published(tqi_client_task *task, tqi_net_answer *answer)
         return;
     }
     const Tq__PublishReply *reply = (const Tq__PublishReply *)answer->reply;
+    tq_op *op = task->op;
     if (put_result(put, reply->batch, &err) != TQ_OK ||
-        (put->publish.other_fields && put_others(task->op, reply, &err) != TQ_OK) ||
-        tqi_client_clearings_decode(task->op, &reply->replaced, reply->replaced ? 1 : 0, &err) != TQ_OK) {
+        (put->publish.other_fields && put_others(op, reply, &err) != TQ_OK) ||
+        tqi_client_clearings_decode(&reply->replaced, reply->replaced ? 1 : 0, &op->results, &op->clearings,
+                                    &op->n_clearings, &err) != TQ_OK) {
         tqi_client_task_finish(task, &err);
         return;
     }
@@ -190,12 +194,12 @@ static void put_publish(tqi_client_put *put)
     }
 }
 
-void tqi_client_put_finish(tq_manager_host *host, tq_put_job *job, const tq_error *err, const tq_block *blocks,
-                           uint32_t n_blocks, const tq_extent *extents, uint32_t n_extents)
+/* The manager has stored the columns, or has given up. */
+static void put_written(tqi_client_task *task, const tq_error *err, const tq_block *blocks, uint32_t n_blocks,
+                        const tq_extent *extents, uint32_t n_extents)
 {
-    tqi_client_put *put = (tqi_client_put *)(void *)((char *)job - offsetof(tqi_client_put, job));
+    tqi_client_put *put = (tqi_client_put *)task;
     tq_error bad = {0};
-    (void)host;
 
     if (err && err->code != TQ_OK) {
         if (put->task.canceled) {
@@ -241,7 +245,7 @@ static void put_cancel(tqi_client_task *task)
     if (task->call) {
         tqi_net_call_cancel(task->call);
     } else if (rt->manager->cancel) {
-        rt->manager->cancel(rt->manager_state, &put->job);
+        rt->manager->cancel(rt->manager_state, &put->write.job);
     }
 }
 

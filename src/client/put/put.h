@@ -4,12 +4,12 @@
 #ifndef TQI_CLIENT_PUT_PUT_H
 #define TQI_CLIENT_PUT_PUT_H
 
-#include "client/client.h"
+#include "client/runtime.h"
 
 typedef struct tqi_client_put {
     tqi_client_task task;
-    tq_put_job job;
-    tq_put_column *columns; /* of the job */
+    tqi_client_put_job write;
+    tq_put_column *columns; /* of the write */
     uint64_t *ids;          /* blocks that were written */
     size_t n_ids;
     size_t n;    /* samples */

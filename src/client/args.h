@@ -1,8 +1,8 @@
 /*
  * args.h - checks and copies of callers' arguments, before anything is sent.
  */
-#ifndef TQI_CLIENT_CALLS_ARGS_H
-#define TQI_CLIENT_CALLS_ARGS_H
+#ifndef TQI_CLIENT_ARGS_H
+#define TQI_CLIENT_ARGS_H
 
 #include "base/region.h"
 

@@ -1,7 +1,7 @@
 /*
  * args.c - see args.h.
  */
-#include "client/calls/args.h"
+#include "client/args.h"
 
 #include <string.h>
 
