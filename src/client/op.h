@@ -1,8 +1,8 @@
 /*
  * op.h - what every kind of call needs: operations (the user's), tasks (one started call each) and requests.
  *
- * A task belongs to the loop thread from the moment it is queued, is linked in runtime->tasks until it is freed, and may
- * live longer than its op (a cancelled read whose manager still writes).
+ * A task belongs to the loop thread from the moment it is queued, is linked in runtime->tasks until it is freed, and
+ * may live longer than its op (a cancelled read whose manager still writes).
  */
 #ifndef TQI_CLIENT_OP_H
 #define TQI_CLIENT_OP_H

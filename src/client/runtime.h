@@ -69,8 +69,8 @@ struct tqi_client_runtime {
     tq_manager_host host;
     tqi_manager_internal internal;
     tqi_client_collector *collector;
-    struct save_task *saves;        /* checkpoint/save.c: those with a snapshot */
-    char *manager_config;           /* what the manager was opened with */
+    struct save_task *saves; /* checkpoint/save.c: those with a snapshot */
+    char *manager_config;    /* what the manager was opened with */
 };
 
 /* Starts a runtime for the client; with the client's lock held, any thread. */

@@ -1,6 +1,6 @@
 /*
- * ranges.c - the byte ranges of a read: those to copy, where rows that lie end to end are one range, in the order of the
- * store; and those to borrow.
+ * ranges.c - the byte ranges of a read: those to copy, where rows that lie end to end are one range, in the order of
+ * the store; and those to borrow.
  */
 #include "client/get/get.h"
 
