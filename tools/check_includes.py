@@ -2,7 +2,7 @@
 
 `ALLOWED` lists for each part the parts it may include; their own allowed parts are allowed too. A part is
 a folder of src/, `include` (the public headers), or one of the outer folders. Headers of other projects are
-written in angle brackets and are ignored.
+written in angle brackets and are ignored, but for those in `ONLY`, which one header of the tree wraps.
 
 Usage: check_includes.py [ROOT]
 """
@@ -40,6 +40,10 @@ LOCAL: dict[str, set[str]] = {"manager": {"manager/simple", "manager/kv"}}
 UNCHECKED = {"fuzz"}
 
 GENERATED = {"tq.pb-c.h": "wire", "config_keys.h": "base", "config_backends.h": "base"}
+
+# What only the header named may include or call: it is the one place that knows how it fails.
+ONLY = {"uthash.h": "src/base/hash.h"}
+ONLY_CALLED = {re.compile(r"\bHASH_ADD\w*"): ("src/base/hash.h", "TQI_HASH_ADD")}
 
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"]+)[>"]', re.MULTILINE)
 
@@ -92,6 +96,8 @@ def check_file(root: Path, source: Path) -> list[str]:
     for match in INCLUDE.finditer(text):
         quote, name = match.groups()
         line = text.count("\n", 0, match.start(2)) + 1
+        if ONLY.get(name, where) != where:
+            problems.append(f"{where}:{line}: include {ONLY[name]} instead of {name}")
         base = name.rsplit("/", 1)[-1]
         if base in GENERATED:
             target = GENERATED[base]
@@ -107,6 +113,11 @@ def check_file(root: Path, source: Path) -> list[str]:
             target = part_of(root, path) or "none"
         if target not in allowed:
             problems.append(f"{where}:{line}: {part} may not include {target} ({name})")
+    for call, (only, instead) in ONLY_CALLED.items():
+        if where != only:
+            for match in call.finditer(text):
+                line = text.count("\n", 0, match.start()) + 1
+                problems.append(f"{where}:{line}: use {instead} ({only}) instead of {match[0]}")
     return problems
 
 

@@ -8,14 +8,12 @@
 #ifndef TQI_CONTROLLER_INTERNAL_H
 #define TQI_CONTROLLER_INTERNAL_H
 
-/* When the hash cannot allocate, it leaves the element out: its hh.tbl is then NULL. */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
 #include <utlist.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/heap.h"
 #include "base/limits.h"
 #include "base/log.h"

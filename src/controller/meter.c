@@ -38,8 +38,7 @@ static tqi_ctl_meter_name *meter_name_add(tqi_ctl_meter_name **table, const char
     tqi_ctl_meter_name *name = calloc(1, sizeof(*name) + strlen(text) + 1);
     if (name) {
         memcpy(name->name, text, strlen(text) + 1);
-        HASH_ADD_STR(*table, name, name);
-        if (!name->hh.tbl) {
+        if (!TQI_HASH_ADD_KEYPTR(*table, name->name, strlen(text), name)) {
             free(name);
             return NULL;
         }

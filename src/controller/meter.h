@@ -5,8 +5,7 @@
 #ifndef TQI_CONTROLLER_METER_H
 #define TQI_CONTROLLER_METER_H
 
-#include <uthash.h>
-
+#include "base/hash.h"
 #include "metrics/metrics.h"
 #include "table/table.h"
 #include "wire/methods.h"

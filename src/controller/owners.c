@@ -322,8 +322,7 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
         owner_free(owner);
         return rc;
     }
-    HASH_ADD_KEYPTR(hh, ctl->owners, owner->name, strlen(owner->name), owner);
-    if (!owner->hh.tbl) {
+    if (!TQI_HASH_ADD_KEYPTR(ctl->owners, owner->name, strlen(owner->name), owner)) {
         tqi_table_owner_lost(ctl->table, owner->table_owner, NULL, NULL);
         owner_free(owner);
         return tqi_error_nomem(err, "an owner");

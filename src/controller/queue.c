@@ -78,8 +78,7 @@ static int queue_family_get(tqi_ctl_claim_queue *queue, const tq_sampler *sample
         memcpy(family->key, key.data, key.size);
         family->key_size = key.size;
         family->grows = of.grows;
-        HASH_ADD_KEYPTR(hh, queue->families, family->key, family->key_size, family);
-        if (family->hh.tbl == NULL) {
+        if (!TQI_HASH_ADD_KEYPTR(queue->families, family->key, family->key_size, family)) {
             free(family);
             rc = TQ_ENOMEM;
             goto done;
@@ -123,8 +122,7 @@ static int queue_slot_get(tqi_ctl_claim_queue *queue, const char *name, tqi_ctl_
             return TQ_ENOMEM;
         }
         memcpy(slot->name, name, size + 1);
-        HASH_ADD_KEYPTR(hh, queue->slots, slot->name, size, slot);
-        if (slot->hh.tbl == NULL) {
+        if (!TQI_HASH_ADD_KEYPTR(queue->slots, slot->name, size, slot)) {
             free(slot);
             return TQ_ENOMEM;
         }

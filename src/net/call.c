@@ -137,8 +137,7 @@ int tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, 
     if (!call->tx) {
         goto nomem;
     }
-    HASH_ADD(hh, channel->calls, number, sizeof call->number, call);
-    if (!call->hh.tbl) {
+    if (!TQI_HASH_ADD(channel->calls, number, call)) {
         goto nomem;
     }
     call->listed = true;

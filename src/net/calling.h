@@ -6,10 +6,7 @@
 #ifndef TQI_NET_CALLING_H
 #define TQI_NET_CALLING_H
 
-/* If out of memory, an element is not added and its hh.tbl stays NULL. */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
+#include "base/hash.h"
 #include "base/heap.h"
 #include "base/log.h"
 #include "net/internal.h"

@@ -73,8 +73,7 @@ int tqi_net_greeting_add(tqi_net_peer *peer, const struct sockaddr *addr)
                 return TQ_ENOMEM;
             }
             memcpy(origin->key, key, sizeof key);
-            HASH_ADD(hh, server->origins, key, sizeof origin->key, origin);
-            if (!origin->hh.tbl) {
+            if (!TQI_HASH_ADD(server->origins, key, origin)) {
                 free(origin);
                 return TQ_ENOMEM;
             }

@@ -85,9 +85,8 @@ static tqi_net_pidfd *pidfd_share(uint64_t pid, int fd)
         shared = made;
         if (made) {
             *made = (tqi_net_pidfd){.pid = pid, .fd = fd, .refs = 1};
-            HASH_ADD(hh, pidfds, pid, sizeof made->pid, made);
             /* If there is no memory for the table, it is not shared with other servers. */
-            made->listed = made->hh.tbl != NULL;
+            made->listed = TQI_HASH_ADD(pidfds, pid, made);
         }
     }
     pthread_mutex_unlock(&pidfd_lock);
@@ -193,8 +192,7 @@ static tqi_net_process *process_make(tqi_net_server *server, uint64_t pid, tqi_n
     process->pid = pid;
     process->refs = 1;
     server->handles++;
-    HASH_ADD(hh, server->processes, pid, sizeof process->pid, process);
-    process->listed = process->hh.tbl != NULL;
+    process->listed = TQI_HASH_ADD(server->processes, pid, process);
     uv_poll_start(&process->poll, UV_READABLE, process_on_event);
     return process;
 }

@@ -32,8 +32,7 @@ tqi_net_request *tqi_net_request_make(tqi_net_session *session, uint16_t kind, b
 int tqi_net_request_list(tqi_net_request *request)
 {
     tqi_net_session *session = request->session;
-    HASH_ADD(hh, session->requests, number, sizeof request->number, request);
-    if (!request->hh.tbl) {
+    if (!TQI_HASH_ADD(session->requests, number, request)) {
         return TQ_ENOMEM;
     }
     if (request->keep) {

@@ -6,10 +6,7 @@
 #ifndef TQI_NET_SERVING_H
 #define TQI_NET_SERVING_H
 
-/* If out of memory, an element is not added and its hh.tbl stays NULL. */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
+#include "base/hash.h"
 #include "net/internal.h"
 
 #define TQI_NET_HANDSHAKE_NS    5000000000u /* for a connection to authenticate */

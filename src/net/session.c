@@ -101,8 +101,7 @@ tqi_net_session *tqi_net_session_make(tqi_net_server *server, const uint8_t *id,
     session->pid = pid;
     session->instance = tqi_random_id();
     session->opened = tqi_now();
-    HASH_ADD(hh, server->sessions, id, TQI_NET_SESSION_ID, session);
-    if (!session->hh.tbl) {
+    if (!TQI_HASH_ADD(server->sessions, id, session)) {
         session_free(session);
         return NULL;
     }

@@ -8,10 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/text.h"
 #include "store/arena.h"
 #include "store/huge.h"
@@ -235,8 +233,7 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
         return code == TQ_EFULL ? tqi_error_set(err, code, "all %u slots are taken", store->slots.count)
                                 : tqi_error_nomem(err, "a slot");
     }
-    HASH_ADD(hh, store->blocks, id, sizeof(block->id), block);
-    if (block->hh.tbl == NULL) {
+    if (!TQI_HASH_ADD(store->blocks, id, block)) {
         tqi_store_slots_give(&store->slots, block->slot);
         tqi_store_tlsf_give(&store->tlsf, block->chunk);
         free(block);

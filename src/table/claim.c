@@ -28,7 +28,6 @@ void tqi_t_claim_free(tqi_table *table, tqi_table_claim *claim)
 static int claim_make(tqi_table_view *view, const uint32_t *consumed, uint32_t n, uint64_t session_id,
                       tqi_table_claim **out, tq_error *err)
 {
-    bool hash_failed = false;
     tqi_table_task *task = view->key.task;
     tqi_table *table = task->partition->table;
     tqi_table_session *session;
@@ -59,8 +58,7 @@ static int claim_make(tqi_table_view *view, const uint32_t *consumed, uint32_t n
     claim->session = session;
     claim->task = task;
     claim->generation = task->generation;
-    HASH_ADD(hh, table->claims, id, sizeof(claim->id), claim);
-    if (hash_failed) {
+    if (!TQI_HASH_ADD(table->claims, id, claim)) {
         free(claim);
         return tqi_error_nomem(err, "claim");
     }
@@ -200,7 +198,6 @@ const uint32_t *tqi_table_view_cache_get(const tqi_table_view *view, const char 
 int tqi_t_cached_pick_make(tqi_table_task *task, const char *name, uint32_t n, tqi_table_cached_pick **out,
                            tq_error *err)
 {
-    bool hash_failed = false;
     tqi_table_cached_pick *old = claim_slot(task, name);
     size_t size = strlen(name);
     size_t at = (size + 1 + 3) & ~(size_t)3; /* the numbers are aligned */
@@ -215,8 +212,7 @@ int tqi_t_cached_pick_make(tqi_table_task *task, const char *name, uint32_t n, t
     slot->indexes = (uint32_t *)(void *)((char *)slot + at);
     slot->incarnations = slot->indexes + n;
     slot->n = n;
-    HASH_ADD_KEYPTR(hh, task->slots, slot->name, size, slot);
-    if (hash_failed) {
+    if (!TQI_HASH_ADD_KEYPTR(task->slots, slot->name, size, slot)) {
         free(slot);
         return tqi_error_nomem(err, "cached pick");
     }

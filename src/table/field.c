@@ -16,7 +16,6 @@ tqi_table_field *tqi_t_field_find(const tqi_table_partition *partition, const ch
 
 int tqi_t_field_get(tqi_table_partition *partition, const char *name, tqi_table_field **out, tq_error *err)
 {
-    bool hash_failed = false;
     tqi_table_field *field;
     size_t size;
     int rc = tqi_check_name("field", name, TQ_NAME_MAX, err);
@@ -43,8 +42,7 @@ int tqi_t_field_get(tqi_table_partition *partition, const char *name, tqi_table_
     }
     field->partition = partition;
     memcpy(field->name, name, size);
-    HASH_ADD_KEYPTR(hh, partition->fields, field->name, size, field);
-    if (hash_failed) {
+    if (!TQI_HASH_ADD_KEYPTR(partition->fields, field->name, size, field)) {
         free(field);
         return tqi_error_nomem(err, "field");
     }

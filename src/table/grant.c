@@ -14,7 +14,6 @@ tqi_table_session *tqi_t_session_find(const tqi_table *table, uint64_t id)
 
 int tqi_t_session_get(tqi_table *table, uint64_t id, tqi_table_session **out, tq_error *err)
 {
-    bool hash_failed = false;
     tqi_table_session *session = tqi_t_session_find(table, id);
 
     if (session == NULL) {
@@ -23,8 +22,7 @@ int tqi_t_session_get(tqi_table *table, uint64_t id, tqi_table_session **out, tq
             return tqi_error_nomem(err, "session");
         }
         session->id = id;
-        HASH_ADD(hh, table->sessions, id, sizeof(id), session);
-        if (hash_failed) {
+        if (!TQI_HASH_ADD(table->sessions, id, session)) {
             free(session);
             return tqi_error_nomem(err, "session");
         }

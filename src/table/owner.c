@@ -18,7 +18,6 @@ tqi_table_owner *tqi_table_owner_find(tqi_table *table, const char *name)
 int tqi_table_owner_register(tqi_table *table, const char *name, uint64_t incarnation, tqi_table_owner **out,
                              tq_error *err)
 {
-    bool hash_failed = false;
     tqi_table_owner *old, *owner;
     size_t size;
     int rc = tqi_check_size("owner", name, TQ_NAME_MAX, err);
@@ -41,8 +40,7 @@ int tqi_table_owner_register(tqi_table *table, const char *name, uint64_t incarn
     memcpy(owner->name, name, size);
     /* Added before the old one goes, so that a failure leaves that one in place; it can be found by name only
      * afterwards. */
-    HASH_ADD_KEYPTR(hh, table->owners, owner->name, size, owner);
-    if (hash_failed) {
+    if (!TQI_HASH_ADD_KEYPTR(table->owners, owner->name, size, owner)) {
         free(owner);
         return tqi_error_nomem(err, "owner");
     }

@@ -15,7 +15,6 @@ tqi_table_partition *tqi_t_partition_lookup(const tqi_table *table, const char *
 
 int tqi_t_partition_make(tqi_table *table, const char *name, tqi_table_partition **out, tq_error *err)
 {
-    bool hash_failed = false;
     tqi_table_partition *partition;
     size_t size;
     int rc = tqi_check_name("partition", name, TQ_NAME_MAX, err);
@@ -40,12 +39,10 @@ int tqi_t_partition_make(tqi_table *table, const char *name, tqi_table_partition
     memcpy(partition->name, name, size);
     partition->members = roaring_bitmap_create();
     partition->lost = roaring_bitmap_create();
-    if (partition->members != NULL && partition->lost != NULL) {
-        HASH_ADD_KEYPTR(hh, table->partitions, partition->name, size, partition);
-        if (!hash_failed) {
-            *out = partition;
-            return TQ_OK;
-        }
+    if (partition->members != NULL && partition->lost != NULL &&
+        TQI_HASH_ADD_KEYPTR(table->partitions, partition->name, size, partition)) {
+        *out = partition;
+        return TQ_OK;
     }
     if (partition->members != NULL) {
         roaring_bitmap_free(partition->members);

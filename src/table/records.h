@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/type.h"
 #include "table/table.h"
 
@@ -14,10 +15,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* A failed insertion leaves the table as it was and sets `hash_failed`, which every caller of HASH_ADD* declares. */
-#define HASH_NONFATAL_OOM           1
-#define uthash_nonfatal_oom(object) ((void)(hash_failed = true))
-#include <uthash.h>
 #include <utlist.h>
 
 typedef struct tqi_table_sample tqi_table_sample;

@@ -162,14 +162,7 @@ tqi_table_extras *tqi_t_extras_alloc(const char *key)
 
 int tqi_t_key_add(tqi_table_partition *partition, tqi_table_extras *extras)
 {
-    bool hash_failed = false;
-
-    HASH_ADD_KEYPTR(hh, partition->keys, extras->key, extras->key_size, extras);
-    if (hash_failed) {
-        extras->hh.tbl = NULL;
-        return TQ_ENOMEM;
-    }
-    return TQ_OK;
+    return TQI_HASH_ADD_KEYPTR(partition->keys, extras->key, extras->key_size, extras) ? TQ_OK : TQ_ENOMEM;
 }
 
 tqi_table_extras *tqi_t_key_find(const tqi_table_partition *partition, const char *key)
@@ -184,7 +177,7 @@ void tqi_t_extras_free(tqi_table_partition *partition, tqi_table_extras *extras)
 {
     tqi_table_tag *tag;
 
-    if (extras->hh.tbl != NULL) {
+    if (TQI_HASH_HAS(extras)) {
         HASH_DEL(partition->keys, extras);
     }
     if (extras->group != NULL && --extras->group->samples == 0) {
@@ -200,7 +193,6 @@ void tqi_t_extras_free(tqi_table_partition *partition, tqi_table_extras *extras)
 
 int tqi_t_group_join(tqi_table_partition *partition, tqi_table_extras *extras, const char *name)
 {
-    bool hash_failed = false;
     size_t size = strlen(name);
     tqi_table_group *group;
 
@@ -211,8 +203,7 @@ int tqi_t_group_join(tqi_table_partition *partition, tqi_table_extras *extras, c
             return TQ_ENOMEM;
         }
         memcpy(group->name, name, size);
-        HASH_ADD_KEYPTR(hh, partition->groups, group->name, size, group);
-        if (hash_failed) {
+        if (!TQI_HASH_ADD_KEYPTR(partition->groups, group->name, size, group)) {
             free(group);
             return TQ_ENOMEM;
         }

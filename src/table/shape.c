@@ -49,7 +49,6 @@ static int shape_place(tqi_table *table, uint32_t *place)
 static tqi_table_shape *shape_make(tqi_table *table, uint32_t type, uint32_t ndim, const uint64_t *dims,
                                    uint64_t elements)
 {
-    bool hash_failed = false;
     tqi_table_shape *shape = calloc(1, sizeof(*shape) + ndim * sizeof(*dims));
     uint32_t place;
 
@@ -66,12 +65,8 @@ static tqi_table_shape *shape_make(tqi_table *table, uint32_t type, uint32_t ndi
         free(shape);
         return NULL;
     }
-    if (type == 0) {
-        HASH_ADD_KEYPTR(hh, table->shapes, shape->dims, ndim * sizeof(*dims), shape);
-    } else {
-        HASH_ADD_KEYPTR(hh, table->typed, &shape->type, (1 + ndim) * sizeof(*dims), shape);
-    }
-    if (hash_failed) {
+    if (type == 0 ? !TQI_HASH_ADD_KEYPTR(table->shapes, shape->dims, ndim * sizeof(*dims), shape)
+                  : !TQI_HASH_ADD_KEYPTR(table->typed, &shape->type, (1 + ndim) * sizeof(*dims), shape)) {
         table->shape_free[table->n_shape_free++] = place;
         free(shape);
         return NULL;

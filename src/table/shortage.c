@@ -77,14 +77,12 @@ static int shortage_count_ready(const tqi_table_view *view, uint32_t n, shortage
         shortage_key_of(table, tqi_t_sample(table, it.current_value), n, &key);
         shortage_group *group = shortage_find(*groups, &key);
         if (group == NULL) {
-            bool hash_failed = false;
             group = calloc(1, sizeof(*group));
             if (group == NULL) {
                 return TQ_ENOMEM;
             }
             group->key = key;
-            HASH_ADD(hh, *groups, key, sizeof(group->key), group);
-            if (hash_failed) {
+            if (!TQI_HASH_ADD(*groups, key, group)) {
                 free(group);
                 return TQ_ENOMEM;
             }

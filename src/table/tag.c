@@ -5,7 +5,6 @@
 
 tqi_table_tag *tqi_t_tag_alloc(tqi_table_partition *partition, const char *name, const uint8_t *value, uint32_t size)
 {
-    bool hash_failed = false;
     size_t length = strlen(name);
     tqi_table_tag_name *known;
     tqi_table_tag *tag = calloc(1, sizeof(*tag) + size);
@@ -21,8 +20,7 @@ tqi_table_tag *tqi_t_tag_alloc(tqi_table_partition *partition, const char *name,
             return NULL;
         }
         memcpy(known->name, name, length);
-        HASH_ADD_KEYPTR(hh, partition->tag_names, known->name, length, known);
-        if (hash_failed) {
+        if (!TQI_HASH_ADD_KEYPTR(partition->tag_names, known->name, length, known)) {
             free(known);
             free(tag);
             return NULL;

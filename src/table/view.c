@@ -147,7 +147,6 @@ tqi_table_task *tqi_t_task_find(const tqi_table_partition *partition, const char
 
 int tqi_t_task_get(tqi_table_partition *partition, const char *name, tqi_table_task **out)
 {
-    bool hash_failed = false;
     size_t size = strlen(name);
     tqi_table_task *task = tqi_t_task_find(partition, name);
 
@@ -159,10 +158,7 @@ int tqi_t_task_get(tqi_table_partition *partition, const char *name, tqi_table_t
         task->partition = partition;
         memcpy(task->name, name, size);
         task->consumed = roaring_bitmap_create();
-        if (task->consumed != NULL) {
-            HASH_ADD_KEYPTR(hh, partition->tasks, task->name, size, task);
-        }
-        if (task->consumed == NULL || hash_failed) {
+        if (task->consumed == NULL || !TQI_HASH_ADD_KEYPTR(partition->tasks, task->name, size, task)) {
             if (task->consumed != NULL) {
                 roaring_bitmap_free(task->consumed);
             }
@@ -215,7 +211,7 @@ static void set_gc(tqi_table_set *set)
     if (set->views != NULL) {
         return;
     }
-    if (set->hh.tbl != NULL) {
+    if (TQI_HASH_HAS(set)) {
         HASH_DEL(set->partition->sets, set);
     }
     for (uint32_t i = 0; i < set->n_fields; i++) {
@@ -279,7 +275,6 @@ static int set_link(tqi_table_set *set, const char *const *names, tq_error *err)
 static int set_make(tqi_table_partition *partition, const char *const *names, size_t n, size_t key_size,
                     tqi_table_set **out, tq_error *err)
 {
-    bool hash_failed = false;
     tqi_table_set *set = calloc(1, sizeof(*set) + key_size);
     size_t at = 0;
     int rc;
@@ -306,9 +301,7 @@ static int set_make(tqi_table_partition *partition, const char *const *names, si
     if (rc != TQ_OK) {
         goto fail;
     }
-    HASH_ADD_KEYPTR(hh, partition->sets, set->key, key_size, set);
-    if (hash_failed) {
-        set->hh.tbl = NULL;
+    if (!TQI_HASH_ADD_KEYPTR(partition->sets, set->key, key_size, set)) {
         rc = tqi_error_nomem(err, "field set");
         goto fail;
     }
@@ -389,7 +382,6 @@ static void view_free(tqi_table_view *view)
 static int view_make(tqi_table_partition *partition, tqi_table_set *set, tqi_table_task *task, tqi_table_view **out,
                      tq_error *err)
 {
-    bool hash_failed = false;
     tqi_table_view *view = calloc(1, sizeof(*view));
 
     if (view == NULL) {
@@ -398,10 +390,7 @@ static int view_make(tqi_table_partition *partition, tqi_table_set *set, tqi_tab
     view->key.set = set;
     view->key.task = task;
     view->avail = roaring_bitmap_andnot(set->ready, task->consumed);
-    if (view->avail != NULL) {
-        HASH_ADD(hh, partition->views, key, sizeof(view->key), view);
-    }
-    if (view->avail == NULL || hash_failed) {
+    if (view->avail == NULL || !TQI_HASH_ADD(partition->views, key, view)) {
         if (view->avail != NULL) {
             roaring_bitmap_free(view->avail);
         }

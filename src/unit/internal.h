@@ -19,11 +19,10 @@
 #ifndef TQI_UNIT_INTERNAL_H
 #define TQI_UNIT_INTERNAL_H
 
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
 #include <utlist.h>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/heap.h"
 #include "base/limits.h"
 #include "base/log.h"

@@ -124,8 +124,7 @@ void tqi_unit_pin(tqi_unit *unit, tqi_net_request *request, const Tq__UnitPin *m
         goto fail;
     }
     pin->number = message->pin;
-    HASH_ADD(hh, writer->pins, number, sizeof(pin->number), pin);
-    if (pin->hh.tbl == NULL) {
+    if (!TQI_HASH_ADD(writer->pins, number, pin)) {
         tqi_error_nomem(&err, "a pin");
         goto fail;
     }

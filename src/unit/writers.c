@@ -30,8 +30,7 @@ int tqi_unit_writer_open(tqi_unit *unit, tqi_net_session *session)
     writer->unit = unit;
     writer->session = session;
     memcpy(writer->client, tqi_net_session_id(session), sizeof(writer->client));
-    HASH_ADD(hh, unit->writers, number, sizeof(writer->number), writer);
-    if (writer->hh.tbl == NULL) {
+    if (!TQI_HASH_ADD(unit->writers, number, writer)) {
         free(writer);
         return TQ_ENOMEM;
     }

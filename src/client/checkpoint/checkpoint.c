@@ -3,15 +3,12 @@
  */
 #include "client/checkpoint/checkpoint.h"
 
-/* When the hash cannot allocate, it leaves the element out: its hh.tbl is then NULL. */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
-
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/hash.h"
 
 /* --- blocks --------------------------------------------------------------- */
 
@@ -49,8 +46,7 @@ static int ckpt_add(tqi_client_ckpt_blocks *blocks, const Tq__Block *in, const T
         memcpy(entry->block.from.locator, in->locator.data, in->locator.len);
     }
     entry->block.partition = partition;
-    HASH_ADD(hh, head, block.from.id, sizeof entry->block.from.id, entry);
-    if (!entry->hh.tbl) {
+    if (!TQI_HASH_ADD(head, block.from.id, entry)) {
         return tqi_error_nomem(err, "the blocks of a checkpoint");
     }
     blocks->by_id = &head->block;

@@ -22,12 +22,10 @@
 #ifndef TQI_MANAGER_SIMPLE_SIMPLE_H
 #define TQI_MANAGER_SIMPLE_SIMPLE_H
 
-/* When the hash cannot allocate, it leaves the element out: its hh.tbl is then NULL. */
-#define HASH_NONFATAL_OOM 1
-#include <uthash.h>
 #include <utlist.h>
 
 #include "base/error.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "manager/manager.h"
 #include "store/store.h"

@@ -119,8 +119,7 @@ static int units_add(tqi_simple *simple, const tq_owner_info *info)
     if (units_reserve(simple) != TQ_OK || tqi_simple_link_make(simple, info, &link) != TQ_OK) {
         return TQ_ENOMEM;
     }
-    HASH_ADD_KEYPTR(hh, simple->links, link->name, strlen(link->name), link);
-    if (link->hh.tbl == NULL) {
+    if (!TQI_HASH_ADD_KEYPTR(simple->links, link->name, strlen(link->name), link)) {
         tqi_simple_link_free(link);
         return TQ_ENOMEM;
     }
