@@ -16,7 +16,8 @@
 #include <linux/sockios.h>
 
 #include "base/log.h"
-#include "controller/internal.h"
+#include "controller/controller.h"
+#include "controller/controller_state.h"
 #include "net/serving.h"
 
 #define FUZZ_SAMPLES_MAX 1000u /* more in one request only cost time */

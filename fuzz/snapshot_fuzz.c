@@ -11,7 +11,6 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "controller/internal.h"
 #include "controller/snapshot_parts.h"
 #include "table/snapshot.h"
 

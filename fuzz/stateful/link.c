@@ -1,8 +1,6 @@
 /*
  * link.c - connections of the clients: handshake, frames and replies, by hand over socket pairs.
  */
-#include "stateful.h"
-
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -13,8 +11,9 @@
 
 #include <utlist.h>
 
-#include "controller/internal.h"
+#include "controller/controller_state.h"
 #include "net/serving.h"
+#include "stateful.h"
 #include "unit/internal.h"
 
 #define LINK_IN 65536u

@@ -1,11 +1,11 @@
 /*
  * mutate.c - messages, bodies and frames that are spoiled.
  */
-#include "stateful.h"
-
 #include <string.h>
 
-#include "controller/internal.h"
+#include "base/error.h"
+#include "controller/controller_state.h"
+#include "stateful.h"
 
 /* Samples that one request may make here; more only cost time. */
 #define MUTATE_SAMPLES 200u

@@ -1,15 +1,18 @@
 /*
  * world.c - the controller, the unit and the loop of a run, and the end of it.
  */
-#include "stateful.h"
-
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "controller/internal.h"
+#include "base/clock.h"
+#include "base/limits.h"
+#include "controller/controller.h"
+#include "controller/controller_state.h"
+#include "controller/owners.h"
+#include "stateful.h"
 #include "unit/internal.h"
 
 /* Turns in which something happens, at most: more is a loop that spins. */

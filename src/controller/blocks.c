@@ -5,19 +5,30 @@
  */
 #include <stdlib.h>
 
-#include "controller/internal.h"
+#include <utlist.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "controller/controller_state.h"
+#include "controller/convert.h"
+#include "controller/events.h"
+#include "controller/handlers.h"
+#include "controller/owners.h"
+#include "controller/reply.h"
+#include "controller/session.h"
+#include "controller/wait.h"
 
 /* Most ranges, sparse blocks and doubted blocks in one notice. */
 #define COLLECT_MAX         4096u
 #define COLLECT_THIN_MAX    256u
 #define COLLECT_DOUBTED_MAX 4096u
 
-struct tqi_ctl_metrics_set {
+struct tqi_ctl_collect {
     tqi_ctl_wait base; /* first: waits are known by it */
     tqi_ctl_owner *owner;
     tqi_ctl_session *session;
     bool thin; /* wants to know of blocks to move, too */
-    tqi_ctl_metrics_set *prev, *next;
+    tqi_ctl_collect *prev, *next;
 };
 
 /* --- grant, abandon ------------------------------------------------------- */
@@ -140,13 +151,13 @@ static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool th
 
 static void collect_leave(tqi_ctl_wait *base)
 {
-    tqi_ctl_metrics_set *collect = (tqi_ctl_metrics_set *)base;
+    tqi_ctl_collect *collect = (tqi_ctl_collect *)base;
     DL_DELETE(collect->owner->collects, collect);
 }
 
 static void collect_answer(tqi_ctl_wait *base)
 {
-    const tqi_ctl_metrics_set *collect = (const tqi_ctl_metrics_set *)base;
+    const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
     tq_error err = {0};
     if (collect_reply(base->request, collect->owner, collect->thin, &err) != TQ_OK) {
         tqi_net_request_fail(base->request, &err);
@@ -155,7 +166,7 @@ static void collect_answer(tqi_ctl_wait *base)
 
 static void collect_describe(const tqi_ctl_wait *base, tq_error *err)
 {
-    const tqi_ctl_metrics_set *collect = (const tqi_ctl_metrics_set *)base;
+    const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
     tqi_error_set(err, TQ_ETIMEDOUT, "no dead blocks of owner '%s'", collect->owner->name);
 }
 
@@ -165,9 +176,9 @@ static const tqi_ctl_wait_type collect_wait_type = {
     .describe = collect_describe,
 };
 
-void tqi_ctl_metrics_gather(tqi_ctl_owner *owner)
+void tqi_ctl_collects_gather(tqi_ctl_owner *owner)
 {
-    tqi_ctl_metrics_set *collect = NULL;
+    tqi_ctl_collect *collect = NULL;
     if (!owner->collector && owner->collects) {
         owner->collector = owner->collects->session;
     }
@@ -178,10 +189,10 @@ void tqi_ctl_metrics_gather(tqi_ctl_owner *owner)
     }
 }
 
-void tqi_ctl_metrics_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session)
+void tqi_ctl_collects_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session)
 {
-    tqi_ctl_metrics_set *collect = NULL;
-    tqi_ctl_metrics_set *next = NULL;
+    tqi_ctl_collect *collect = NULL;
+    tqi_ctl_collect *next = NULL;
     tq_error err = {0};
     tqi_error_set(&err, TQ_ESTALE, "owner '%s' is not served by this session any more", owner->name);
     DL_FOREACH_SAFE (owner->collects, collect, next) {
@@ -212,7 +223,7 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
             return collect_reply(request, owner, msg->thin, err);
         }
     }
-    tqi_ctl_metrics_set *collect = calloc(1, sizeof(*collect));
+    tqi_ctl_collect *collect = calloc(1, sizeof(*collect));
     if (!collect) {
         return tqi_error_nomem(err, "a waiting collect");
     }
@@ -264,7 +275,7 @@ static void lost_doubt(tqi_ctl_owner *owner, uint64_t id)
     memmove(&owner->doubted[low + 1], &owner->doubted[low], (owner->n_doubted - low) * sizeof(*owner->doubted));
     owner->doubted[low] = id;
     owner->n_doubted++;
-    tqi_ctl_metrics_gather(owner);
+    tqi_ctl_collects_gather(owner);
 }
 
 /* A session that serves the owner is believed; any other may be wrong, or lie, so the owner is asked. Everybody serves

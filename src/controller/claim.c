@@ -8,8 +8,23 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
 #include "base/text.h"
+#include "controller/claims.h"
+#include "controller/controller.h"
+#include "controller/controller_state.h"
+#include "controller/convert.h"
+#include "controller/events.h"
+#include "controller/handlers.h"
+#include "controller/meter.h"
 #include "controller/queue.h"
+#include "controller/reply.h"
+#include "controller/session.h"
+#include "controller/wait.h"
 
 /* What must happen once the client has received the reply, or never will. */
 typedef struct claim_receipt {
@@ -44,7 +59,7 @@ static void claim_settled(bool acked, void *arg)
         tqi_table_claim_release(ctl->table, receipt->session, receipt->claim);
     }
     free(receipt);
-    tqi_ctl_wake(ctl);
+    ctl->wake(ctl);
 }
 
 /* Sends a batch as the reply of a claim; on an error nothing was sent. */

@@ -6,8 +6,20 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/error.h"
 #include "config_keys.h"
-#include "controller/internal.h"
+#include "controller/controller_state.h"
+#include "controller/events.h"
+#include "controller/handlers.h"
+#include "controller/meter.h"
+#include "controller/owners.h"
+#include "controller/session.h"
+#include "controller/snapshots.h"
+#include "controller/two_phase_clear.h"
+#include "controller/wait.h"
+#include "sampler/sampler.h"
 
 #define CTL_FIRST_KIND TQI_PUBLISH
 
@@ -64,74 +76,6 @@ static void ctl_handle(tqi_net_request *request, const ProtobufCMessage *message
     tqi_ctl_wake(ctl);
     tqi_ctl_meter_handled(op, since);
     tqi_ctl_drain_look(ctl);
-}
-
-tqi_ctl_session *tqi_ctl_session_of(const tqi_net_request *request)
-{
-    tqi_net_session *session = tqi_net_request_session(request);
-    return session ? tqi_net_session_user(session) : NULL;
-}
-
-uint64_t tqi_ctl_session_number(const tqi_net_request *request)
-{
-    const tqi_ctl_session *session = tqi_ctl_session_of(request);
-    return session ? session->number : 0;
-}
-
-const char *tqi_ctl_session_name(const tqi_net_request *request)
-{
-    tqi_net_session *session = tqi_net_request_session(request);
-    return session ? tqi_net_session_name(session) : "";
-}
-
-bool tqi_ctl_reply(tqi_net_request *request, const ProtobufCMessage *reply)
-{
-    return tqi_net_request_reply(request, reply, NULL, 0, NULL, NULL);
-}
-
-static int ctl_check_size(size_t size, const char *what, size_t n, tq_error *err)
-{
-    if (size > TQI_FRAME_BODY_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "%s of %zu samples: its reply of %zu bytes is too large, at most %u "
-                             "are possible: use smaller batches",
-                             what, n, size, TQI_FRAME_BODY_MAX);
-    }
-    return TQ_OK;
-}
-
-int tqi_ctl_check_reply(const ProtobufCMessage *reply, const char *what, size_t n, tq_error *err)
-{
-    return ctl_check_size(protobuf_c_message_get_packed_size(reply), what, n, err);
-}
-
-int tqi_ctl_prepare_reply(tqi_net_request *request, const ProtobufCMessage *reply, const char *what, size_t n,
-                          tq_error *err)
-{
-    size_t size = protobuf_c_message_get_packed_size(reply);
-    int rc = ctl_check_size(size, what, n, err);
-    return rc ? rc : tqi_net_request_prepare(request, size, err);
-}
-
-void tqi_ctl_reply_empty(tqi_net_request *request)
-{
-    Tq__Empty empty = TQ__EMPTY__INIT;
-    tqi_ctl_reply(request, &empty.base);
-}
-
-int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, tq_error *err)
-{
-    uint64_t ours = tqi_table_epoch(ctl->table);
-    if (epoch && epoch != ours) {
-        char clock[32];
-        const char *since = tqi_text_time(ctl->server ? tqi_net_server_started_us(ctl->server) : 0, clock, sizeof clock);
-        return tqi_error_set(err, TQ_ESTALE,
-                             "%s is of an earlier run of the controller (epoch %016llx, now "
-                             "%016llx): the controller was restarted%s%s, and what was stored "
-                             "before that is gone; claim or resolve the samples again",
-                             what, (unsigned long long)epoch, (unsigned long long)ours, since[0] ? " at " : "", since);
-    }
-    return TQ_OK;
 }
 
 /* --- sessions ------------------------------------------------------------- */
@@ -305,6 +249,7 @@ int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
         return tqi_error_nomem(err, "a controller");
     }
     ctl->loop = loop;
+    ctl->wake = tqi_ctl_wake;
     int rc = ctl_make(ctl, options, err);
     if (rc) {
         ctl_free(ctl);
@@ -321,27 +266,7 @@ int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
     return TQ_OK;
 }
 
-const char *tqi_controller_endpoint(const tqi_controller *ctl)
-{
-    return ctl->endpoint.data ? (const char *)ctl->endpoint.data : "";
-}
-
 uint64_t tqi_controller_epoch(const tqi_controller *ctl)
 {
     return tqi_table_epoch(ctl->table);
-}
-
-tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
-{
-    tqi_controller_stored stored = {.stays = ctl->data_stays};
-
-    for (const tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
-        if (owner->shared) {
-            stored.blocks += tqi_table_owner_blocks(owner->table_owner);
-            stored.bytes += tqi_table_owner_bytes(owner->table_owner);
-            stored.dead = stored.dead || tqi_table_owner_has_dead(owner->table_owner);
-        }
-    }
-    stored.left = stored.blocks;
-    return stored;
 }

@@ -9,10 +9,34 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "controller/internal.h"
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "controller/controller.h"
+#include "controller/controller_state.h"
+#include "controller/owners.h"
+#include "controller/snapshots.h"
+#include "controller/wait.h"
 
 #define DRAIN_RANGES  4096u
 #define DRAIN_UNKNOWN UINT64_MAX
+
+tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
+{
+    tqi_controller_stored stored = {.stays = ctl->data_stays};
+
+    for (const tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
+        if (owner->shared) {
+            stored.blocks += tqi_table_owner_blocks(owner->table_owner);
+            stored.bytes += tqi_table_owner_bytes(owner->table_owner);
+            stored.dead = stored.dead || tqi_table_owner_has_dead(owner->table_owner);
+        }
+    }
+    stored.left = stored.blocks;
+    return stored;
+}
 
 /* Blocks of an owner that have not been removed yet. */
 static uint64_t drain_blocks(tqi_table_owner *owner, tqi_table_dead *dead)
@@ -74,7 +98,7 @@ static void drain_clear(tqi_controller *ctl)
         }
     }
     ctl->held--;
-    tqi_ctl_wake(ctl);
+    ctl->wake(ctl);
 }
 
 static void drain_end(tqi_ctl_timed *timed)

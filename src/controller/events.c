@@ -2,10 +2,23 @@
  * events.c - recent events: a ring of numbered events, with readers that wait for the next one. Numbers start at 1 and
  * never skip, so a reader that is slower than the ring can tell from the numbers that it missed some.
  */
+#include "controller/events.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "controller/internal.h"
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "controller/controller_state.h"
+#include "controller/convert.h"
+#include "controller/handlers.h"
+#include "controller/meter.h"
+#include "controller/reply.h"
+#include "controller/wait.h"
 
 /* One allocation: the indexes and the strings follow the struct. */
 struct tqi_ctl_event {

@@ -7,7 +7,11 @@
  */
 #include <stddef.h>
 
-#include "controller/internal.h"
+#include "base/clock.h"
+#include "base/heap.h"
+#include "controller/controller_state.h"
+#include "controller/owners.h"
+#include "controller/wait.h"
 
 /* Wakes the owner when its first late block is due. */
 static void late_arm(tqi_controller *ctl, tqi_ctl_owner *owner)

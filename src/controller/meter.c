@@ -4,12 +4,14 @@
  * Counting never fails a request: a task or field for which there is no memory, or that exceeds the limit, is counted
  * under "(other)", which is made with the meter.
  */
+#include "controller/meter.h"
+
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/type.h"
-
-#include "controller/internal.h"
+#include "controller/events.h"
 
 /* Kinds are named as users of the Python peer know them, if it has such a request; others have the names of our own
  * table. */

@@ -8,14 +8,26 @@
  * may register an owner, so owners are protected from other holders. An owner that gave a key can be registered again
  * only with that key; one without a key, only while no other connected session serves it.
  */
+#include "controller/owners.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <openssl/crypto.h>
+#include <utlist.h>
 
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
 #include "base/text.h"
-#include "controller/internal.h"
+#include "controller/controller_state.h"
+#include "controller/events.h"
+#include "controller/handlers.h"
+#include "controller/reply.h"
+#include "controller/session.h"
+#include "controller/wait.h"
 
 /* Most counters in a report. */
 #define OWNER_COUNTERS_MAX 64u
@@ -143,7 +155,7 @@ static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by
     HASH_DEL(ctl->owners, owner);
     tqi_ctl_timed_remove(&owner->gone);
     tqi_ctl_timed_remove(&owner->late);
-    tqi_ctl_metrics_drop(owner, NULL);
+    tqi_ctl_collects_drop(owner, NULL);
     tqi_ctl_list_lost(ctl, owner);
     tqi_table_owner_set_user(owner->table_owner, NULL);
     tqi_table_owner_lost(ctl->table, owner->table_owner, tqi_ctl_lost, &loser);
@@ -207,10 +219,10 @@ void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool go
 {
     while (session->serves) {
         tqi_ctl_owner *owner = session->serves->owner;
-        tqi_ctl_metrics_drop(owner, session);
+        tqi_ctl_collects_drop(owner, session);
         owner_remove_server(owner, session->serves);
         if (owner->servers) {
-            tqi_ctl_metrics_gather(owner);
+            tqi_ctl_collects_gather(owner);
             continue;
         }
         if (!owner->shared) {
@@ -343,7 +355,7 @@ static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_
     DL_FOREACH_SAFE (owner->servers, old, next) {
         if (old->session == session || !owner->shared) {
             if (old->session != session) {
-                tqi_ctl_metrics_drop(owner, old->session);
+                tqi_ctl_collects_drop(owner, old->session);
                 owner_remove_server(owner, old);
             } else {
                 free(server);

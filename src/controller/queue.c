@@ -6,6 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/hash.h"
+
 struct tqi_ctl_claim_family {
     tqi_fit fit;
     uint64_t failed; /* the queue's `gained` or `changed` when it last failed */

@@ -10,9 +10,11 @@
 #ifndef TQI_CONTROLLER_QUEUE_H
 #define TQI_CONTROLLER_QUEUE_H
 
-#include "controller/internal.h"
-
 #include "base/fit.h"
+#include "base/heap.h"
+#include "controller/controller.h"
+#include "sampler/sampler.h"
+#include "table/table.h"
 
 typedef struct tqi_ctl_claim_queue tqi_ctl_claim_queue;
 typedef struct tqi_ctl_claim_family tqi_ctl_claim_family;

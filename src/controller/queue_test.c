@@ -2,12 +2,12 @@
  * queue_test.c - the queue of waiting claims against a naive one that tries every claim after every change; and the
  * cost of a publish while thousands of claims wait.
  */
+#include <stdlib.h>
+#include <time.h>
+
 #include "controller/queue.h"
 #include "controller/testkit.h"
 #include "table/test/testkit.h"
-
-#include <stdlib.h>
-#include <time.h>
 
 static const char *const fields[] = {"a"};
 

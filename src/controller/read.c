@@ -4,7 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "controller/internal.h"
+#include "base/error.h"
+#include "controller/controller_state.h"
+#include "controller/convert.h"
+#include "controller/handlers.h"
+#include "controller/reply.h"
 
 int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__Resolve *msg, tq_error *err)
 {

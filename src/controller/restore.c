@@ -5,8 +5,21 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-#include "controller/internal.h"
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "controller/claims.h"
+#include "controller/controller_state.h"
+#include "controller/events.h"
+#include "controller/handlers.h"
+#include "controller/reply.h"
+#include "controller/session.h"
 #include "controller/snapshot_parts.h"
+#include "controller/snapshots.h"
+#include "controller/wait.h"
 
 struct tqi_ctl_restore {
     uint64_t id;

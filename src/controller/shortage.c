@@ -3,8 +3,10 @@
  */
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "base/text.h"
-#include "controller/internal.h"
+#include "controller/claims.h"
+#include "controller/controller_state.h"
 
 /* Fields that are named one by one. */
 #define SHORTAGE_FIELDS 4u

@@ -8,8 +8,19 @@
 #include <stddef.h>
 #include <stdlib.h>
 
-#include "controller/internal.h"
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "controller/controller_state.h"
+#include "controller/events.h"
+#include "controller/handlers.h"
+#include "controller/reply.h"
+#include "controller/session.h"
 #include "controller/snapshot_parts.h"
+#include "controller/snapshots.h"
+#include "controller/wait.h"
 
 struct tqi_ctl_snapshot {
     uint64_t id;

@@ -1,7 +1,13 @@
 /*
  * status.c - a picture of the whole system for people: partitions, owners, sessions; and its configuration.
  */
-#include "controller/internal.h"
+#include "base/clock.h"
+#include "controller/claims.h"
+#include "controller/controller_state.h"
+#include "controller/convert.h"
+#include "controller/handlers.h"
+#include "controller/owners.h"
+#include "controller/reply.h"
 
 static int status_fields(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out, tq_error *err)
 {

@@ -6,10 +6,21 @@
  * for the same remover, which removes the data again. When cells of such a manager are published again, elsewhere, the
  * replaced data becomes a begun clear without indexes.
  */
+#include "controller/two_phase_clear.h"
+
 #include <stdlib.h>
 #include <string.h>
 
-#include "controller/internal.h"
+#include <utlist.h>
+
+#include "base/error.h"
+#include "controller/controller_state.h"
+#include "controller/convert.h"
+#include "controller/events.h"
+#include "controller/handlers.h"
+#include "controller/reply.h"
+#include "controller/session.h"
+#include "sampler/sampler.h"
 #include "wire/frame.h"
 
 /* Upper bound for the bytes of a reply other than descriptions, per description. */
@@ -58,6 +69,17 @@ void tqi_ctl_clearings_free(tqi_controller *ctl)
     while (ctl->clearings) {
         clearing_end(ctl, ctl->clearings);
     }
+}
+
+int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err)
+{
+    int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+    rc = rc ? rc : tqi_ctl_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
+    if (rc == TQ_OK && (msg->all ? 1 : 0) + (msg->n_key ? 1 : 0) + (msg->n_index ? 1 : 0) > 1) {
+        return tqi_error_set(err, TQ_EINVAL, "clear of partition '%s': name all, keys or indexes, one of them",
+                             msg->partition);
+    }
+    return rc;
 }
 
 /* --- describing ----------------------------------------------------------- */

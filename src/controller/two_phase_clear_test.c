@@ -2,7 +2,8 @@
  * two_phase_clear_test.c - two-phase clears over the real connection: what is visible in between, and which session
  * continues an abandoned one.
  */
-#include "controller/internal.h"
+#include "controller/controller_state.h"
+#include "controller/convert.h"
 #include "controller/testkit.h"
 
 static kit k;

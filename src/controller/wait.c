@@ -1,12 +1,26 @@
 /*
- * wait.c - waiting is state: deadlines under one timer, parked requests, and waking them after a change.
+ * wait.c - waiting is state: deadlines under one timer, and parked requests. wake.c finds those that a change
+ * satisfies.
  *
- * A wait is parked, and then either marked ready and answered by tqi_ctl_wake, or ended by its deadline, by its
- * client's cancel or with its session. A cancel that finds it ready is too late: the answer is sent.
+ * States of a wait:
+ *
+ *   parked -> ready -> answered      a change satisfied it, and tqi_ctl_wake sends the answer
+ *   parked -> failed                 its deadline passed, its client cancelled it, or its session ended
+ *
+ * A cancel that finds it ready is too late: the answer is sent. Every end is wait_end, which leaves the lists of the
+ * kind, then answers or fails the request, then frees the wait.
  */
+#include "controller/wait.h"
+
 #include <stdlib.h>
 
-#include "controller/internal.h"
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/heap.h"
+#include "controller/controller_state.h"
+#include "controller/meter.h"
 
 /* --- deadlines ------------------------------------------------------------ */
 
@@ -36,7 +50,7 @@ static void timed_due(uv_timer_t *timer)
         timed->due(timed);
     }
     timed_arm(ctl);
-    tqi_ctl_wake(ctl);
+    ctl->wake(ctl);
 }
 
 void tqi_ctl_timed_add(tqi_controller *ctl, tqi_ctl_timed *timed, uint64_t deadline)
@@ -139,37 +153,15 @@ void tqi_ctl_wait_ready(tqi_ctl_wait *wait)
     }
 }
 
+void tqi_ctl_waits_answer(tqi_controller *ctl)
+{
+    /* An answer may end a session and with it other waits, even ready ones: always take the first. */
+    while (ctl->ready) {
+        wait_end(ctl->ready, ctl->ready->failure);
+    }
+}
+
 void tqi_ctl_wait_fail(tqi_ctl_wait *wait, const tq_error *err)
 {
     wait_end(wait, err);
-}
-
-void tqi_ctl_wake(tqi_controller *ctl)
-{
-    if (ctl->held || ctl->closing) {
-        return;
-    }
-    ctl->held++;
-    for (;;) {
-        tqi_table_view *view = NULL;
-        tqi_table_owner *owner = NULL;
-        while ((view = tqi_table_next_touched(ctl->table)) != NULL) {
-            tqi_ctl_claims_gather(view);
-        }
-        while ((owner = tqi_table_next_dead(ctl->table)) != NULL) {
-            if (tqi_table_owner_user(owner)) {
-                tqi_ctl_metrics_gather(tqi_table_owner_user(owner));
-            }
-        }
-        tqi_ctl_owners_gather(ctl);
-        tqi_ctl_events_gather(ctl);
-        if (!ctl->ready) {
-            break;
-        }
-        /* An answer may end a session and with it other waits, even ready ones: always take the first. */
-        while (ctl->ready) {
-            wait_end(ctl->ready, ctl->ready->failure);
-        }
-    }
-    ctl->held--;
 }

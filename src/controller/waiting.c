@@ -4,7 +4,16 @@
  */
 #include <string.h>
 
-#include "controller/internal.h"
+#include <utlist.h>
+
+#include "base/clock.h"
+#include "controller/claims.h"
+#include "controller/controller_state.h"
+#include "controller/convert.h"
+#include "controller/events.h"
+#include "controller/owners.h"
+#include "controller/reply.h"
+#include "controller/session.h"
 
 #define WAITING_MAX 1000u
 

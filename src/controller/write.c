@@ -6,7 +6,16 @@
  */
 #include <string.h>
 
-#include "controller/internal.h"
+#include "base/error.h"
+#include "base/log.h"
+#include "controller/controller_state.h"
+#include "controller/convert.h"
+#include "controller/events.h"
+#include "controller/handlers.h"
+#include "controller/meter.h"
+#include "controller/reply.h"
+#include "controller/two_phase_clear.h"
+#include "sampler/sampler.h"
 
 static void write_event(tqi_controller *ctl, tqi_net_request *request, const char *kind, const char *partition,
                         const char *task, size_t samples, uint64_t bytes)
@@ -256,17 +265,6 @@ static int clear_apply(tqi_controller *ctl, const Tq__Clear *msg, uint32_t *clea
                                      msg->n_incarnation ? msg->incarnation : NULL, msg->n_index, &by_index, err);
     }
     *cleared = by_key + by_index;
-    return rc;
-}
-
-int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err)
-{
-    int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
-    rc = rc ? rc : tqi_ctl_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
-    if (rc == TQ_OK && (msg->all ? 1 : 0) + (msg->n_key ? 1 : 0) + (msg->n_index ? 1 : 0) > 1) {
-        return tqi_error_set(err, TQ_EINVAL, "clear of partition '%s': name all, keys or indexes, one of them",
-                             msg->partition);
-    }
     return rc;
 }
 

@@ -3,7 +3,8 @@
  */
 #include <stdio.h>
 
-#include "controller/internal.h"
+#include "controller/controller.h"
+#include "controller/reply.h"
 #include "controller/testkit.h"
 
 static kit k;

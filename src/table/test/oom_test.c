@@ -438,7 +438,7 @@ static void each_failure_leaves_the_table_as_it_was(void **state)
 static void making_a_table_fails_cleanly(void **state)
 {
     tqi_table_options options = {.epoch = 1};
-    tqi_table *table = NULL;
+    tqi_table *made = NULL;
     tq_error err = {0};
     uint32_t steps = 0;
     bool hit;
@@ -447,14 +447,14 @@ static void making_a_table_fails_cleanly(void **state)
     (void)state;
     do {
         oom_one_after(steps++);
-        rc = tqi_table_alloc(&options, &table, &err);
+        rc = tqi_table_alloc(&options, &made, &err);
         hit = oom_end() > 0;
         assert_int_equal(rc, hit ? TQ_ENOMEM : TQ_OK);
     } while (hit);
-    tqi_table_free(table);
+    tqi_table_free(made);
     assert_true(steps > 1);
     options.epoch = 0;
-    assert_int_equal(tqi_table_alloc(&options, &table, &err), TQ_EINVAL);
+    assert_int_equal(tqi_table_alloc(&options, &made, &err), TQ_EINVAL);
     tqi_table_free(NULL);
 }
 
