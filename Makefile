@@ -10,6 +10,7 @@
 #   make test-verl  only verl on the package transfer_queue, and the Python tests with the tensordict that verl allows
 #   make test-matrix  the Python tests on every Python there is, and all of them with the tensordict that verl allows
 #   make test-full  what make test leaves out: long runs, such as 200 ends of a driver of Ray, backends and matrix
+#   make wheel      dist/transferq-*.whl, which needs no system packages; make test-wheel tries it in a bare Debian
 #   make format     formats C and Python files
 #   make clean      removes build/; make distclean removes .venv/ as well
 
@@ -32,7 +33,7 @@ PY_FILES := $(shell find python/transferq python/ctq -name '*.py' -o -name '*.py
 COMPAT_FILES := python/transferq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
-.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full verl bench bench-quick lint format clean distclean dev
+.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full wheel test-wheel verl bench bench-quick lint format clean distclean dev
 
 all: build
 
@@ -151,6 +152,20 @@ test-backends: dev build/test/build.ninja
 	@ninja -C build/test -j$(JOBS) --quiet
 	@TQ_TEST_BUILD=$(CURDIR)/build/test $(BIN)/python -m pytest -q tests/conformance --backends-full $(BACKENDS_ARGS)
 
+# --- the wheel --------------------------------------------------------------------------------
+
+$(VENV)/.stamp-wheel: requirements/wheel.txt $(VENV)/.stamp-build
+	@$(PIP) -r requirements/wheel.txt
+	@touch $@
+
+wheel: deps $(VENV)/.stamp-wheel
+	@$(BIN)/python tools/build_wheel.py --jobs $(JOBS)
+
+# Needs root: the bare Debian is a folder that this makes with debootstrap, and removes.
+test-wheel: wheel
+	@sh tools/deps.sh packages/wheel.txt
+	@$(BIN)/python tools/test_wheel.py $(WHEEL_ARGS)
+
 # What takes many minutes and repeats what `make test` does a few times.
 test-full: dev verl build/test/build.ninja
 	@ninja -C build/test -j$(JOBS) --quiet
@@ -159,6 +174,7 @@ test-full: dev verl build/test/build.ninja
 		--ignore=tests/conformance tests $(FULL_ARGS) || status=1; \
 	$(MAKE) --no-print-directory test-backends || status=1; \
 	$(MAKE) --no-print-directory test-matrix || status=1; \
+	$(MAKE) --no-print-directory test-wheel || status=1; \
 	exit $$status
 
 test-compat: dev compat

@@ -13,7 +13,8 @@
 #define CLI_FIELDS_MAX 256
 #define CLI_LAST_MAX   1000000
 
-const char *argp_program_version = "tq " TQI_VERSION;
+/* The C library's argp reads it, so it must leave the program. */
+__attribute__((visibility("default"))) const char *argp_program_version = "tq " TQI_VERSION;
 
 static const cli_command cli_commands[] = {
     {"status", "", "partitions, storage and clients of a system", cli_status},

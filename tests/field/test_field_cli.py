@@ -353,3 +353,13 @@ def test_the_new_letter_sets_a_value(system: System) -> None:
         "-o", "storage.name=mine", settings=["backend.SimpleStorage.num_data_storage_units=1"]
     )
     assert [one["name"] for one in system.status()["storage"]] == ["mine-0"]
+
+
+@pytest.mark.parametrize("program", ["tq", "tqd"])
+def test_both_programs_name_their_version(program: str) -> None:
+    done = subprocess.run(
+        [executable(program), "--version"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, f"{program} {transferq.__version__}\n"), (
+        done.stderr
+    )
