@@ -13,7 +13,7 @@
 
 static const ProtobufCMessageDescriptor *const types[] = {
     &tq__challenge__descriptor, &tq__hello__descriptor,  &tq__welcome__descriptor,
-    &tq__error__descriptor,     &tq__cancel__descriptor, TQI_CONTROLLER_METHODS(PAIR) TQI_UNIT_METHODS(PAIR)};
+    &tq__error__descriptor,     &tq__cancel__descriptor, TQI_METHODS_CONTROLLER(PAIR) TQI_METHODS_UNIT(PAIR)};
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

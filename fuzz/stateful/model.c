@@ -242,7 +242,7 @@ static void learn_collect(sf *f, const Tq__CollectDead *asked, const Tq__Collect
     }
     if (owner >= 0) {
         f->owner[owner].notice = reply->notice;
-        f->owner[owner].named = reply->n_thin ? reply->named : f->owner[owner].named;
+        f->owner[owner].named = reply->n_sparse ? reply->named : f->owner[owner].named;
     }
 }
 

@@ -304,8 +304,8 @@ void sf_step(sf *f);
 
 typedef void (*sf_step_fn)(sf *f, sf_client *client);
 #define SF_STEP(number, NAME, name, Message, reply, Reply, mode) void sf_step_##name(sf *f, sf_client *client);
-TQI_CONTROLLER_METHODS(SF_STEP)
-TQI_UNIT_METHODS(SF_STEP)
+TQI_METHODS_CONTROLLER(SF_STEP)
+TQI_METHODS_UNIT(SF_STEP)
 #undef SF_STEP
 
 char *sf_partition_name(sf *f);

@@ -410,7 +410,7 @@ static const struct {
 #define SF_OFTEN_UNIT_PIN                                          8
 #define SF_OFTEN_UNIT_UNPIN                                        5
 #define SF_OFTEN_UNIT_FINISH                                       4
-    TQI_CONTROLLER_METHODS(STEPS_ROW) TQI_UNIT_METHODS(STEPS_ROW)
+    TQI_METHODS_CONTROLLER(STEPS_ROW) TQI_METHODS_UNIT(STEPS_ROW)
 #undef STEPS_ROW
 };
 

@@ -157,7 +157,7 @@ void sf_step_collect_dead(sf *f, sf_client *client)
         message->done = f->owner[owner].notice;
         message->named = f->owner[owner].named;
     }
-    message->thin = sf_pick(f, 2);
+    message->sparse = sf_pick(f, 2);
     sf_send(f, client, TQI_COLLECT_DEAD, message, SF_WAITS);
 }
 

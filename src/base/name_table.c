@@ -89,7 +89,7 @@ ptrdiff_t tqi_name_find(tqi_name_array names, const uint32_t *table, const char 
     return -1;
 }
 
-int tqi_client_check_distinct(const char *what, tqi_name_array names, tq_error *err)
+int tqi_check_distinct(const char *what, tqi_name_array names, tq_error *err)
 {
     uint32_t *table = name_alloc(names);
     const char *twice = NULL;

@@ -30,6 +30,6 @@ uint32_t *tqi_name_table(tqi_name_array names);
 /* Index of a name, or -1. table: made from the same names, or NULL. */
 ptrdiff_t tqi_name_find(tqi_name_array names, const uint32_t *table, const char *name);
 /* TQ_EINVAL if one of the names occurs twice. */
-int tqi_client_check_distinct(const char *what, tqi_name_array names, tq_error *err);
+int tqi_check_distinct(const char *what, tqi_name_array names, tq_error *err);
 
 #endif

@@ -50,9 +50,9 @@ static void finds_each_name_at_its_place(void **state)
         }
         assert_int_equal(tqi_name_find(names, table, "f1"), -1);
         assert_int_equal(tqi_name_find(names, table, ""), -1);
-        assert_int_equal(tqi_client_check_distinct("field", names, &err), TQ_OK);
+        assert_int_equal(tqi_check_distinct("field", names, &err), TQ_OK);
         all[n - 1].name = all[n / 2].text;
-        assert_int_equal(tqi_client_check_distinct("field", names, &err), n == 1 ? TQ_OK : TQ_EINVAL);
+        assert_int_equal(tqi_check_distinct("field", names, &err), n == 1 ? TQ_OK : TQ_EINVAL);
         if (n > 1) {
             char want[64];
             snprintf(want, sizeof want, "field '%s' is given twice", all[n / 2].text);
@@ -74,7 +74,7 @@ static void no_names_are_distinct(void **state)
     (void)state;
     assert_null(tqi_name_table(none));
     assert_int_equal(tqi_name_find(none, NULL, "a"), -1);
-    assert_int_equal(tqi_client_check_distinct("field", none, &err), TQ_OK);
+    assert_int_equal(tqi_check_distinct("field", none, &err), TQ_OK);
 }
 
 int main(void)

@@ -52,7 +52,7 @@ int tqi_client_copy_fields(tqi_region *region, const char *const *names, size_t 
             return code;
         }
     }
-    code = tqi_client_check_distinct("field", (tqi_name_array){names, sizeof *names, n}, err);
+    code = tqi_check_distinct("field", (tqi_name_array){names, sizeof *names, n}, err);
     if (code != TQ_OK) {
         return code;
     }

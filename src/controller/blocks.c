@@ -20,14 +20,14 @@
 
 /* Most ranges, sparse blocks and doubted blocks in one notice. */
 #define COLLECT_MAX         4096u
-#define COLLECT_THIN_MAX    256u
+#define COLLECT_SPARSE_MAX    256u
 #define COLLECT_DOUBTED_MAX 4096u
 
 struct tqi_ctl_collect {
     tqi_ctl_wait base; /* first: waits are known by it */
     tqi_ctl_owner *owner;
     tqi_ctl_session *session;
-    bool thin; /* wants to know of blocks to move, too */
+    bool sparse; /* also waits for sparse blocks */
     tqi_ctl_collect *prev, *next;
 };
 
@@ -108,16 +108,16 @@ int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_net_request *request, con
 
 /* --- collect -------------------------------------------------------------- */
 
-static bool collect_pending(tqi_ctl_owner *owner, bool thin)
+static bool collect_pending(tqi_ctl_owner *owner, bool sparse)
 {
     tqi_table_dead dead;
     uint64_t notice = 0;
     return owner->n_doubted > 0 || tqi_table_owner_dead(owner->table_owner, &dead, 1, &notice) > 0 ||
-           (thin && tqi_table_owner_has_sparse(owner->table_owner));
+           (sparse && tqi_table_owner_has_sparse(owner->table_owner));
 }
 
 /* Answers with the dead and the sparse blocks; on an error nothing was sent. */
-static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool thin, tq_error *err)
+static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool sparse, tq_error *err)
 {
     Tq__CollectDeadReply reply = TQ__COLLECT_DEAD_REPLY__INIT;
     tqi_ctl_conv conv = {0};
@@ -126,12 +126,12 @@ static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool th
     uint8_t *done = tqi_ctl_conv_alloc(&conv, n, 1, err);
     reply.first = tqi_ctl_conv_alloc(&conv, n, sizeof(*reply.first), err);
     reply.count = tqi_ctl_conv_alloc(&conv, n, sizeof(*reply.count), err);
-    size_t n_thin = thin ? COLLECT_THIN_MAX : 0;
-    reply.thin = tqi_ctl_conv_alloc(&conv, n_thin, sizeof(*reply.thin), err);
-    int rc = dead && done && reply.first && reply.count && reply.thin ? TQ_OK : TQ_ENOMEM;
+    size_t n_sparse = sparse ? COLLECT_SPARSE_MAX : 0;
+    reply.sparse = tqi_ctl_conv_alloc(&conv, n_sparse, sizeof(*reply.sparse), err);
+    int rc = dead && done && reply.first && reply.count && reply.sparse ? TQ_OK : TQ_ENOMEM;
     if (rc == TQ_OK) {
-        if (thin) {
-            reply.n_thin = tqi_table_owner_sparse(owner->table_owner, reply.thin, n_thin, &reply.named);
+        if (sparse) {
+            reply.n_sparse = tqi_table_owner_sparse(owner->table_owner, reply.sparse, n_sparse, &reply.named);
         }
         for (size_t i = 0; i < n; i++) {
             reply.first[i] = dead[i].first;
@@ -159,7 +159,7 @@ static void collect_answer(tqi_ctl_wait *base)
 {
     const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
     tq_error err = {0};
-    if (collect_reply(base->request, collect->owner, collect->thin, &err) != TQ_OK) {
+    if (collect_reply(base->request, collect->owner, collect->sparse, &err) != TQ_OK) {
         tqi_net_request_fail(base->request, &err);
     }
 }
@@ -183,7 +183,7 @@ void tqi_ctl_collects_gather(tqi_ctl_owner *owner)
         owner->collector = owner->collects->session;
     }
     DL_FOREACH (owner->collects, collect) {
-        if (collect->session == owner->collector && collect_pending(owner, collect->thin)) {
+        if (collect->session == owner->collector && collect_pending(owner, collect->sparse)) {
             tqi_ctl_wait_ready(&collect->base);
         }
     }
@@ -216,11 +216,11 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
         if (msg->done) {
             tqi_ctl_late_done(ctl, owner, msg->done);
         }
-        if (msg->thin) {
+        if (msg->sparse) {
             tqi_table_owner_sparse_done(owner->table_owner, msg->named);
         }
-        if (collect_pending(owner, msg->thin)) {
-            return collect_reply(request, owner, msg->thin, err);
+        if (collect_pending(owner, msg->sparse)) {
+            return collect_reply(request, owner, msg->sparse, err);
         }
     }
     tqi_ctl_collect *collect = calloc(1, sizeof(*collect));
@@ -229,7 +229,7 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
     }
     collect->owner = owner;
     collect->session = session;
-    collect->thin = msg->thin;
+    collect->sparse = msg->sparse;
     DL_APPEND(owner->collects, collect);
     tqi_ctl_wait_park(ctl, &collect->base, &collect_wait_type, request, 0);
     return TQ_OK;

@@ -35,11 +35,11 @@ typedef int (*ctl_handler)(tqi_controller *ctl, tqi_net_request *request, const 
     {                                                                                                             \
         return tqi_ctl_on_##method(ctl, request, (const Tq__##Message *)message, err);                            \
     }
-TQI_CONTROLLER_METHODS(CTL_ENTRY)
+TQI_METHODS_CONTROLLER(CTL_ENTRY)
 #undef CTL_ENTRY
 
 #define CTL_ROW(number, NAME, method, Message, reply, Reply, mode) [(number)-CTL_FIRST_KIND] = ctl_entry_##method,
-static const ctl_handler ctl_handlers[] = {TQI_CONTROLLER_METHODS(CTL_ROW)};
+static const ctl_handler ctl_handlers[] = {TQI_METHODS_CONTROLLER(CTL_ROW)};
 #undef CTL_ROW
 
 static ctl_handler ctl_find(uint16_t kind)

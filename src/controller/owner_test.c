@@ -281,7 +281,7 @@ static void moves_blocks(void **state)
 }
 
 /* A session that asks for sparse blocks gets their ids; one that does not ask does not. */
-static void tells_of_thin_blocks(void **state)
+static void tells_of_sparse_blocks(void **state)
 {
     Tq__CollectDead ask;
     Tq__Clear some;
@@ -293,7 +293,7 @@ static void tells_of_thin_blocks(void **state)
     tq__collect_dead__init(&ask);
     tq__clear__init(&some);
     ask.owner = kit_text("unit");
-    ask.thin = true;
+    ask.sparse = true;
     kit_send(&unit, TQI_COLLECT_DEAD, &ask, &call);
     for (uint32_t i = 0; i < 1024; i++) {
         indexes[i] = i;
@@ -305,13 +305,13 @@ static void tells_of_thin_blocks(void **state)
     assert_int_equal(kit_wait(&call), TQ_OK);
     Tq__CollectDeadReply *reply = (Tq__CollectDeadReply *)call.reply;
     assert_int_equal(reply->n_first, 0);
-    assert_int_equal(reply->n_thin, 1);
-    assert_true(reply->thin[0] == from);
+    assert_int_equal(reply->n_sparse, 1);
+    assert_true(reply->sparse[0] == from);
     kit_end(&call);
     /* Repeated until it confirms: the answer may have been lost. */
     reply = kit_ok(&unit, TQI_COLLECT_DEAD, &ask);
-    assert_int_equal(reply->n_thin, 1);
-    assert_true(reply->thin[0] == from);
+    assert_int_equal(reply->n_sparse, 1);
+    assert_true(reply->sparse[0] == from);
     ask.named = reply->named;
     kit_free(reply);
     /* It still gets the dead blocks. */
@@ -330,7 +330,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(says_what_may_still_be_written, owner_setup, owner_teardown_unit),
         cmocka_unit_test_setup_teardown(says_which_blocks_it_knows, owner_setup, owner_teardown_unit),
         cmocka_unit_test_setup_teardown(moves_blocks, owner_setup, owner_teardown_unit),
-        cmocka_unit_test_setup_teardown(tells_of_thin_blocks, owner_setup, owner_teardown_unit),
+        cmocka_unit_test_setup_teardown(tells_of_sparse_blocks, owner_setup, owner_teardown_unit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

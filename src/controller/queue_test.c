@@ -16,7 +16,7 @@ static const char *const fields[] = {"a"};
 #define MODEL_CLAIMS 400u
 #define MODEL_ROUNDS 300u
 
-typedef struct model_claim {
+typedef struct queue_claim {
     const tq_sampler *sampler;
     tq_pick_request request;
     char config[128];
@@ -25,17 +25,17 @@ typedef struct model_claim {
     bool filled;
     tqi_table_view *view;
     tqi_table_result result;
-} model_claim;
+} queue_claim;
 
 /* One table with its claims; `plain`: without a queue. */
-typedef struct model {
+typedef struct queue_model {
     table t;
     tqi_table_view *view;
     bool plain;
-    model_claim *claims; /* by arrival */
+    queue_claim *claims; /* by arrival */
     uint32_t n;
     uint32_t tries;
-} model;
+} queue_model;
 
 static uint32_t model_random(uint32_t *seed)
 {
@@ -45,12 +45,12 @@ static uint32_t model_random(uint32_t *seed)
 
 static void model_filled(const char *slot, void *arg)
 {
-    const model_claim *claim = arg;
+    const queue_claim *claim = arg;
 
     tqi_ctl_claim_queue_filled(claim->view, slot);
 }
 
-static int model_try(model *m, model_claim *claim)
+static int model_try(queue_model *m, queue_claim *claim)
 {
     tqi_sampler_told told = {.cached = model_filled, .arg = claim};
     tq_error err = {0};
@@ -63,7 +63,7 @@ static int model_try(model *m, model_claim *claim)
     return rc;
 }
 
-static void model_serve(model *m)
+static void model_serve(queue_model *m)
 {
     tqi_ctl_claim_place *place = NULL;
     bool any = m->plain;
@@ -71,7 +71,7 @@ static void model_serve(model *m)
     while (any) {
         any = false;
         for (uint32_t i = 0; i < m->n; i++) {
-            model_claim *claim = &m->claims[i];
+            queue_claim *claim = &m->claims[i];
             any = (claim->there && !claim->served && model_try(m, claim) == TQ_OK) || any;
         }
     }
@@ -79,7 +79,7 @@ static void model_serve(model *m)
         return;
     }
     while ((place = tqi_ctl_claim_queue_next(m->view)) != NULL) {
-        if (model_try(m, (model_claim *)(void *)((char *)place - offsetof(model_claim, place))) == TQ_OK) {
+        if (model_try(m, (queue_claim *)(void *)((char *)place - offsetof(queue_claim, place))) == TQ_OK) {
             tqi_ctl_claim_queue_served(place);
             tqi_ctl_claim_queue_changed(m->view, false);
         } else {
@@ -88,15 +88,15 @@ static void model_serve(model *m)
     }
 }
 
-static void model_open(model *m, bool plain)
+static void model_open(queue_model *m, bool plain)
 {
-    *m = (model){.plain = plain, .claims = calloc(MODEL_CLAIMS, sizeof(model_claim))};
+    *m = (queue_model){.plain = plain, .claims = calloc(MODEL_CLAIMS, sizeof(queue_claim))};
     assert_non_null(m->claims);
     table_open(&m->t);
     assert_int_equal(tqi_table_view_get(m->t.table, "p", fields, 1, "train", &m->view, &m->t.err), TQ_OK);
 }
 
-static void model_leave(model *m, model_claim *claim)
+static void model_leave(queue_model *m, queue_claim *claim)
 {
     if (claim->there && !m->plain) {
         tqi_ctl_claim_queue_remove(m->view, &claim->place);
@@ -108,7 +108,7 @@ static void model_leave(model *m, model_claim *claim)
     claim->there = false;
 }
 
-static void model_close(model *m)
+static void model_close(queue_model *m)
 {
     for (uint32_t i = 0; i < m->n; i++) {
         model_leave(m, &m->claims[i]);
@@ -122,11 +122,11 @@ static void model_close(model *m)
 }
 
 /* A claim arrives: it is tried, and waits. */
-static void model_arrive(model *m, const char *sampler, uint32_t batch, const char *config)
+static void model_arrive(queue_model *m, const char *sampler, uint32_t batch, const char *config)
 {
-    model_claim *claim = &m->claims[m->n++];
+    queue_claim *claim = &m->claims[m->n++];
 
-    *claim = (model_claim){.there = true, .view = m->view};
+    *claim = (queue_claim){.there = true, .view = m->view};
     (void)snprintf(claim->config, sizeof(claim->config), "%s", config);
     assert_int_equal(tqi_sampler_find(sampler, &claim->sampler, &m->t.err), TQ_OK);
     claim->request = (tq_pick_request){.batch_size = batch, .partition = "p", .task = "train", .config = claim->config};
@@ -146,20 +146,20 @@ static void model_arrive(model *m, const char *sampler, uint32_t batch, const ch
     model_serve(m); /* what the arrival kept for others */
 }
 
-static void model_put(model *m, uint32_t n, const char *const *groups)
+static void model_put(queue_model *m, uint32_t n, const char *const *groups)
 {
     table_new_in_groups(&m->t, n, fields[0], groups);
     tqi_ctl_claim_queue_gained(m->view, 0);
     model_serve(m);
 }
 
-static void model_compare(const model *queue, const model *plain)
+static void model_compare(const queue_model *queue, const queue_model *plain)
 {
     assert_int_equal(queue->n, plain->n);
     assert_int_equal(tqi_table_view_ready(queue->view), tqi_table_view_ready(plain->view));
     for (uint32_t i = 0; i < queue->n; i++) {
-        const model_claim *one = &queue->claims[i];
-        const model_claim *other = &plain->claims[i];
+        const queue_claim *one = &queue->claims[i];
+        const queue_claim *other = &plain->claims[i];
         assert_int_equal(one->there, other->there);
         assert_int_equal(one->served, other->served);
         assert_int_equal(one->result.batch.n, other->result.batch.n);
@@ -169,7 +169,7 @@ static void model_compare(const model *queue, const model *plain)
     }
 }
 
-static void model_step(model *both, uint32_t *seed)
+static void model_step(queue_model *both, uint32_t *seed)
 {
     static const char *const names[] = {"g", "h", "i", "j", "k", "l"};
     static const char *const samplers[] = {"SequentialSampler", "RankAwareSampler", "GRPOGroupNSampler",
@@ -191,7 +191,7 @@ static void model_step(model *both, uint32_t *seed)
                                          "\"batch_index\":%u}",
                    group, model_random(seed) % 3, model_random(seed) % 4);
     for (int i = 0; i < 2; i++) {
-        model *m = &both[i];
+        queue_model *m = &both[i];
         if (what < 4) {
             model_put(m, n, what % 2 ? groups : NULL);
         } else if (what < 9 && m->n < MODEL_CLAIMS) {
@@ -209,7 +209,7 @@ static void serves_whom_trying_everybody_serves(void **state)
 
     (void)state;
     for (int round = 0; round < 60; round++) {
-        model both[2];
+        queue_model both[2];
         model_open(&both[0], false);
         model_open(&both[1], true);
         for (uint32_t step = 0; step < MODEL_ROUNDS; step++) {
@@ -228,7 +228,7 @@ static void serves_whom_trying_everybody_serves(void **state)
 static void tries_one_of_those_that_ask_for_the_same(void **state)
 {
     static const char *const names[] = {"a", "b", "c", "d", "e", "f", "g", "h"};
-    model m;
+    queue_model m;
 
     (void)state;
     model_open(&m, false);

@@ -121,15 +121,15 @@ static void test_one_process(void **state)
     }
 }
 
-typedef struct told {
+typedef struct exits_seen {
     tqi_net_exit exit;
     int times;
-} told;
+} exits_seen;
 
 static void told_of(tqi_net_exit *exit, const char *failed)
 {
     assert_null(failed);
-    ((told *)exit)->times++;
+    ((exits_seen *)exit)->times++;
 }
 
 /* A watcher is notified that the process has ended after the session it came from; one that was removed is not. */
@@ -152,7 +152,7 @@ static void test_held_process(void **state)
         _exit(3);
     }
     testing_until(&server.executions, SESSIONS);
-    told one = {.exit = {.fn = told_of}}, other = {.exit = {.fn = told_of}};
+    exits_seen one = {.exit = {.fn = told_of}}, other = {.exit = {.fn = told_of}};
     tqi_net_process *process = tqi_net_process_ref(tqi_net_session_process(server.session));
     tqi_net_process_on_exit(process, &one.exit);
     tqi_net_process_on_exit(process, &other.exit);

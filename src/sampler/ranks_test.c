@@ -8,20 +8,20 @@
 
 static const char *const fields[] = {"a"};
 
-typedef struct claim_test {
+typedef struct ranks_claim {
     table t;
     tqi_table_view *view;
     tqi_table_result r;
-} claim_test;
+} ranks_claim;
 
-static void open_claim(claim_test *c)
+static void open_claim(ranks_claim *c)
 {
     memset(c, 0, sizeof(*c));
     table_open(&c->t);
     assert_int_equal(tqi_table_view_get(c->t.table, "p", fields, 1, "train", &c->view, &c->t.err), TQ_OK);
 }
 
-static void close_claim(claim_test *c)
+static void close_claim(ranks_claim *c)
 {
     tqi_table_result_fini(&c->r);
     tqi_table_view_unref(c->view);
@@ -31,7 +31,7 @@ static void close_claim(claim_test *c)
 }
 
 /* As the controller does it: checked first. */
-static int claim(claim_test *c, const char *sampler, uint32_t batch, const char *config)
+static int claim(ranks_claim *c, const char *sampler, uint32_t batch, const char *config)
 {
     const tq_sampler *found;
     tq_pick_request request = {.batch_size = batch, .partition = "p", .task = "train", .config = config};
@@ -43,7 +43,7 @@ static int claim(claim_test *c, const char *sampler, uint32_t batch, const char 
     return rc ? rc : tqi_sampler_claim(found, c->view, &request, SESSION, false, &c->r, NULL, &c->t.err);
 }
 
-static void assert_picked(const claim_test *c, const uint32_t *want, size_t n)
+static void assert_picked(const ranks_claim *c, const uint32_t *want, size_t n)
 {
     assert_int_equal(c->r.batch.n, n);
     for (size_t i = 0; i < n; i++) {
@@ -53,7 +53,7 @@ static void assert_picked(const claim_test *c, const uint32_t *want, size_t n)
 #define PICKED(c, ...) assert_picked(c, (const uint32_t[]){__VA_ARGS__}, sizeof((const uint32_t[]){__VA_ARGS__}) / 4)
 
 /* New samples with the tag total_lengths as uint32; 0: without it. Groups may be NULL. */
-static void put_lengths(claim_test *c, size_t n, const uint32_t *lengths, const char *const *groups)
+static void put_lengths(ranks_claim *c, size_t n, const uint32_t *lengths, const char *const *groups)
 {
     uint8_t *values = calloc(n, 5);
     uint32_t *sizes = calloc(n, sizeof(*sizes));
@@ -96,7 +96,7 @@ static void rank_aware_gives_a_step_again(void **state)
     static const char first[] = "{\"dp_rank\":0,\"batch_index\":0,\"task_name\":\"train\"}";
     static const char other[] = "{\"dp_rank\":1,\"batch_index\":0,\"partition_id\":\"p\"}";
     static const char next[] = "{\"dp_rank\":0,\"batch_index\":1}";
-    claim_test c;
+    ranks_claim c;
 
     (void)state;
     open_claim(&c);
@@ -143,7 +143,7 @@ static void bad_config_is_refused(void **state)
         {"SeqlenBalancedSampler", 3, "{\"n_samples_per_prompt\":2}", "must be a multiple of"},
         {"SeqlenBalancedSampler", 65536, "{\"dp_size\":65536,\"dp_rank\":1}", "2^32"},
     };
-    claim_test c;
+    ranks_claim c;
 
     (void)state;
     open_claim(&c);
@@ -167,7 +167,7 @@ static void seqlen_fills_the_slots_of_all_ranks(void **state)
     static const uint32_t lengths[] = {50, 50, 5, 5, 50, 50, 5, 5, 9};
     static const char *const config = "{\"n_samples_per_prompt\":2,\"dp_size\":2,\"dp_rank\":%d,\"batch_index\":7}";
     char text[128];
-    claim_test c;
+    ranks_claim c;
 
     (void)state;
     open_claim(&c);
@@ -207,7 +207,7 @@ static void seqlen_weighs_samples_without_the_tag(void **state)
         .n_fields = 1,
     };
     tqi_table_result r = {0};
-    claim_test c;
+    ranks_claim c;
 
     (void)state;
     open_claim(&c);
@@ -232,7 +232,7 @@ static void seqlen_weighs_samples_without_the_tag(void **state)
 /* Random lengths and groups: whole groups, no sample twice, no rank much heavier than another. */
 static void seqlen_property(void **state)
 {
-    claim_test c;
+    ranks_claim c;
     unsigned seed = 7;
 
     (void)state;

@@ -143,7 +143,7 @@ uint32_t tqi_t_block_add(tqi_table *table, const tqi_table_batch_block *from, tq
         .row_first = UINT32_MAX,
         .locator_size = (uint8_t)from->locator_size,
     };
-    block->thin_from = tqi_t_sparse_from(block);
+    block->sparse_from = tqi_t_sparse_from(block);
     if (from->locator_size > 0) {
         memcpy(block->locator, from->locator, from->locator_size);
     }
@@ -189,7 +189,7 @@ void tqi_t_block_unlink(tqi_table *table, uint32_t handle, uint64_t bytes)
     block->live_bytes -= bytes;
     if (--block->live == 0) {
         block_die(table, block, handle);
-    } else if (block->live_bytes <= block->thin_from) {
+    } else if (block->live_bytes <= block->sparse_from) {
         tqi_t_sparse_check(table, block, handle);
     }
 }

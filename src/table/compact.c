@@ -14,28 +14,28 @@
 #define MOVE_LIVE_BLOCKS 256u
 #define MOVE_LIVE_WALK   (UINT64_C(1) << 18)
 
-/* --- thin blocks ---------------------------------------------------------- */
+/* --- sparse blocks ---------------------------------------------------------- */
 
-static bool thin_is(const tqi_table_block *block)
+static bool sparse_is(const tqi_table_block *block)
 {
-    return block->live_bytes <= block->thin_from && block->size > TQI_T_SPARSE_MIN && block->live <= TQI_T_SPARSE_CELLS;
+    return block->live_bytes <= block->sparse_from && block->size > TQI_T_SPARSE_MIN && block->live <= TQI_T_SPARSE_CELLS;
 }
 
 void tqi_t_sparse_check(tqi_table *table, tqi_table_block *block, uint32_t handle)
 {
     tqi_table_owner *owner = block->owner;
 
-    if (block->listed || owner->dropping || !thin_is(block)) {
+    if (block->listed || owner->dropping || !sparse_is(block)) {
         return;
     }
-    block->thin_prev = owner->thin_last;
-    block->thin_next = 0;
-    if (owner->thin_last != 0) {
-        tqi_t_block(table, owner->thin_last)->thin_next = handle;
+    block->sparse_prev = owner->sparse_last;
+    block->sparse_next = 0;
+    if (owner->sparse_last != 0) {
+        tqi_t_block(table, owner->sparse_last)->sparse_next = handle;
     } else {
-        owner->thin_first = handle;
+        owner->sparse_first = handle;
     }
-    owner->thin_last = handle;
+    owner->sparse_last = handle;
     block->listed = true;
     tqi_t_owner_wake(owner);
 }
@@ -44,15 +44,15 @@ void tqi_t_sparse_drop(tqi_table *table, tqi_table_block *block)
 {
     tqi_table_owner *owner = block->owner;
 
-    if (block->thin_prev != 0) {
-        tqi_t_block(table, block->thin_prev)->thin_next = block->thin_next;
+    if (block->sparse_prev != 0) {
+        tqi_t_block(table, block->sparse_prev)->sparse_next = block->sparse_next;
     } else {
-        owner->thin_first = block->thin_next;
+        owner->sparse_first = block->sparse_next;
     }
-    if (block->thin_next != 0) {
-        tqi_t_block(table, block->thin_next)->thin_prev = block->thin_prev;
+    if (block->sparse_next != 0) {
+        tqi_t_block(table, block->sparse_next)->sparse_prev = block->sparse_prev;
     } else {
-        owner->thin_last = block->thin_prev;
+        owner->sparse_last = block->sparse_prev;
     }
     block->listed = false;
     block->named = false;
@@ -61,18 +61,18 @@ void tqi_t_sparse_drop(tqi_table *table, tqi_table_block *block)
 bool tqi_table_owner_has_sparse(const tqi_table_owner *owner)
 {
     /* While a hold is open the old blocks are kept, so a move would only take room. */
-    return owner->table->holds == NULL && owner->thin_first != 0;
+    return owner->table->holds == NULL && owner->sparse_first != 0;
 }
 
 size_t tqi_table_owner_sparse(tqi_table_owner *owner, uint64_t *ids, size_t max, uint64_t *number)
 {
-    uint32_t handle = tqi_table_owner_has_sparse(owner) ? owner->thin_first : 0;
+    uint32_t handle = tqi_table_owner_has_sparse(owner) ? owner->sparse_first : 0;
     size_t n = 0;
 
     while (n < max && handle != 0) {
         tqi_table_block *block = tqi_t_block(owner->table, handle);
-        handle = block->thin_next;
-        if (thin_is(block)) {
+        handle = block->sparse_next;
+        if (sparse_is(block)) {
             block->named = true;
             ids[n++] = block->id;
         } else {
@@ -89,14 +89,14 @@ void tqi_table_owner_sparse_done(tqi_table_owner *owner, uint64_t number)
     if (number != owner->named) {
         return; /* the answer got lost */
     }
-    while (owner->thin_first != 0) {
-        tqi_table_block *block = tqi_t_block(owner->table, owner->thin_first);
+    while (owner->sparse_first != 0) {
+        tqi_table_block *block = tqi_t_block(owner->table, owner->sparse_first);
         if (!block->named) {
             break;
         }
         tqi_t_sparse_drop(owner->table, block);
         block->told += block->told < 63;
-        block->thin_from = tqi_t_sparse_from(block);
+        block->sparse_from = tqi_t_sparse_from(block);
     }
 }
 

@@ -317,8 +317,8 @@ static void join_collect_done(tqi_net_call *call, tqi_net_answer *answer, void *
     if (reply->n_doubted > 0) {
         join_doubted(unit, reply);
     }
-    if (reply->n_thin > 0) {
-        tqi_unit_compact_add(unit, reply->thin, reply->n_thin);
+    if (reply->n_sparse > 0) {
+        tqi_unit_compact_add(unit, reply->sparse, reply->n_sparse);
         unit->named = reply->named;
     }
     if (code != TQ_OK) {
@@ -341,7 +341,7 @@ static void join_collect(tqi_unit *unit)
     tq__collect_dead__init(&message);
     message.owner = unit->name;
     message.done = unit->notice;
-    message.thin = true;
+    message.sparse = true;
     message.named = unit->named;
     tqi_net_call_args args = {
         .kind = TQI_COLLECT_DEAD,

@@ -328,7 +328,7 @@ static bool serve_serves(uint16_t kind, void *ctx)
     (void)ctx;
     switch (kind) {
 #define SERVE_KIND(number, NAME, name, Message, reply, Reply, mode) case TQI_##NAME:
-        TQI_UNIT_METHODS(SERVE_KIND)
+        TQI_METHODS_UNIT(SERVE_KIND)
 #undef SERVE_KIND
         return true;
     default:

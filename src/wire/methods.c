@@ -9,7 +9,7 @@
     [number] = {number, #NAME, &tq__##name##__descriptor, &tq__##reply##__descriptor, mode},
 
 /* By kind; places without a request have no name. */
-static const tqi_method methods[] = {TQI_CONTROLLER_METHODS(METHOD_ROW) TQI_UNIT_METHODS(METHOD_ROW)};
+static const tqi_method methods[] = {TQI_METHODS_CONTROLLER(METHOD_ROW) TQI_METHODS_UNIT(METHOD_ROW)};
 
 const tqi_method *tqi_method_find(uint16_t kind)
 {

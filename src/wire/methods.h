@@ -13,7 +13,7 @@
 #include <tq/errors.h>
 
 /* X(number, NAME, name (as protobuf-c spells the functions), Message, reply name, ReplyMessage, KEEP or AGAIN) */
-#define TQI_CONTROLLER_METHODS(X)                                                                              \
+#define TQI_METHODS_CONTROLLER(X)                                                                              \
     X(16, PUBLISH, publish, Publish, publish_reply, PublishReply, KEEP)                                        \
     X(17, RESERVE, reserve, Reserve, reserve_reply, ReserveReply, KEEP)                                        \
     X(18, CLAIM, claim, Claim, claim_reply, ClaimReply, KEEP)                                                  \
@@ -48,7 +48,7 @@
     X(47, COMPACT_LIVE, compact_live, CompactLive, compact_live_reply, CompactLiveReply, AGAIN)                \
     X(48, UNKNOWN_BLOCKS, unknown_blocks, UnknownBlocks, unknown_blocks_reply, UnknownBlocksReply, AGAIN)
 
-#define TQI_UNIT_METHODS(X)                                                                    \
+#define TQI_METHODS_UNIT(X)                                                                    \
     X(64, UNIT_MAP, unit_map, UnitMap, unit_map_reply, UnitMapReply, AGAIN)                    \
     X(65, UNIT_RESERVE, unit_reserve, UnitReserve, unit_reserve_reply, UnitReserveReply, KEEP) \
     X(66, UNIT_WRITE, unit_write, UnitWrite, empty, Empty, AGAIN)                              \
@@ -70,7 +70,7 @@ enum tqi_kind {
     TQI_PARK = 8,    /* no body, from the server: please close this connection while idle, to make room */
     TQI_GOODBYE = 9, /* body is a Goodbye, the server's last frame: it ends */
 #define TQI_KIND(number, NAME, name, Message, reply, Reply, mode) TQI_##NAME = (number),
-    TQI_CONTROLLER_METHODS(TQI_KIND) TQI_UNIT_METHODS(TQI_KIND)
+    TQI_METHODS_CONTROLLER(TQI_KIND) TQI_METHODS_UNIT(TQI_KIND)
 #undef TQI_KIND
 };
 

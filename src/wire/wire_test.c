@@ -98,8 +98,8 @@ static void test_methods(void **state)
 #define AGAIN                                                       0
 #define COUNT(number, NAME, name, Message, reply, Reply, mode)      +1
 #define COUNT_KEEP(number, NAME, name, Message, reply, Reply, mode) +(mode)
-    assert_int_equal(found, 0 TQI_CONTROLLER_METHODS(COUNT) TQI_UNIT_METHODS(COUNT));
-    assert_int_equal(keep, 0 TQI_CONTROLLER_METHODS(COUNT_KEEP) TQI_UNIT_METHODS(COUNT_KEEP));
+    assert_int_equal(found, 0 TQI_METHODS_CONTROLLER(COUNT) TQI_METHODS_UNIT(COUNT));
+    assert_int_equal(keep, 0 TQI_METHODS_CONTROLLER(COUNT_KEEP) TQI_METHODS_UNIT(COUNT_KEEP));
     const tqi_method *method = tqi_method_find(TQI_CLAIM);
     assert_string_equal(method->name, "CLAIM");
     assert_ptr_equal(method->request, &tq__claim__descriptor);

@@ -317,11 +317,11 @@ def tasks(place: Place) -> None:
 
 
 @limit(16)
-def leases(place: Place) -> None:
+def grants(place: Place) -> None:
     """Abandoned ones make room."""
     holder = place.holder()
     firsts = [told(holder.call(GRANT_BLOCKS, data(1, "unit-0") + number(3, 2))) for _ in range(16)]
-    said = "16 leases of block ids that it has not used, which is the most (limits.leases): publish"
+    said = "16 grants of block ids that it has not used, which is the most (limits.grants): publish"
     place.refuses(holder, GRANT_BLOCKS, data(1, "unit-0") + number(3, 1), said)
     place.goes_on()  # of others
     ids = b"".join(number(1, firsts[0] + index) for index in range(2))

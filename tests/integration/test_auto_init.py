@@ -251,7 +251,7 @@ def test_a_server_that_does_not_start(tmp_path: Path) -> None:
 
 def test_any_name_of_a_directory_is_only_a_name() -> None:
     """Special characters in it do not become part of the server's configuration."""
-    with tempfile.TemporaryDirectory(prefix="ctq-") as short:
+    with tempfile.TemporaryDirectory(prefix="tq-") as short:
         folder = Path(short) / 'a "b\nport 6379\nunknown \\x'
         folder.mkdir()
         system = System(folder)

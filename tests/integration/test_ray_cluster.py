@@ -46,7 +46,7 @@ NODE = {"num_cpus": 2, "object_store_memory": 80 << 20}
 @pytest.fixture(scope="module")
 def base() -> Iterator[Path]:
     """The folder of all nodes' daemon directories, set in the environment that the nodes get."""
-    with tempfile.TemporaryDirectory(prefix="ctq-") as path, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(prefix="tq-") as path, pytest.MonkeyPatch.context() as patch:
         for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM", "TQ_NODE", "RAY_ADDRESS"):
             patch.delenv(name, raising=False)
         patch.setenv("XDG_RUNTIME_DIR", path)

@@ -214,7 +214,7 @@ def test_a_password_is_never_shown(system: System, server: RedisServer, tmp_path
 
 def test_init_by_config(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """`init` with the backend in its configuration, as users do it."""
-    with tempfile.TemporaryDirectory(prefix="ctq-") as alone:
+    with tempfile.TemporaryDirectory(prefix="tq-") as alone:
         for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("XDG_RUNTIME_DIR", alone)
@@ -294,7 +294,7 @@ def test_values_of_dead_systems_are_removed(
     system: System, server: RedisServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """A killed system's values are removed by the next one, which spares those of live systems."""
-    with tempfile.TemporaryDirectory(prefix="ctq-") as short:
+    with tempfile.TemporaryDirectory(prefix="tq-") as short:
         dead, alive = (Other(Path(short) / name, server.url, 1.5) for name in ("dead", "alive"))
         try:
             foreign = f"tq/{1:016x}/1"

@@ -36,7 +36,7 @@ NAME = "own_samplers:Newest"
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty runtime directory; checks that no system is left in it."""
-    with tempfile.TemporaryDirectory(prefix="ctq-") as path:
+    with tempfile.TemporaryDirectory(prefix="tq-") as path:
         for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("XDG_RUNTIME_DIR", path)

@@ -79,7 +79,7 @@ class ShelfManager(transferq.StorageManager):
 @pytest.fixture(scope="module")
 def managed() -> Iterator[Any]:
     """A system whose clients store data through the manager above."""
-    with tempfile.TemporaryDirectory(prefix="ctq-") as path, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(prefix="tq-") as path, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", path)
         patch.delenv("TQ_ADDRESS", raising=False)
         transferq.init(

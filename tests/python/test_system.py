@@ -31,7 +31,7 @@ WAIT = START + "sys.stdin.read()\ntransferq.close()\n"
 @pytest.fixture
 def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty runtime directory for the test."""
-    with tempfile.TemporaryDirectory(prefix="ctq-") as path:
+    with tempfile.TemporaryDirectory(prefix="tq-") as path:
         for name in ("TQ_ADDRESS", "TQ_TOKEN_FILE", "TQ_SYSTEM"):
             monkeypatch.delenv(name, raising=False)
         monkeypatch.setenv("XDG_RUNTIME_DIR", path)

@@ -103,7 +103,7 @@ def _cluster() -> Iterator[_Place]:
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 2, "object_store_memory": 80 << 20, "include_dashboard": False}
-    with tempfile.TemporaryDirectory(prefix="ctq-") as base, pytest.MonkeyPatch.context() as patch:
+    with tempfile.TemporaryDirectory(prefix="tq-") as base, pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", base)  # workers inherit it from the node
         # Ray's workers are niced, and would get hardly any time beside the busy processes.
         patch.setenv("RAY_worker_niceness", "0")

@@ -235,7 +235,7 @@ int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t 
                          : tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", f);
     }
     if (fields && code == TQ_OK) {
-        code = tqi_client_check_distinct("field", (tqi_name_array){fields, sizeof *fields, n_fields}, err);
+        code = tqi_check_distinct("field", (tqi_name_array){fields, sizeof *fields, n_fields}, err);
     }
     if (code != TQ_OK) {
         return code;

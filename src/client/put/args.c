@@ -383,7 +383,7 @@ static int put_columns(tqi_client_put *put, const tq_put_args *args, bool notify
             return code;
         }
     }
-    return tqi_client_check_distinct("field", TQI_NAMES(args->columns, name, args->n_columns), err);
+    return tqi_check_distinct("field", TQI_NAMES(args->columns, name, args->n_columns), err);
 }
 
 /* --- tags ----------------------------------------------------------------- */
@@ -431,7 +431,7 @@ static int put_tags(tqi_client_put *put, const tq_put_args *args, tq_error *err)
         put->batch.tag[t] = &tags[t];
         code = put_tag(put, &args->tags[t], &tags[t], err);
     }
-    return code ? code : tqi_client_check_distinct("tag", TQI_NAMES(tags, name, args->n_tags), err);
+    return code ? code : tqi_check_distinct("tag", TQI_NAMES(tags, name, args->n_tags), err);
 }
 
 int tqi_client_put_prepare(tqi_client_put *put, const tq_put_args *args, bool notify, const tq_slice *const *opaque,

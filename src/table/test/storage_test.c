@@ -516,7 +516,7 @@ static void a_walk_is_for_all_that_share_its_rows(void **state)
     table_close(&t);
 }
 
-static void thin_blocks_are_told_once(void **state)
+static void sparse_blocks_are_named_once(void **state)
 {
     enum {
         ROWS = 1024
@@ -630,7 +630,7 @@ int main(void)
         cmocka_unit_test(what_is_live_is_told_end_to_end),
         cmocka_unit_test(a_walk_is_bounded),
         cmocka_unit_test(a_walk_is_for_all_that_share_its_rows),
-        cmocka_unit_test(thin_blocks_are_told_once),
+        cmocka_unit_test(sparse_blocks_are_named_once),
         cmocka_unit_test(what_died_during_a_move_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
