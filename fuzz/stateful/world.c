@@ -97,7 +97,7 @@ static void world_limits(bool tight)
     tqi_limits.request_bytes = 16384;
     tqi_limits.incoming_bytes = 65536;
     tqi_limits.partitions = tqi_limits.fields = tqi_limits.tasks = 3;
-    tqi_limits.leases = 4;
+    tqi_limits.grants = 4;
     tqi_limits.owners = 3;
     tqi_limits.late_ranges = 4;
     tqi_limits.event_bytes = 4096;

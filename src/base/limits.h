@@ -25,7 +25,7 @@
     X(COUNT, partitions, 100000)                      \
     X(COUNT, fields, 65536)                           \
     X(COUNT, tasks, 16384)                            \
-    X(COUNT, leases, 4096)                            \
+    X(COUNT, grants, 4096)                            \
     X(COUNT, owners, 16384)                           \
     X(COUNT, late_ranges, 1048576)                    \
     X(BYTES, event_bytes, UINT64_C(64) << 20)         \

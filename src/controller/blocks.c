@@ -20,7 +20,7 @@
 
 /* Most ranges, sparse blocks and doubted blocks in one notice. */
 #define COLLECT_MAX         4096u
-#define COLLECT_SPARSE_MAX    256u
+#define COLLECT_SPARSE_MAX  256u
 #define COLLECT_DOUBTED_MAX 4096u
 
 struct tqi_ctl_collect {

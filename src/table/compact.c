@@ -18,7 +18,8 @@
 
 static bool sparse_is(const tqi_table_block *block)
 {
-    return block->live_bytes <= block->sparse_from && block->size > TQI_T_SPARSE_MIN && block->live <= TQI_T_SPARSE_CELLS;
+    return block->live_bytes <= block->sparse_from && block->size > TQI_T_SPARSE_MIN &&
+           block->live <= TQI_T_SPARSE_CELLS;
 }
 
 void tqi_t_sparse_check(tqi_table *table, tqi_table_block *block, uint32_t handle)

@@ -112,12 +112,12 @@ int tqi_table_grant(tqi_table *table, uint64_t session_id, tqi_table_owner *owne
     if (rc != TQ_OK) {
         return rc;
     }
-    if (session->n_ranges >= tqi_limits.leases) {
-        tqi_limit_reached(TQI_LIMIT_leases);
+    if (session->n_ranges >= tqi_limits.grants) {
+        tqi_limit_reached(TQI_LIMIT_grants);
         return tqi_error_set(err, TQ_EINVAL,
-                             "this session has %llu leases of block ids that it has not used, which "
-                             "is the most (limits.leases): publish or abandon some",
-                             (unsigned long long)tqi_limits.leases);
+                             "this session has %llu grants of block ids that it has not used, which "
+                             "is the most (limits.grants): publish or abandon some",
+                             (unsigned long long)tqi_limits.grants);
     }
     if (tqi_grow(&session->ranges, &session->ranges_capacity, session->n_ranges + 1, sizeof(tqi_table_range *)) !=
         TQ_OK) {

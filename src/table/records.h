@@ -271,7 +271,7 @@ struct tqi_table_block {
     uint64_t stamp;
     uint64_t live_bytes;
     uint64_t sparse_from; /* with this many live bytes or fewer it may be sparse */
-    uint32_t place;     /* in the batch with that stamp */
+    uint32_t place;       /* in the batch with that stamp */
     uint32_t live;
     uint32_t row_first, row_last; /* its cells are in these rows */
     uint32_t sparse_prev, sparse_next;
@@ -339,7 +339,7 @@ struct tqi_table_owner {
     tqi_table_dead_node *late_head, *late_tail; /* freed, but may be written once more */
     uint64_t last_notice;                       /* number of the newest node */
     uint64_t delivered;                         /* up to this notice they were handed out */
-    uint32_t sparse_first, sparse_last;             /* handles of sparse blocks; named ones first */
+    uint32_t sparse_first, sparse_last;         /* handles of sparse blocks; named ones first */
     uint64_t named;                             /* how often some were named */
     bool woken;
     tqi_table_owner *woken_prev, *woken_next;
