@@ -1,8 +1,8 @@
 /*
  * join.c - the unit at the controller: it registers as an owner of blocks and collects the dead ones. Two requests:
- * REGISTER_OWNER, repeated after every connection with a fresh session or a different epoch, and COLLECT, which waits
- * at the controller until there are dead blocks. If either fails, it is retried after a growing pause; only a unit
- * that was refused before it was ever registered may be told to give up.
+ * REGISTER_OWNER, repeated after every connection with a fresh session or a different epoch, and COLLECT_DEAD, which
+ * waits at the controller until there are dead blocks. If either fails, it is retried after a growing pause; only a
+ * unit that was refused before it was ever registered may be told to give up.
  *
  * What makes the unit drop everything and begin a new incarnation: - another epoch: no block of the old one can be
  * named any

@@ -17,7 +17,7 @@ from limits import (
     ABANDON_BLOCKS,
     ACK,
     CLAIM,
-    COLLECT,
+    COLLECT_DEAD,
     GRANT_BLOCKS,
     LIST_PARTITIONS,
     PUBLISH,
@@ -354,7 +354,7 @@ def late_ranges(place: Place) -> None:
     def collect() -> tuple[int, bool]:
         """Confirms the last notice; returns the block of the next one, and whether its writer has finished."""
         nonlocal notice
-        answer = holder.call(COLLECT, store + number(2, notice))
+        answer = holder.call(COLLECT_DEAD, store + number(2, notice))
         notice = told(answer)
         first, finished = fields(answer.body)[2][0], fields(answer.body)[4][0]
         assert isinstance(first, bytes)

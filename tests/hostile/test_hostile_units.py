@@ -15,7 +15,14 @@ SMALL = [
     "backend.SimpleStorage.total_storage_size=64MiB",
     "backend.SimpleStorage.num_data_storage_units=1",
 ]
-GRANT_BLOCKS, REGISTER_OWNER, LIST_OWNERS, REPORT_LOST, MOVE, UNIT_RESERVE = 28, 30, 33, 34, 35, 65
+GRANT_BLOCKS, REGISTER_OWNER, LIST_OWNERS, REPORT_LOST, COMPACT_MOVE, UNIT_RESERVE = (
+    28,
+    30,
+    33,
+    34,
+    35,
+    65,
+)
 ESTALE = -20
 MIB = 1 << 20
 ROWS = {"value": torch.arange(60, dtype=torch.float32).reshape(60, 1)}
@@ -82,7 +89,7 @@ def test_only_the_unit_speaks_for_its_blocks(system: System) -> None:
         mine = int(lease(holder, 1)[1][0])
         owner = data(1, "unit-0") + number(2, incarnation)
         to = number(1, mine) + number(3, 240) + data(4, b"\x01" * 12)
-        answer = holder.call(MOVE, data(1, owner) + number(2, 1) + data(3, to))
+        answer = holder.call(COMPACT_MOVE, data(1, owner) + number(2, 1) + data(3, to))
         assert answer.failed
         # Every possible id is reported; the unit, when asked, has them.
         lost = b"".join(number(1, block) for block in range(1, mine))
