@@ -32,7 +32,9 @@ def main() -> None:
         "--quick", action="store_true", help="fewer, smaller rounds: less than 2 minutes"
     )
     options.add_argument("--rounds", type=int, help="rounds of everything")
-    options.add_argument("--no-peer", action="store_true", help="leave out PyPI's transferqueue")
+    options.add_argument(
+        "--no-upstream", action="store_true", help="leave out PyPI's transferqueue"
+    )
     options.add_argument(
         "--only",
         type=_parts,
@@ -61,9 +63,9 @@ def main() -> None:
             progress.update(task, advance=1, description=done)
 
         if chosen.only:
-            results = only.measure(plan, chosen.only, tick, peer=not chosen.no_peer)
+            results = only.measure(plan, chosen.only, tick, upstream=not chosen.no_upstream)
         else:
-            results = measure(plan, tick, peer=not chosen.no_peer)
+            results = measure(plan, tick, upstream=not chosen.no_upstream)
     results["took"] = took
     figures = report.evaluate(results)
     if chosen.only:

@@ -46,7 +46,9 @@ def percentile(values: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-def _batches(workload: str, step: str, other: str = "peer") -> Callable[[Results], float | None]:
+def _batches(
+    workload: str, step: str, other: str = "upstream"
+) -> Callable[[Results], float | None]:
     def value(results: Results) -> float | None:
         rounds = results["batches"].get(workload, [])
         rounds = [each for each in rounds if other in each]
@@ -69,9 +71,9 @@ def _hosts(step: str) -> Callable[[Results], float | None]:
 
 def _small(operation: str) -> Callable[[Results], float | None]:
     def value(results: Results) -> float | None:
-        rounds = [each for each in results["small"].get(operation, []) if "peer" in each]
+        rounds = [each for each in results["small"].get(operation, []) if "upstream" in each]
         return ratio(
-            [percentile(each["peer"], 0.5) for each in rounds],
+            [percentile(each["upstream"], 0.5) for each in rounds],
             [percentile(each["transferq"], 0.5) for each in rounds],
         )
 
@@ -80,9 +82,9 @@ def _small(operation: str) -> Callable[[Results], float | None]:
 
 def _noisy(operation: str) -> Callable[[Results], float | None]:
     def value(results: Results) -> float | None:
-        rounds = [each for each in results["noisy"] if "peer" in each]
+        rounds = [each for each in results["noisy"] if "upstream" in each]
         return ratio(
-            [percentile(each["peer"][operation], 0.99) for each in rounds],
+            [percentile(each["upstream"][operation], 0.99) for each in rounds],
             [percentile(each["transferq"][operation], 0.99) for each in rounds],
         )
 
@@ -108,18 +110,20 @@ def _daemon(results: Results) -> float | None:
 
 
 def _concurrent(results: Results) -> float | None:
-    rounds = [each for each in results["concurrent"]["kv_put"]["256"] if "peer" in each]
-    return ratio(*([each[side]["per_second"] for each in rounds] for side in ("transferq", "peer")))
+    rounds = [each for each in results["concurrent"]["kv_put"]["256"] if "upstream" in each]
+    return ratio(
+        *([each[side]["per_second"] for each in rounds] for side in ("transferq", "upstream"))
+    )
 
 
 def _init(results: Results) -> float | None:
-    rounds = [each for each in results["init"] if "peer" in each]
-    return ratio([each["peer"] for each in rounds], [each["transferq"] for each in rounds])
+    rounds = [each for each in results["init"] if "upstream" in each]
+    return ratio([each["upstream"] for each in rounds], [each["transferq"] for each in rounds])
 
 
 def _listing(results: Results) -> float | None:
-    rounds = [each for each in results["listing"] if "peer" in each]
-    return ratio([each["peer"] for each in rounds], [each["transferq"] for each in rounds])
+    rounds = [each for each in results["listing"] if "upstream" in each]
+    return ratio([each["upstream"] for each in rounds], [each["transferq"] for each in rounds])
 
 
 def _meanwhile(beside: str) -> Callable[[Results], float | None]:
@@ -191,22 +195,22 @@ def _crowd(results: Results) -> float | None:
 
 
 FIGURES = (
-    Figure("simple: put against the peer", 3.5, _batches("simple", "put")),
-    Figure("simple: get against the peer", 6, _batches("simple", "get")),
-    Figure("complex: put against the peer", 5, _batches("complex", "put")),
-    Figure("complex: get against the peer", 5, _batches("complex", "get")),
-    Figure("grpo-longtail: put against the peer", 10, _batches("grpo-longtail", "put")),
-    Figure("grpo-longtail: get against the peer", 10, _batches("grpo-longtail", "get")),
-    Figure("multimodal: put against the peer", None, _batches("multimodal", "put")),
-    Figure("multimodal: get against the peer", None, _batches("multimodal", "get")),
-    Figure("maps: put against the peer", 4, _batches("maps", "put")),
-    Figure("maps: get against the peer", 4, _batches("maps", "get")),
-    Figure("images: put against the peer", 2, _batches("images", "put")),
-    Figure("images: get against the peer", 2, _batches("images", "get")),
-    Figure("strings: put against the peer", None, _batches("strings", "put")),
-    Figure("strings: get against the peer", None, _batches("strings", "get")),
-    Figure("long texts: put against the peer", None, _batches("long texts", "put")),
-    Figure("long texts: get against the peer", None, _batches("long texts", "get")),
+    Figure("simple: put against upstream", 3.5, _batches("simple", "put")),
+    Figure("simple: get against upstream", 6, _batches("simple", "get")),
+    Figure("complex: put against upstream", 5, _batches("complex", "put")),
+    Figure("complex: get against upstream", 5, _batches("complex", "get")),
+    Figure("grpo-longtail: put against upstream", 10, _batches("grpo-longtail", "put")),
+    Figure("grpo-longtail: get against upstream", 10, _batches("grpo-longtail", "get")),
+    Figure("multimodal: put against upstream", None, _batches("multimodal", "put")),
+    Figure("multimodal: get against upstream", None, _batches("multimodal", "get")),
+    Figure("maps: put against upstream", 4, _batches("maps", "put")),
+    Figure("maps: get against upstream", 4, _batches("maps", "get")),
+    Figure("images: put against upstream", 2, _batches("images", "put")),
+    Figure("images: get against upstream", 2, _batches("images", "get")),
+    Figure("strings: put against upstream", None, _batches("strings", "put")),
+    Figure("strings: get against upstream", None, _batches("strings", "get")),
+    Figure("long texts: put against upstream", None, _batches("long texts", "put")),
+    Figure("long texts: get against upstream", None, _batches("long texts", "get")),
     Figure("long texts: get against decoding them", 1.3, _texts("read"), at_most=True),
     Figure(
         "long texts: get by metadata against decoding them",
@@ -247,21 +251,21 @@ FIGURES = (
         unit=" ms",
         at_most=True,
     ),
-    Figure("kv_put of one sample: p50 against the peer", 20, _small("kv_put")),
-    Figure("put of a tag: p50 against the peer", 15, _small("tag_put")),
-    Figure("claim of 64: p50 against the peer", 12, _small("claim")),
-    Figure("kv_batch_get of one key, jagged: p50 against the peer", 10, _small("kv_get")),
-    Figure("kv_batch_get of one key, dense: p50 against the peer", 20, _small("kv_get_dense")),
-    Figure("kv_put beside large batches: p99 against the peer", 10, _noisy("kv_put")),
-    Figure("claim beside large batches: p99 against the peer", 10, _noisy("claim")),
-    Figure("256 concurrent small puts: rate against the peer", 40, _concurrent),
+    Figure("kv_put of one sample: p50 against upstream", 20, _small("kv_put")),
+    Figure("put of a tag: p50 against upstream", 15, _small("tag_put")),
+    Figure("claim of 64: p50 against upstream", 12, _small("claim")),
+    Figure("kv_batch_get of one key, jagged: p50 against upstream", 10, _small("kv_get")),
+    Figure("kv_batch_get of one key, dense: p50 against upstream", 20, _small("kv_get_dense")),
+    Figure("kv_put beside large batches: p99 against upstream", 10, _noisy("kv_put")),
+    Figure("claim beside large batches: p99 against upstream", 10, _noisy("claim")),
+    Figure("256 concurrent small puts: rate against upstream", 40, _concurrent),
     Figure("async demo: seconds of a step", None, _demo("step", None)),
-    Figure("async demo: seconds of a step against the peer's", None, _demo("step", "peer")),
+    Figure("async demo: seconds of a step against upstream's", None, _demo("step", "upstream")),
     Figure("async demo: the queue's share of the time", None, _demo("share", None)),
-    Figure("async demo: share against the peer's", 0.5, _demo("share", "peer"), at_most=True),
+    Figure("async demo: share against upstream's", 0.5, _demo("share", "upstream"), at_most=True),
     Figure("across hosts: daemon CPU seconds per GB", None, _daemon),
-    Figure("init against the peer", 20, _init),
-    Figure("kv_list of 100,000 keys with 7 tags against the peer", 3, _listing),
+    Figure("init against upstream", 20, _init),
+    Figure("kv_list of 100,000 keys with 7 tags against upstream", 3, _listing),
     Figure(
         "claim while another process lists: p99 against alone",
         1.5,

@@ -35,14 +35,15 @@ def steps(plan: Plan, parts: list[str]) -> int:
     return sum(plan.long_rounds if part.startswith("gaps-") else plan.rounds for part in parts)
 
 
-def measure(plan: Plan, parts: list[str], tick: Tick, peer: bool = True) -> dict[str, Any]:
+def measure(plan: Plan, parts: list[str], tick: Tick, upstream: bool = True) -> dict[str, Any]:
     """The results of a whole run for these parts; the entries of other parts are empty."""
-    results = _nothing() | {"about": about(peer)}
+    results = _nothing() | {"about": about(upstream)}
     with ExitStack() as stack:
         sides = {
-            name: stack.enter_context(Subject(name, *side)) for name, side in sides_of(peer).items()
+            name: stack.enter_context(Subject(name, *side))
+            for name, side in sides_of(upstream).items()
         }
-        reader = stack.enter_context(Subject("reader", *sides_of(peer)["transferq"], **KEEPS))
+        reader = stack.enter_context(Subject("reader", *sides_of(upstream)["transferq"], **KEEPS))
         for each in (*sides.values(), reader):
             each.ready()
         with ExitStack() as systems:

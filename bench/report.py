@@ -13,7 +13,12 @@ from rich.table import Table
 from bench import limits, noisy
 from bench.figures import FIGURES, percentile
 
-COLOURS = {"transferq": "#1b6ca8", "peer": "#c46a2b", "Ray objects": "#7a7a7a", "Redis": "#a83232"}
+COLOURS = {
+    "transferq": "#1b6ca8",
+    "upstream": "#c46a2b",
+    "Ray objects": "#7a7a7a",
+    "Redis": "#a83232",
+}
 
 
 def evaluate(results: dict[str, Any]) -> list[dict[str, Any]]:
@@ -291,7 +296,7 @@ def _draw_small(results: dict[str, Any], path: Path) -> Path:
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(8, 4), layout="constrained")
-    for side in ("transferq", "peer"):
+    for side in ("transferq", "upstream"):
         seconds = [
             [1e6 * one for found in rounds for one in found.get(side, [])]
             for rounds in results["small"].values()

@@ -77,18 +77,18 @@ KEEPS = {"MALLOC_TRIM_THRESHOLD_": "4000000000", "MALLOC_TOP_PAD_": "100000000"}
 """Environment variables that make a process release freed memory late: else page faults dominate the creation of texts."""
 
 
-def sides_of(peer: bool) -> dict[str, tuple[str, str]]:
+def sides_of(upstream: bool) -> dict[str, tuple[str, str]]:
     """Environment and package of each side."""
     sides = {"transferq": (".venv", "transferq")}
-    if peer:
-        sides["peer"] = (".venv-peer", "transfer_queue")
+    if upstream:
+        sides["upstream"] = (".venv-peer", "transfer_queue")
     return sides
 
 
-def measure(plan: Plan, tick: Tick, peer: bool = True) -> dict[str, Any]:
+def measure(plan: Plan, tick: Tick, upstream: bool = True) -> dict[str, Any]:
     """All results that the figures are computed from, with the machine and the versions."""
-    sides = sides_of(peer)
-    results: dict[str, Any] = {"about": about(peer), "init": []}
+    sides = sides_of(upstream)
+    results: dict[str, Any] = {"about": about(upstream), "init": []}
     for _ in range(plan.long_rounds - 1):
         results["init"].append({name: _start_up(name, *side) for name, side in sides.items()})
         tick("init")
@@ -199,7 +199,7 @@ def zero_copy(plan: Plan, ours: Subject, tick: Tick) -> list[dict[str, Any]]:
     return rounds
 
 
-def about(peer: bool) -> dict[str, Any]:
+def about(upstream: bool) -> dict[str, Any]:
     """The machine and the versions."""
     packages = ("transferq", "torch", "tensordict", "ray", "redis", "numpy")
     versions = {name: importlib.metadata.version(name) for name in packages}
@@ -207,7 +207,7 @@ def about(peer: bool) -> dict[str, Any]:
         ["redis-server", "--version"], capture_output=True, text=True, check=True
     )
     versions["redis-server"] = server.stdout.split("v=")[1].split()[0]
-    if peer:
+    if upstream:
         (found,) = importlib.metadata.distributions(
             name="transferqueue",
             path=[str(path) for path in (ROOT / ".venv-peer").glob("lib/python3*/site-packages")],

@@ -23,7 +23,7 @@ KINDS = {
     *("text", "choice", "bool", "texts", "map", "any"),
     "layout",
     "padding",
-    "peer",
+    "upstream",
 }
 READERS = {"controller", "storage", "client", "init", "backend"}
 SCOPES = {"system", "process", "search"}

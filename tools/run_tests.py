@@ -405,7 +405,7 @@ def compat(runner: Runner) -> Outcome:
     outcome.passed += more.passed
     outcome.failures += more.failures
     outcome.skips += more.skips
-    say(runner, "compat: names", "compat: the peer's own tests")
+    say(runner, "compat: names", "compat: upstream's own tests")
     return outcome
 
 

@@ -154,7 +154,7 @@ _CHECKS: dict[str, Callable[[Key, Any], bool]] = {
     "number": _number,
     "padding": _padding,
     # Features of TransferQueue that this system does not have may only be switched off.
-    "peer": lambda key, value: (
+    "upstream": lambda key, value: (
         not value or (isinstance(value, Mapping) and not value.get("enabled"))
     ),
     "seconds": _seconds,

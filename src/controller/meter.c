@@ -13,7 +13,7 @@
 #include "base/type.h"
 #include "controller/events.h"
 
-/* Kinds are named as users of the Python peer know them, if it has such a request; others have the names of our own
+/* Kinds are named as users of upstream know them, if it has such a request; others have the names of our own
  * table. */
 static const struct {
     uint16_t kind;

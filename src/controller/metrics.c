@@ -216,7 +216,7 @@ static bool gather_reported(const tqi_ctl_owner *owner, const char *name, double
     return false;
 }
 
-/* What the Python peer reports about each of its storage units, for owners that are processes with memory, as those
+/* What upstream reports about each of its storage units, for owners that are processes with memory, as those
  * are. */
 static void gather_unit(gather_state *state, const tqi_ctl_owner *owner)
 {

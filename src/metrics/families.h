@@ -1,7 +1,7 @@
 /*
  * families.h - every metric of the system in one table: C name, name as served, type, labels, help.
  *
- * The first part has the names, types and labels of the Python peer (transferqueue 0.1.11), so that dashboards and
+ * The first part has the names, types and labels of upstream (transferqueue 0.1.11), so that dashboards and
  * alerts made for it work; some of its families never have a series here (no unit counts keys, none probes its accept
  * queue) but are announced anyway, as it does. The second part is this system's own. Labels take only few values:
  * partitions are limited by configuration, tasks and fields to TQI_METRIC_NAMES_MAX each; more are counted under

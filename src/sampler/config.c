@@ -13,7 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Keys that some sampler reads, and others that callers of the Python peer pass along. */
+/* Keys that some sampler reads, and others that callers of upstream pass along. */
 static const char *const config_keys[] = {"batch_index",          "dp_rank",      "dp_size",
                                           "n_samples_per_prompt", "partition_id", "task_name"};
 #define CONFIG_KEYS       (sizeof(config_keys) / sizeof(config_keys[0]))

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Named like the peer's classes; the short names are older ones of ours. */
+/* Named like upstream's classes; the short names are older ones of ours. */
 static const struct {
     const char *name;
     const tq_sampler *sampler;

@@ -43,7 +43,7 @@ sys.exit(subprocess.run([sys.executable, "-m", "pytest", *sys.argv[1:]]).returnc
 
 
 def shipped_tests() -> Path:
-    """The folder of tests in the peer's wheel."""
+    """The folder of tests in upstream's wheel."""
     [folder] = (ROOT / ".venv-peer").glob("lib/python*/site-packages/tests")
     return folder
 
@@ -55,7 +55,7 @@ def reasons() -> dict[str, str]:
 
 
 def run_files(folder: Path) -> Path:
-    """Run the files in a copy of the folder, so that none of the peer's modules is imported; returns the report."""
+    """Run the files in a copy of the folder, so that none of upstream's modules is imported; returns the report."""
     shutil.copytree(shipped_tests(), folder / "tests")
     (folder / "run").mkdir(mode=0o700)
     report = folder / "report.xml"
@@ -120,7 +120,7 @@ def main() -> int:
     for problem in problems:
         print(f"compat: shipped {problem}")
     print(
-        f"compat: the peer's own tests: {passed.total()} passed of {ran.total()} run, "
+        f"compat: upstream's own tests: {passed.total()} passed of {ran.total()} run, "
         f"{known.total()} cannot apply (tests/compat/shipped.md)"
     )
     if args.json:

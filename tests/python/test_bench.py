@@ -53,9 +53,9 @@ def test_a_workload_is_the_same_in_every_process(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_a_run_without_the_peer(tmp_path: Path) -> None:
+def test_a_run_without_upstream(tmp_path: Path) -> None:
     ticks: list[str] = []
-    results = measure(TINY, ticks.append, peer=False)
+    results = measure(TINY, ticks.append, upstream=False)
     assert len(ticks) == TINY.steps()
     assert {name: len(rounds) for name, rounds in results["batches"].items()} == dict.fromkeys(
         WORKLOADS, 1
@@ -73,7 +73,7 @@ def test_a_run_without_the_peer(tmp_path: Path) -> None:
         "across hosts",
         "beside large",
         "async demo",
-        "the peer",
+        "upstream",
         "Ray objects",
         "Redis",
         "warm copy",
@@ -92,7 +92,7 @@ def test_a_run_without_the_peer(tmp_path: Path) -> None:
 def test_some_parts_alone(tmp_path: Path) -> None:
     parts = ["long texts", "texts", "gaps-maps", "zero-copy", "claim"]
     ticks: list[str] = []
-    results = only.measure(TINY, parts, ticks.append, peer=False)
+    results = only.measure(TINY, parts, ticks.append, upstream=False)
     assert len(ticks) == only.steps(TINY, parts)
     figures = report.evaluate(results)
     assert {each["figure"] for each in figures if each["value"] is not None} == {

@@ -191,15 +191,17 @@ _KINDS: list[tuple[Any, Any]] = [
 ]
 
 
-def agree(peer: Answer, ours: Answer) -> bool:
-    """Whether two answers agree; for errors, whether ours is caught wherever the peer's is."""
-    if isinstance(peer, dict) and isinstance(ours, dict):
-        if "error" in peer and "error" in ours:
-            return peer["error"][0] in [*ours["error"], "Exception"]
-        return peer.keys() == ours.keys() and all(agree(peer[key], ours[key]) for key in peer)
-    if isinstance(peer, list) and isinstance(ours, list):
-        return len(peer) == len(ours) and all(map(agree, peer, ours))
-    return type(peer) is type(ours) and peer == ours
+def agree(upstream: Answer, ours: Answer) -> bool:
+    """Whether two answers agree; for errors, whether ours is caught wherever upstream's is."""
+    if isinstance(upstream, dict) and isinstance(ours, dict):
+        if "error" in upstream and "error" in ours:
+            return upstream["error"][0] in [*ours["error"], "Exception"]
+        return upstream.keys() == ours.keys() and all(
+            agree(upstream[key], ours[key]) for key in upstream
+        )
+    if isinstance(upstream, list) and isinstance(ours, list):
+        return len(upstream) == len(ours) and all(map(agree, upstream, ours))
+    return type(upstream) is type(ours) and upstream == ours
 
 
 __all__ = ["Answer", "agree", "of"]

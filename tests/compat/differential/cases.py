@@ -80,7 +80,7 @@ class Script:
         self.note((indexes, status), listed=listed)
 
     def forced(self, fields: list[str], pid: str) -> Any:
-        """All samples of a partition in order, because the peer returns them in the order of a Python set."""
+        """All samples of a partition in order, because upstream returns them in the order of a Python set."""
         meta = self.client.get_meta(fields, 1, pid, "force_fetch")
         order = sorted(range(meta.size), key=meta.global_indexes.__getitem__)
         return meta.select_samples(order)

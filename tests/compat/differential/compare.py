@@ -45,7 +45,7 @@ Told = dict[str, Any]
 def play_both(folder: Path, sequences: int, cases: list[str]) -> tuple[Told, Told]:
     """Run the script in both environments at the same time."""
     running = []
-    for side, environment in (("peer", ".venv-peer"), ("ours", ".venv-compat")):
+    for side, environment in (("upstream", ".venv-peer"), ("ours", ".venv-compat")):
         home = folder / side
         (home / "run").mkdir(mode=0o700, parents=True)
         (home / "scratch").mkdir()
@@ -91,10 +91,10 @@ class Report:
         self.problems.append(f"{name} is not listed in {DOCUMENT.relative_to(ROOT)}")
         return False
 
-    def compare_answers(self, where: str, peer: list[Told], ours: list[Told]) -> bool:
+    def compare_answers(self, where: str, upstream: list[Told], ours: list[Told]) -> bool:
         """Compare the answers of one case or sequence."""
         before = len(self.problems)
-        for place, (one, other) in enumerate(zip(peer, ours, strict=False)):
+        for place, (one, other) in enumerate(zip(upstream, ours, strict=False)):
             same = agree(one["answer"], other["answer"])
             listed = other["listed"]
             if listed is not None and same:
@@ -103,11 +103,11 @@ class Report:
                 self.known(listed)
             elif not same:
                 self.problems.append(
-                    f"{where}, answer {place}:\n  peer {_shown(one['answer'])}\n"
+                    f"{where}, answer {place}:\n  upstream {_shown(one['answer'])}\n"
                     f"  ours {_shown(other['answer'])}"
                 )
-        if len(peer) != len(ours):
-            self.problems.append(f"{where}: {len(peer)} answers there, {len(ours)} here")
+        if len(upstream) != len(ours):
+            self.problems.append(f"{where}: {len(upstream)} answers there, {len(ours)} here")
         return len(self.problems) == before
 
     def finish(self) -> int:
@@ -122,11 +122,11 @@ def _shown(answer: Any) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
 
 
-def compare_names(report: Report, peer: Told, ours: Told) -> tuple[int, int]:
+def compare_names(report: Report, upstream: Told, ours: Told) -> tuple[int, int]:
     """How many of the names agree, and how many there are."""
     good = 0
     for name in NAMES:
-        found = differences(name, peer["names"][name.path], ours["names"][name.path])
+        found = differences(name, upstream["names"][name.path], ours["names"][name.path])
         if not found:
             good += 1
         elif name.listed is None:
@@ -162,21 +162,21 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", metavar="CASE", help="only these cases")
     args = parser.parse_args()
     if args.again:
-        peer, ours = (
+        upstream, ours = (
             json.loads((args.again / side / "answers.json").read_text())
-            for side in ("peer", "ours")
+            for side in ("upstream", "ours")
         )
     else:
         with tempfile.TemporaryDirectory(prefix="tqd-") as scratch:
             folder = args.keep or Path(scratch)
             sequences = 0 if args.cases else args.sequences
-            peer, ours = play_both(folder.resolve(), sequences, args.cases)
+            upstream, ours = play_both(folder.resolve(), sequences, args.cases)
     report = Report()
     bad_points = set()
     answers = good_cases = 0
     for case in CASES:
-        if case.name in peer["cases"]:
-            there, here = peer["cases"][case.name], ours["cases"][case.name]
+        if case.name in upstream["cases"]:
+            there, here = upstream["cases"][case.name], ours["cases"][case.name]
             answers += len(there)
             where = f"point {case.point}, {case.name}"
             if report.compare_answers(where, there, here):
@@ -185,11 +185,11 @@ def main() -> int:
                 bad_points.add(case.point)
     agreed = sum(
         report.compare_answers(f"seed {seed}", there, ours["sequences"][seed])
-        for seed, there in peer["sequences"].items()
+        for seed, there in upstream["sequences"].items()
     )
     if args.cases:
         return report.finish()
-    names, all_names = compare_names(report, peer, ours)
+    names, all_names = compare_names(report, upstream, ours)
     report.problems += [f"name {path} is not in {DOCUMENT.name}" for path in unwritten()]
     covered = {case.point for case in CASES}
     for name in sorted(set(report.listed) - set(report.used)):
@@ -200,7 +200,7 @@ def main() -> int:
     )
     print(
         f"compat: names {names}/{all_names}, semantic points {len(covered - bad_points)}/{POINTS}, "
-        f"random sequences {agreed} agreed of {len(peer['sequences'])}"
+        f"random sequences {agreed} agreed of {len(upstream['sequences'])}"
     )
     if args.json:
         passed = good_cases + agreed + names

@@ -23,7 +23,7 @@ class Name:
     """Id of a known difference."""
 
 
-# Parameters of public methods that the peer's own parts use among themselves: programs never pass them.
+# Parameters of public methods that upstream's own parts use among themselves: programs never pass them.
 INTERNAL_PARAMETERS = {"socket", "zmq_io_threads", "zmq_max_sockets"}
 
 KV = ["kv_put", "kv_batch_put", "kv_batch_get", "kv_batch_get_by_meta", "kv_list", "kv_clear"]
@@ -112,7 +112,7 @@ SAMPLER_METHODS = [
     "save_checkpoint",
     "load_checkpoint",
 ]
-# The modules that programs import from; the rest are internal to the peer.
+# The modules that programs import from; the rest are internal to upstream.
 MODULES = [
     "client",
     "interface",
@@ -296,7 +296,7 @@ def _parameters(found: Any) -> list[list[str | None]] | None:
     ]
 
 
-def differences(name: Name, peer: Look, ours: Look) -> list[str]:
+def differences(name: Name, upstream: Look, ours: Look) -> list[str]:
     """The differences visible to a program that uses the name."""
     if not ours["found"]:
         return [f"not there: {ours.get('why', '')}"]
@@ -304,13 +304,13 @@ def differences(name: Name, peer: Look, ours: Look) -> list[str]:
         return [] if _release(ours["found"]) >= _release("0.1.11") else ["older than 0.1.11"]
     if name.seed:
         return []
-    if not peer["found"]:
-        return [f"the peer has no such name: {peer.get('why', '')}"]
+    if not upstream["found"]:
+        return [f"upstream has no such name: {upstream.get('why', '')}"]
     found = []
-    if peer.get("async") != ours.get("async"):
+    if upstream.get("async") != ours.get("async"):
         found.append("one is a coroutine function and the other is not")
-    if peer.get("parameters") is not None and ours.get("parameters") is not None:
-        found += _missing_parameters(peer["parameters"], ours["parameters"])
+    if upstream.get("parameters") is not None and ours.get("parameters") is not None:
+        found += _missing_parameters(upstream["parameters"], ours["parameters"])
     return found
 
 
@@ -318,11 +318,13 @@ def _release(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split("+")[0].split(".")[:3] if part.isdigit())
 
 
-def _missing_parameters(peer: list[list[str | None]], ours: list[list[str | None]]) -> list[str]:
+def _missing_parameters(
+    upstream: list[list[str | None]], ours: list[list[str | None]]
+) -> list[str]:
     """Parameters that ours does not accept in the same way."""
     found = []
     catch_all = {each[1] for each in ours}
-    for place, (name, kind, default) in enumerate(peer):
+    for place, (name, kind, default) in enumerate(upstream):
         if kind in ("VAR_POSITIONAL", "VAR_KEYWORD"):
             if kind not in catch_all:
                 found.append(f"takes no {name} ({kind})")

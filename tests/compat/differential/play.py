@@ -47,7 +47,7 @@ def make_config(setup: str) -> dict[str, Any]:
     if given is not None:
         name, arguments = given
         config["controller"]["sampler"] = getattr(tq, name)(*arguments)
-    # Starting the peer's units is slow.
+    # Starting upstream's units is slow.
     units = 2 if setup == "polling" else 1
     config["backend"] = {"SimpleStorage": {"num_data_storage_units": units}}
     return config

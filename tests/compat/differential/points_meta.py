@@ -292,7 +292,7 @@ def metadata_by_hand(c: Script) -> None:
 
 @case(17, "none")
 def no_arguments_make_empty_metadata(c: Script) -> None:
-    """The contract requires `BatchMeta()`; the peer has no defaults for it."""
+    """The contract requires `BatchMeta()`; upstream has no defaults for it."""
     c.call(c.tq.BatchMeta, listed="D01")
     c.call(c.tq.KVBatchMeta)
 

@@ -10,7 +10,7 @@ from .cases import Script, case
 
 
 def claim(c: Script, count: int, pid: str, task: str = "t", **config: Any) -> Any:
-    """A claim with its answer recorded; callers of the peer's samplers pass task and partition."""
+    """A claim with its answer recorded; callers of upstream's samplers pass task and partition."""
     if config:
         config |= {"task_name": task, "partition_id": pid}
     return c.call(c.client.get_meta, ["x"], count, pid, "fetch", task, config or None)

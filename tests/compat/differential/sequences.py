@@ -20,7 +20,7 @@ FREED = 64
 
 
 class Sequence:
-    """One sequence: it has its own partitions, and makes only calls that the peer survives."""
+    """One sequence: it has its own partitions, and makes only calls that upstream survives."""
 
     def __init__(self, script: Script, random: Random) -> None:
         self.c = script
@@ -80,7 +80,7 @@ class Sequence:
         return names
 
     def use_up(self) -> None:
-        """Use up the indexes freed by a clear, because the peer reuses them in the order of a Python set."""
+        """Use up the indexes freed by a clear, because upstream reuses them in the order of a Python set."""
         self.c.client.get_meta(["soak"], FREED, self.c.pid("soak"), "insert")
 
     def keys(self, most: int = 4) -> list[str]:

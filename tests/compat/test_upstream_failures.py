@@ -1,4 +1,4 @@
-"""Situations where the peer fails and this system must not: one test for each line of the contract."""
+"""Situations where upstream fails and this system must not: one test for each line of the contract."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def data(**columns: Any) -> TensorDict:
 
 
 def test_a_claim_that_cannot_be_met_blocks_nobody() -> None:
-    """In the peer it blocks every other request, fails, and kills the request thread."""
+    """In upstream it blocks every other request, fails, and kills the request thread."""
     tq.init()
     client = tq.get_client()
     client.put(data(x=torch.ones(2, 3)), partition_id="p")
@@ -59,7 +59,7 @@ def test_a_claim_that_cannot_be_met_blocks_nobody() -> None:
 
 
 def test_concurrent_tag_puts_on_one_key_all_stay() -> None:
-    """In the peer, 20 concurrent puts leave one tag."""
+    """In upstream, 20 concurrent puts leave one tag."""
     tq.init()
     tq.kv_put("a", "p", {"x": torch.ones(1)})
     with ThreadPoolExecutor(20) as pool:
@@ -68,7 +68,7 @@ def test_concurrent_tag_puts_on_one_key_all_stay() -> None:
 
 
 def test_a_failed_put_leaves_no_keys() -> None:
-    """In the peer a put of the wrong size leaves its keys registered."""
+    """In upstream a put of the wrong size leaves its keys registered."""
     tq.init()
     tq.kv_put("a", "p", {"x": torch.ones(2)})
     with pytest.raises(ValueError, match="expected 2 rows, one per key, got 3"):
@@ -80,7 +80,7 @@ def test_a_failed_put_leaves_no_keys() -> None:
 
 
 def test_more_than_the_capacity_is_an_error_and_everything_goes_on() -> None:
-    """In the peer, later status calls are broken."""
+    """In upstream, later status calls are broken."""
     tq.init(
         {
             "backend": {
@@ -101,7 +101,7 @@ def test_more_than_the_capacity_is_an_error_and_everything_goes_on() -> None:
 
 
 def test_groups_are_found_after_partial_clears() -> None:
-    """In the peer the GRPO sampler finds none, although complete ones exist."""
+    """In upstream the GRPO sampler finds none, although complete ones exist."""
     tq.init({"controller": {"polling_mode": True, "sampler": tq.GRPOGroupNSampler(2)}})
     client = tq.get_client()
     meta = client.put(data(x=torch.arange(6)), partition_id="p")
@@ -116,7 +116,7 @@ def test_groups_are_found_after_partial_clears() -> None:
 
 
 def test_a_put_of_another_dtype_is_stored_as_it_is() -> None:
-    """In the peer this fails with the rows already marked as produced, and the put returns success."""
+    """In upstream this fails with the rows already marked as produced, and the put returns success."""
     tq.init()
     client = tq.get_client()
     tq.kv_put("a", "p", {"x": torch.ones(2)})
@@ -130,7 +130,7 @@ def test_a_put_of_another_dtype_is_stored_as_it_is() -> None:
 
 
 def test_uneven_chunks_split_data_and_metadata_alike() -> None:
-    """In the peer, `chunk_batch_fn` splits them differently."""
+    """In upstream, `chunk_batch_fn` splits them differently."""
     meta = tq.BatchMeta(list(range(5)), ["p"] * 5)
     rows = torch.nested.as_nested_tensor([torch.full((n,), n) for n in range(1, 6)])
     columns = data(n=torch.arange(5))
@@ -146,7 +146,7 @@ def test_uneven_chunks_split_data_and_metadata_alike() -> None:
 
 
 def test_two_processes_that_start_at_once_share_one_system(tmp_path: Path) -> None:
-    """In the peer they race for the same actor names."""
+    """In upstream they race for the same actor names."""
     code = (
         "import sys, transferq\n"
         "sys.stdin.readline()\n"
