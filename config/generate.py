@@ -3,7 +3,7 @@
 Without options: writes python/transferq/config.yaml and docs/configuration.md, which are kept in git.
 --check: reports whether these two files are up to date; the lint runs this.
 --built DIR: writes the files that the build compiles and installs: config_table.c, config_keys.h, config_backends.h,
-_config_table.py.
+config_table.py.
 
 Usage: generate.py [--table FILE] [--root DIR] [--check | --built DIR]
 """
@@ -297,7 +297,7 @@ BUILT = {
     "config_table.c": config_table,
     "config_keys.h": config_keys,
     "config_backends.h": config_backends,
-    "_config_table.py": config_module,
+    "config_table.py": config_module,
 }
 
 

@@ -8,7 +8,7 @@ import sys
 import warnings
 
 import transferq
-from transferq._former_name import install
+from transferq._impl.former_name import install
 
 warnings.warn(
     "the package ctq is called transferq now: write `import transferq` where it says `import ctq`; "

@@ -16,7 +16,8 @@ Every call has an async form with `async_` in front.
 from typing import TYPE_CHECKING, Any
 
 from . import errors
-from ._api import (
+from ._core import version as __version__
+from ._impl.api import (
     async_kv_batch_get,
     async_kv_batch_get_by_meta,
     async_kv_batch_put,
@@ -38,10 +39,10 @@ from ._api import (
     load_checkpoint,
     save_checkpoint,
 )
-from ._core import version as __version__
+from ._impl.dtypes import have_torch
+from ._impl.system import ControllerInfo
 from .client import AsyncTransferQueueClient, TransferQueueClient
 from .config import Config
-from .dtypes import have_torch
 from .errors import *  # noqa: F403 - the classes in errors.__all__: users catch them by these names
 from .metadata import BatchMeta, KVBatchMeta
 from .samplers import (
@@ -61,7 +62,6 @@ from .storage import (
     TransferQueueStorageManager,
     TransferQueueStorageManagerFactory,
 )
-from .system import ControllerInfo
 
 if TYPE_CHECKING:
     from .streaming import StreamingDataLoader, StreamingDataset

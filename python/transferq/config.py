@@ -16,7 +16,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ._config_keys import BACKENDS, FOR_ALL_BACKENDS, OPTIONAL, SECTIONS, TABLE, Key, quantity
+from ._impl.config_keys import BACKENDS, FOR_ALL_BACKENDS, OPTIONAL, SECTIONS, TABLE, Key, quantity
 from .errors import ConfigError
 
 logger = logging.getLogger("transferq")
@@ -38,11 +38,11 @@ class Config(dict[str, Any]):
         return Config, (dict(self),)
 
 
-def of_map(value: Any) -> Any:
+def config_of_map(value: Any) -> Any:
     """Convert a value so that every map in it is a Config."""
     if isinstance(value, Mapping):
-        return Config({str(key): of_map(entry) for key, entry in value.items()})
-    return [of_map(entry) for entry in value] if isinstance(value, list) else value
+        return Config({str(key): config_of_map(entry) for key, entry in value.items()})
+    return [config_of_map(entry) for entry in value] if isinstance(value, list) else value
 
 
 # --- sources --------------------------------------------------------------------------------------
@@ -57,7 +57,7 @@ def defaults() -> Config:
 def _defaults() -> Config:
     from importlib import resources
 
-    loaded: Config = of_map(
+    loaded: Config = config_of_map(
         _parse(resources.files(__package__).joinpath("config.yaml").read_text("utf-8"))
     )
     return loaded
@@ -79,7 +79,7 @@ def read(conf: Any) -> Config:
         conf = _read_file(file)
     elif not isinstance(conf, Mapping):
         conf = _read_omegaconf(conf)
-    given: Config = of_map(conf)
+    given: Config = config_of_map(conf)
     _name_sampler(given)
     unknown: list[str] = []
     _check(given, "", unknown)
@@ -136,7 +136,7 @@ def as_given(conf: Any, config: Config) -> Config:
 
 
 def _plain(value: Any) -> Any:
-    """The inverse of `of_map`."""
+    """The inverse of `config_of_map`."""
     if isinstance(value, Mapping):
         return {key: _plain(entry) for key, entry in value.items()}
     return [_plain(entry) for entry in value] if isinstance(value, list) else value

@@ -18,8 +18,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ._host import run_daemon, view_sample
-from ._tag_names import MARK, tag_key
-from .encoding import TagDecoder
+from ._impl.encoding import TagDecoder
+from ._impl.tag_names import MARK, tag_key
 from .errors import ConfigError, SamplerError
 from .samplers import BaseSampler
 

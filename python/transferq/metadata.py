@@ -13,7 +13,8 @@ from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from ._columns import (
+from ._core import Meta
+from ._impl.columns import (
     PER_SAMPLE,
     Schema,
     as_status,
@@ -23,26 +24,25 @@ from ._columns import (
     copy_schema,
     copy_tags,
     dtypes_of,
+    equal_runs,
+    even_ranges,
     refuse_unknown_fields,
-    runs,
     schema_of,
     schema_of_fields,
-    shares,
     status_of,
     tags_of,
 )
-from ._core import Meta
-from ._extra_info import ExtraInfo
-from ._joining import concat, union
-from ._named import named
-from ._words import counted
-from .kv_metadata import KVBatchMeta
-from .sample_view import SampleList, SampleView
-from .tensors import row_count
+from ._impl.extra_info import ExtraInfo
+from ._impl.joining import concat, union
+from ._impl.kv_metadata import KVBatchMeta
+from ._impl.named import named
+from ._impl.sample_view import SampleList, SampleView
+from ._impl.tensors import row_count
+from ._impl.words import counted
 
 if TYPE_CHECKING:
-    from ._columns import Places, Status
-    from .tensors import Fields
+    from ._impl.columns import Places, Status
+    from ._impl.tensors import Fields
 
 logger = logging.getLogger("transferq")
 
@@ -89,7 +89,7 @@ class BatchMeta(ExtraInfo):
         fields = sorted(schema)
         self._pieces: list[Meta] = [
             Meta.make(partition, [int(global_indexes[i]) for i in range(start, end)], fields)
-            for partition, start, end in runs(partition_ids)
+            for partition, start, end in equal_runs(partition_ids)
         ]
         self._indexes: list[int] | None = None
         self._partitions: list[str] | None = None
@@ -449,7 +449,7 @@ class BatchMeta(ExtraInfo):
     @named
     def chunk(self, chunks: int) -> list[BatchMeta]:
         """Split into `chunks` batches of nearly equal size; the first ones are larger, the last ones may be empty."""
-        return [self[start:end] for start, end in shares(self.size, chunks)]
+        return [self[start:end] for start, end in even_ranges(self.size, chunks)]
 
     def chunk_by_partition(self) -> list[BatchMeta]:
         """One batch per partition."""

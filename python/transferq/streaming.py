@@ -20,20 +20,20 @@ import torch
 from tensordict import TensorDict, TensorDictBase
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from ._calls import wait_any
 from ._core import FETCH, Op
-from ._named import named
-from ._words import counted
+from ._impl.calls import wait_any
+from ._impl.named import named
+from ._impl.ragged import jagged_by_torch, offsets_of_lengths
+from ._impl.system import ControllerInfo, attach_or_start, from_environment
+from ._impl.words import counted
 from .client import TransferQueueClient
 from .config import read
 from .errors import TransferQueueError, TryAgainError
 from .metadata import BatchMeta
-from .ragged import jagged_by_torch, offsets_of_lengths
-from .system import ControllerInfo, attach_or_start, from_environment
 
 if TYPE_CHECKING:
+    from ._impl.ragged import RowOffsets
     from .config import Config
-    from .ragged import RowOffsets
 
 logger = logging.getLogger("transferq")
 
@@ -421,7 +421,7 @@ def leave(system: ControllerInfo) -> None:
 
 def _session_info() -> ControllerInfo | None:
     """How this process reaches its current system."""
-    from ._api import _process
+    from ._impl.api import _process
 
     return _process.session.client._info if _process.session is not None else None
 

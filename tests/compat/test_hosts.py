@@ -14,8 +14,9 @@ import transfer_queue
 from transfer_queue.controller import TransferQueueController
 from transfer_queue.storage.simple_storage import SimpleStorageUnit
 
-from transferq import config, ray_actor
+from transferq import config
 from transferq.errors import UnsupportedError
+from transferq.ray import actor as ray_actor
 
 VERL = """
 enable: {enable}
@@ -180,7 +181,7 @@ def test_storage_units_and_controllers_are_not_made_by_hand() -> None:
 ACTOR = """
 import os, ray, transfer_queue as tq
 from transfer_queue.controller import TransferQueueController
-from transferq.ray_actor import ACTOR_NAME, NAMESPACE
+from transferq.ray.actor import ACTOR_NAME, NAMESPACE
 original = TransferQueueController.options
 def patched(*args, **options):
     options.setdefault("runtime_env", {"pip": ["TransferQueue==0.1.9"], "env_vars": {"TQ_MARK": "seen"}})

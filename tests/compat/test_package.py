@@ -17,7 +17,7 @@ import yaml
 from packaging.requirements import Requirement
 
 import transferq
-import transferq.ray_actor
+import transferq.ray.actor
 
 MODULES = [
     module.name
@@ -33,7 +33,7 @@ def origin(name: str) -> object:
     streaming = importlib.import_module("transferq.streaming")
     for module in (
         transferq,
-        transferq.ray_actor,
+        transferq.ray.actor,
         transferq.samplers,
         transferq.storage,
         streaming,

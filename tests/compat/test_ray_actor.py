@@ -14,7 +14,7 @@ import torch
 
 import transferq as tq
 from transferq.errors import ConfigError
-from transferq.ray_actor import ACTOR_NAME, NAMESPACE, kill, wait_dead
+from transferq.ray.actor import ACTOR_NAME, NAMESPACE, kill, wait_dead
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -170,7 +170,7 @@ def test_asking_for_it_without_ray_is_an_error_and_leaves_nothing() -> None:
         "import transferq\n"
         "try: transferq.init({'ray': {'actor': True}})\n"
         f"except {ConfigError.__name__} as error: print(error)\n"
-        "print(transferq.system.find('default'))"
+        "print(transferq._impl.system.find('default'))"
     )
     code = "from transferq.errors import ConfigError\n" + code
     done = subprocess.run(

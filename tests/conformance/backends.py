@@ -36,7 +36,8 @@ from support.daemons import Daemon, System
 from support.mooncake_servers import MooncakeMaster
 from support.redis_servers import RedisCluster, RedisServer, values_of
 from support.relay import Relay
-from transferq.storage import ray_holder, ray_store
+from transferq.storage.ray import holder as ray_holder
+from transferq.storage.ray import store as ray_store
 
 from .patterns import row
 
@@ -587,7 +588,7 @@ class RayObjects(Backend):
         return {name: value for name, value in os.environ.items() if name.startswith("RAY_")}
 
     def register(self) -> None:
-        importlib.import_module("transferq.storage.ray_store")
+        importlib.import_module("transferq.storage.ray.store")
 
     def stored(self) -> int:
         return int(self.ray().get(self.actor.count.remote()))

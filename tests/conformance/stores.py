@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 import transferq
-from transferq._columns import rows_of_schema, schema_of_fields
+from transferq._impl.columns import rows_of_schema, schema_of_fields
+from transferq._impl.tensors import pack_rows, row_list, tensordict_of
 from transferq.storage import StorageClientFactory, StorageKVClient, StorageManagerFactory
-from transferq.tensors import pack_rows, row_list, tensordict_of
 
 MISSING = object()
 

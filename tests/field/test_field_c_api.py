@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from support.daemons import System
-from transferq._calls import run
+from transferq._impl.calls import run
 from transferq.errors import SerializationError, TransferQueueError
 
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -20,7 +20,7 @@ import pytest
 import transferq
 from support.daemons import Daemon, System, executable
 from support.waiting import wait_event
-from transferq._calls import run
+from transferq._impl.calls import run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))

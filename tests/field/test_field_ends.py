@@ -378,7 +378,7 @@ class Owner:
         )
         assert self.process.stdout is not None
         self.address, self.token_file = self.process.stdout.readline().split()
-        handle = transferq.system.find("default")
+        handle = transferq._impl.system.find("default")
         assert handle is not None
         self.daemon = handle.pid
 
@@ -474,12 +474,12 @@ def test_init_starts_a_system_when_its_own_was_killed() -> None:
         conf = {"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}}
         transferq.init(conf)
         try:
-            handle = transferq.system.find("default")
+            handle = transferq._impl.system.find("default")
             assert handle is not None
             os.kill(handle.pid, signal.SIGKILL)
             transferq.init(conf)
             transferq.kv_put("a", "p", {"x": torch.ones(2)})
-            again = transferq.system.find("default")
+            again = transferq._impl.system.find("default")
             assert again is not None
             assert again.pid != handle.pid
         finally:

@@ -17,7 +17,7 @@ import pytest
 
 import transferq
 from support.runtime import own_runtime
-from transferq import system
+from transferq._impl import system
 from transferq.errors import ConfigError, TimedOutError
 
 Starter = Callable[[dict[str, Any]], AbstractContextManager[None]]

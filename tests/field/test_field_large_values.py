@@ -12,8 +12,8 @@ import pytest
 
 import transferq
 from bench.event_loop import longest_gap
-from transferq.encoding import Encoder
-from transferq.tensors import to_batch
+from transferq._impl.encoding import Encoder
+from transferq._impl.tensors import to_batch
 
 torch = pytest.importorskip("torch")
 tensordict = pytest.importorskip("tensordict")

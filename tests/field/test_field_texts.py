@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import transferq
-from transferq.system import attach_or_start
+from transferq._impl.system import attach_or_start
 
 InputOutputError = transferq.errors.InputOutputError
 

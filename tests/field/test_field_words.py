@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from transferq import errors
-from transferq.system import system_name
+from transferq._impl.system import system_name
 
 
 def test_a_call_is_named_as_it_is_called(client: Any, pid: str) -> None:

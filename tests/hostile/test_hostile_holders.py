@@ -33,7 +33,7 @@ from tensordict import TensorDict
 
 import transferq
 from support.daemons import System
-from transferq._calls import run
+from transferq._impl.calls import run
 
 RESOLVE = 20
 MIB = 1 << 20

@@ -42,7 +42,7 @@ from limits import (
 )
 
 from support.daemons import System
-from transferq._config_keys import TABLE
+from transferq._impl.config_keys import TABLE
 from transferq.errors import TransferQueueError, UnreachableError
 
 KIB, MIB = 1 << 10, 1 << 20

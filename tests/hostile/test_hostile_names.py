@@ -74,4 +74,4 @@ def test_a_systems_name(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TQ_SYSTEM", "a\x1bb")
         with pytest.raises(NameLengthError, match=r"system name 'a.x1bb' has a control character"):
-            transferq.system.find(transferq.system.system_name())
+            transferq._impl.system.find(transferq._impl.system.system_name())

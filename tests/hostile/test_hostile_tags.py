@@ -11,7 +11,7 @@ import msgpack
 import pytest
 import torch
 
-from transferq.encoding import CLOUDPICKLE, OUT_OF_BAND, PICKLE
+from transferq._impl.encoding import CLOUDPICKLE, OUT_OF_BAND, PICKLE
 from transferq.errors import SerializationError
 
 

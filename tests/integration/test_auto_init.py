@@ -76,7 +76,7 @@ def test_init_and_close(runtime: Path, backend: str) -> None:
     """Two processes share data; after close() there is no process and no file of it."""
     config = transferq.init({"backend": section(backend)})
     assert config.backend[backend].auto_init is True
-    handle = transferq.system.find("default")
+    handle = transferq._impl.system.find("default")
     assert handle is not None
     servers = servers_of(backend, handle.pid)
     put_and_get()

@@ -29,14 +29,14 @@ from support.ray_jobs import (
     worker_on,
 )
 from support.waiting import wait_event
-from transferq import ray_cluster
 from transferq.errors import (
     ConfigError,
     LostError,
     SystemEndedError,
     UnreachableError,
 )
-from transferq.ray_actor import NAMESPACE
+from transferq.ray import cluster as ray_cluster
+from transferq.ray.actor import NAMESPACE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

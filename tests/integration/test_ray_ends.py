@@ -16,9 +16,10 @@ import transferq
 from support import ray_ends
 from support.ray_jobs import wait_for_ends
 from support.runtime import own_runtime
-from transferq import ray_actor, ray_daemons
-from transferq.ray_actor import ACTOR_NAME, NAMESPACE
-from transferq.ray_daemons import NodeUnits
+from transferq.ray import actor as ray_actor
+from transferq.ray import daemons as ray_daemons
+from transferq.ray.actor import ACTOR_NAME, NAMESPACE
+from transferq.ray.daemons import NodeUnits
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 

@@ -26,9 +26,9 @@ import transferq
 from support.daemons import System, wait_exit
 from support.runtime import own_runtime
 from transferq.errors import ConfigError, LostError, StorageFullError, UnreachableError
-from transferq.ray_actor import NAMESPACE, kill
-from transferq.storage import ray_store
-from transferq.storage.ray_holder import CALLS_AT_ONCE, Holder
+from transferq.ray.actor import NAMESPACE, kill
+from transferq.storage.ray import store as ray_store
+from transferq.storage.ray.holder import CALLS_AT_ONCE, Holder
 
 pytestmark = pytest.mark.timeout(300)  # processes that import torch and Ray, several in a test
 
@@ -510,8 +510,8 @@ def test_a_put_that_is_given_up_may_be_published(
     ray: Any, direct: transferq.TransferQueueClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A caller that stops waiting for the controller does not know the outcome, so data that may be published stays."""
-    assert direct._python is not None
-    manager = direct._python.manager
+    assert direct._managed is not None
+    manager = direct._managed.manager
     publish = manager.notify_data_update
 
     async def too_late(*args: Any) -> None:

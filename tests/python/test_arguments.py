@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq import _named, errors
+from transferq import errors
+from transferq._impl import named as _named
 
 FUNCTIONS = [
     "kv_batch_get",

@@ -14,7 +14,7 @@ import yaml
 
 from support.daemons import executable
 from transferq import GRPOGroupNSampler, SequentialSampler, config
-from transferq._config_keys import TABLE
+from transferq._impl.config_keys import TABLE
 from transferq.errors import ConfigError
 from transferq.samplers import BaseSampler, Picked
 

@@ -15,7 +15,7 @@ import yaml
 
 from support.daemons import executable
 from transferq import config
-from transferq._config_keys import TABLE, Key, quantity
+from transferq._impl.config_keys import TABLE, Key, quantity
 from transferq.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +102,7 @@ def test_a_key_of_the_table_is_in_every_output(tmp_path: Path) -> None:
     ).read_text("utf-8")
 
     # The check in transferq.
-    key = rows_of(tmp_path / "_config_table.py")["net.max_connections"]
+    key = rows_of(tmp_path / "config_table.py")["net.max_connections"]
     assert [value for value in (0, 1, 65536, 65537, "9", None) if key.accepts(value)] == [1, 65536]
     assert key.expects == "a number from 1 to 65536"
 
@@ -122,7 +122,7 @@ def test_the_files_in_git_and_the_programs_are_those_of_the_table(tmp_path: Path
     done = generate("--check")
     assert done.returncode == 0, done.stdout
     assert generate("--built", tmp_path).returncode == 0
-    assert rows_of(tmp_path / "_config_table.py") == TABLE
+    assert rows_of(tmp_path / "config_table.py") == TABLE
     help_config = subprocess.run(
         [executable("tqd"), "--help-config"], check=True, capture_output=True, text=True
     ).stdout

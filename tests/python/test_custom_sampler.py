@@ -230,7 +230,7 @@ transferq.init({"controller": {"sampler": Odd}, "backend": {"SimpleStorage": {"t
 transferq.kv_batch_put(["a", "b", "c", "d"], "p", {"x": ["a", "b", "c", "d"]})
 client = transferq.get_client()
 meta = client.get_meta(["x"], 2, "p", "fetch", "train")
-print(json.dumps([meta.global_indexes, transferq.system.find("default").pid]), flush=True)
+print(json.dumps([meta.global_indexes, transferq._impl.system.find("default").pid]), flush=True)
 if "wait" in sys.argv:
     sys.stdin.read()
 """

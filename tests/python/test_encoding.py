@@ -21,7 +21,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transferq._core import Buffer
-from transferq.encoding import Decoder, Encoder
+from transferq._impl.encoding import Decoder, Encoder
 from transferq.errors import SerializationError
 
 torch = pytest.importorskip("torch")
@@ -209,7 +209,7 @@ NESTED = {
 
 @pytest.mark.parametrize("case", NESTED)
 def test_nested_tensors_keep_layout_ragged_dim_and_rows(case: str) -> None:
-    from transferq.ragged import rows_of
+    from transferq._impl.ragged import rows_of
 
     given = NESTED[case]()
     back = there_and_back({"v": [given]})["v"][0]

@@ -17,8 +17,20 @@ with pytest.warns(DeprecationWarning, match="import transferq"):
     sys.modules.pop("ctq", None)
     import ctq
 
-PUBLIC = ["client", "config", "errors", "metadata", "samplers", "storage", "streaming", "system"]
-INNER = ["_core", "_calls", "storage.kv", "storage.manager", "storage.mooncake"]
+MODULES = [
+    *("client", "config", "errors", "metadata", "samplers", "storage", "streaming", "host", "ray"),
+    *("_core", "storage.kv", "storage.manager", "storage.mooncake"),
+]
+MOVED = {
+    "system": "_impl.system",
+    "tensors": "_impl.tensors",
+    "_calls": "_impl.calls",
+    "by_key": "client.by_key",
+    "ray_actor": "ray.actor",
+    "ray_cluster": "ray.cluster",
+    "storage.ray_records": "storage.ray.records",
+}
+"""Modules that had another place when the package had its former name."""
 
 
 def test_the_package_is_the_same() -> None:
@@ -26,14 +38,15 @@ def test_the_package_is_the_same() -> None:
     assert ctq.__version__ == transferq.__version__
 
 
-@pytest.mark.parametrize("name", PUBLIC + INNER)
+@pytest.mark.parametrize("name", [*MODULES, *MOVED])
 def test_modules_are_the_same(name: str) -> None:
     if name == "streaming":
         pytest.importorskip("torch")
+    new = MOVED.get(name, name)
     done = python(
-        f"import ctq.{name}, transferq.{name}; from ctq.{name} import __doc__\n"
-        f"assert ctq.{name} is transferq.{name}\n"
-        f"assert ctq.{name}.__name__ == ctq.{name}.__spec__.name == 'transferq.{name}'\n"
+        f"import ctq.{name}, transferq.{new}; from ctq.{name} import __doc__\n"
+        f"assert ctq.{name} is transferq.{new}\n"
+        f"assert ctq.{name}.__name__ == ctq.{name}.__spec__.name == 'transferq.{new}'\n"
     )
     assert done.returncode == 0, done.stderr
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import pickle
 import subprocess
 import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
 
+import pytest
 from elsewhere import python
 
 import transferq
@@ -23,6 +28,50 @@ def test_import_is_fast_and_brings_no_heavy_modules() -> None:
     modules = set(runs[0].stdout.splitlines()[1].split())
     assert seconds < 0.15
     assert not modules & {"torch", "ray", "tensordict", "numpy", "yaml"}
+
+
+def imports_at_the_top(path: Path, module: str, known: set[str]) -> set[str]:
+    """The package's modules that a module imports when it is imported; imports for type checkers are left out."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.level:
+            parts = module.split(".")
+            parts = parts[: len(parts) - node.level + (path.name == "__init__.py")]
+            base = ".".join([*parts, *([node.module] if node.module else [])])
+            names = {f"{base}.{alias.name}" for alias in node.names}
+            found |= names & known
+            if names - known and base != "transferq":  # its extensions, not itself
+                found.add(base)
+    return found & known
+
+
+def test_modules_import_each_other_in_one_direction() -> None:
+    root = Path(transferq.__file__).parent
+    modules = {
+        ".".join(path.relative_to(root.parent).with_suffix("").parts).removesuffix(
+            ".__init__"
+        ): path
+        for path in root.rglob("*.py")
+    }
+    graph = {name: imports_at_the_top(path, name, set(modules)) for name, path in modules.items()}
+    assert graph["transferq._impl.api"] > {"transferq.client", "transferq._impl.system"}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+@pytest.mark.parametrize(
+    ("kind", "where"),
+    [
+        (transferq.BatchMeta, "transferq.metadata"),
+        (transferq.KVBatchMeta, "transferq.metadata"),
+        (transferq.Config, "transferq.config"),
+        (transferq.ControllerInfo, "transferq"),
+        (transferq.SequentialSampler, "transferq.samplers"),
+        (errors.StorageFullError, "transferq.errors"),
+    ],
+)
+def test_pickles_name_public_modules(kind: type, where: str) -> None:
+    """What one process pickles has to load in a process of another version, whose inner modules may differ."""
+    assert f"c{where}\n{kind.__name__}\n".encode() in pickle.dumps(kind, 0)
 
 
 def test_version_is_that_of_the_distribution() -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from transferq._core import memory_limit
+from transferq._impl.in_force import differences, in_force, without_effect
 from transferq.config import defaults
-from transferq.in_force import differences, in_force, without_effect
 
 SYSTEM: dict[str, Any] = {
     "controller": {"sampler": "SequentialSampler", "session_grace": 10.0, "polling_mode": False},

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 
 from transferq import _core
-from transferq.ragged import RowOffsets, jagged, jagged_by_torch, offsets_of_lengths, row_offsets
+from transferq._impl.ragged import (
+    RowOffsets,
+    jagged,
+    jagged_by_torch,
+    offsets_of_lengths,
+    row_offsets,
+)
 
 torch = pytest.importorskip("torch")
 

@@ -484,7 +484,7 @@ def test_a_put_that_is_given_up_may_be_published(
 ) -> None:
     """A caller that stops waiting for the controller does not know the outcome, so data that may be published stays."""
     torch = pytest.importorskip("torch")
-    manager = peer_store._python.manager
+    manager = peer_store._managed.manager
     publish = manager._notify
 
     async def too_late(*args: Any) -> None:

@@ -20,8 +20,8 @@ import pytest
 
 import transferq
 from transferq import _core
-from transferq._work import Work, is_heavy
-from transferq.encoding import Decoder, Encoder
+from transferq._impl.encoding import Decoder, Encoder
+from transferq._impl.work import Work, is_heavy
 from transferq.errors import SerializationError
 
 torch = pytest.importorskip("torch")
@@ -261,7 +261,7 @@ def test_images_lie_in_the_memory_of_the_read(mode: str) -> None:
     """Nothing is copied; drawing modifies only the image, and the memory of the read lives as long as the image."""
     from PIL import ImageDraw
 
-    from transferq import images
+    from transferq._impl import images
 
     image = picture(mode, (200, 100))
     _, held, sizes, _ = columns_of([[image, image]], allow_pickle=False)
@@ -287,7 +287,7 @@ def test_images_lie_in_the_memory_of_the_read(mode: str) -> None:
 
 
 def test_a_pillow_that_cannot_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    from transferq import images
+    from transferq._impl import images
 
     assert images._maps()
     monkeypatch.setattr(images, "_maps", lambda: False)
@@ -339,7 +339,7 @@ def test_images_of_a_format_are_read_where_nobody_has_used_it(tmp_path: Any) -> 
     for file in ("x.ppm", "x.tga"):
         encoded = Encoder().encode(Image.open(tmp_path / file))
         code = (
-            "import sys; from transferq.encoding import Decoder; "
+            "import sys; from transferq._impl.encoding import Decoder; "
             "image = Decoder().decode(bytes.fromhex(sys.argv[1])); print(type(image).__name__, image.getpixel((1, 1)))"
         )
         done = subprocess.run(

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from elsewhere import python
 
-from transferq import _core, read_options, reading
+from transferq import _core
+from transferq._impl import read_options, reading
 
 torch = pytest.importorskip("torch")
 TensorDict = pytest.importorskip("tensordict").TensorDict

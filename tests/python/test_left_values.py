@@ -15,9 +15,9 @@ import pytest
 import transferq
 from support.waiting import wait_status
 from transferq import _core
-from transferq._calls import run
 from transferq._core import Left, unpack_rows
-from transferq.encoding import Decoder
+from transferq._impl.calls import run
+from transferq._impl.encoding import Decoder
 from transferq.errors import SerializationError
 
 torch = pytest.importorskip("torch")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from transferq.storage.ray_records import Column, Records
+from transferq.storage.ray.records import Column, Records
 
 SAMPLES = [(7, 1), (8, 1), (9, 2)]
 

@@ -19,7 +19,7 @@ from hypothesis.stateful import (
 
 import transferq
 from transferq import errors
-from transferq._calls import run
+from transferq._impl.calls import run
 
 KEYS = [f"k{i}" for i in range(6)]
 FIELDS = ["a", "b", "c"]

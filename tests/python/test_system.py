@@ -17,12 +17,13 @@ import pytest
 from elsewhere import python
 
 import transferq
-from transferq import errors, system
+from transferq import errors
+from transferq._impl import system
 
 START = """
 import transferq, json, os, sys
 transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "64MiB"}}})
-handle = transferq.system.find(transferq.system.system_name())
+handle = transferq._impl.system.find(transferq._impl.system.system_name())
 print(json.dumps(handle._asdict()), flush=True)
 """
 WAIT = START + "sys.stdin.read()\ntransferq.close()\n"

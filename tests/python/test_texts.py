@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 import transferq
-from transferq import stacks
-from transferq.encoding import Decoder, Encoder
+from transferq._impl import stacks
+from transferq._impl.encoding import Decoder, Encoder
 from transferq.errors import SerializationError
 
 torch = pytest.importorskip("torch")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from transferq._work import COLUMNS, are_heavy, is_heavy
+from transferq._impl.work import COLUMNS, are_heavy, is_heavy
 
 ROW = np.zeros((1, 2), np.float32)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 import transferq
 from transferq import errors
-from transferq._calls import run
+from transferq._impl.calls import run
 
 from .provoked import (
     MIB,

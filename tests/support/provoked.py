@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import transferq
-from transferq._calls import run
+from transferq._impl.calls import run
 
 from .addresses import free_ports
 from .daemons import System, executable

@@ -1,5 +1,5 @@
 """The controller as seen from Ray: an actor that looks into it."""
 
-from transferq.ray_actor import PartitionSnapshot, TransferQueueController
+from transferq.ray import PartitionSnapshot, TransferQueueController
 
 __all__ = ["PartitionSnapshot", "TransferQueueController"]

@@ -6,7 +6,7 @@ library (SimpleStorage, Redis) are selected by name in `backend.storage_backend`
 `backend.NAME.module` names the module that registers it; every client that allows it imports it before connecting.
 """
 
-from .._config_keys import BUILT_IN
+from .._impl.config_keys import BUILT_IN
 from .backends import allowing, client_connected, manager_in_python
 from .kv import StorageClientFactory, StorageKVClient, memory
 from .kv_manager import KVStorageManager

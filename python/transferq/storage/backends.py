@@ -8,10 +8,10 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .._config_keys import BUILT_IN
+from .._impl.config_keys import BUILT_IN
+from .._impl.system import ControllerInfo, describe
 from ..errors import ConfigError
-from ..system import ControllerInfo, describe
-from .kv import StorageClientFactory, nothing
+from .kv import StorageClientFactory, do_nothing
 from .kv_manager import KVStorageManager
 from .manager import StorageManager, StorageManagerFactory
 
@@ -119,7 +119,7 @@ def starting(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], Callable[[], 
         import_backend(name, section)
     client = StorageClientFactory.known(name)
     if client is None:
-        return given, nothing
+        return given, do_nothing
     detached = (given.get("ray") or {}).get("lifetime") == "detached"
     changed, ended = client.starting(section, detached)
     return {**given, "backend": {**backend, name: changed}}, ended

@@ -19,7 +19,7 @@ from .. import _core
 from ..errors import InvalidArgumentError
 
 if TYPE_CHECKING:
-    from ..system import ControllerInfo
+    from .._impl.system import ControllerInfo
 
 POINTER_FORM = ("put_from", "get_into", "remove")
 VALUE_FORM = ("put", "get", "clear")
@@ -69,7 +69,7 @@ class StorageKVClient:
         Returns the section to run the system with, and a function to call after the system has ended.  `detached`:
         the system outlives the process.
         """
-        return section, nothing
+        return section, do_nothing
 
     @classmethod
     def connected(cls, info: ControllerInfo, epoch: int, section: Mapping[str, Any]) -> None:
@@ -110,7 +110,7 @@ class StorageKVClient:
         raise NotImplementedError
 
 
-def nothing() -> None:
+def do_nothing() -> None:
     """Do nothing."""
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ..dtypes import describe_dtype
+from .._impl.dtypes import describe_dtype
 from ..errors import ClosedError, InvalidArgumentError, TimedOutError
 
 CALLS_AT_ONCE = 32

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .._calls import wait
-from .._columns import rows_of_schema, schema_of_fields
-from .._words import counted
-from ..dtypes import have_torch
+from .._impl.calls import wait
+from .._impl.columns import rows_of_schema, schema_of_fields
+from .._impl.dtypes import have_torch
+from .._impl.system import ControllerInfo
+from .._impl.tensors import is_tensor, pack_rows, row_list, tensordict_of
+from .._impl.words import counted
 from ..errors import (
     CanceledError,
     ClosedError,
@@ -24,16 +26,14 @@ from ..errors import (
     TransferQueueError,
     UnreachableError,
 )
-from ..system import ControllerInfo
-from ..tensors import is_tensor, pack_rows, row_list, tensordict_of
 from .kv import StorageClientFactory
 from .kv_calls import CallLeftError, Calls
 from .manager import StorageManager, noted
 
 if TYPE_CHECKING:
     from .._core import Meta
+    from .._impl.tensors import Fields
     from ..metadata import BatchMeta
-    from ..tensors import Fields
     from .manager import Clearing
 
 logger = logging.getLogger("transferq")

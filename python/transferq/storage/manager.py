@@ -17,20 +17,20 @@ from array import array
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
-from .._calls import Steps, wait
 from .._core import TENSOR, VALUE, Client, Meta
-from .._words import counted
-from ..config import Config, of_map
-from ..dtypes import describe_dtype, packed_type
-from ..encoding import Decoder, Encoder
+from .._impl.calls import Steps, wait
+from .._impl.dtypes import describe_dtype, packed_type
+from .._impl.encoding import Decoder, Encoder
+from .._impl.layouts import merged_dim, with_ragged_dims
+from .._impl.system import ControllerInfo
+from .._impl.words import counted
+from ..config import Config, config_of_map
 from ..errors import ClearedError, InvalidArgumentError, UnknownManagerError
-from ..layouts import merged_dim, with_ragged_dims
-from ..system import ControllerInfo
 
 if TYPE_CHECKING:
     from .._core import Column
+    from .._impl.tensors import Fields
     from ..metadata import BatchMeta
-    from ..tensors import Fields
 
 logger = logging.getLogger("transferq")
 
@@ -58,7 +58,7 @@ class StorageManager(ABC):
         `zmq_context` is accepted for managers written for TransferQueue and not used.
         """
         self.controller_info = controller_info
-        self.config: Config = of_map(dict(config))
+        self.config: Config = config_of_map(dict(config))
         self.storage_manager_id = f"{type(self).__name__}-{os.getpid()}"
         self.remover = type(self).__name__
         self.client_timeout = CLIENT_SECONDS

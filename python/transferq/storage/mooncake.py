@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from .._config_keys import TABLE
+from .._impl.config_keys import TABLE
 from ..errors import (
     ConfigError,
     InputOutputError,

@@ -6,7 +6,7 @@ from transferq import (
     StorageManager,
     StorageManagerFactory,
 )
-from transferq.ray_actor import SimpleStorageUnit
+from transferq.ray import SimpleStorageUnit
 from transferq.storage import KVStorageManager, StorageClientFactory, StorageKVClient
 
 __all__ = [
