@@ -117,7 +117,7 @@ def test_steps_that_follow_the_code_pass(check: Check) -> None:
 @pytest.mark.parametrize(
     ("file", "old", "new", "told"),
     [
-        ("docs/tour.md", "client/put.c` `tq_put`", "client/out.c` `tq_put`", "there is no such file"),
+        ("docs/tour.md", "client/put/put.c` `tq_put`", "client/put/out.c` `tq_put`", "there is no such file"),
         ("docs/tour.md", "put.c` `put_begin`", "put.h` `put_declared`", "does not define it"),
         ("docs/tour.md", "`put_begin`", "`put_commented`", "does not define it"),
         ("docs/tour.md", "`put_begin`", "`put_quoted`", "does not define it"),
