@@ -84,7 +84,7 @@ static void rt_drain(tqi_client_runtime *rt)
     client->borrows_ended = NULL;
     pthread_mutex_unlock(&client->lock);
 
-    tqi_client_borrows_unpin(rt, ended);
+    tqi_client_borrows_give_back(rt, ended);
     while (op) {
         tq_op *next = op->next;
         op->next = NULL;

@@ -10,13 +10,13 @@
 
 #include <tq/manager.h>
 
-/* A range of a block that a reader wants to read in place, instead of having it copied. */
+/* A range of a block that a reader wants to borrow, that is, to read in place instead of having it copied. */
 typedef struct tqi_manager_borrow_range {
     const tq_block *block;
     uint64_t offset; /* in the block */
     uint64_t size;   /* at least 1 */
-    /* Set by the caller: wants not a view of its own, but the store's memory as this process has it mapped, which may
-     * be reused at any time. Bytes read there are the block's if `*word` was its id before and after (a seqlock,
+    /* Set by the caller: wants not a mapping of its own, but the store's memory as this process has it mapped, which
+     * may be reused at any time. Bytes read there are the block's if `*word` was its id before and after (a seqlock,
      * base/fence.h). */
     bool shared;
     uint8_t *data; /* out: the bytes; NULL: not accessible from here, or gone */
@@ -25,16 +25,16 @@ typedef struct tqi_manager_borrow_range {
     const _Atomic uint64_t *word; /* out, with data, if shared */
 } tqi_manager_borrow_range;
 
-/* Ranges to see. Valid until done. */
+/* Ranges to borrow. Valid until done. */
 typedef struct tqi_manager_borrow_job {
     tqi_manager_borrow_range *ranges;
     size_t n;
     uint64_t deadline_ns;
-    /* out: n_pins pins, each to be passed to unview once, after unmapping; room for n */
-    void **pins;
-    size_t n_pins;
-    /* Called once, from the loop, possibly before view returns. It cannot fail: ranges that cannot be read in place are
-     * copied. */
+    /* out: of what was borrowed, each to be passed to give_back once, after unmapping; room for n */
+    void **handles;
+    size_t n_handles;
+    /* Called once, from the loop, possibly before borrow returns. It cannot fail: ranges that cannot be read in place
+     * are copied. */
     void (*done)(struct tqi_manager_borrow_job *job);
     void *arg;
 } tqi_manager_borrow_job;
@@ -79,9 +79,9 @@ typedef struct tqi_manager_internal {
 
     /* Set at opening by a manager that can expose blocks: as private mappings, which keep the blocks' bytes whatever
      * happens to the blocks, until they are given back or the connector closes the session; or as its own mapping,
-     * until the pin is given back or the manager is closed. */
-    void (*view)(void *state, tqi_manager_borrow_job *job);
-    void (*unview)(void *state, void *pin);
+     * until it is given back or the manager is closed. */
+    void (*borrow)(void *state, tqi_manager_borrow_job *job);
+    void (*give_back)(void *state, void *handle);
 
     /* Set at opening by a manager whose jobs may wait without a call. Called before the connector is closed: ends these
      * waits, and prevents new ones. */

@@ -1,11 +1,11 @@
 /*
- * pins.c - blocks that clients read in place, through private mappings of the unit's memory. A pinned block may end
- * (be cleared, overwritten) like any other and is then no longer found, but its memory is not reused until the pin has
- * ended. A pin belongs to a session. A client that closes its session has already made copies of the views it still
- * uses. A session that ends although its process lives on (it was out of touch for too long) leaves its pins to its
- * writer's record until the process has exited: a reader must not find other bytes in the memory. The client's next
- * session may end them one by one. The reader numbers its pins, so that it can end one without knowing whether it was
- * ever made.
+ * pins.c - a pin keeps the memory of blocks that a client has borrowed, that is, reads in place through private
+ * mappings. A pinned block may end (be cleared, overwritten) like any other and is then no longer found, but its
+ * memory is not reused until the pin has ended. A pin belongs to a session. A client that closes its session has
+ * already made copies of what it still borrows. A session that ends although its process lives on (it was out of touch
+ * for too long) leaves its pins to its writer's record until the process has exited: a reader must not find other
+ * bytes in the memory. The client's next session may end them one by one. The reader numbers its pins, so that it can
+ * end one without knowing whether it was ever made.
  */
 #include <stdlib.h>
 

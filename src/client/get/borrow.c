@@ -1,17 +1,17 @@
 /*
  * borrow.c - reads without copying: decides which columns can be read in place, and asks for them. Only tensors:
  * other values are decoded anyway and the bytes then discarded. Only large ones: a mapping costs as much as copying
- * SHOW_MIN bytes, and a process may have only some tens of thousands of mappings.
+ * BORROW_MIN bytes, and a process may have only some tens of thousands of mappings.
  */
 #include "client/get/get.h"
 
 #include "base/buf.h"
 #include "base/error.h"
 
-#define SHOW_MIN (UINT64_C(64) << 10)
+#define BORROW_MIN (UINT64_C(64) << 10)
 
 /* Whether the rows lie end to end in one block; *first is the first row that has bytes. */
-static bool show_together(const tqi_client_get *get, const tqi_client_cells *cells, size_t *first)
+static bool borrow_together(const tqi_client_get *get, const tqi_client_cells *cells, size_t *first)
 {
     bool found = false;
     uint64_t end = 0;
@@ -32,15 +32,16 @@ static bool show_together(const tqi_client_get *get, const tqi_client_cells *cel
     return found;
 }
 
-bool tqi_client_get_borrows(tqi_client_get *get, size_t c)
+bool tqi_client_get_may_borrow(tqi_client_get *get, size_t c)
 {
     const tq_data_column *column = &get->data->columns[c];
     const tqi_client_cells *cells = tqi_client_get_cells(get, c);
     uint64_t size = column->offsets[get->meta->n];
     size_t first = 0;
 
-    if (!get->zero_copy || !get->task.rt->internal.view || column->kind != TQ_TENSOR || column->types || column->padded ||
-        size < SHOW_MIN || (get->layouts && get->layouts[c].dest) || !show_together(get, cells, &first)) {
+    if (!get->zero_copy || !get->task.rt->internal.borrow || column->kind != TQ_TENSOR || column->types ||
+        column->padded || size < BORROW_MIN || (get->layouts && get->layouts[c].dest) ||
+        !borrow_together(get, cells, &first)) {
         return false;
     }
     return tqi_client_get_note(get, c,
@@ -55,9 +56,9 @@ int tqi_client_get_copy_instead(tqi_client_get *get, tq_error *err)
 {
     int code = TQ_OK;
 
-    for (size_t i = 0; i < get->shows.n && code == TQ_OK; i++) {
-        size_t c = get->show_column[i];
-        if (!get->shows.ranges[i].data && !get->data->columns[c].data) {
+    for (size_t i = 0; i < get->borrow.n && code == TQ_OK; i++) {
+        size_t c = get->borrow_column[i];
+        if (!get->borrow.ranges[i].data && !get->data->columns[c].data) {
             code = tqi_client_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
             code = code ? code : tqi_client_get_plan_ranges(get, c, err);
         }
@@ -66,10 +67,10 @@ int tqi_client_get_copy_instead(tqi_client_get *get, tq_error *err)
 }
 
 /* Takes over the manager's mappings, even if the op is gone: they must be given back. */
-static void show_done(tqi_manager_borrow_job *job)
+static void borrow_done(tqi_manager_borrow_job *job)
 {
     tqi_client_get *get = job->arg;
-    tqi_client_borrows *views = get->data->views;
+    tqi_client_borrows *borrows = get->data->borrows;
 
     for (size_t i = 0; i < job->n;) {
         const tqi_manager_borrow_range *range = &job->ranges[i];
@@ -78,36 +79,36 @@ static void show_done(tqi_manager_borrow_job *job)
             continue;
         }
         if (range->data) {
-            get->data->columns[get->show_column[i]].data = range->data;
-            views->maps[views->n_maps++] = (tqi_client_borrow_map){range->map, range->map_size};
+            get->data->columns[get->borrow_column[i]].data = range->data;
+            borrows->maps[borrows->n_maps++] = (tqi_client_borrow_map){range->map, range->map_size};
         }
         i++;
     }
-    for (size_t i = 0; i < job->n_pins; i++) {
-        views->pins[views->n_pins++] = job->pins[i];
+    for (size_t i = 0; i < job->n_handles; i++) {
+        borrows->handles[borrows->n_handles++] = job->handles[i];
     }
-    if (views->n_pins > 0) {
-        tqi_client_borrows_attach(views, get->task.rt);
+    if (borrows->n_handles > 0) {
+        tqi_client_borrows_attach(borrows, get->task.rt);
     }
-    get->shown(get);
+    get->borrowed(get);
 }
 
-bool tqi_client_get_borrow(tqi_client_get *get, void (*shown)(tqi_client_get *get))
+bool tqi_client_get_borrow(tqi_client_get *get, void (*borrowed)(tqi_client_get *get))
 {
-    if (get->shows.n == 0) {
+    if (get->borrow.n == 0) {
         return false;
     }
-    get->shown = shown;
-    get->data->views = tqi_client_borrows_make(get->shows.n);
-    get->shows.pins = tqi_region_zero(&get->task.region, get->shows.n, sizeof *get->shows.pins);
-    if (!get->data->views || !get->shows.pins) {
-        shown(get); /* nothing can be shown: all is copied */
+    get->borrowed = borrowed;
+    get->data->borrows = tqi_client_borrows_make(get->borrow.n);
+    get->borrow.handles = tqi_region_zero(&get->task.region, get->borrow.n, sizeof *get->borrow.handles);
+    if (!get->data->borrows || !get->borrow.handles) {
+        borrowed(get); /* nothing can be borrowed: all is copied */
         return true;
     }
-    get->shows.n_pins = 0;
-    get->shows.deadline_ns = get->task.deadline;
-    get->shows.done = show_done;
-    get->shows.arg = get;
-    get->task.rt->internal.view(get->task.rt->manager_state, &get->shows);
+    get->borrow.n_handles = 0;
+    get->borrow.deadline_ns = get->task.deadline;
+    get->borrow.done = borrow_done;
+    get->borrow.arg = get;
+    get->task.rt->internal.borrow(get->task.rt->manager_state, &get->borrow);
     return true;
 }

@@ -1,10 +1,10 @@
 /*
- * borrows.c - store memory that a read exposes in place. A view is a private mapping; the manager has pinned the memory
- * behind it, so that its bytes do not change. The client's lock guards the list of views in use, and the list of those
- * whose pins the loop thread must end. When pins cannot be kept (the client is closed, or the process forks: a pin
- * does not belong to the child) the views are first turned into copies: writing to every page of a private mapping
- * gives it pages of its own, at the same addresses and with the same bytes. What a read has left in the store (look.c)
- * is in the same list, and becomes a copy elsewhere.
+ * borrows.c - store memory that a read has borrowed: it is read in place, through private mappings. The manager keeps
+ * the store from reusing that memory until it is given back, so its bytes do not change. The client's lock guards the
+ * list of borrows in use, and the list of those that the loop thread must give back. When a borrow cannot last (the
+ * client is closed, or the process forks: a child has no claim on the store) it is first turned into a copy: writing
+ * to every page of a private mapping gives it pages of its own, at the same addresses and with the same bytes. What a
+ * read has left in the store (look.c) is in the same list, and becomes a copy elsewhere.
  */
 #include "client/get/borrows.h"
 
@@ -25,87 +25,87 @@
 
 tqi_client_borrows *tqi_client_borrows_make(size_t n)
 {
-    tqi_client_borrows *views =
-        calloc(1, sizeof *views + n * (sizeof *views->maps + sizeof *views->left + sizeof *views->pins));
+    tqi_client_borrows *borrows =
+        calloc(1, sizeof *borrows + n * (sizeof *borrows->maps + sizeof *borrows->left + sizeof *borrows->handles));
 
-    if (views && pthread_rwlock_init(&views->moved, NULL) != 0) {
-        free(views);
+    if (borrows && pthread_rwlock_init(&borrows->moved, NULL) != 0) {
+        free(borrows);
         return NULL;
     }
-    if (views) {
-        views->maps = (tqi_client_borrow_map *)(void *)(views + 1);
-        views->left = (tqi_client_left *)(void *)(views->maps + n);
-        views->pins = (void **)(void *)(views->left + n);
+    if (borrows) {
+        borrows->maps = (tqi_client_borrow_map *)(void *)(borrows + 1);
+        borrows->left = (tqi_client_left *)(void *)(borrows->maps + n);
+        borrows->handles = (void **)(void *)(borrows->left + n);
     }
-    return views;
+    return borrows;
 }
 
-static void views_free(tqi_client_borrows *views)
+static void borrows_free(tqi_client_borrows *borrows)
 {
-    pthread_rwlock_destroy(&views->moved);
-    free(views->copy);
-    free(views);
+    pthread_rwlock_destroy(&borrows->moved);
+    free(borrows->copy);
+    free(borrows);
 }
 
-void tqi_client_borrows_attach(tqi_client_borrows *views, tqi_client_runtime *rt)
+void tqi_client_borrows_attach(tqi_client_borrows *borrows, tqi_client_runtime *rt)
 {
-    views->client = rt->client;
+    borrows->client = rt->client;
     atomic_fetch_add_explicit(&rt->client->refs, 1, memory_order_relaxed);
     pthread_mutex_lock(&rt->client->lock);
-    DL_APPEND(rt->client->borrows, views);
-    atomic_store(&views->attached, true);
+    DL_APPEND(rt->client->borrows, borrows);
+    atomic_store(&borrows->attached, true);
     pthread_mutex_unlock(&rt->client->lock);
 }
 
-void tqi_client_borrows_release(tqi_client_borrows *views)
+void tqi_client_borrows_release(tqi_client_borrows *borrows)
 {
-    tq_client *client = views->client;
+    tq_client *client = borrows->client;
     bool ends = false;
 
-    /* Unlinked first, so that no thread that turns views into copies finds one that is being unmapped. */
-    if (atomic_load(&views->attached)) {
+    /* Unlinked first, so that no thread that makes copies finds one that is being unmapped. */
+    if (atomic_load(&borrows->attached)) {
         pthread_mutex_lock(&client->lock);
-        ends = atomic_load(&views->attached);
+        ends = atomic_load(&borrows->attached);
         if (ends) {
-            DL_DELETE(client->borrows, views);
+            DL_DELETE(client->borrows, borrows);
         }
         pthread_mutex_unlock(&client->lock);
     }
-    for (size_t i = 0; i < views->n_maps; i++) {
-        munmap(views->maps[i].base, views->maps[i].size);
+    for (size_t i = 0; i < borrows->n_maps; i++) {
+        munmap(borrows->maps[i].base, borrows->maps[i].size);
     }
     if (ends) {
         pthread_mutex_lock(&client->lock);
-        /* If no runtime is open, the pins have been ended or belong to another process. */
+        /* If no runtime is open, all was given back, or was borrowed by another process. */
         ends = client->runtime && client->runtime->state == TQI_CLIENT_RUNTIME_OPEN;
         if (ends) {
-            DL_APPEND(client->borrows_ended, views);
+            DL_APPEND(client->borrows_ended, borrows);
             tqi_client_wake(client);
         }
         pthread_mutex_unlock(&client->lock);
     }
     if (!ends) {
-        views_free(views);
+        borrows_free(borrows);
     }
     if (client) {
         tqi_client_unref(client);
     }
 }
 
-void tqi_client_borrows_unpin(tqi_client_runtime *rt, tqi_client_borrows *ended)
+void tqi_client_borrows_give_back(tqi_client_runtime *rt, tqi_client_borrows *ended)
 {
-    tqi_client_borrows *views, *next;
+    tqi_client_borrows *borrows, *next;
 
-    DL_FOREACH_SAFE (ended, views, next) {
-        for (size_t i = 0; i < views->n_pins && rt->manager_open && !rt->stopping; i++) {
-            rt->internal.unview(rt->manager_state, views->pins[i]);
+    DL_FOREACH_SAFE (ended, borrows, next) {
+        for (size_t i = 0; i < borrows->n_handles && rt->manager_open && !rt->stopping; i++) {
+            rt->internal.give_back(rt->manager_state, borrows->handles[i]);
         }
-        views_free(views);
+        borrows_free(borrows);
     }
 }
 
 /* Writes a byte of every page, on a kernel that cannot do it for us; this undoes nobody's write. */
-static void views_touch(const tqi_client_borrow_map *map)
+static void borrows_touch(const tqi_client_borrow_map *map)
 {
     size_t page = (size_t)sysconf(_SC_PAGESIZE);
 
@@ -114,7 +114,7 @@ static void views_touch(const tqi_client_borrow_map *map)
     }
 }
 
-static void views_copy(const tqi_client_borrow_map *map)
+static void borrows_copy(const tqi_client_borrow_map *map)
 {
     int rc;
 
@@ -127,39 +127,39 @@ static void views_copy(const tqi_client_borrow_map *map)
                 "change now",
                 map->size);
     } else if (rc != 0) {
-        views_touch(map);
+        borrows_touch(map);
     }
 }
 
 void tqi_client_borrows_own(tq_client *client)
 {
-    tqi_client_borrows *views;
+    tqi_client_borrows *borrows;
 
-    DL_FOREACH (client->borrows, views) {
-        for (size_t i = 0; i < views->n_maps; i++) {
-            views_copy(&views->maps[i]);
+    DL_FOREACH (client->borrows, borrows) {
+        for (size_t i = 0; i < borrows->n_maps; i++) {
+            borrows_copy(&borrows->maps[i]);
         }
-        tqi_client_left_own(views);
+        tqi_client_left_own(borrows);
     }
 }
 
-static void views_detach(tq_client *client)
+static void borrows_detach(tq_client *client)
 {
     while (client->borrows) {
-        tqi_client_borrows *views = client->borrows;
-        DL_DELETE(client->borrows, views);
-        atomic_store(&views->attached, false);
+        tqi_client_borrows *borrows = client->borrows;
+        DL_DELETE(client->borrows, borrows);
+        atomic_store(&borrows->attached, false);
     }
     while (client->borrows_ended) {
-        tqi_client_borrows *views = client->borrows_ended;
-        DL_DELETE(client->borrows_ended, views);
-        views_free(views);
+        tqi_client_borrows *borrows = client->borrows_ended;
+        DL_DELETE(client->borrows_ended, borrows);
+        borrows_free(borrows);
     }
 }
 
 void tqi_client_borrows_forked(tq_client *client)
 {
-    views_detach(client);
+    borrows_detach(client);
 }
 
 void tqi_client_borrows_stop(tqi_client_runtime *rt)
@@ -168,6 +168,6 @@ void tqi_client_borrows_stop(tqi_client_runtime *rt)
 
     pthread_mutex_lock(&client->lock);
     tqi_client_borrows_own(client);
-    views_detach(client);
+    borrows_detach(client);
     pthread_mutex_unlock(&client->lock);
 }

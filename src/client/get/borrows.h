@@ -1,5 +1,5 @@
 /*
- * borrows.h - store memory that a read exposes in place.
+ * borrows.h - store memory that a read has borrowed.
  */
 #ifndef TQI_CLIENT_GET_BORROWS_H
 #define TQI_CLIENT_GET_BORROWS_H
@@ -29,16 +29,16 @@ typedef struct tqi_client_left {
     uint64_t id;
 } tqi_client_left;
 
-/* What one read exposes: its mappings, and the manager's pins that keep their bytes unchanged (or, for rows that were
- * left, keep the addresses valid). */
+/* What one read has borrowed: its mappings, and the manager's handles, which keep their bytes unchanged (or, for rows
+ * that were left, the addresses valid) until they are given back. */
 typedef struct tqi_client_borrows {
     tq_client *client; /* counted */
     struct tqi_client_borrows *prev, *next;
-    _Atomic bool attached; /* in client->views: its pins must be ended */
+    _Atomic bool attached; /* in client->borrows: must be given back */
     size_t n_maps;
     tqi_client_borrow_map *maps;
-    size_t n_pins;
-    void **pins;
+    size_t n_handles;
+    void **handles; /* of the manager */
     size_t n_left;
     tqi_client_left *left; /* by column, then row */
     /* read: a thread is reading what was left; write: it is being copied */
@@ -48,20 +48,20 @@ typedef struct tqi_client_borrows {
 
 /* Room for n of each; NULL: out of memory. */
 tqi_client_borrows *tqi_client_borrows_make(size_t n);
-/* Links it with its client once maps and pins are filled in; loop thread. */
-void tqi_client_borrows_attach(tqi_client_borrows *views, struct tqi_client_runtime *rt);
+/* Links it with its client once it is filled in; loop thread. */
+void tqi_client_borrows_attach(tqi_client_borrows *borrows, struct tqi_client_runtime *rt);
 /* No thread is reading any more; any thread. */
-void tqi_client_borrows_release(tqi_client_borrows *views);
-/* Ends the pins of a list, and frees it; loop thread. */
-void tqi_client_borrows_unpin(struct tqi_client_runtime *rt, tqi_client_borrows *ended);
-/* Turns all views in use into copies, with the client's lock held; mapped ones keep their addresses. */
+void tqi_client_borrows_release(tqi_client_borrows *borrows);
+/* Gives a list back to the manager, and frees it; loop thread. */
+void tqi_client_borrows_give_back(struct tqi_client_runtime *rt, tqi_client_borrows *ended);
+/* Turns all borrows in use into copies, with the client's lock held; mapped ones keep their addresses. */
 void tqi_client_borrows_own(tq_client *client);
-/* In a forked child: views are copies already, and their pins are the parent's. */
+/* In a forked child: borrows are copies already, and the parent gives them back. */
 void tqi_client_borrows_forked(tq_client *client);
-/* Before the connections are closed: views become copies, because closing the session ends all pins; loop thread. */
+/* Before the connections are closed: borrows become copies, because the end of the session ends them; loop thread. */
 void tqi_client_borrows_stop(struct tqi_client_runtime *rt);
 
 /* look.c: turns what was left into copies, once no thread is reading it. */
-void tqi_client_left_own(tqi_client_borrows *views);
+void tqi_client_left_own(tqi_client_borrows *borrows);
 
 #endif

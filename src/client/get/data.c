@@ -43,8 +43,8 @@ void tq_data_unref(tq_data *data)
             tqi_client_pool_put(data->buffers[c]);
         }
     }
-    if (data->views) {
-        tqi_client_borrows_release(data->views);
+    if (data->borrows) {
+        tqi_client_borrows_release(data->borrows);
     }
     tqi_region_fini(&data->region);
     free(data);

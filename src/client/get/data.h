@@ -22,8 +22,8 @@ struct tq_data {
     size_t rows;
     size_t n_columns;
     tq_data_column *columns;
-    tqi_client_buffer *buffers; /* one per column; data NULL: none */
-    tqi_client_borrows *views;  /* columns read in place, or left there; NULL: none */
+    tqi_client_buffer *buffers;  /* one per column; data NULL: none */
+    tqi_client_borrows *borrows; /* columns read in place, or left there; NULL: none */
 };
 
 tq_data *tqi_client_data_alloc(size_t rows, size_t n_columns);

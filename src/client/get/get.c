@@ -1,6 +1,14 @@
 /*
  * get.c - reads: placements -> ranges -> manager -> columns.
  *
+ *   [RESOLVE by keys, get_found] -> get_try -> plan -> [borrow, get_borrowed] -> [fill, get_filled] -> read, get_got
+ *     get_try, a placement is missing:        RESOLVE, get_resolved -> get_try
+ *     get_got, all bytes are there:           get_done
+ *     get_got, a block is gone:               RESOLVE, get_resolved -> get_try
+ *     get_try, the same block is named again: [owners, get_owners] -> get_fail, and the block is reported
+ *
+ * (request or step, and the callback that follows it; each may also fail.)
+ *
  * A meta's placements are hints. If one is missing, or the manager says that a block is gone, the client asks the
  * controller where the samples are now. If it names the same block again, the data is lost: the read fails and names
  * samples and fields, and the block is reported, unless its owner is away. Otherwise the samples were moved or
@@ -34,8 +42,8 @@ static void get_fini(tqi_client_task *task)
     free(get->ranges);
     free(get->blocks);
     free(get->gone);
-    free(get->shows.ranges);
-    free(get->show_column);
+    free(get->borrow.ranges);
+    free(get->borrow_column);
     if (get->release) {
         get->release(get->release_arg);
     }
@@ -285,8 +293,8 @@ static void get_copy(tqi_client_get *get)
     }
 }
 
-/* The manager has shown what it can. */
-static void get_shown(tqi_client_get *get)
+/* The manager has mapped what it can. */
+static void get_borrowed(tqi_client_get *get)
 {
     tq_error err = {0};
 
@@ -330,7 +338,7 @@ static void get_try(tqi_client_get *get)
         return;
     }
     get->in_manager = true;
-    if (!tqi_client_get_borrow(get, get_shown)) {
+    if (!tqi_client_get_borrow(get, get_borrowed)) {
         get->in_manager = false;
         get_copy(get);
     }

@@ -24,10 +24,10 @@ typedef struct tqi_client_get {
     bool in_owners;  /* the list of owners was asked for */
     bool zero_copy;
     bool leave_values;
-    tqi_manager_borrow_job shows; /* columns to read in place, or to leave there, in order */
-    size_t *show_column;          /* of each of its ranges */
-    size_t max_shows, max_show_columns;
-    void (*shown)(struct tqi_client_get *get);
+    tqi_manager_borrow_job borrow; /* columns to read in place, or to leave there, in order */
+    size_t *borrow_column;         /* of each of its ranges */
+    size_t max_borrow_ranges, max_borrow_columns;
+    void (*borrowed)(struct tqi_client_get *get);
     tq_data *data;
     uint64_t gaps;        /* bytes to fill between padded rows */
     tq_get_range *ranges; /* of the job */
@@ -56,15 +56,15 @@ const tqi_client_cells *tqi_client_get_cells(const tqi_client_get *get, size_t c
 bool tqi_client_get_note(tqi_client_get *get, size_t c, const tqi_manager_borrow_range *range);
 
 /* borrow.c: whether the c-th column, which has been laid out, can be read in place; if so, it is noted. */
-bool tqi_client_get_borrows(tqi_client_get *get, size_t c);
+bool tqi_client_get_may_borrow(tqi_client_get *get, size_t c);
 /* leave.c: whether the column can be left in the store; if so, it is noted. */
-bool tqi_client_get_leaves(tqi_client_get *get, size_t c);
+bool tqi_client_get_may_leave(tqi_client_get *get, size_t c);
 /* The manager has located the ranges, from the i-th on, of a column to leave: leaves the column, or drops the located
  * data if it cannot be left. Returns the index of the first range after them. */
 size_t tqi_client_get_left(tqi_client_get *get, size_t i);
-/* Asks the manager to map the noted columns; `shown` is called when it has, and what it could not map is then planned
- * as a copy. False if there is nothing to ask for. */
-bool tqi_client_get_borrow(tqi_client_get *get, void (*shown)(tqi_client_get *get));
+/* Asks the manager to map the noted columns; `borrowed` is called when it has, and what it could not map is then
+ * planned as a copy. False if there is nothing to ask for. */
+bool tqi_client_get_borrow(tqi_client_get *get, void (*borrowed)(tqi_client_get *get));
 /* The same columns are to be copied. */
 int tqi_client_get_copy_instead(tqi_client_get *get, tq_error *err);
 

@@ -18,24 +18,24 @@
 /* How many values of the first row are inspected. */
 #define LEAVE_VALUES 64u
 
-bool tqi_client_get_leaves(tqi_client_get *get, size_t c)
+bool tqi_client_get_may_leave(tqi_client_get *get, size_t c)
 {
     const tq_data_column *column = &get->data->columns[c];
     const tqi_client_cells *cells = tqi_client_get_cells(get, c);
-    size_t before = get->shows.n;
+    size_t before = get->borrow.n;
     uint64_t end = 0;
 
-    if (!get->leave_values || !get->task.rt->internal.view || column->kind != TQ_VALUE || column->types ||
+    if (!get->leave_values || !get->task.rt->internal.borrow || column->kind != TQ_VALUE || column->types ||
         (get->layouts && get->layouts[c].dest) || column->offsets[get->meta->n] < LEAVE_MIN ||
         column->offsets[get->meta->n] / get->meta->n < LEAVE_ROW) {
         return false;
     }
     for (size_t i = 0; i < get->meta->n; i++) {
         uint64_t size = tqi_client_cells_size(cells, i);
-        tqi_manager_borrow_range *last = get->shows.n > before ? &get->shows.ranges[get->shows.n - 1] : NULL;
+        tqi_manager_borrow_range *last = get->borrow.n > before ? &get->borrow.ranges[get->borrow.n - 1] : NULL;
         const tq_block *block = &get->meta->blocks->blocks[cells->block[i] - 1];
         if (size == 0) { /* no value is of no bytes */
-            get->shows.n = before;
+            get->borrow.n = before;
             return false;
         }
         if (last && last->block == block && cells->offset[i] == end) {
@@ -47,7 +47,7 @@ bool tqi_client_get_leaves(tqi_client_get *get, size_t c)
                                             .size = size,
                                             .shared = true,
                                         })) {
-            get->shows.n = before;
+            get->borrow.n = before;
             return false;
         }
         end = cells->offset[i] + size;
@@ -76,23 +76,23 @@ static bool leave_is_plain(const uint8_t *bytes, size_t size)
 
 size_t tqi_client_get_left(tqi_client_get *get, size_t i)
 {
-    size_t c = get->show_column[i], first = i, row = 0;
+    size_t c = get->borrow_column[i], first = i, row = 0;
     tq_data *data = get->data;
     tq_data_column *column = &data->columns[c];
-    tqi_client_borrows *views = data->views;
-    bool all = get->shows.ranges[i].data && leave_is_plain(get->shows.ranges[i].data, (size_t)column->offsets[1]);
+    tqi_client_borrows *borrows = data->borrows;
+    bool all = get->borrow.ranges[i].data && leave_is_plain(get->borrow.ranges[i].data, (size_t)column->offsets[1]);
 
-    for (; i < get->shows.n && get->show_column[i] == c; i++) {
-        all = all && get->shows.ranges[i].data;
+    for (; i < get->borrow.n && get->borrow_column[i] == c; i++) {
+        all = all && get->borrow.ranges[i].data;
     }
     for (size_t k = first; k < i; k++) {
-        tqi_manager_borrow_range *range = &get->shows.ranges[k];
+        tqi_manager_borrow_range *range = &get->borrow.ranges[k];
         uint64_t end = column->offsets[row] + range->size;
         if (!all) {
             range->data = NULL;
             continue;
         }
-        views->left[views->n_left++] = (tqi_client_left){
+        borrows->left[borrows->n_left++] = (tqi_client_left){
             .column = c,
             .row = row,
             .at = range->data,

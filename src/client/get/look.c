@@ -28,23 +28,23 @@ static bool look_after(const tqi_client_left *left)
     return atomic_load_explicit(left->word, memory_order_relaxed) == left->id;
 }
 
-void tqi_client_left_own(tqi_client_borrows *views)
+void tqi_client_left_own(tqi_client_borrows *borrows)
 {
     uint64_t size = 0, at = 0;
 
-    if (views->n_left == 0) {
+    if (borrows->n_left == 0) {
         return;
     }
-    pthread_rwlock_wrlock(&views->moved);
-    for (size_t i = 0; i < views->n_left; i++) {
-        size += views->left[i].word ? views->left[i].size : 0;
+    pthread_rwlock_wrlock(&borrows->moved);
+    for (size_t i = 0; i < borrows->n_left; i++) {
+        size += borrows->left[i].word ? borrows->left[i].size : 0;
     }
-    if (!views->copy && size > 0) {
-        views->copy = malloc(size);
+    if (!borrows->copy && size > 0) {
+        borrows->copy = malloc(size);
     }
-    for (size_t i = 0; i < views->n_left; i++) {
-        tqi_client_left *left = &views->left[i];
-        uint8_t *to = views->copy ? (uint8_t *)views->copy + at : NULL;
+    for (size_t i = 0; i < borrows->n_left; i++) {
+        tqi_client_left *left = &borrows->left[i];
+        uint8_t *to = borrows->copy ? (uint8_t *)borrows->copy + at : NULL;
         if (!left->word) {
             continue;
         }
@@ -59,24 +59,24 @@ void tqi_client_left_own(tqi_client_borrows *views)
         left->word = NULL;
         at += left->size;
     }
-    pthread_rwlock_unlock(&views->moved);
+    pthread_rwlock_unlock(&borrows->moved);
 }
 
 /* The piece that holds a row of the column; NULL: none. */
-static const tqi_client_left *look_find(const tqi_client_borrows *views, size_t c, size_t row)
+static const tqi_client_left *look_find(const tqi_client_borrows *borrows, size_t c, size_t row)
 {
-    size_t low = 0, high = views->n_left;
+    size_t low = 0, high = borrows->n_left;
 
     while (low < high) { /* the first one after it */
         size_t middle = low + (high - low) / 2;
-        const tqi_client_left *left = &views->left[middle];
+        const tqi_client_left *left = &borrows->left[middle];
         if (left->column < c || (left->column == c && left->row <= row)) {
             low = middle + 1;
         } else {
             high = middle;
         }
     }
-    return low > 0 && views->left[low - 1].column == c ? &views->left[low - 1] : NULL;
+    return low > 0 && borrows->left[low - 1].column == c ? &borrows->left[low - 1] : NULL;
 }
 
 int tq_data_look(tq_data *data, size_t c, size_t row, size_t n,
@@ -88,9 +88,9 @@ int tq_data_look(tq_data *data, size_t c, size_t row, size_t n,
         return TQ_EINVAL;
     }
     const uint64_t *offsets = data->columns[c].offsets;
-    pthread_rwlock_rdlock(&data->views->moved);
+    pthread_rwlock_rdlock(&data->borrows->moved);
     for (size_t end = row + n; row < end && code == TQ_OK; row++) {
-        const tqi_client_left *left = look_find(data->views, c, row);
+        const tqi_client_left *left = look_find(data->borrows, c, row);
         if (!left || !look_before(left)) {
             code = TQ_ELOST;
             break;
@@ -100,6 +100,6 @@ int tq_data_look(tq_data *data, size_t c, size_t row, size_t n,
         TQI_RACY_END();
         code = look_after(left) ? TQ_OK : TQ_ELOST;
     }
-    pthread_rwlock_unlock(&data->views->moved);
+    pthread_rwlock_unlock(&data->borrows->moved);
     return code;
 }

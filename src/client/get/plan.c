@@ -250,7 +250,7 @@ int tqi_client_get_plan(tqi_client_get *get, tq_error *err)
 {
     tq_data_unref(get->data);
     get->n_ranges = 0;
-    get->shows.n = 0;
+    get->borrow.n = 0;
     get->gaps = 0;
     get->data = tqi_client_data_alloc(get->meta->n, get->n_fields);
     if (!get->data) {
@@ -259,7 +259,7 @@ int tqi_client_get_plan(tqi_client_get *get, tq_error *err)
     for (size_t c = 0; c < get->n_fields; c++) {
         bool opaque = false;
         int code = plan_column(get, c, &opaque, err);
-        if (code == TQ_OK && !opaque && !tqi_client_get_borrows(get, c) && !tqi_client_get_leaves(get, c)) {
+        if (code == TQ_OK && !opaque && !tqi_client_get_may_borrow(get, c) && !tqi_client_get_may_leave(get, c)) {
             code = tqi_client_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
             code = code ? code : tqi_client_get_plan_ranges(get, c, err);
         }

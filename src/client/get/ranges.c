@@ -16,15 +16,15 @@ const tqi_client_cells *tqi_client_get_cells(const tqi_client_get *get, size_t c
 
 bool tqi_client_get_note(tqi_client_get *get, size_t c, const tqi_manager_borrow_range *range)
 {
-    size_t n = get->shows.n;
+    size_t n = get->borrow.n;
 
-    if (tqi_grow(&get->shows.ranges, &get->max_shows, n + 1, sizeof *range) != TQ_OK ||
-        tqi_grow(&get->show_column, &get->max_show_columns, n + 1, sizeof c) != TQ_OK) {
+    if (tqi_grow(&get->borrow.ranges, &get->max_borrow_ranges, n + 1, sizeof *range) != TQ_OK ||
+        tqi_grow(&get->borrow_column, &get->max_borrow_columns, n + 1, sizeof c) != TQ_OK) {
         return false;
     }
-    get->show_column[n] = c;
-    get->shows.ranges[n] = *range;
-    get->shows.n++;
+    get->borrow_column[n] = c;
+    get->borrow.ranges[n] = *range;
+    get->borrow.n++;
     return true;
 }
 

@@ -1,11 +1,12 @@
 /*
- * borrow.c - reading blocks in place: pinned at their unit, then mapped privately. The ranges of a read are divided
- * into parts, one per (unit, incarnation). A part is one request: the unit is asked to keep the blocks' memory from
- * being reused (and says whether they exist), and each range gets its own mapping. With a single mapping for all, a
- * page that the reader wrote to would keep its old bytes after the unit has reused it. A shared range is not pinned:
- * its reader gets the link's existing mapping, reference-counted, and checks the slot itself. If anything fails, the
- * range is left without data, and its reader copies it: that path finds out what is wrong. A pin whose request failed
- * may have been made anyway; it is ended at once, and its number is never reused, so this cannot hit another pin.
+ * borrow.c - lends readers the memory of blocks, which are pinned at their unit and then mapped privately: a pin keeps
+ * a block's memory, a borrow is the reader's mapping. The ranges of a read are divided into parts, one per (unit,
+ * incarnation). A part is one request: the unit is asked to keep the blocks' memory from being reused (and says
+ * whether they exist), and each range gets its own mapping. With a single mapping for all, a page that the reader
+ * wrote to would keep its old bytes after the unit has reused it. A shared range is not pinned: its reader gets the
+ * link's existing mapping, reference-counted, and checks the slot itself. If anything fails, the range is left without
+ * data, and its reader copies it: that path finds out what is wrong. A pin whose request failed may have been made
+ * anyway; it is ended at once, and its number is never reused, so this cannot hit another pin.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -14,43 +15,43 @@
 #include "manager/simple/simple.h"
 
 /* A unit that does not answer for this long has ended the session. */
-#define VIEW_UNPIN_S 60.0
+#define BORROW_UNPIN_S 60.0
 
-/* A pin at a unit, or its mapping. */
+/* What was borrowed: blocks that the unit keeps pinned, or its mapping as a whole. */
 typedef struct tqi_simple_borrowed {
     tqi_simple_link *link;
-    uint64_t number;
-    tqi_simple_mapping *mapping; /* counted; NULL: a pin */
+    uint64_t number;             /* of the pin */
+    tqi_simple_mapping *mapping; /* counted; NULL: blocks under a pin */
     struct tqi_simple_borrowed *prev, *next;
 } tqi_simple_borrowed;
 
-typedef struct view_op view_op;
+typedef struct borrow_op borrow_op;
 
 /* The ranges of one unit. */
-typedef struct view_part {
+typedef struct borrow_part {
     tqi_simple_waiter wait; /* first: waits are known by it */
-    view_op *op;
+    borrow_op *op;
     const char *owner;
     uint64_t incarnation;
     tqi_simple_link *unit;
     tqi_simple_mapping *mapping;
-    tqi_simple_borrowed *shown;
+    tqi_simple_borrowed *borrowed;
     size_t n_pinned; /* ranges of it to be pinned */
     size_t n_shared;
-} view_part;
+} borrow_part;
 
-struct view_op {
+struct borrow_op {
     tqi_simple *simple;
     tqi_manager_borrow_job *job;
     size_t *part_of; /* per range */
-    view_part *parts;
+    borrow_part *parts;
     size_t n_parts;
     size_t left; /* parts that have not ended */
 };
 
 /* --- ends ----------------------------------------------------------------- */
 
-static void view_unpinned(tqi_net_call *call, tqi_net_answer *answer, void *arg)
+static void borrow_unpinned(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     (void)call;
     (void)answer;
@@ -58,54 +59,54 @@ static void view_unpinned(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 }
 
 /* Tells the unit; if that fails, the unit finds out when this process exits. */
-static void view_unpin(tqi_simple_borrowed *shown)
+static void borrow_unpin(tqi_simple_borrowed *borrowed)
 {
     Tq__UnitUnpin message;
     tqi_net_channel *channel = NULL;
     tq_error err = {0};
 
-    if (tqi_simple_link_channel(shown->link, &channel, &err) != TQ_OK) {
+    if (tqi_simple_link_channel(borrowed->link, &channel, &err) != TQ_OK) {
         return;
     }
     tq__unit_unpin__init(&message);
-    message.pin = &shown->number;
+    message.pin = &borrowed->number;
     message.n_pin = 1;
     tqi_net_call_args args = {
         .kind = TQI_UNIT_UNPIN,
         .message = &message.base,
-        .deadline = tqi_deadline(VIEW_UNPIN_S),
-        .done = view_unpinned,
+        .deadline = tqi_deadline(BORROW_UNPIN_S),
+        .done = borrow_unpinned,
     };
     tqi_net_call_start(channel, &args, NULL, &err);
 }
 
-void tqi_simple_return(void *state, void *pin)
+void tqi_simple_give_back(void *state, void *handle)
 {
     tqi_simple *simple = state;
-    tqi_simple_borrowed *shown = pin;
+    tqi_simple_borrowed *borrowed = handle;
 
-    if (shown->mapping != NULL) {
-        tqi_simple_mapping_unref(shown->mapping);
+    if (borrowed->mapping != NULL) {
+        tqi_simple_mapping_unref(borrowed->mapping);
     } else {
-        view_unpin(shown);
+        borrow_unpin(borrowed);
     }
-    DL_DELETE(simple->shown, shown);
-    free(shown);
+    DL_DELETE(simple->borrowed, borrowed);
+    free(borrowed);
 }
 
 void tqi_simple_borrow_fini(tqi_simple *simple)
 {
-    while (simple->shown != NULL) {
-        tqi_simple_borrowed *shown = simple->shown;
-        DL_DELETE(simple->shown, shown);
-        if (shown->mapping != NULL) {
-            tqi_simple_mapping_unref(shown->mapping);
+    while (simple->borrowed != NULL) {
+        tqi_simple_borrowed *borrowed = simple->borrowed;
+        DL_DELETE(simple->borrowed, borrowed);
+        if (borrowed->mapping != NULL) {
+            tqi_simple_mapping_unref(borrowed->mapping);
         }
-        free(shown);
+        free(borrowed);
     }
 }
 
-static void view_finish(view_op *op)
+static void borrow_finish(borrow_op *op)
 {
     tqi_manager_borrow_job *job = op->job;
 
@@ -115,25 +116,25 @@ static void view_finish(view_op *op)
     job->done(job);
 }
 
-static void view_part_end(view_part *part)
+static void borrow_part_end(borrow_part *part)
 {
-    view_op *op = part->op;
+    borrow_op *op = part->op;
 
     if (part->mapping != NULL) {
         tqi_simple_mapping_unref(part->mapping);
         part->mapping = NULL;
     }
     if (--op->left == 0) {
-        view_finish(op);
+        borrow_finish(op);
     }
 }
 
 /* --- steps ---------------------------------------------------------------- */
 
 /* Maps the ranges of a part whose blocks are pinned; returns whether there are any. */
-static bool view_map(view_part *part, const Tq__UnitPinReply *reply)
+static bool borrow_map(borrow_part *part, const Tq__UnitPinReply *reply)
 {
-    view_op *op = part->op;
+    borrow_op *op = part->op;
     size_t place = 0, gone = 0;
     bool any = false;
 
@@ -156,9 +157,9 @@ static bool view_map(view_part *part, const Tq__UnitPinReply *reply)
 }
 
 /* Locates the shared ranges of a part, if their blocks still exist. */
-static bool view_find_shared(view_part *part)
+static bool borrow_find_shared(borrow_part *part)
 {
-    view_op *op = part->op;
+    borrow_op *op = part->op;
     const tqi_store_map *map = &part->mapping->map;
     bool any = false;
 
@@ -176,47 +177,47 @@ static bool view_find_shared(view_part *part)
 }
 
 /* Exposes the shared ranges of a part; their reader holds the mapping. */
-static void view_share(view_part *part)
+static void borrow_share(borrow_part *part)
 {
     tqi_manager_borrow_job *job = part->op->job;
-    tqi_simple_borrowed *shown = calloc(1, sizeof(*shown));
+    tqi_simple_borrowed *borrowed = calloc(1, sizeof(*borrowed));
 
-    if (shown == NULL || !view_find_shared(part)) {
-        free(shown);
+    if (borrowed == NULL || !borrow_find_shared(part)) {
+        free(borrowed);
         return;
     }
-    shown->link = part->unit;
-    shown->mapping = part->mapping;
-    shown->mapping->refs++;
-    DL_APPEND(part->op->simple->shown, shown);
-    job->pins[job->n_pins++] = shown;
+    borrowed->link = part->unit;
+    borrowed->mapping = part->mapping;
+    borrowed->mapping->refs++;
+    DL_APPEND(part->op->simple->borrowed, borrowed);
+    job->handles[job->n_handles++] = borrowed;
 }
 
-static void view_pinned(tqi_net_call *call, tqi_net_answer *answer, void *arg)
+static void borrow_pinned(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
-    view_part *part = arg;
+    borrow_part *part = arg;
     tqi_manager_borrow_job *job = part->op->job;
 
     (void)call;
-    if (answer->status == TQ_OK && view_map(part, (const Tq__UnitPinReply *)answer->reply)) {
-        job->pins[job->n_pins++] = part->shown;
+    if (answer->status == TQ_OK && borrow_map(part, (const Tq__UnitPinReply *)answer->reply)) {
+        job->handles[job->n_handles++] = part->borrowed;
     } else {
-        tqi_simple_return(part->op->simple, part->shown);
+        tqi_simple_give_back(part->op->simple, part->borrowed);
     }
-    part->shown = NULL;
-    view_part_end(part);
+    part->borrowed = NULL;
+    borrow_part_end(part);
 }
 
-static int view_pin(view_part *part, tqi_net_channel *channel, tq_error *err)
+static int borrow_pin(borrow_part *part, tqi_net_channel *channel, tq_error *err)
 {
-    view_op *op = part->op;
+    borrow_op *op = part->op;
     Tq__UnitPin message;
     uint64_t *ids = malloc(part->n_pinned * sizeof(*ids));
     uint32_t *slots = malloc(part->n_pinned * sizeof(*slots));
     int code = TQ_ENOMEM;
 
-    part->shown = calloc(1, sizeof(*part->shown));
-    if (ids == NULL || slots == NULL || part->shown == NULL) {
+    part->borrowed = calloc(1, sizeof(*part->borrowed));
+    if (ids == NULL || slots == NULL || part->borrowed == NULL) {
         goto out;
     }
     tq__unit_pin__init(&message);
@@ -227,9 +228,9 @@ static int view_pin(view_part *part, tqi_net_channel *channel, tq_error *err)
             ids[message.n_id++] = op->job->ranges[i].block->id;
         }
     }
-    part->shown->link = part->unit;
-    part->shown->number = ++op->simple->last_pin;
-    message.pin = part->shown->number;
+    part->borrowed->link = part->unit;
+    part->borrowed->number = ++op->simple->last_pin;
+    message.pin = part->borrowed->number;
     message.id = ids;
     message.slot = slots;
     message.incarnation = part->incarnation;
@@ -237,45 +238,45 @@ static int view_pin(view_part *part, tqi_net_channel *channel, tq_error *err)
         .kind = TQI_UNIT_PIN,
         .message = &message.base,
         .deadline = tqi_simple_try(0, 0, op->job->deadline_ns),
-        .done = view_pinned,
+        .done = borrow_pinned,
         .arg = part,
     };
-    DL_APPEND(op->simple->shown, part->shown);
+    DL_APPEND(op->simple->borrowed, part->borrowed);
     code = tqi_net_call_start(channel, &args, NULL, err);
     if (code != TQ_OK) {
-        DL_DELETE(op->simple->shown, part->shown);
+        DL_DELETE(op->simple->borrowed, part->borrowed);
     }
 
 out:
     free(ids);
     free(slots);
     if (code != TQ_OK) {
-        free(part->shown);
-        part->shown = NULL;
+        free(part->borrowed);
+        part->borrowed = NULL;
     }
     return code;
 }
 
-static void view_try(view_part *part);
+static void borrow_try(borrow_part *part);
 
-static void view_waited(tqi_simple_waiter *wait, const tq_error *err)
+static void borrow_waited(tqi_simple_waiter *wait, const tq_error *err)
 {
-    view_part *part = (view_part *)wait;
+    borrow_part *part = (borrow_part *)wait;
 
     if (err != NULL) {
-        view_part_end(part);
+        borrow_part_end(part);
     } else {
-        view_try(part);
+        borrow_try(part);
     }
 }
 
-static void view_try(view_part *part)
+static void borrow_try(borrow_part *part)
 {
     tqi_simple_link *unit = part->unit;
     tqi_net_channel *channel = NULL;
     tq_error err = {0};
 
-    part->wait.fn = view_waited;
+    part->wait.fn = borrow_waited;
     int code = tqi_simple_link_map(unit, tqi_simple_try(0, 0, part->op->job->deadline_ns), &part->wait, &err);
     if (code == TQ_EAGAIN) {
         return;
@@ -284,41 +285,41 @@ static void view_try(view_part *part)
         part->mapping = unit->mapping;
         part->mapping->refs++;
         if (part->n_shared > 0) {
-            view_share(part);
+            borrow_share(part);
         }
         code = part->n_pinned > 0 ? tqi_simple_link_channel(unit, &channel, &err) : TQ_EINVAL;
-        if (code == TQ_OK && view_pin(part, channel, &err) == TQ_OK) {
+        if (code == TQ_OK && borrow_pin(part, channel, &err) == TQ_OK) {
             return;
         }
     }
-    view_part_end(part);
+    borrow_part_end(part);
 }
 
-static void view_find(view_part *part)
+static void borrow_find(borrow_part *part)
 {
     part->unit = tqi_simple_find(part->op->simple, part->owner);
     if (part->unit != NULL && part->unit->incarnation == part->incarnation && tqi_simple_link_near(part->unit)) {
-        view_try(part);
+        borrow_try(part);
     } else {
-        view_part_end(part);
+        borrow_part_end(part);
     }
 }
 
 /* A new client knows no units before it asks. */
-static void view_listed(void *arg, const tq_error *err)
+static void borrow_listed(void *arg, const tq_error *err)
 {
-    view_part *part = arg;
+    borrow_part *part = arg;
 
     if (err != NULL) {
-        view_part_end(part);
+        borrow_part_end(part);
     } else {
-        view_find(part);
+        borrow_find(part);
     }
 }
 
 /* --- start ---------------------------------------------------------------- */
 
-static size_t view_part_of(view_op *op, const tqi_manager_borrow_range *range)
+static size_t borrow_part_of(borrow_op *op, const tqi_manager_borrow_range *range)
 {
     const tq_block *block = range->block;
     size_t i = 0;
@@ -339,7 +340,7 @@ static size_t view_part_of(view_op *op, const tqi_manager_borrow_range *range)
 }
 
 /* Whether the range lies inside its block, as far as can be checked here. */
-static bool view_sound(const tqi_manager_borrow_range *range)
+static bool borrow_sound(const tqi_manager_borrow_range *range)
 {
     return range->block->locator_size == TQI_SIMPLE_LOCATOR && range->size > 0 && range->offset <= range->block->size &&
            range->size <= range->block->size - range->offset;
@@ -348,11 +349,11 @@ static bool view_sound(const tqi_manager_borrow_range *range)
 void tqi_simple_borrow(void *state, tqi_manager_borrow_job *job)
 {
     tqi_simple *simple = state;
-    view_op *op = calloc(1, sizeof(*op));
+    borrow_op *op = calloc(1, sizeof(*op));
     bool sound = true;
 
     for (size_t i = 0; i < job->n; i++) {
-        sound = sound && view_sound(&job->ranges[i]);
+        sound = sound && borrow_sound(&job->ranges[i]);
     }
     if (op == NULL || !sound || (op->parts = calloc(job->n + 1, sizeof(*op->parts))) == NULL ||
         (op->part_of = calloc(job->n + 1, sizeof(*op->part_of))) == NULL) {
@@ -366,18 +367,18 @@ void tqi_simple_borrow(void *state, tqi_manager_borrow_job *job)
     op->simple = simple;
     op->job = job;
     for (size_t i = 0; i < job->n; i++) {
-        op->part_of[i] = view_part_of(op, &job->ranges[i]);
+        op->part_of[i] = borrow_part_of(op, &job->ranges[i]);
     }
     op->left = op->n_parts + 1; /* this function's, so that parts that end at once do not end the job */
     for (size_t i = 0; i < op->n_parts; i++) {
-        view_part *part = &op->parts[i];
+        borrow_part *part = &op->parts[i];
         if (tqi_simple_find(simple, part->owner) != NULL) {
-            view_find(part);
+            borrow_find(part);
         } else {
-            tqi_simple_list(simple, false, tqi_simple_try(0, 0, job->deadline_ns), view_listed, part);
+            tqi_simple_list(simple, false, tqi_simple_try(0, 0, job->deadline_ns), borrow_listed, part);
         }
     }
     if (--op->left == 0) {
-        view_finish(op);
+        borrow_finish(op);
     }
 }

@@ -230,7 +230,7 @@ static void link_mapped(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     tqi_simple_link_say(link, err.code != TQ_OK ? err.message : NULL);
     tqi_simple_wait_end(&link->map_waits, NULL);
     if (link->map_state == TQI_SIMPLE_MAP_READY && tqi_net_connector_crowded(link->simple->connector) &&
-        !tqi_simple_put_at(link) && link->simple->shown == NULL) {
+        !tqi_simple_put_at(link) && link->simple->borrowed == NULL) {
         tqi_net_channel_park(link->channel);
     }
 }

@@ -125,8 +125,8 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
     uv_timer_init(internal->loop, &simple->pause_timer);
     simple->pause_timer.data = simple;
     internal->stop = tqi_simple_stop;
-    internal->view = tqi_simple_borrow;
-    internal->unview = tqi_simple_return;
+    internal->borrow = tqi_simple_borrow;
+    internal->give_back = tqi_simple_give_back;
     opened(NULL, arg);
 }
 

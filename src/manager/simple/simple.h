@@ -253,16 +253,16 @@ struct tqi_simple {
     uint64_t taken;             /* answers with changes of it */
     tqi_simple_mapping *mappings;
     tqi_simple_query *queries;
-    struct tqi_simple_put_op *puts;    /* under way */
-    uint64_t session;                  /* incremented with every new session at the controller */
-    struct tqi_simple_borrowed *shown; /* pins at units */
-    uint64_t last_pin;                 /* number of the last one */
-    bool listing;                      /* a refresh in the background */
-    uint64_t listed_at;                /* when the list was last updated; 0: never */
-    uint32_t turn;                     /* of near units */
-    uint64_t answer_ns;                /* how long answers have recently taken; at most TQI_SIMPLE_ANSWER_MAX_NS */
-    uint64_t lot;                      /* the last number that was drawn; 0: none */
-    uint64_t chosen;                   /* searches for all units */
+    struct tqi_simple_put_op *puts;       /* under way */
+    uint64_t session;                     /* incremented with every new session at the controller */
+    struct tqi_simple_borrowed *borrowed; /* pinned at units */
+    uint64_t last_pin;                    /* number of the last one */
+    bool listing;                         /* a refresh in the background */
+    uint64_t listed_at;                   /* when the list was last updated; 0: never */
+    uint32_t turn;                        /* of near units */
+    uint64_t answer_ns;                   /* how long answers have recently taken; at most TQI_SIMPLE_ANSWER_MAX_NS */
+    uint64_t lot;                         /* the last number that was drawn; 0: none */
+    uint64_t chosen;                      /* searches for all units */
     uv_timer_t stock_timer;
     uv_timer_t pause_timer; /* the nearest end of a pause */
     tqi_simple_waiter *pauses;
@@ -305,8 +305,8 @@ void tqi_simple_cancel(void *state, tq_put_job *job);
 void tqi_simple_get(void *state, tq_get_job *job);
 
 void tqi_simple_borrow(void *state, tqi_manager_borrow_job *job);
-void tqi_simple_return(void *state, void *pin);
-/* Forgets all pins; at close. */
+void tqi_simple_give_back(void *state, void *handle);
+/* Forgets all that was borrowed; at close. */
 void tqi_simple_borrow_fini(tqi_simple *simple);
 /* The slot (return value) and the arena offset in a block's locator. */
 uint32_t tqi_simple_locate(const tq_block *block, uint64_t *begin);
