@@ -46,10 +46,11 @@ typedef struct core_state {
     PyObject *name_done, *name_set_result, *name_set_exception;
 } core_state;
 
-/* The state, from an instance of one of the module's types (none of which can be subclassed). */
+/* state.c: the state, from an instance of one of the module's types (none of which can be subclassed). */
 core_state *core_state_of(PyObject *self);
 /* Counts an object that was created (+1) or freed (-1). */
 void core_count(enum core_kind kind, int change);
+long core_counted(enum core_kind kind);
 
 /* errors.c */
 int core_errors_init(PyObject *module, core_state *state);
@@ -57,6 +58,16 @@ int core_errors_init(PyObject *module, core_state *state);
 PyObject *core_raise(core_state *state, const tq_error *err);
 /* Returns the exception as a new reference instead of setting it; on failure NULL with an exception set. */
 PyObject *core_exception(core_state *state, const tq_error *err);
+
+/* convert.c */
+/* A tuple of integers. */
+PyObject *core_shape(const uint64_t *shape, uint32_t ndim);
+/* UTF-8 as str, even if invalid; None for NULL. */
+PyObject *core_text(const char *text);
+/* Kind and dtype of each row, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all rows agree. */
+PyObject *core_types(const tq_type *types, size_t n);
+/* The notes of a storage manager that keys by index, as a list of bytes. */
+PyObject *core_notes(const tq_slice *notes, size_t rows);
 
 /* --- arena ---------------------------------------------------------------- */
 
@@ -195,10 +206,6 @@ PyObject *core_meta_wrap(core_state *state, tq_meta *meta); /* holds its own ref
 /* data.c */
 PyTypeObject *core_data_type(PyObject *module);
 PyObject *core_data_wrap(core_state *state, tq_data *data);
-/* Kind and dtype of each row, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all rows agree. */
-PyObject *core_types(const tq_type *types, size_t n);
-/* A list of bytes. */
-PyObject *core_notes(const tq_slice *notes, size_t rows);
 
 /* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which is kept alive by `owner`. */
 PyTypeObject *core_buffer_type(PyObject *module);
@@ -266,9 +273,5 @@ PyObject *core_status(const tq_system_status *status);
 PyObject *core_events(const tq_event *events, size_t n, uint64_t next);
 PyObject *core_checkpoint(const tq_checkpoint *checkpoint);
 PyObject *core_clearings(core_state *state, const tq_clearing *clearings, size_t n);
-/* A tuple of integers. */
-PyObject *core_shape(const uint64_t *shape, uint32_t ndim);
-/* UTF-8 as str, even if invalid; None for NULL. */
-PyObject *core_text(const char *text);
 
 #endif

@@ -33,36 +33,6 @@ static Py_ssize_t data_length(core_data *self)
     return (Py_ssize_t)tq_data_row_count(self->data);
 }
 
-/* The notes of a storage manager that keys by index, as a list of bytes. */
-PyObject *core_notes(const tq_slice *notes, size_t n)
-{
-    PyObject *list = PyList_New((Py_ssize_t)n);
-
-    for (size_t i = 0; list && i < n; i++) {
-        PyObject *note = PyBytes_FromStringAndSize(notes[i].data, (Py_ssize_t)notes[i].size);
-        if (!note) {
-            Py_CLEAR(list);
-            break;
-        }
-        PyList_SET_ITEM(list, (Py_ssize_t)i, note);
-    }
-    return list;
-}
-
-/* Kind and dtype of each row, as bytes of 32-bit numbers (kind << 16 | bits << 8 | code); None: all rows agree. */
-PyObject *core_types(const tq_type *types, size_t n)
-{
-    if (!types) {
-        Py_RETURN_NONE;
-    }
-    PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(n * sizeof(uint32_t)));
-    for (size_t i = 0; bytes && i < n; i++) {
-        uint32_t type = (uint32_t)types[i].kind << 16 | (uint32_t)types[i].dtype.bits << 8 | types[i].dtype.code;
-        memcpy(PyBytes_AS_STRING(bytes) + i * sizeof(type), &type, sizeof(type));
-    }
-    return bytes;
-}
-
 static PyObject *data_column(core_data *self, size_t c)
 {
     const tq_data_column *column = tq_data_column_at(self->data, c);

@@ -1,20 +1,9 @@
 /*
- * module.c - the module transferq._core: its types, its errors, the count of live objects.
+ * module.c - the module transferq._core: its functions, types and constants.
  */
 #include "core.h"
 
 static const char *const core_live_names[CORE_N_KINDS] = {"client", "op", "meta", "data", "buffer", "queue", "left"};
-static long core_live[CORE_N_KINDS]; /* with the GIL held */
-
-void core_count(enum core_kind kind, int change)
-{
-    core_live[kind] += change;
-}
-
-core_state *core_state_of(PyObject *self)
-{
-    return PyType_GetModuleState(Py_TYPE(self));
-}
 
 PyDoc_STRVAR(core_live_doc, "live()\n--\n\nHow many objects of each kind are alive; for tests.");
 
@@ -23,7 +12,7 @@ static PyObject *core_live_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
     core_reap();
     PyObject *dict = PyDict_New();
     for (int i = 0; dict && i < CORE_N_KINDS; i++) {
-        PyObject *count = PyLong_FromLong(core_live[i]);
+        PyObject *count = PyLong_FromLong(core_counted((enum core_kind)i));
         if (!count || PyDict_SetItemString(dict, core_live_names[i], count)) {
             Py_CLEAR(dict);
         }

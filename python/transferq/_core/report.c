@@ -3,29 +3,6 @@
  */
 #include "core.h"
 
-PyObject *core_text(const char *text)
-{
-    if (!text) {
-        Py_RETURN_NONE;
-    }
-    return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "backslashreplace");
-}
-
-PyObject *core_shape(const uint64_t *shape, uint32_t ndim)
-{
-    PyObject *tuple = PyTuple_New(ndim);
-
-    for (uint32_t i = 0; tuple && i < ndim; i++) {
-        PyObject *dim = PyLong_FromUnsignedLongLong(shape[i]);
-        if (!dim) {
-            Py_CLEAR(tuple);
-            break;
-        }
-        PyTuple_SET_ITEM(tuple, i, dim);
-    }
-    return tuple;
-}
-
 PyObject *core_progress(core_state *state, const tq_progress *progress)
 {
     (void)state;
