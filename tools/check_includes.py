@@ -9,6 +9,7 @@ Usage: check_includes.py [ROOT]
 
 import re
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 ALLOWED: dict[str, set[str]] = {
@@ -35,6 +36,20 @@ ALLOWED: dict[str, set[str]] = {
 
 # Allowed only for this part, not for those that include it: the registry names the built-in managers.
 LOCAL: dict[str, set[str]] = {"manager": {"manager/simple", "manager/kv"}}
+
+# For some parts, the levels of their files, from the lowest up. A level is a list of layers side by side, which do not
+# see each other; a layer is a string of patterns, relative to the folder of the part. A file belongs to the first
+# layer that has a pattern for it, from the lowest up.
+LAYERS: dict[str, list[list[str]]] = {
+    "client": [
+        ["args.*"],
+        ["meta/*"],
+        ["client.h op.h"],
+        ["*.[ch] get/borrows.* get/data.* get/pool.c get/look.c", "calls/*"],
+        ["put/*", "get/*"],
+        ["checkpoint/*"],
+    ],
+}
 
 # A fuzz target reaches into the decoder it feeds, wherever that is.
 UNCHECKED = {"fuzz"}
@@ -82,6 +97,36 @@ def resolve(root: Path, source: Path, name: str) -> Path | None:
     return None
 
 
+def matches(path: str, pattern: str) -> bool:
+    """Whether a pattern describes a path; `*` ends at a slash."""
+    names, patterns = path.split("/"), pattern.split("/")
+    return len(names) == len(patterns) and all(map(fnmatchcase, names, patterns))
+
+
+def layer_of(part: str, path: str) -> tuple[int, str] | None:
+    """Return the level and the layer of a file, given by its path in the folder of its part."""
+    for level, layers in enumerate(LAYERS[part]):
+        for layer in layers:
+            if any(matches(path, pattern) for pattern in layer.split()):
+                return level, layer
+    return None
+
+
+def check_layers(root: Path, part: str, source: Path, target: Path) -> str:
+    """Say what is wrong when a file of a part includes another of that part; "" if nothing is."""
+    folder = root / "src" / part if (root / "src" / part).is_dir() else root / part
+    names = [path.relative_to(folder).as_posix() for path in (source, target)]
+    places = [layer_of(part, name) for name in names]
+    if None in places:
+        return f"{names[places.index(None)]} belongs to no layer of {part}; add it to tools/check_includes.py"
+    (own, own_layer), (other, other_layer) = (place for place in places if place)
+    if other > own:
+        return f"{names[1]} is above it in {part}"
+    if other == own and own_layer != other_layer:
+        return f"{names[1]} is beside it in {part}"
+    return ""
+
+
 def check_file(root: Path, source: Path) -> list[str]:
     """Return a line for every wrong #include of one file."""
     part = part_of(root, source)
@@ -111,6 +156,10 @@ def check_file(root: Path, source: Path) -> list[str]:
                     )
                 continue
             target = part_of(root, path) or "none"
+            if target == part and part in LAYERS:
+                wrong = check_layers(root, part, source, path)
+                if wrong:
+                    problems.append(f"{where}:{line}: {wrong}")
         if target not in allowed:
             problems.append(f"{where}:{line}: {part} may not include {target} ({name})")
     for call, (only, instead) in ONLY_CALLED.items():
