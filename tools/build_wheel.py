@@ -1,7 +1,7 @@
 """Build a wheel that carries the libraries it uses: `make wheel`.
 
 The plain wheel needs libuv, protobuf-c and others from the system. auditwheel copies them into transferq.libs and puts
-small scripts in the place of the programs tq and tqd, which start them from inside the package; the result runs wherever
+small scripts in place of the programs tq and tqd, which start them from inside the package; the result runs wherever
 glibc is as new as here. Its `.dist-info/licenses/bundled/` has the licences of what auditwheel copied, from the Debian
 packages that the libraries came from, and THIRD_PARTY.md lists them with the versions of their sources.
 

@@ -157,6 +157,9 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "configuration": lambda: command(sys.executable, "config/generate.py", "--check"),
     "protocol": lambda: python_script("check_protocol"),
     "docs": lambda: python_script("check_docs"),
+    "names": lambda: python_script("check_names", str(BUILD)),
+    "calls": lambda: python_script("check_calls", str(BUILD)),
+    "english": lambda: python_script("check_english"),
     "tour": lambda: python_script("check_tour"),
 }
 
@@ -186,7 +189,7 @@ def main() -> int:
         parser.error(f"no such check: {', '.join(unknown)}; there are {', '.join(CHECKS)}")
 
     results = {}
-    if not args.no_build and set(names) & {"clang-tidy", "symbols"}:
+    if not args.no_build and set(names) & {"clang-tidy", "symbols", "names", "calls"}:
         # Needs the generated headers and the binaries.
         good, output = command("ninja", "-C", str(BUILD), "-k0", "--quiet")
         results["build"] = good

@@ -15,7 +15,7 @@ extern "C" {
 
 /** How urgent a line is. */
 typedef enum tq_log_level {
-    TQ_LOG_ERROR = 0, /**< Something failed, and nobody else is told. */
+    TQ_LOG_ERROR = 0, /**< Something failed, and only this line says so. */
     TQ_LOG_WARN = 1,  /**< Something went wrong, and the library goes on. */
     TQ_LOG_INFO = 2,  /**< The course of events. */
     TQ_LOG_DEBUG = 3  /**< For whoever searches for a fault. */

@@ -8,21 +8,21 @@
  * wait for it (tq_op_wait) or get a callback. Once an op is done it may be used again, for any call.
  *
  * Completion contract:
- *   - A call that returns TQ_OK has started and completes exactly once.  One that returns an error has not started:
+ *   - A call that returns TQ_OK has started and completes exactly once. One that returns an error has not started:
  *     the op holds the error, and the callback is not called.
- *   - The callback runs on the client's own thread, or on the thread that cancels or closes.  It must not block.  It
+ *   - The callback runs on the client's own thread, or on the thread that cancels or closes. It must not block. It
  *     may start other operations, but not on its own op (free that op, or reuse it once the callback has returned).
- *   - tq_op_cancel may be called at any time from any thread, and repeated.  The op still completes exactly once: with
- *     TQ_ECANCELED, or with its result if that was already on its way.  A claim that was cancelled before its answer
+ *   - tq_op_cancel may be called at any time from any thread, and repeated. The op still completes exactly once: with
+ *     TQ_ECANCELED, or with its result if that was already on its way. A claim that was cancelled before its answer
  *     arrived returns the samples and completes with TQ_ECANCELED; one that completes with TQ_OK has its samples.
- *   - tq_op_free on an op that is not done cancels it and waits for it.  It may be called in the op's own callback.
+ *   - tq_op_free on an op that is not done cancels it and waits for it. It may be called in the op's own callback.
  *     In the callback of another op it does not wait: the op is freed once it has completed, and its callback is not
  *     called.
  *   - Data given to a call (tensors, slices) is not copied and must stay unchanged until the op is done; everything
  *     else (names, keys, shapes, meta) is copied before the call returns.
  *   - An op's results may be passed to its next call: tq_get(op, tq_op_meta(op), NULL, 0), or bytes of tq_op_data(op)
- *     as slices of a tq_put.  The library keeps them for as long as the call needs them; the caller must not use them
- *     after making that call, even if the call fails to start.  Only memory to read into (tq_get_field.dest) must not
+ *     as slices of a tq_put. The library keeps them for as long as the call needs them; the caller must not use them
+ *     after making that call, even if the call fails to start. Only memory to read into (tq_get_field.dest) must not
  *     be a result of the op.
  *
  * NULL. If a required argument is NULL, the call fails with TQ_EINVAL and a message that names the argument (no

@@ -2,7 +2,7 @@
  * hash.h - hash tables: uthash, with one way to learn that an element was not added.
  *
  * Only this file includes uthash.h and only this file names HASH_ADD; tools/check_includes.py sees to both. Without
- * memory for a table, uthash would end the process, or, where it is told not to, say nothing: TQI_HASH_ADD returns
+ * memory for a table, uthash would end the process, or, with HASH_NONFATAL_OOM, say nothing: TQI_HASH_ADD returns
  * false. The element then belongs to the caller as before, and the table is as it was. HASH_FIND, HASH_DEL, HASH_ITER
  * and HASH_COUNT need no memory, and are used as they are. An element has one handle, `UT_hash_handle hh`.
  */

@@ -6,7 +6,7 @@
  * - parent: everything resumes.
  * - child: the loop threads do not exist. Each runtime is abandoned: the descriptors of its connections are closed
  *   (the servers do not notice, as the parent still holds them), its manager drops what it must not share, and its
- *   memory stays as it was.  The first call makes a new runtime with its own session.
+ *   memory stays as it was. The first call makes a new runtime with its own session.
  *
  * A loop thread that does not pause within FORK_WAIT_S (its manager or a callback is blocked on something that the
  * forking thread holds) is not waited for any longer. Its runtime may then be in the middle of a change, so the child

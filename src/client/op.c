@@ -2,19 +2,19 @@
  * op.c - operations: how a call starts, is cancelled and completes; wait.c implements waiting for it.
  *
  * Rules
- *   - A started op ends exactly once.  Only the loop thread ends ops; cancel and close only ask it
+ *   - A started op ends exactly once. Only the loop thread ends ops; cancel and close only ask it
  *     to.
  *   - state goes DONE -> BUSY (caller's thread, when it is queued), BUSY -> DONE (no callback) or BUSY -> ENDING ->
- *     DONE (around the callback).  Results and error are written before state leaves BUSY (release) and read after it
- *     (acquire).  Sleepers set WAITED and sleep on the word itself; the thread that makes it DONE wakes them, and does
+ *     DONE (around the callback). Results and error are written before state leaves BUSY (release) and read after it
+ *     (acquire). Sleepers set WAITED and sleep on the word itself; the thread that makes it DONE wakes them, and does
  *     not touch the op after that, because its owner may free it at once.
  *   - Callbacks do not run where an op completes, but when the loop is between two events (tqi_client_op_flush), with
  *     no lock held and no network code below them on the stack: they may start, cancel and free ops, and may fork.
- *   - tq_op_free in the op's own callback frees it there; the loop thread sees op->freed and forgets the op.  On
- *     another thread it waits until the callback has returned.  In a callback of another op it cannot wait: the op is
+ *   - tq_op_free in the op's own callback frees it there; the loop thread sees op->freed and forgets the op. On
+ *     another thread it waits until the callback has returned. In a callback of another op it cannot wait: the op is
  *     cancelled and freed once it has ended, and its callback is never called.
- *   - A cancel is a link in the client's list, guarded by the client's lock.  The loop thread unlinks it under the
- *     lock and touches the op only if it is BUSY then, which only the loop thread can change.  Freeing unlinks it
+ *   - A cancel is a link in the client's list, guarded by the client's lock. The loop thread unlinks it under the
+ *     lock and touches the op only if it is BUSY then, which only the loop thread can change. Freeing unlinks it
  *     under the lock.
  *   - An op that was BUSY when the process forked belongs to an older generation than the child's: in the child it is
  *     never done.

@@ -127,7 +127,7 @@ typedef struct tqi_client_put_job {
 } tqi_client_put_job;
 
 typedef struct tqi_client_get_job {
-    tq_get_job job; /* likewise */
+    tq_get_job job; /* as above */
     tqi_client_task *task;
     void (*got)(tqi_client_task *task, const tq_error *err, const uint32_t *gone, uint32_t n_gone);
 } tqi_client_get_job;

@@ -1,5 +1,5 @@
 /*
- * claims.h - waiting claims, and what is said of those that wait.
+ * claims.h - waiting claims, and what the status and events say about them.
  */
 #ifndef TQI_CONTROLLER_CLAIMS_H
 #define TQI_CONTROLLER_CLAIMS_H

@@ -6,7 +6,7 @@
  *   - Nothing is sent from within a call of the owner: frames are queued, and sent when the loop is about to wait
  *     (flusher). So sending never calls back into the sender.
  *   - A connection's memory is freed only from a closing callback of the loop: it stays valid during every callback,
- *     whatever that closes.  After a callback, code must check `closed`.
+ *     whatever that closes. After a callback, code must check `closed`.
  */
 #ifndef TQI_NET_INTERNAL_H
 #define TQI_NET_INTERNAL_H

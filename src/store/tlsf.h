@@ -8,7 +8,7 @@
  *   - Chunk records lie in an array of this process, not in front of the chunks: clients can write the arena, so the
  *     arena must not hold anything that its owner trusts.
  *   - The free end of the arena (the top) is in no list and is used last, from its low side; in a list, the chunk with
- *     the lowest address seen is kept at the front.  That way, memory whose pages already exist is reused.
+ *     the lowest address seen is kept at the front. That way, memory whose pages already exist is reused.
  *   - When no class that surely fits has a chunk, the list of the size's own class is searched: a full store must not
  *     be called full while a chunk fits.
  *

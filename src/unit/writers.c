@@ -6,7 +6,7 @@
  *   - a writer with a mapping cannot write once its process has exited (seen through a pidfd; an end-of-file proves
  *     nothing, because a forked child may keep the socket open).
  *   - a live writer says when it has finished: for all of its blocks in its Bye, and for those of a session that the
- *     controller has ended when it learns of that (UNIT_FINISH).  Its session here may have been lost as well: the
+ *     controller has ended when it learns of that (UNIT_FINISH). Its session here may have been lost as well: the
  *     next one has the same id, and speaks for the process of the former one.
  * Blocks of all other writers wait in the writer's list. A session's pins are kept as long, because a process that may
  * write may also read.

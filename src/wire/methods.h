@@ -2,7 +2,7 @@
  * methods.h - the requests of the wire format in one table: number, C name, message name, reply, how it is repeated.
  *
  * Dispatch, codec, help and tests come from this table.
- *   KEEP  changes state: its reply is kept until the client acknowledges it, a repeat gets the kept reply.  AGAIN may
+ *   KEEP  changes state: its reply is kept until the client acknowledges it, a repeat gets the kept reply. AGAIN may
  *   be executed twice, because it only reads or is idempotent: a repeat is executed again.
  */
 #ifndef TQI_WIRE_METHODS_H

@@ -3,11 +3,11 @@
  *
  * Rules.
  *   - From start to completion an operation owns a reference to itself, and the call's arguments (names, buffers,
- *     tensors).  Both are dropped with the GIL held: by the event loop that drains its queue, or by core_reap, which
+ *     tensors). Both are dropped with the GIL held: by the event loop that drains its queue, or by core_reap, which
  *     runs whenever something is started, waited for or closed.
- *   - The callback runs on a thread of libtq without the GIL.  It marks the operation completed and hands the
+ *   - The callback runs on a thread of libtq without the GIL. It marks the operation completed and hands the
  *     reference to a queue or to the list of completed operations; after that it no longer uses the operation.
- *   - core_lock guards the mark, the list and the queues.  It is never held while Python code runs.
+ *   - core_lock guards the mark, the list and the queues. It is never held while Python code runs.
  *   - After a fork the child has no thread that could complete an operation of the parent: waiting for one is an
  *     error.
  */

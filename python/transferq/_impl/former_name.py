@@ -71,7 +71,7 @@ class _FormerName(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: Any = None
     ) -> ModuleSpec | None:
-        """The spec of a module under the former name; None for a module that is none of ours."""
+        """The spec of a module under the former name; None for a module that is not one of ours."""
         package, _, rest = fullname.partition(".")
         if package != self.name or not rest:
             return None
