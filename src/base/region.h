@@ -1,5 +1,6 @@
 /*
- * region.h - memory that is freed as a whole: everything that belongs to one call, meta or result.
+ * region.h - memory that is freed as a whole: everything that belongs to one call, request, meta or result. A bump
+ * allocator over chunks that double from 1 KiB to 1 MiB.
  */
 #ifndef TQI_BASE_REGION_H
 #define TQI_BASE_REGION_H
@@ -8,7 +9,7 @@
 
 typedef struct tqi_chunk tqi_chunk;
 
-/* Zero-initialised is empty. */
+/* Zero-initialised is empty; `next` may be set for a larger first chunk. */
 typedef struct tqi_region {
     tqi_chunk *chunks;
     size_t next; /* bytes of the next chunk */

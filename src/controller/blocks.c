@@ -73,7 +73,7 @@ int tqi_ctl_on_grant_blocks(tqi_controller *ctl, tqi_net_request *request, const
 int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request, const Tq__UnknownBlocks *msg, tq_error *err)
 {
     Tq__UnknownBlocksReply reply = TQ__UNKNOWN_BLOCKS_REPLY__INIT;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
     if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request)) ||
         tqi_table_owner_incarnation(owner->table_owner) != msg->incarnation) {
@@ -92,7 +92,7 @@ int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request, con
         reply.n_id = tqi_table_owner_unknown(owner->table_owner, reply.id, msg->n_id);
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 
@@ -120,7 +120,7 @@ static bool collect_pending(tqi_ctl_owner *owner, bool sparse)
 static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool sparse, tq_error *err)
 {
     Tq__CollectDeadReply reply = TQ__COLLECT_DEAD_REPLY__INIT;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_dead *dead = tqi_ctl_conv_alloc(&conv, COLLECT_MAX, sizeof(*dead), err);
     size_t n = dead ? tqi_table_owner_dead(owner->table_owner, dead, COLLECT_MAX, &reply.notice) : 0;
     uint8_t *done = tqi_ctl_conv_alloc(&conv, n, 1, err);
@@ -145,7 +145,7 @@ static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool sp
         tqi_ctl_reply(request, &reply.base);
         owner->n_doubted = 0; /* if it gets lost, a reader will report it again */
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 
@@ -284,7 +284,7 @@ int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_net_request *request, const 
 {
     tqi_ctl_loser loser = {.ctl = ctl, .name = tqi_ctl_session_name(request)};
     tqi_ctl_session *session = tqi_ctl_session_of(request);
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     size_t n = 0;
     if (msg->n_id > TQI_REPORT_LOST_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "%zu blocks are reported as lost, at most %u may be at once", msg->n_id,
@@ -305,14 +305,14 @@ int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_net_request *request, const 
     if (rc == TQ_OK) {
         tqi_ctl_reply_empty(request);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 
 /* --- moves ---------------------------------------------------------------- */
 
 /* The answer's stretches as columns. */
-static int live_out(tqi_ctl_conv *conv, const tqi_table_live *live, Tq__CompactLiveReply *reply, tq_error *err)
+static int live_out(tqi_region *conv, const tqi_table_live *live, Tq__CompactLiveReply *reply, tq_error *err)
 {
     size_t n = live->n_stretches;
     reply->begin = tqi_ctl_conv_alloc(conv, n, sizeof(*reply->begin), err);
@@ -336,7 +336,7 @@ static int live_out(tqi_ctl_conv *conv, const tqi_table_live *live, Tq__CompactL
 int tqi_ctl_on_compact_live(tqi_controller *ctl, tqi_net_request *request, const Tq__CompactLive *msg, tq_error *err)
 {
     Tq__CompactLiveReply reply = TQ__COMPACT_LIVE_REPLY__INIT;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_live live = {0};
     int rc = tqi_table_compact_live(ctl->table, msg->id, msg->n_id, &live, err);
     rc = rc ? rc : live_out(&conv, &live, &reply, err);
@@ -344,12 +344,12 @@ int tqi_ctl_on_compact_live(tqi_controller *ctl, tqi_net_request *request, const
         tqi_ctl_reply(request, &reply.base);
     }
     tqi_table_live_fini(&live);
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 
 /* The moves of a request. */
-static int moves_in(tqi_ctl_conv *conv, const Tq__CompactMove *msg, tqi_table_move **out, tq_error *err)
+static int moves_in(tqi_region *conv, const Tq__CompactMove *msg, tqi_table_move **out, tq_error *err)
 {
     size_t n = msg->n_from, at = 0;
     int rc = tqi_ctl_conv_check_count("new block", msg->n_to, n, err);
@@ -401,7 +401,7 @@ static int moves_allowed(tqi_controller *ctl, tqi_net_request *request, const Tq
 
 int tqi_ctl_on_compact_move(tqi_controller *ctl, tqi_net_request *request, const Tq__CompactMove *msg, tq_error *err)
 {
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_move *moves = NULL;
     int rc = moves_in(&conv, msg, &moves, err);
     rc = rc ? rc : moves_allowed(ctl, request, msg, err);
@@ -409,6 +409,6 @@ int tqi_ctl_on_compact_move(tqi_controller *ctl, tqi_net_request *request, const
     if (rc == TQ_OK) {
         tqi_ctl_reply_empty(request);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }

@@ -66,7 +66,7 @@ static void claim_settled(bool acked, void *arg)
 static int claim_reply(tqi_controller *ctl, tqi_net_request *request, const tqi_table_result *result,
                        claim_receipt **receipt, tq_error *err)
 {
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     Tq__Batch batch;
     Tq__ClaimReply reply = TQ__CLAIM_REPLY__INIT;
     int rc = tqi_ctl_conv_batch_out(&conv, &result->batch, tqi_table_epoch(ctl->table), &batch, err);
@@ -85,7 +85,7 @@ static int claim_reply(tqi_controller *ctl, tqi_net_request *request, const tqi_
         }
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 
@@ -179,7 +179,7 @@ static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
                   tqi_ctl_uptime(base->ctl, up));
 }
 
-int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_ctl_conv *conv, Tq__WaitInfo *out, tq_error *err)
+int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_region *conv, Tq__WaitInfo *out, tq_error *err)
 {
     const claim_wait *wait = (const claim_wait *)(const void *)((const char *)parked - offsetof(claim_wait, parked));
     char *missing = tqi_ctl_conv_alloc(conv, TQI_CTL_SHORTAGE, 1, err);

@@ -17,14 +17,14 @@ void tqi_ctl_claims_gather(tqi_table_view *view);
 void tqi_ctl_claims_move(tqi_table_view *from, tqi_table_view *to, void *unused);
 
 /* Describes a waiting claim, except its client. */
-int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_ctl_conv *conv, Tq__WaitInfo *out, tq_error *err);
+int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_region *conv, Tq__WaitInfo *out, tq_error *err);
 /* shortage.c: writes into `out` why the claim waits, in words. Returns whether it probably waits in vain. */
 bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, const tq_pick_request *pick, char *out,
                       size_t size);
 #define TQI_CTL_SHORTAGE 300u /* its size in bytes, so that an error has room for the rest */
 
 /* waiting.c: what is waiting, at most 1000 entries. */
-int tqi_ctl_waiting(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__WaitInfo ***out, size_t *n, tq_error *err);
+int tqi_ctl_waiting(tqi_controller *ctl, tqi_region *conv, Tq__WaitInfo ***out, size_t *n, tq_error *err);
 /* Answers a session that asks what it is waiting for, with what it was not told before. */
 int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg, tq_error *err);
 

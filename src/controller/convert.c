@@ -4,62 +4,23 @@
  */
 #include "controller/convert.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
 #include "base/type.h"
 
-#define CONV_CHUNK 16384u
-
 /* --- memory --------------------------------------------------------------- */
 
-typedef struct tqi_ctl_conv_chunk {
-    struct tqi_ctl_conv_chunk *next;
-    size_t used;
-    size_t size;
-    _Alignas(16) uint8_t data[];
-} tqi_ctl_conv_chunk;
-
-void tqi_ctl_conv_fini(tqi_ctl_conv *conv)
+void *tqi_ctl_conv_alloc(tqi_region *conv, size_t n, size_t item, tq_error *err)
 {
-    tqi_ctl_conv_chunk *chunk = conv->chunks;
-    while (chunk) {
-        tqi_ctl_conv_chunk *next = chunk->next;
-        free(chunk);
-        chunk = next;
-    }
-    conv->chunks = NULL;
-}
-
-void *tqi_ctl_conv_alloc(tqi_ctl_conv *conv, size_t n, size_t item, tq_error *err)
-{
-    tqi_ctl_conv_chunk *chunk = conv->chunks;
-    size_t size = 0;
-    if (__builtin_mul_overflow(n, item, &size) || size > SIZE_MAX / 2) {
+    void *out = tqi_region_zero(conv, n, item);
+    if (!out) {
         tqi_error_nomem(err, "a message");
-        return NULL;
     }
-    size = size ? (size + 15) & ~(size_t)15 : 16;
-    if (!chunk || chunk->size - chunk->used < size) {
-        size_t room = size > CONV_CHUNK ? size : CONV_CHUNK;
-        chunk = malloc(sizeof(*chunk) + room);
-        if (!chunk) {
-            tqi_error_nomem(err, "a message");
-            return NULL;
-        }
-        chunk->used = 0;
-        chunk->size = room;
-        chunk->next = conv->chunks;
-        conv->chunks = chunk;
-    }
-    void *out = chunk->data + chunk->used;
-    chunk->used += size;
-    memset(out, 0, size);
     return out;
 }
 
-void *tqi_ctl_conv_pointers(tqi_ctl_conv *conv, size_t n, tq_error *err)
+void *tqi_ctl_conv_pointers(tqi_region *conv, size_t n, tq_error *err)
 {
     return tqi_ctl_conv_alloc(conv, n, sizeof(void *), err);
 }
@@ -102,7 +63,7 @@ static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
 }
 
 /* Type of each row, if they differ. */
-static int conv_types_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, tqi_table_batch_field *out, tq_error *err)
+static int conv_types_in(tqi_region *conv, const Tq__Field *in, size_t n, tqi_table_batch_field *out, tq_error *err)
 {
     uint32_t *types;
     if (in->n_type == 0 && in->n_row_type == 0) {
@@ -182,7 +143,7 @@ static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_tabl
     return TQ_OK;
 }
 
-static int conv_field_in(tqi_ctl_conv *conv, const Tq__Field *in, size_t n, size_t n_blocks, tqi_table_batch_field *out,
+static int conv_field_in(tqi_region *conv, const Tq__Field *in, size_t n, size_t n_blocks, tqi_table_batch_field *out,
                          tq_error *err)
 {
     bool opaque = false;
@@ -273,7 +234,7 @@ int tqi_ctl_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_table
     return TQ_OK;
 }
 
-static int conv_blocks_in(tqi_ctl_conv *conv, const Tq__Batch *in, tqi_table_batch *out, tq_error *err)
+static int conv_blocks_in(tqi_region *conv, const Tq__Batch *in, tqi_table_batch *out, tq_error *err)
 {
     tqi_table_batch_block *blocks = tqi_ctl_conv_alloc(conv, in->n_block, sizeof(*blocks), err);
     if (!blocks) {
@@ -305,7 +266,7 @@ static int conv_names_in(const Tq__Batch *in, size_t n, tq_error *err)
     return rc;
 }
 
-int tqi_ctl_conv_batch_in(tqi_ctl_conv *conv, const Tq__Batch *in, size_t samples, tqi_table_batch *out, tq_error *err)
+int tqi_ctl_conv_batch_in(tqi_region *conv, const Tq__Batch *in, size_t samples, tqi_table_batch *out, tq_error *err)
 {
     int rc = conv_names_in(in, samples, err);
     if (rc) {
@@ -352,7 +313,7 @@ static uint32_t conv_mark(uint32_t block, size_t n_blocks)
 }
 
 /* Splits runs into their three columns, and opaque cells into protobuf-c's bytes. */
-static int conv_runs_out(tqi_ctl_conv *conv, const tqi_table_batch_field *in, const tqi_table_batch *batch,
+static int conv_runs_out(tqi_region *conv, const tqi_table_batch_field *in, const tqi_table_batch *batch,
                          Tq__Field *out, tq_error *err)
 {
     uint32_t *blocks = tqi_ctl_conv_alloc(conv, in->n_runs, sizeof(*blocks), err);
@@ -384,7 +345,7 @@ static int conv_runs_out(tqi_ctl_conv *conv, const tqi_table_batch_field *in, co
 }
 
 /* Makes a table of the distinct types, and each row's index in it. */
-static int conv_types_out(tqi_ctl_conv *conv, const tqi_table_batch_field *in, size_t n, Tq__Field *out, tq_error *err)
+static int conv_types_out(tqi_region *conv, const tqi_table_batch_field *in, size_t n, Tq__Field *out, tq_error *err)
 {
     if (!in->types || n == 0) {
         return TQ_OK;
@@ -401,7 +362,7 @@ static int conv_types_out(tqi_ctl_conv *conv, const tqi_table_batch_field *in, s
     return TQ_OK;
 }
 
-static int conv_fields_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
+static int conv_fields_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
     Tq__Field *fields = tqi_ctl_conv_alloc(conv, in->n_fields, sizeof(*fields), err);
     out->field = tqi_ctl_conv_pointers(conv, in->n_fields, err);
@@ -434,7 +395,7 @@ static int conv_fields_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Ba
     return TQ_OK;
 }
 
-static int conv_tags_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
+static int conv_tags_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
     Tq__Tag *tags = tqi_ctl_conv_alloc(conv, in->n_tags, sizeof(*tags), err);
     out->tag = tqi_ctl_conv_pointers(conv, in->n_tags, err);
@@ -472,7 +433,7 @@ static uint32_t conv_owner_place(const tqi_table_batch_block *block, Tq__Owner *
     return (uint32_t)out->n_owner++;
 }
 
-static int conv_blocks_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
+static int conv_blocks_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
     Tq__Block *blocks = tqi_ctl_conv_alloc(conv, in->n_blocks, sizeof(*blocks), err);
     Tq__Owner *owners = tqi_ctl_conv_alloc(conv, in->n_blocks, sizeof(*owners), err);
@@ -495,7 +456,7 @@ static int conv_blocks_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Ba
 }
 
 /* Optional strings, with NULL as ""; protobuf-c does not accept NULL inside an array. NULL: out of memory. */
-static char **conv_texts_out(tqi_ctl_conv *conv, const char *const *texts, size_t n, tq_error *err)
+static char **conv_texts_out(tqi_region *conv, const char *const *texts, size_t n, tq_error *err)
 {
     size_t i = 0;
     while (i < n && texts[i]) {
@@ -511,7 +472,7 @@ static char **conv_texts_out(tqi_ctl_conv *conv, const char *const *texts, size_
     return out;
 }
 
-static int conv_names_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
+static int conv_names_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
     if (in->keys && in->n) {
         out->key = conv_texts_out(conv, in->keys, in->n, err);
@@ -524,7 +485,7 @@ static int conv_names_out(tqi_ctl_conv *conv, const tqi_table_batch *in, Tq__Bat
     return (in->keys && in->n && !out->key) || (in->groups && in->n && !out->group) ? TQ_ENOMEM : TQ_OK;
 }
 
-int tqi_ctl_conv_batch_out(tqi_ctl_conv *conv, const tqi_table_batch *in, uint64_t epoch, Tq__Batch *out, tq_error *err)
+int tqi_ctl_conv_batch_out(tqi_region *conv, const tqi_table_batch *in, uint64_t epoch, Tq__Batch *out, tq_error *err)
 {
     tq__batch__init(out);
     out->partition = tqi_ctl_conv_text(in->partition);

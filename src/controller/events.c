@@ -154,7 +154,7 @@ static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t 
 {
     const tqi_ctl_events *events = &ctl->events;
     Tq__EventsReply reply = TQ__EVENTS_REPLY__INIT;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     uint64_t oldest = events->last > events->capacity ? events->last - events->capacity : 0;
     oldest = events->first > oldest + 1 ? events->first - 1 : oldest;
     uint64_t seq = since > oldest ? since : oldest;
@@ -163,7 +163,7 @@ static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t 
     Tq__Event *items = tqi_ctl_conv_alloc(&conv, n, sizeof(*items), err);
     reply.event = tqi_ctl_conv_pointers(&conv, n, err);
     if (!items || !reply.event) {
-        tqi_ctl_conv_fini(&conv);
+        tqi_region_fini(&conv);
         return TQ_ENOMEM;
     }
     size_t bytes = 0;
@@ -179,7 +179,7 @@ static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t 
     reply.next = seq;
     reply.epoch = tqi_table_epoch(ctl->table);
     tqi_ctl_reply(request, &reply.base);
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return TQ_OK;
 }
 

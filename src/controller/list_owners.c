@@ -51,14 +51,14 @@ static void list_describe(const tqi_ctl_owner *owner, bool brief, Tq__OwnerInfo 
 }
 
 /* Room for n owners. */
-static int list_items(tqi_ctl_conv *conv, size_t n, Tq__OwnerInfo **items, Tq__OwnerInfo ***list, tq_error *err)
+static int list_items(tqi_region *conv, size_t n, Tq__OwnerInfo **items, Tq__OwnerInfo ***list, tq_error *err)
 {
     *list = tqi_ctl_conv_pointers(conv, n, err);
     *items = tqi_ctl_conv_alloc(conv, n, sizeof(**items), err);
     return *list && *items ? TQ_OK : TQ_ENOMEM;
 }
 
-static int list_all(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager, bool brief, Tq__OwnerInfo ***out,
+static int list_all(tqi_controller *ctl, tqi_region *conv, const char *manager, bool brief, Tq__OwnerInfo ***out,
                     size_t *n, tq_error *err)
 {
     Tq__OwnerInfo *items = NULL;
@@ -74,14 +74,14 @@ static int list_all(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager
     return rc;
 }
 
-int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager, Tq__OwnerInfo ***out,
-                            size_t *n, tq_error *err)
+int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_region *conv, const char *manager, Tq__OwnerInfo ***out, size_t *n,
+                            tq_error *err)
 {
     return list_all(ctl, conv, manager, false, out, n, err);
 }
 
 /* Those that the message names. */
-static int list_named(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwners *msg, Tq__ListOwnersReply *reply,
+static int list_named(tqi_controller *ctl, tqi_region *conv, const Tq__ListOwners *msg, Tq__ListOwnersReply *reply,
                       tq_error *err)
 {
     Tq__OwnerInfo *items = NULL;
@@ -98,7 +98,7 @@ static int list_named(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwn
 }
 
 /* The changes since a version, newest first. */
-static int list_since(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwners *msg, Tq__ListOwnersReply *reply,
+static int list_since(tqi_controller *ctl, tqi_region *conv, const Tq__ListOwners *msg, Tq__ListOwnersReply *reply,
                       tq_error *err)
 {
     const tqi_ctl_list *list = &ctl->list;
@@ -137,7 +137,7 @@ static int list_since(tqi_controller *ctl, tqi_ctl_conv *conv, const Tq__ListOwn
 static int owners_reply(tqi_controller *ctl, tqi_net_request *request, const Tq__ListOwners *msg, tq_error *err)
 {
     Tq__ListOwnersReply reply = TQ__LIST_OWNERS_REPLY__INIT;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     int rc;
 
     reply.epoch = tqi_table_epoch(ctl->table);
@@ -154,7 +154,7 @@ static int owners_reply(tqi_controller *ctl, tqi_net_request *request, const Tq_
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 

@@ -73,7 +73,7 @@ static void batches_convert_or_say_why(void **state)
     int rc = TQ_ENOMEM;
     (void)state;
     for (long n = 0; rc != TQ_OK; n++) {
-        tqi_ctl_conv conv = {0};
+        tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
         Tq__Batch message;
         tqi_table_batch back = {0};
         tq_error err = {0};
@@ -92,7 +92,7 @@ static void batches_convert_or_say_why(void **state)
             assert_memory_equal(back.fields[0].runs, runs, sizeof(runs));
             assert_int_equal(back.blocks[1].owner_incarnation, 2);
         }
-        tqi_ctl_conv_fini(&conv);
+        tqi_region_fini(&conv);
     }
 }
 

@@ -131,8 +131,8 @@ void tqi_ctl_list_fini(tqi_controller *ctl);
 /* Marks the waits for an owner ready. */
 void tqi_ctl_owners_gather(tqi_controller *ctl);
 /* OwnerInfo of all owners of a manager type ("": of all types). */
-int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_ctl_conv *conv, const char *manager, Tq__OwnerInfo ***out,
-                            size_t *n, tq_error *err);
+int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_region *conv, const char *manager, Tq__OwnerInfo ***out, size_t *n,
+                            tq_error *err);
 
 /* A put that waits for storage to join. */
 typedef struct tqi_ctl_owner_wait {

@@ -13,7 +13,7 @@
 int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__Resolve *msg, tq_error *err)
 {
     tqi_table_result result = {0};
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     Tq__Batch batch;
     Tq__ResolveReply reply = TQ__RESOLVE_REPLY__INIT;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
@@ -42,7 +42,7 @@ int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__
         reply.batch = &batch;
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     tqi_table_result_fini(&result);
     return rc;
 }
@@ -117,7 +117,7 @@ int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_net_request *request, co
                                tq_error *err)
 {
     Tq__ListPartitionsReply reply = TQ__LIST_PARTITIONS_REPLY__INIT;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_partition *partition = NULL;
     (void)msg;
     reply.name = tqi_ctl_conv_pointers(&conv, read_count_partitions(ctl), err);
@@ -128,12 +128,12 @@ int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_net_request *request, co
         reply.name[reply.n_name++] = tqi_ctl_conv_text(tqi_table_partition_name(partition));
     }
     tqi_ctl_reply(request, &reply.base);
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return TQ_OK;
 }
 
 /* Adds the keys of one partition to the reply. */
-static int list_keys_add(tqi_controller *ctl, tqi_ctl_conv *conv, tqi_table_partition *partition,
+static int list_keys_add(tqi_controller *ctl, tqi_region *conv, tqi_table_partition *partition,
                          tqi_table_keys_page *page, tqi_table_result *result, Tq__ListKeysReply *reply, tq_error *err)
 {
     Tq__Batch *batch = tqi_ctl_conv_alloc(conv, 1, sizeof(*batch), err);
@@ -152,7 +152,7 @@ static int list_keys_add(tqi_controller *ctl, tqi_ctl_conv *conv, tqi_table_part
 int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq__ListKeys *msg, tq_error *err)
 {
     Tq__ListKeysReply reply = TQ__LIST_KEYS_REPLY__INIT;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     bool all = msg->partition[0] == 0;
     tqi_table_partition *partition = NULL;
     tqi_table_keys_page page = {.after = ""};
@@ -179,14 +179,14 @@ int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq
     for (size_t i = 0; results && i < n; i++) {
         tqi_table_result_fini(&results[i]);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 
 int tqi_ctl_on_retrieve_keys(tqi_controller *ctl, tqi_net_request *request, const Tq__RetrieveKeys *msg, tq_error *err)
 {
     Tq__RetrieveKeysReply reply = TQ__RETRIEVE_KEYS_REPLY__INIT;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_partition *partition = NULL;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
     if (rc) {
@@ -205,6 +205,6 @@ int tqi_ctl_on_retrieve_keys(tqi_controller *ctl, tqi_net_request *request, cons
         reply.key[i] = tqi_ctl_conv_text(tqi_table_partition_key(partition, msg->index[i]));
     }
     tqi_ctl_reply(request, &reply.base);
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return TQ_OK;
 }

@@ -14,8 +14,7 @@
 #define SNAPSHOT_PIECE      1024u
 #define SNAPSHOT_PART_BYTES (16u << 20)
 
-static int parts_fields(tqi_ctl_conv *conv, const tqi_table_snap_partition *in, Tq__SnapshotPartition *out,
-                        tq_error *err)
+static int parts_fields(tqi_region *conv, const tqi_table_snap_partition *in, Tq__SnapshotPartition *out, tq_error *err)
 {
     Tq__FieldInfo *items = tqi_ctl_conv_alloc(conv, in->n_fields, sizeof(*items), err);
     out->field = tqi_ctl_conv_pointers(conv, in->n_fields, err);
@@ -38,7 +37,7 @@ static int parts_fields(tqi_ctl_conv *conv, const tqi_table_snap_partition *in, 
     return TQ_OK;
 }
 
-static int parts_slots(tqi_ctl_conv *conv, const tqi_table_snap_task *in, Tq__SnapshotTask *out, tq_error *err)
+static int parts_slots(tqi_region *conv, const tqi_table_snap_task *in, Tq__SnapshotTask *out, tq_error *err)
 {
     Tq__SnapshotSlot *items = tqi_ctl_conv_alloc(conv, in->n_slots, sizeof(*items), err);
     out->slot = tqi_ctl_conv_pointers(conv, in->n_slots, err);
@@ -55,7 +54,7 @@ static int parts_slots(tqi_ctl_conv *conv, const tqi_table_snap_task *in, Tq__Sn
     return TQ_OK;
 }
 
-static int parts_tasks(tqi_ctl_conv *conv, const tqi_table_snap_partition *in, Tq__SnapshotPartition *out, tq_error *err)
+static int parts_tasks(tqi_region *conv, const tqi_table_snap_partition *in, Tq__SnapshotPartition *out, tq_error *err)
 {
     Tq__SnapshotTask *items = tqi_ctl_conv_alloc(conv, in->n_tasks, sizeof(*items), err);
     out->task = tqi_ctl_conv_pointers(conv, in->n_tasks, err);
@@ -110,7 +109,7 @@ static int parts_head(tqi_ctl_parts *parts, tqi_table_partition *partition, tq_e
 {
     tqi_table_snap_partition head;
     tqi_table_result result = {0};
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     Tq__SnapshotPartition message;
     Tq__SnapshotPart part = TQ__SNAPSHOT_PART__INIT;
     tq__snapshot_partition__init(&message);
@@ -123,7 +122,7 @@ static int parts_head(tqi_ctl_parts *parts, tqi_table_partition *partition, tq_e
         part.partition = &message;
         rc = parts_add(parts, &part, tq__snapshot_part__get_packed_size(&part), err);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     tqi_table_result_fini(&result);
     return rc;
 }
@@ -135,7 +134,7 @@ static int parts_piece(tqi_table *table, tqi_ctl_parts *parts, tqi_table_partiti
     uint64_t after = *next;
     tqi_table_snap_rows rows;
     tqi_table_result result = {0};
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     Tq__Batch batch;
     Tq__SnapshotPart part = TQ__SNAPSHOT_PART__INIT;
     int rc = tqi_table_snapshot_rows(partition, &after, *piece, &rows, &result, err);
@@ -155,7 +154,7 @@ static int parts_piece(tqi_table *table, tqi_ctl_parts *parts, tqi_table_partiti
             *next = after;
         }
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     tqi_table_result_fini(&result);
     return rc;
 }

@@ -27,7 +27,7 @@ typedef struct tqi_ctl_reading {
     bool strange; /* set beforehand: blocks are of another epoch, so none of them exists here */
     tqi_table_snap_partition *partitions;
     size_t n_partitions;
-    tqi_ctl_conv conv;
+    tqi_region conv;
     Tq__SnapshotPart **messages;
     size_t n_messages;
     tqi_table_snap_rows *rows;

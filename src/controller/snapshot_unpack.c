@@ -132,5 +132,5 @@ void tqi_ctl_reading_fini(tqi_ctl_reading *reading)
     for (size_t i = 0; i < reading->n_messages; i++) {
         tq__snapshot_part__free_unpacked(reading->messages[i], NULL);
     }
-    tqi_ctl_conv_fini(&reading->conv);
+    tqi_region_fini(&reading->conv);
 }

@@ -9,7 +9,7 @@
 #include "controller/owners.h"
 #include "controller/reply.h"
 
-static int status_fields(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out, tq_error *err)
+static int status_fields(tqi_region *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out, tq_error *err)
 {
     tqi_table_field_info field;
     size_t n = 0;
@@ -38,7 +38,7 @@ static int status_fields(tqi_ctl_conv *conv, const tqi_table_partition *partitio
     return TQ_OK;
 }
 
-static int status_tasks(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out, tq_error *err)
+static int status_tasks(tqi_region *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out, tq_error *err)
 {
     const char *name = NULL;
     uint32_t consumed = 0;
@@ -60,7 +60,7 @@ static int status_tasks(tqi_ctl_conv *conv, const tqi_table_partition *partition
     return TQ_OK;
 }
 
-static int status_partition(tqi_ctl_conv *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out,
+static int status_partition(tqi_region *conv, const tqi_table_partition *partition, Tq__PartitionInfo *out,
                             tq_error *err)
 {
     tq__partition_info__init(out);
@@ -81,7 +81,7 @@ static int status_partition(tqi_ctl_conv *conv, const tqi_table_partition *parti
     return rc ? rc : status_tasks(conv, partition, out, err);
 }
 
-static int status_partitions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemStatusReply *reply, tq_error *err)
+static int status_partitions(tqi_controller *ctl, tqi_region *conv, Tq__SystemStatusReply *reply, tq_error *err)
 {
     tqi_table_partition *partition = NULL;
     size_t n = 0;
@@ -124,7 +124,7 @@ static void status_add_session(tqi_net_session *session, void *arg)
     info->age_ms = tqi_net_session_age_ms(session);
 }
 
-static int status_sessions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemStatusReply *reply, tq_error *err)
+static int status_sessions(tqi_controller *ctl, tqi_region *conv, Tq__SystemStatusReply *reply, tq_error *err)
 {
     size_t n = 0;
     tqi_net_server_each_session(ctl->server, status_count_session, &n);
@@ -143,7 +143,7 @@ static int status_sessions(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__SystemSt
 int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg, tq_error *err)
 {
     Tq__SystemStatusReply reply;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     if (msg->mine) {
         return tqi_ctl_waiting_mine(ctl, request, msg, err);
     }
@@ -160,7 +160,7 @@ int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_net_request *request, cons
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 

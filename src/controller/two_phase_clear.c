@@ -89,7 +89,7 @@ static int clearing_pack(tqi_controller *ctl, const tqi_table_batch *batch, cons
                          bool *large, tqi_ctl_clearing **out, tq_error *err)
 {
     tqi_ctl_clearing *clearing = calloc(1, sizeof(*clearing));
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     Tq__Batch message;
     if (!clearing) {
         return tqi_error_nomem(err, "a clear");
@@ -115,7 +115,7 @@ static int clearing_pack(tqi_controller *ctl, const tqi_table_batch *batch, cons
     } else {
         clearing_free(clearing);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 
@@ -263,7 +263,7 @@ static int begin_describe(tqi_controller *ctl, const Tq__Clear *msg, const char 
 }
 
 /* The abandoned clears, whose data nobody is removing: as many as fit into the reply beside `own`. */
-static int begin_reply(tqi_controller *ctl, const char *remover, const tqi_ctl_clearing *own, tqi_ctl_conv *conv,
+static int begin_reply(tqi_controller *ctl, const char *remover, const tqi_ctl_clearing *own, tqi_region *conv,
                        tqi_ctl_clearing ***taken, size_t *n, tq_error *err)
 {
     tqi_ctl_clearing *clearing = NULL;
@@ -342,7 +342,7 @@ int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_net_request *request, const 
     tqi_ctl_clearing *own = NULL;
     tqi_ctl_clearing **taken = NULL;
     tqi_table_result result = {0};
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     size_t n = 0;
     /* Metadata of another epoch names nothing that exists here. */
     bool clears = msg->clear && (msg->clear->epoch == 0 || msg->clear->epoch == tqi_table_epoch(ctl->table));
@@ -374,7 +374,7 @@ int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_net_request *request, const 
     }
     tqi_ctl_reply(request, &reply.base);
 out:
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     tqi_table_result_fini(&result);
     return rc;
 }

@@ -20,7 +20,7 @@
 /* What is being made. */
 typedef struct waiting_list {
     tqi_controller *ctl;
-    tqi_ctl_conv *conv;
+    tqi_region *conv;
     Tq__WaitInfo **waits;
     size_t n, max;
     tqi_net_session *only; /* NULL: of all sessions */
@@ -185,7 +185,7 @@ static int waiting_fill(waiting_list *list)
     return list->rc;
 }
 
-int tqi_ctl_waiting(tqi_controller *ctl, tqi_ctl_conv *conv, Tq__WaitInfo ***out, size_t *n, tq_error *err)
+int tqi_ctl_waiting(tqi_controller *ctl, tqi_region *conv, Tq__WaitInfo ***out, size_t *n, tq_error *err)
 {
     waiting_list list = {.ctl = ctl, .conv = conv, .err = err};
     int rc = waiting_fill(&list);
@@ -229,7 +229,7 @@ static void waiting_event(tqi_controller *ctl, const Tq__WaitInfo *info)
 int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg, tq_error *err)
 {
     Tq__SystemStatusReply reply;
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     waiting_list list = {
         .ctl = ctl,
         .conv = &conv,
@@ -251,6 +251,6 @@ int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq
             }
         }
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }

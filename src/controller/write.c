@@ -89,7 +89,7 @@ typedef struct write_answer {
     tqi_net_request *request;
     const char *what;
     tqi_table_result result;
-    tqi_ctl_conv conv;
+    tqi_region conv;
     Tq__Batch batch;
     Tq__PublishReply publish;
     Tq__ReserveReply reserve;
@@ -98,14 +98,14 @@ typedef struct write_answer {
 
 static void write_answer_init(write_answer *answer, tqi_controller *ctl, tqi_net_request *request, const char *what)
 {
-    *answer = (write_answer){.ctl = ctl, .request = request, .what = what};
+    *answer = (write_answer){.ctl = ctl, .request = request, .what = what, .conv = {.next = TQI_CTL_CONV_FIRST}};
     tq__publish_reply__init(&answer->publish);
     tq__reserve_reply__init(&answer->reserve);
 }
 
 static void write_answer_fini(write_answer *answer)
 {
-    tqi_ctl_conv_fini(&answer->conv);
+    tqi_region_fini(&answer->conv);
     tqi_table_result_fini(&answer->result);
 }
 
@@ -123,7 +123,7 @@ static int write_accept(const tqi_table_result *result, void *arg, tq_error *err
 static int publish_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__Publish *msg, write_answer *answer,
                          tq_error *err)
 {
-    tqi_ctl_conv conv = {0};
+    tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_batch batch = {0};
     tqi_table_publish_args publish = {
         .batch = &batch,
@@ -141,7 +141,7 @@ static int publish_apply(tqi_controller *ctl, tqi_net_request *request, const Tq
     if (rc == TQ_OK) {
         tqi_ctl_meter_published(ctl->meter, &batch);
     }
-    tqi_ctl_conv_fini(&conv);
+    tqi_region_fini(&conv);
     return rc;
 }
 

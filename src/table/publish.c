@@ -78,7 +78,7 @@ static int publish_others(const tqi_table_plan *plan, tqi_table_result *result, 
     DL_FOREACH (plan->partition->known, field) {
         n += publish_is_other(plan, field);
     }
-    result->other_fields = tqi_t_result_alloc(result, n, sizeof(*result->other_fields));
+    result->other_fields = tqi_region_zero(&result->region, n, sizeof(*result->other_fields));
     if (result->other_fields == NULL) {
         return tqi_error_nomem(err, "reply");
     }
@@ -86,7 +86,7 @@ static int publish_others(const tqi_table_plan *plan, tqi_table_result *result, 
         if (result->n_other_fields == n || !publish_is_other(plan, field)) {
             continue;
         }
-        const char *name = tqi_t_result_strdup(result, field->name);
+        const char *name = tqi_region_string(&result->region, field->name);
         if (name == NULL) {
             return tqi_error_nomem(err, "reply");
         }

@@ -291,7 +291,7 @@ static int plan_describe_types(const tqi_table_plan *plan, const tqi_table_plan_
     if (from->produced == 0 || (in->types == NULL && from->type == tqi_type_pack(in->kind, in->dtype))) {
         return TQ_OK;
     }
-    types = tqi_t_result_alloc(result, plan->n, sizeof(*types));
+    types = tqi_region_zero(&result->region, plan->n, sizeof(*types));
     if (types == NULL) {
         return TQ_ENOMEM;
     }
@@ -309,7 +309,7 @@ static int plan_describe_types(const tqi_table_plan *plan, const tqi_table_plan_
 
 int tqi_t_plan_describe(const tqi_table_plan *plan, tqi_table_result *result, tq_error *err)
 {
-    tqi_table_batch_field *fields = tqi_t_result_alloc(result, plan->n_fields, sizeof(*fields));
+    tqi_table_batch_field *fields = tqi_region_zero(&result->region, plan->n_fields, sizeof(*fields));
 
     if (fields == NULL) {
         return tqi_error_nomem(err, "reply");
@@ -323,7 +323,7 @@ int tqi_t_plan_describe(const tqi_table_plan *plan, tqi_table_result *result, tq
         const uint64_t *dims = from->in->shape;
         uint64_t *shape;
 
-        fields[i].name = tqi_t_result_strdup(result, from->in->name);
+        fields[i].name = tqi_region_string(&result->region, from->in->name);
         if (plan_describe_types(plan, from, &fields[i], result) != TQ_OK) {
             return tqi_error_nomem(err, "reply");
         }
@@ -333,7 +333,7 @@ int tqi_t_plan_describe(const tqi_table_plan *plan, tqi_table_result *result, tq
             dims = tqi_t_shape_dims(plan->table, schema, &room, &ndim);
         }
         if (!fields[i].ragged) {
-            shape = tqi_t_result_alloc(result, ndim, sizeof(*shape));
+            shape = tqi_region_zero(&result->region, ndim, sizeof(*shape));
             if (shape != NULL && ndim > 0) {
                 memcpy(shape, dims, ndim * sizeof(*shape));
             }

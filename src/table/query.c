@@ -89,7 +89,7 @@ static int query_unknown(tqi_table *table, const tqi_table_resolve_args *ask, tq
     if (!ask->lenient) {
         return tqi_table_unknown_partition(table, ask->partition, err);
     }
-    result->batch.partition = tqi_t_result_strdup(result, ask->partition);
+    result->batch.partition = tqi_region_string(&result->region, ask->partition);
     return result->batch.partition != NULL ? TQ_OK : tqi_error_nomem(err, "resolve");
 }
 

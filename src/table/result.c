@@ -1,71 +1,11 @@
 /*
- * result.c - batches made by the table: an arena, and the description of samples and cells as columns and runs.
+ * result.c - batches made by the table: the description of samples and cells as columns and runs.
  */
 #include "table/internal.h"
 
-#include <stdalign.h>
-
-/* --- arena ---------------------------------------------------------------- */
-
-typedef struct arena_chunk {
-    struct arena_chunk *next;
-    size_t size;
-    size_t used;
-    alignas(max_align_t) uint8_t data[];
-} arena_chunk;
-
-#define ARENA_FIRST ((size_t)2048)
-#define ARENA_MOST  ((size_t)1 << 20)
-
-void *tqi_t_result_alloc(tqi_table_result *result, size_t count, size_t size)
-{
-    const size_t align = alignof(max_align_t);
-    arena_chunk *chunk = result->arena;
-    size_t bytes;
-    void *out;
-
-    if (__builtin_mul_overflow(count, size, &bytes) || bytes > SIZE_MAX / 2) {
-        return NULL;
-    }
-    bytes = bytes == 0 ? align : (bytes + align - 1) / align * align;
-    if (chunk == NULL || chunk->size - chunk->used < bytes) {
-        size_t room = chunk == NULL ? ARENA_FIRST : chunk->size * 2;
-        room = room > ARENA_MOST ? ARENA_MOST : room;
-        room = room < bytes ? bytes : room;
-        chunk = malloc(sizeof(*chunk) + room);
-        if (chunk == NULL) {
-            return NULL;
-        }
-        chunk->next = result->arena;
-        chunk->size = room;
-        chunk->used = 0;
-        result->arena = chunk;
-    }
-    out = chunk->data + chunk->used;
-    chunk->used += bytes;
-    memset(out, 0, bytes);
-    return out;
-}
-
-char *tqi_t_result_strdup(tqi_table_result *result, const char *text)
-{
-    size_t size = strlen(text) + 1;
-    char *copy = tqi_t_result_alloc(result, size, 1);
-
-    if (copy != NULL) {
-        memcpy(copy, text, size);
-    }
-    return copy;
-}
-
 void tqi_table_result_fini(tqi_table_result *result)
 {
-    arena_chunk *chunk;
-
-    while ((chunk = result->arena) != NULL) {
-        result->arena = chunk->next;
-        free(chunk);
-    }
+    tqi_region_fini(&result->region);
     memset(result, 0, sizeof(*result));
 }
 
@@ -83,14 +23,14 @@ static int result_names(const tqi_table_row *rows, size_t n, tqi_table_result *r
             continue;
         }
         if (extras->key_size > 0) {
-            keys = keys != NULL ? keys : tqi_t_result_alloc(result, n, sizeof(*keys));
-            if (keys == NULL || (keys[i] = tqi_t_result_strdup(result, extras->key)) == NULL) {
+            keys = keys != NULL ? keys : tqi_region_zero(&result->region, n, sizeof(*keys));
+            if (keys == NULL || (keys[i] = tqi_region_string(&result->region, extras->key)) == NULL) {
                 return TQ_ENOMEM;
             }
         }
         if (extras->group != NULL) {
-            groups = groups != NULL ? groups : tqi_t_result_alloc(result, n, sizeof(*groups));
-            if (groups == NULL || (groups[i] = tqi_t_result_strdup(result, extras->group->name)) == NULL) {
+            groups = groups != NULL ? groups : tqi_region_zero(&result->region, n, sizeof(*groups));
+            if (groups == NULL || (groups[i] = tqi_region_string(&result->region, extras->group->name)) == NULL) {
                 return TQ_ENOMEM;
             }
         }
@@ -103,11 +43,11 @@ static int result_names(const tqi_table_row *rows, size_t n, tqi_table_result *r
 int tqi_t_describe_samples(tqi_table_partition *partition, const tqi_table_row *rows, size_t n, bool keys, bool tags,
                            tqi_table_result *result, tq_error *err)
 {
-    uint32_t *indexes = tqi_t_result_alloc(result, n, sizeof(*indexes));
-    uint32_t *incarnations = tqi_t_result_alloc(result, n, sizeof(*incarnations));
-    uint64_t *ordinals = tqi_t_result_alloc(result, n, sizeof(*ordinals));
+    uint32_t *indexes = tqi_region_zero(&result->region, n, sizeof(*indexes));
+    uint32_t *incarnations = tqi_region_zero(&result->region, n, sizeof(*incarnations));
+    uint64_t *ordinals = tqi_region_zero(&result->region, n, sizeof(*ordinals));
 
-    result->batch.partition = tqi_t_result_strdup(result, partition->name);
+    result->batch.partition = tqi_region_string(&result->region, partition->name);
     if (indexes == NULL || incarnations == NULL || ordinals == NULL || result->batch.partition == NULL ||
         (keys && result_names(rows, n, result) != TQ_OK)) {
         return tqi_error_nomem(err, "reply");
@@ -152,7 +92,7 @@ static uint32_t result_block(result_scratch *scratch, uint32_t handle)
     if (tqi_grow(&scratch->blocks, &scratch->blocks_capacity, scratch->n_blocks + 1, sizeof(*scratch->blocks)) != TQ_OK) {
         return 0;
     }
-    locator = tqi_t_result_alloc(scratch->result, block->locator_size, 1);
+    locator = tqi_region_zero(&scratch->result->region, block->locator_size, 1);
     if (locator == NULL) {
         return 0;
     }
@@ -211,7 +151,7 @@ static int result_dims(result_scratch *scratch, const tqi_table_field *field, co
     size_t at = 0;
     uint64_t room;
     uint32_t ndim;
-    uint32_t *ndims = tqi_t_result_alloc(scratch->result, n, sizeof(*ndims));
+    uint32_t *ndims = tqi_region_zero(&scratch->result->region, n, sizeof(*ndims));
     uint64_t *dims;
     bool same = true;
 
@@ -223,7 +163,7 @@ static int result_dims(result_scratch *scratch, const tqi_table_field *field, co
         n_dims += ndims[i];
         same = same && ndims[i] == ndims[0];
     }
-    dims = tqi_t_result_alloc(scratch->result, n_dims, sizeof(*dims));
+    dims = tqi_region_zero(&scratch->result->region, n_dims, sizeof(*dims));
     if (dims == NULL) {
         return TQ_ENOMEM;
     }
@@ -244,7 +184,7 @@ static int result_uniform(result_scratch *scratch, const tqi_table_field *field,
     uint64_t room;
     uint32_t ndim;
     const uint64_t *from = tqi_t_shape_dims(scratch->table, field->shape, &room, &ndim);
-    uint64_t *shape = tqi_t_result_alloc(scratch->result, ndim, sizeof(*shape));
+    uint64_t *shape = tqi_region_zero(&scratch->result->region, ndim, sizeof(*shape));
 
     if (shape == NULL) {
         return TQ_ENOMEM;
@@ -269,8 +209,8 @@ static int result_opaque(result_scratch *scratch, const tqi_table_field *field, 
         if (cell.block != TQI_TABLE_CELL_OPAQUE) {
             continue;
         }
-        slices = slices != NULL ? slices : tqi_t_result_alloc(scratch->result, n, sizeof(*slices));
-        copy = tqi_t_result_alloc(scratch->result, opaque->size, 1);
+        slices = slices != NULL ? slices : tqi_region_zero(&scratch->result->region, n, sizeof(*slices));
+        copy = tqi_region_zero(&scratch->result->region, opaque->size, 1);
         if (slices == NULL || copy == NULL) {
             return TQ_ENOMEM;
         }
@@ -291,7 +231,7 @@ static int result_types(result_scratch *scratch, const tqi_table_field *field, c
     if (field->foreign == 0) {
         return TQ_OK;
     }
-    types = tqi_t_result_alloc(scratch->result, n, sizeof(*types));
+    types = tqi_region_zero(&scratch->result->region, n, sizeof(*types));
     if (types == NULL) {
         return TQ_ENOMEM;
     }
@@ -332,7 +272,7 @@ static int result_field(result_scratch *scratch, const tqi_table_field *field, c
     bool opaque = false;
     int rc;
 
-    out->name = tqi_t_result_strdup(scratch->result, field->name);
+    out->name = tqi_region_string(&scratch->result->region, field->name);
     if (out->name == NULL) {
         return TQ_ENOMEM;
     }
@@ -350,7 +290,7 @@ static int result_field(result_scratch *scratch, const tqi_table_field *field, c
     if (rc != TQ_OK) {
         return rc;
     }
-    runs = tqi_t_result_alloc(scratch->result, scratch->n_runs, sizeof(*runs));
+    runs = tqi_region_zero(&scratch->result->region, scratch->n_runs, sizeof(*runs));
     if (runs == NULL) {
         return TQ_ENOMEM;
     }
@@ -368,7 +308,7 @@ static int result_field(result_scratch *scratch, const tqi_table_field *field, c
 /* Moves the blocks into the result, with the names of their owners. */
 static int result_blocks(result_scratch *scratch)
 {
-    tqi_table_batch_block *blocks = tqi_t_result_alloc(scratch->result, scratch->n_blocks, sizeof(*blocks));
+    tqi_table_batch_block *blocks = tqi_region_zero(&scratch->result->region, scratch->n_blocks, sizeof(*blocks));
     const char *owner = NULL;
     const char *copy = NULL;
 
@@ -380,7 +320,7 @@ static int result_blocks(result_scratch *scratch)
         /* Adjacent blocks mostly have the same owner: they share the copy of its name. */
         if (blocks[i].owner != owner) {
             owner = blocks[i].owner;
-            copy = tqi_t_result_strdup(scratch->result, owner);
+            copy = tqi_region_string(&scratch->result->region, owner);
             if (copy == NULL) {
                 return TQ_ENOMEM;
             }
@@ -396,7 +336,7 @@ int tqi_t_describe_fields(tqi_table_partition *partition, const tqi_table_row *r
                           tqi_table_field *const *fields, size_t n_fields, tqi_table_result *result, tq_error *err)
 {
     result_scratch scratch = {.table = partition->table, .result = result, .stamp = ++partition->table->stamp};
-    tqi_table_batch_field *out = tqi_t_result_alloc(result, n_fields, sizeof(*out));
+    tqi_table_batch_field *out = tqi_region_zero(&result->region, n_fields, sizeof(*out));
     int rc = out != NULL ? TQ_OK : TQ_ENOMEM;
 
     for (size_t i = 0; rc == TQ_OK && i < n_fields; i++) {

@@ -14,7 +14,7 @@ static int snap_fields(const tqi_table_partition *partition, tqi_table_snap_part
     size_t n = 0;
 
     DL_COUNT(partition->known, field, n);
-    fields = tqi_t_result_alloc(result, n, sizeof(*fields));
+    fields = tqi_region_zero(&result->region, n, sizeof(*fields));
     if (fields == NULL) {
         return TQ_ENOMEM;
     }
@@ -23,8 +23,8 @@ static int snap_fields(const tqi_table_partition *partition, tqi_table_snap_part
         uint64_t *shape;
 
         (void)tqi_table_partition_field(partition, out->n_fields, info);
-        info->name = tqi_t_result_strdup(result, info->name);
-        shape = tqi_t_result_alloc(result, info->ndim, sizeof(*shape));
+        info->name = tqi_region_string(&result->region, info->name);
+        shape = tqi_region_zero(&result->region, info->ndim, sizeof(*shape));
         if (info->name == NULL || shape == NULL) {
             return TQ_ENOMEM;
         }
@@ -51,7 +51,7 @@ static bool snap_slot_valid(const tqi_table_task *task, const tqi_table_cached_p
 
 static int snap_slots(const tqi_table_task *task, tqi_table_snap_task *out, tqi_table_result *result)
 {
-    tqi_table_snap_cached_pick *slots = tqi_t_result_alloc(result, HASH_COUNT(task->slots), sizeof(*slots));
+    tqi_table_snap_cached_pick *slots = tqi_region_zero(&result->region, HASH_COUNT(task->slots), sizeof(*slots));
     const tqi_table_cached_pick *slot;
 
     if (slots == NULL) {
@@ -64,8 +64,8 @@ static int snap_slots(const tqi_table_task *task, tqi_table_snap_task *out, tqi_
         if (!snap_slot_valid(task, slot)) {
             continue;
         }
-        indexes = tqi_t_result_alloc(result, slot->n, sizeof(*indexes));
-        slots->name = tqi_t_result_strdup(result, slot->name);
+        indexes = tqi_region_zero(&result->region, slot->n, sizeof(*indexes));
+        slots->name = tqi_region_string(&result->region, slot->name);
         if (indexes == NULL || slots->name == NULL) {
             return TQ_ENOMEM;
         }
@@ -81,7 +81,7 @@ static int snap_slots(const tqi_table_task *task, tqi_table_snap_task *out, tqi_
 int tqi_table_snapshot_head(tqi_table_partition *partition, tqi_table_snap_partition *out, tqi_table_result *result,
                             tq_error *err)
 {
-    tqi_table_snap_task *tasks = tqi_t_result_alloc(result, HASH_COUNT(partition->tasks), sizeof(*tasks));
+    tqi_table_snap_task *tasks = tqi_region_zero(&result->region, HASH_COUNT(partition->tasks), sizeof(*tasks));
     const tqi_table_task *task;
     int rc = tasks != NULL ? TQ_OK : TQ_ENOMEM;
 
@@ -89,12 +89,12 @@ int tqi_table_snapshot_head(tqi_table_partition *partition, tqi_table_snap_parti
         .next_ordinal = partition->next_ordinal - partition->table->first_ordinal,
         .tasks = tasks,
     };
-    out->name = tqi_t_result_strdup(result, partition->name);
+    out->name = tqi_region_string(&result->region, partition->name);
     if (rc == TQ_OK && out->name != NULL) {
         rc = snap_fields(partition, out, result);
     }
     for (task = partition->tasks; rc == TQ_OK && task != NULL; task = task->hh.next) {
-        tasks[out->n_tasks].name = tqi_t_result_strdup(result, task->name);
+        tasks[out->n_tasks].name = tqi_region_string(&result->region, task->name);
         rc = tasks[out->n_tasks].name != NULL ? snap_slots(task, &tasks[out->n_tasks], result) : TQ_ENOMEM;
         out->n_tasks++;
     }
@@ -115,7 +115,7 @@ static int snap_describe(tqi_table_partition *partition, const tqi_table_row *ro
     int rc;
 
     DL_COUNT(partition->known, field, n_fields);
-    fields = tqi_t_result_alloc(result, n_fields, sizeof(tqi_table_field *));
+    fields = tqi_region_zero(&result->region, n_fields, sizeof(tqi_table_field *));
     if (fields == NULL) {
         return tqi_error_nomem(err, "snapshot");
     }
@@ -135,8 +135,8 @@ static int snap_finish(const tqi_table_partition *partition, const tqi_table_row
                        tqi_table_snap_rows *out, tqi_table_result *result, tq_error *err)
 {
     size_t n_tasks = HASH_COUNT(partition->tasks);
-    uint64_t *ordinals = tqi_t_result_alloc(result, n, sizeof(*ordinals));
-    uint8_t *consumed = tqi_t_result_alloc(result, n * n_tasks, 1);
+    uint64_t *ordinals = tqi_region_zero(&result->region, n, sizeof(*ordinals));
+    uint8_t *consumed = tqi_region_zero(&result->region, n * n_tasks, 1);
     const tqi_table_task *task;
 
     if (ordinals == NULL || consumed == NULL) {

@@ -19,6 +19,8 @@
 
 #include <tq/types.h>
 
+#include "base/region.h"
+
 typedef struct tqi_table tqi_table;
 typedef struct tqi_table_partition tqi_table_partition;
 typedef struct tqi_table_view tqi_table_view;
@@ -109,7 +111,7 @@ typedef struct tqi_table_batch {
     size_t n_blocks;
 } tqi_table_batch;
 
-/* A batch made by the table; freed by its user with tqi_table_result_fini. All arrays live in one arena, strings
+/* A batch made by the table; freed by its user with tqi_table_result_fini. All arrays live in one region, strings
  * (names, keys) are copies. Zero-initialise before use. */
 typedef struct tqi_table_result {
     tqi_table_batch batch;
@@ -117,7 +119,7 @@ typedef struct tqi_table_result {
     uint64_t bytes;            /* of the cells, as far as known: sum over cells of itemsize * elements */
     const char **other_fields; /* of a publish: the other fields that all of its samples have */
     size_t n_other_fields;
-    void *arena; /* private */
+    tqi_region region; /* private */
 } tqi_table_result;
 void tqi_table_result_fini(tqi_table_result *result);
 

@@ -124,16 +124,16 @@ int tqi_t_tags_describe(tqi_table *table, const tqi_table_row *rows, size_t n, t
     if (count == 0) {
         return TQ_OK;
     }
-    tags = tqi_t_result_alloc(result, count, sizeof(*tags));
-    columns = tqi_t_result_alloc(result, count, sizeof(*columns));
+    tags = tqi_region_zero(&result->region, count, sizeof(*tags));
+    columns = tqi_region_zero(&result->region, count, sizeof(*columns));
     if (tags == NULL || columns == NULL) {
         return tqi_error_nomem(err, "tags");
     }
     (void)tag_columns(table, rows, n, tags);
     for (size_t i = 0; i < count; i++) {
-        columns[i].values = tqi_t_result_alloc(result, tags[i].values_size, 1);
-        columns[i].sizes = tqi_t_result_alloc(result, n, sizeof(*columns[i].sizes));
-        tags[i].name = tqi_t_result_strdup(result, tags[i].name);
+        columns[i].values = tqi_region_zero(&result->region, tags[i].values_size, 1);
+        columns[i].sizes = tqi_region_zero(&result->region, n, sizeof(*columns[i].sizes));
+        tags[i].name = tqi_region_string(&result->region, tags[i].name);
         if (columns[i].values == NULL || columns[i].sizes == NULL || tags[i].name == NULL) {
             return tqi_error_nomem(err, "tags");
         }

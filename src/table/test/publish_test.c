@@ -90,7 +90,7 @@ static void test_by_index(void **state)
     p.incarnations = incarnations;
     assert_int_equal(table_put(&t, &p, &r), TQ_ECLEARED);
     assert_non_null(strstr(t.err.message, "'p'"));
-    assert_null(r.arena);
+    assert_null(r.region.chunks);
     /* The index comes back with a new incarnation. */
     uint32_t again;
     table_new(&t, "p", 1, ab, 2, &again);
@@ -249,7 +249,7 @@ static void a_result_that_is_not_accepted_changes_nothing(void **state)
     assert_int_equal(tqi_table_publish(t.table, &publish, &r, &t.err), TQ_EINVAL);
     assert_string_equal(t.err.message, "refused");
     assert_int_equal(seen, 3);
-    assert_null(r.arena);
+    assert_null(r.region.chunks);
     assert_null(tqi_table_find_partition(t.table, "p"));
     table_assert_empty(&t);
     publish.accept = NULL;

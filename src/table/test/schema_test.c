@@ -70,7 +70,7 @@ static int publish(table *t, one *o, tqi_table_result *result)
     rc = tqi_table_publish(t->table, &p, result, &t->err);
     if (rc != TQ_OK) {
         tq_error ignored;
-        assert_null(result->arena);
+        assert_null(result->region.chunks);
         assert_int_equal(tqi_table_abandon(t->table, SESSION, &block.id, 1, true, &ignored), TQ_OK);
     }
     return rc;

@@ -173,7 +173,7 @@ static void taking_checks_its_samples(void **state)
     view = get(&t, "p", ab, 2, "train");
     assert_int_equal(tqi_table_view_take(view, &index, 1, &ok, 1, SESSION, false, &r, &t.err), TQ_ECLEARED);
     assert_int_equal(tqi_table_view_take(view, &ok, 1, &index, 1, SESSION, false, &r, &t.err), TQ_ECLEARED);
-    assert_null(r.arena);
+    assert_null(r.region.chunks);
     assert_int_equal(tqi_table_view_ready(view), 2);
     assert_int_equal(tqi_table_view_take(view, &ok, 1, NULL, 0, SESSION, false, &r, &t.err), TQ_OK);
     assert_int_equal(r.claim, 0);
