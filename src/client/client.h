@@ -38,17 +38,17 @@ typedef struct tqi_client_saved_options {
 
 /* wait.c: approximate medians of how long recent waits for ops took. */
 typedef struct tqi_client_waits {
-    _Atomic uint32_t looked_ns; /* of those that spun first */
-    _Atomic uint32_t slept_ns;  /* of those that slept at once */
-    _Atomic uint32_t interval;  /* number of waits between two that try the other kind */
-    _Atomic uint32_t left;      /* until the next of these */
+    _Atomic uint32_t spun_ns;  /* of those that spun first */
+    _Atomic uint32_t slept_ns; /* of those that slept at once */
+    _Atomic uint32_t interval; /* number of waits between two that try the other kind */
+    _Atomic uint32_t left;     /* until the next of these */
 } tqi_client_waits;
 
 void tqi_client_waits_init(tqi_client_waits *waits);
 /* Whether the next wait should spin first. */
-bool tqi_client_waits_look(tqi_client_waits *waits);
+bool tqi_client_waits_spin(tqi_client_waits *waits);
 /* Records how long a wait took; crowded: another thread had the core while this one was spinning. */
-void tqi_client_waits_learn(tqi_client_waits *waits, bool looked, bool crowded, uint64_t ns);
+void tqi_client_waits_learn(tqi_client_waits *waits, bool spun, bool crowded, uint64_t ns);
 
 struct tq_client {
     /* list of all clients of the process, for fork; under the lock of fork.c */

@@ -20,15 +20,15 @@
 #include "base/clock.h"
 
 /* Longest spin: slightly more than a small call takes. */
-#define WAIT_LOOK_NS 200000u
+#define WAIT_SPIN_NS 200000u
 /* If an iteration took this long, another thread had the core. */
 #define WAIT_CROWD_NS 400000u
 /* Bounds of the medians. Waits too long for spinning to help are all treated alike. */
 #define WAIT_MIN_NS 1000u
 #define WAIT_MAX_NS 400000u
 /* Spinning is initially assumed to be faster. */
-#define WAIT_LOOKED_NS 50000u
-#define WAIT_SLEPT_NS  100000u
+#define WAIT_SPUN_NS  50000u
+#define WAIT_SLEPT_NS 100000u
 /* Approximate number of waits between two tries of the other kind. */
 #define WAIT_TRY_MIN 16u
 #define WAIT_TRY_MAX 4096u
@@ -47,7 +47,7 @@ static void waits_set(_Atomic uint32_t *number, uint32_t value)
 
 void tqi_client_waits_init(tqi_client_waits *waits)
 {
-    atomic_init(&waits->looked_ns, WAIT_LOOKED_NS);
+    atomic_init(&waits->spun_ns, WAIT_SPUN_NS);
     atomic_init(&waits->slept_ns, WAIT_SLEPT_NS);
     atomic_init(&waits->interval, WAIT_TRY_MIN);
     atomic_init(&waits->left, WAIT_TRY_MIN);
@@ -56,12 +56,12 @@ void tqi_client_waits_init(tqi_client_waits *waits)
 /* Whether spinning is faster by more than an eighth; less would not justify its processor time. */
 static bool waits_prefer(const tqi_client_waits *waits)
 {
-    uint32_t looked = waits_get(&waits->looked_ns);
+    uint32_t spun = waits_get(&waits->spun_ns);
 
-    return looked + looked / 8 < waits_get(&waits->slept_ns);
+    return spun + spun / 8 < waits_get(&waits->slept_ns);
 }
 
-bool tqi_client_waits_look(tqi_client_waits *waits)
+bool tqi_client_waits_spin(tqi_client_waits *waits)
 {
     uint32_t left = waits_get(&waits->left);
     bool try = left <= 1;
@@ -81,10 +81,10 @@ static void waits_next(tqi_client_waits *waits, uint32_t interval, uint64_t chan
     waits_set(&waits->left, interval / 2 + (uint32_t)(chance % interval));
 }
 
-void tqi_client_waits_learn(tqi_client_waits *waits, bool looked, bool crowded, uint64_t ns)
+void tqi_client_waits_learn(tqi_client_waits *waits, bool spun, bool crowded, uint64_t ns)
 {
-    _Atomic uint32_t *median = looked ? &waits->looked_ns : &waits->slept_ns;
-    uint32_t other = waits_get(looked ? &waits->slept_ns : &waits->looked_ns);
+    _Atomic uint32_t *median = spun ? &waits->spun_ns : &waits->slept_ns;
+    uint32_t other = waits_get(spun ? &waits->slept_ns : &waits->spun_ns);
     uint32_t interval = waits_get(&waits->interval);
     uint32_t now = waits_get(median);
     bool preferred = waits_prefer(waits);
@@ -94,7 +94,7 @@ void tqi_client_waits_learn(tqi_client_waits *waits, bool looked, bool crowded, 
     waits_set(median, now);
     if (waits_prefer(waits) != preferred) {
         waits_next(waits, WAIT_TRY_MIN, ns);
-    } else if (looked != preferred) { /* a try */
+    } else if (spun != preferred) { /* a try */
         waits_next(waits, ns < other ? interval / 2 : interval * 4, ns);
     }
 }
@@ -108,11 +108,11 @@ static bool wait_over(const tq_op *op)
 
 /* Spins from `begun` on, yielding the core to any thread that wants it. Returns whether another thread had it for
  * long. */
-static bool wait_look(const tq_op *op, uint64_t begun)
+static bool wait_spin(const tq_op *op, uint64_t begun)
 {
     uint64_t now = begun;
 
-    while (!wait_over(op) && now - begun < WAIT_LOOK_NS) {
+    while (!wait_over(op) && now - begun < WAIT_SPIN_NS) {
         sched_yield();
         now = tqi_now();
     }
@@ -156,13 +156,13 @@ bool tq_op_wait_for(tq_op *op, double seconds)
     }
     uint64_t begun = tqi_now();
     uint64_t deadline = tqi_deadline(seconds);
-    bool look = deadline - begun > WAIT_CROWD_NS && tqi_client_waits_look(waits);
-    bool crowded = look && wait_look(op, begun);
+    bool spin = deadline - begun > WAIT_CROWD_NS && tqi_client_waits_spin(waits);
+    bool crowded = spin && wait_spin(op, begun);
     bool ended = wait_sleep(op, deadline);
     uint64_t ns = tqi_now() - begun;
     /* A wait that did not complete is informative only if it was long. */
     if (ended || ns >= WAIT_MAX_NS) {
-        tqi_client_waits_learn(waits, look, crowded, ns);
+        tqi_client_waits_learn(waits, spin, crowded, ns);
     }
     return ended;
 }
