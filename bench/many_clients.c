@@ -58,7 +58,7 @@ static void one_start(one *client)
     static const uint64_t shape[1] = {WIDTH};
     static const tq_slice bytes = {values, sizeof values};
     tq_column columns[FIELDS];
-    const tq_put_args put = {.partition = "many", .n = 1, .columns = columns, .n_columns = FIELDS};
+    const tq_put_args put = {.size = sizeof(put), .partition = "many", .n = 1, .columns = columns, .n_columns = FIELDS};
 
     for (int field = 0; field < FIELDS; field++) {
         columns[field] = (tq_column){
@@ -79,6 +79,7 @@ static void one_put(tq_op *op, void *arg)
 {
     one *client = arg;
     const tq_claim_args claim = {
+        .size = sizeof(claim),
         .partition = "many",
         .fields = names,
         .n_fields = FIELDS,
@@ -94,7 +95,7 @@ static void one_claimed(tq_op *op, void *arg)
     one *client = arg;
     check(op, TQ_OK, "claim");
     client->meta = tq_meta_ref(tq_op_meta(op));
-    check(client->get, tq_get(client->get, client->meta, NULL, 0), "get");
+    check(client->get, tq_get(client->get, client->meta, NULL, 0, NULL), "get");
 }
 
 static void one_read(tq_op *op, void *arg)

@@ -43,7 +43,7 @@ static void *produce(void *client)
         .slices = &bytes,
         .n_slices = 1,
     };
-    const tq_put_args put = {.partition = partition, .n = ROWS, .columns = &column, .n_columns = 1};
+    const tq_put_args put = {.size = sizeof(put), .partition = partition, .n = ROWS, .columns = &column, .n_columns = 1};
     tq_op *op = tq_op_alloc(client, NULL, NULL);
 
     for (int batch = 0; batch < BATCHES; batch++) {
@@ -63,6 +63,7 @@ static void *produce(void *client)
 static double consume(tq_op *op)
 {
     const tq_claim_args claim = {
+        .size = sizeof(claim),
         .partition = partition,
         .fields = &field,
         .n_fields = 1,
@@ -73,7 +74,7 @@ static double consume(tq_op *op)
 
     check(op, tq_claim(op, &claim), "claim"); /* waits for enough rows */
     tq_meta *meta = tq_meta_ref(tq_op_meta(op));
-    check(op, tq_get(op, meta, NULL, 0), "get");
+    check(op, tq_get(op, meta, NULL, 0, NULL), "get");
     const float *rows = tq_data_column_at(tq_op_data(op), 0)->data;
     for (size_t i = 0; i < tq_meta_sample_count(meta); i++) {
         sum += (double)rows[i * WIDTH];

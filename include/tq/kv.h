@@ -14,9 +14,13 @@
  * cannot be shared between threads keeps a pool of connections. A deadline is a CLOCK_MONOTONIC time in nanoseconds,
  * UINT64_MAX for none; a function that exceeds it fails with TQ_ETIMEDOUT.
  *
- * A plug-in is a shared library that exports `const tq_kv_client *tq_kv_client_plugin(uint32_t abi)`; it returns NULL
- * if it does not support that ABI. Like a storage manager's, the library is named by "library" in the config of its
- * type.
+ * A plug-in is a shared library that exports `const tq_kv_client *tq_kv_client_plugin(uint32_t abi)`. It is asked for
+ * the versions of this interface that the library serves, the newest first, until it returns a table; NULL: not that
+ * one.
+ * Versions: a new one adds functions at the end of the table, and all of them may be absent. A table of an older
+ * version is served without them, and nothing after its end is read; a table of a newer version is refused with
+ * TQ_EVERSION. The structs that the functions are called with (tq_kv_value, ...) are the same in all versions. Like a
+ * storage manager's, the library is named by "library" in the config of its type.
  */
 #ifndef TQ_KV_H
 #define TQ_KV_H
@@ -27,7 +31,7 @@
 extern "C" {
 #endif
 
-/** Version of this interface. 1: everything up to forked; 2: keepalive, list. */
+/** Version of this interface. 1: everything up to forked; 2: keepalive, list. Older ones are served. */
 #define TQ_KV_ABI 2
 /** Longest key in bytes, without the terminating 0. */
 #define TQ_KV_KEY_MAX 63
@@ -58,7 +62,7 @@ typedef struct tq_kv_key {
 
 /** The table of one KV client. */
 typedef struct tq_kv_client {
-    uint32_t abi;       /**< TQ_KV_ABI it was built for; any other is refused. */
+    uint32_t abi;       /**< TQ_KV_ABI that it was built with. */
     const char *type;   /**< Name it is selected by: "Redis", ... */
     size_t state_size;  /**< Bytes of private state, allocated and zeroed by the manager. */
     bool partial;       /**< get can read a part of a value. */

@@ -12,8 +12,13 @@
  * Every put, get and remove is completed exactly once by its done function, on the loop thread, possibly before the
  * call that started it returns.
  *
- * A plug-in is a shared library that exports `const tq_storage_manager *tq_storage_manager_plugin(uint32_t abi)`; it
- * returns NULL if it does not support that ABI.
+ * A plug-in is a shared library that exports `const tq_storage_manager *tq_storage_manager_plugin(uint32_t abi)`. It
+ * is asked for the versions of this interface that the library serves, the newest first, until it returns a table;
+ * NULL: not that one. Versions: a new one adds functions at the end of tq_storage_manager, all of which may be absent,
+ * and members at the end of the structs that the library fills and hands over one at a time (tq_manager_host, whose
+ * `abi` says how far it goes, tq_put_job, tq_get_job). Elements of arrays (tq_block, tq_extent, tq_put_column,
+ * tq_get_range, tq_owner_info) are the same in all versions. A table of an older version is served, and nothing after
+ * its end is read; a table of a newer version is refused with TQ_EVERSION.
  */
 #ifndef TQ_MANAGER_H
 #define TQ_MANAGER_H
@@ -132,7 +137,7 @@ struct tq_manager_host {
 
 /** The table of one storage manager. */
 typedef struct tq_storage_manager {
-    uint32_t abi;      /**< TQ_MANAGER_ABI it was built for; any other is refused. */
+    uint32_t abi;      /**< TQ_MANAGER_ABI that it was built with. */
     const char *type;  /**< Name it is selected by: "SimpleStorage", "Redis", ... */
     size_t state_size; /**< Bytes of private state, allocated and zeroed by the client. */
     /** Opens with its config, a JSON object ("{}" if none). `opened` is called once, possibly before this returns;

@@ -19,7 +19,8 @@
 extern "C" {
 #endif
 
-/** Version of this interface; a plug-in built for another version is refused. Version 2 added user, kept and forget. */
+/** Version of this interface. Version 2 added user, kept and forget. Samplers of older versions are served without what
+ * they lack; those of newer ones are refused with TQ_EVERSION. */
 #define TQ_SAMPLER_ABI 2
 
 typedef struct tq_sampler_view tq_sampler_view; /**< Ready samples of one task; owned by the controller. */
@@ -70,7 +71,7 @@ TQ_API int tq_pick_slot(tq_pick *pick, const char *slot);
 
 /** The table of one sampler. */
 typedef struct tq_sampler {
-    uint32_t abi;     /**< TQ_SAMPLER_ABI. */
+    uint32_t abi;     /**< TQ_SAMPLER_ABI that it was built with. */
     const char *name; /**< Name it is registered and requested by. */
     /** Checks a request before it may wait. TQ_OK, or an error with which the claim fails at once. May be NULL. */
     int (*check)(const tq_pick_request *request, tq_error *err);

@@ -20,10 +20,23 @@
  *     called.
  *   - Data given to a call (tensors, slices) is not copied and must stay unchanged until the op is done; everything
  *     else (names, keys, shapes, meta) is copied before the call returns.
- *   - An op's results may be passed to its next call: tq_get(op, tq_op_meta(op), NULL, 0), or bytes of tq_op_data(op)
- *     as slices of a tq_put. The library keeps them for as long as the call needs them; the caller must not use them
- *     after making that call, even if the call fails to start. Only memory to read into (tq_get_field.dest) must not
- *     be a result of the op.
+ *   - An op's results may be passed to its next call: tq_get(op, tq_op_meta(op), NULL, 0, NULL), or bytes of
+ *     tq_op_data(op) as slices of a tq_put. The library keeps them for as long as the call needs them; the caller
+ *     must not use them after making that call, even if the call fails to start. Only memory to read into
+ *     (tq_get_field.dest) must not be a result of the op.
+ *
+ * Sizes. A struct that the program fills and that can grow (tq_client_options, tq_put_args, ...) begins with `size`:
+ * set it to the struct's sizeof, or begin with its init function, and leave what you do not need zero:
+ *
+ *     tq_put_args put = {.size = sizeof put, .partition = "p"};             C
+ *     tq_put_args put = tq_put_args_init(); put.partition = "p";            C and C++
+ *
+ * So a program runs with a later library as it is. With an earlier one it runs as long as it leaves zero what that
+ * library lacks; otherwise the call fails with TQ_EINVAL. New members are added at the end only. Structs that are
+ * elements of the program's arrays (tq_column, tq_tag, tq_get_field, tq_slice) do not change; if one ever has to, the
+ * struct with the array gets a member for the size of an element, and 0 means what it is now. Structs that the library
+ * returns may grow at the end: go from one to the next with the array of pointers or the function that gives them, do
+ * not copy them, and do not take their sizeof. tq_error, tq_dtype, tq_type and tq_value do not change.
  *
  * NULL. If a required argument is NULL, the call fails with TQ_EINVAL and a message that names the argument (no
  * message if the op itself is NULL). Functions that only read an op, a meta or data accept NULL and return 0, NULL or
@@ -38,6 +51,8 @@
 #ifndef TQ_TQ_H
 #define TQ_TQ_H
 
+#include <string.h>
+
 #include <tq/errors.h>
 #include <tq/log.h>
 #include <tq/types.h>
@@ -46,7 +61,18 @@
 extern "C" {
 #endif
 
-/** Version of the library, "major.minor.patch". */
+/** Version of these headers: what a program is built with. */
+#define TQ_VERSION_MAJOR 0
+/** Its second number. */
+#define TQ_VERSION_MINOR 2
+/** Its third number. */
+#define TQ_VERSION_PATCH 0
+/** All three in one number, to compare: #if TQ_VERSION >= TQ_VERSION_NUMBER(0, 3, 0). */
+#define TQ_VERSION TQ_VERSION_NUMBER(TQ_VERSION_MAJOR, TQ_VERSION_MINOR, TQ_VERSION_PATCH)
+/** The number of a version. */
+#define TQ_VERSION_NUMBER(major, minor, patch) ((major)*10000 + (minor)*100 + (patch))
+
+/** Version of the library that the program runs with, "major.minor.patch". */
 TQ_API const char *tq_version(void);
 /** Text of an error code. */
 TQ_API const char *tq_strerror(int code);
@@ -60,6 +86,7 @@ typedef struct tq_client tq_client;
 
 /** Where a system is. */
 typedef struct tq_location {
+    size_t size;           /**< Set by the caller: sizeof(tq_location). */
     char address[1024];    /**< Endpoints of the controller. */
     char token_file[1024]; /**< File with the secret; "" when TQ_TOKEN_FILE is not set. */
     char name[256];        /**< Of the system; "" if found by TQ_ADDRESS. */
@@ -67,6 +94,8 @@ typedef struct tq_location {
     double created;        /**< Unix time of its start; 0 if found by TQ_ADDRESS. */
     char library[1024];    /**< Storage-backend library that its handle names, or "". */
 } tq_location;
+/** An empty tq_location. */
+TQ_DEFINE_INIT(tq_location);
 
 /** Directory that holds the handles of this user's systems on this machine: $XDG_RUNTIME_DIR/ctq if that exists, else
  * <tmp>/ctq-UID. It need not exist. TQ_ENAME if it does not fit into `out`. */
@@ -91,7 +120,7 @@ TQ_API uint64_t tq_memory_limit(bool *of_cgroup);
  * looked. */
 TQ_API int tq_discover(const char *name, tq_location *out, tq_error *err);
 
-/** How to reach a system. Zero-initialise, set `size`, then set whatever differs from the default. */
+/** How to reach a system: set whatever differs from the default. */
 typedef struct tq_client_options {
     size_t size; /**< sizeof(tq_client_options). */
     /** Controller: "unix:/path" or "tcp:host:port", alternatives separated by commas; NULL: found by tq_discover. */
@@ -116,6 +145,8 @@ typedef struct tq_client_options {
      * TQ_LIBRARIES allows more; a library in `manager_config` needs no permission. */
     const char *libraries;
 } tq_client_options;
+/** An empty one. */
+TQ_DEFINE_INIT(tq_client_options);
 
 /** Connects, authenticates and opens the storage manager, within the timeout. On success the caller owns *out. */
 TQ_API int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *err);
@@ -186,8 +217,8 @@ typedef struct tq_meta_tag {
     const uint32_t *sizes; /**< Bytes of each sample's value; 0 = not set. */
 } tq_meta_tag;
 
-/** Takes another reference; returns the meta. */
-TQ_API tq_meta *tq_meta_ref(tq_meta *meta);
+/** Takes another reference: the caller owns what is returned (the same meta), and releases it with tq_meta_unref. */
+TQ_API tq_meta *tq_meta_ref(const tq_meta *meta);
 /** Releases a reference; NULL is allowed. */
 TQ_API void tq_meta_unref(tq_meta *meta);
 /** Makes a meta by hand, without placements: a read looks them up. incarnations NULL: any. */
@@ -204,12 +235,18 @@ TQ_API const char *tq_meta_group(const tq_meta *meta, size_t i);  /**< Group of 
 TQ_API size_t tq_meta_field_count(const tq_meta *meta);           /**< Number of fields. */
 /** The f-th field; valid as long as the meta. */
 TQ_API const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f);
+/** The field of that name, or NULL. */
+TQ_API const tq_meta_field *tq_meta_find_field(const tq_meta *meta, const char *name);
 /** Notes of the f-th field's cells, one per sample (size 0: none), if a custom manager keeps them by index and the
  * meta has placements; else NULL. Valid as long as the meta. */
 TQ_API const tq_slice *tq_meta_notes(const tq_meta *meta, size_t f);
 TQ_API size_t tq_meta_tag_count(const tq_meta *meta); /**< Number of tags. */
 /** The t-th tag; valid as long as the meta. */
 TQ_API const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t);
+/** The tag of that name, or NULL. */
+TQ_API const tq_meta_tag *tq_meta_find_tag(const tq_meta *meta, const char *name);
+/** Finds a sample by its key, which a meta has if keys were asked for: true, and its row in *row. */
+TQ_API bool tq_meta_find_key(const tq_meta *meta, const char *key, size_t *row);
 /** Selects rows (by position, in any order, repeats allowed) and fields (NULL: all) of a meta. TQ_EFIELD for an unknown
  * field. */
 TQ_API int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows, const char *const *fields,
@@ -247,6 +284,23 @@ typedef struct tq_column {
     const tq_type *types;
 } tq_column;
 
+/** A column of `rows` tensors of one element each, whose bytes are `slice`, which must stay valid as long as the
+ * column. For rows with more elements, set ndim and shape. */
+static inline tq_column tq_column_make(const char *name, enum tq_type_code code, uint8_t bits, size_t rows,
+                                       const tq_slice *slice)
+{
+    tq_column column;
+
+    memset(&column, 0, sizeof column);
+    column.name = name;
+    column.dtype.code = (uint8_t)code;
+    column.dtype.bits = bits;
+    column.rows = rows;
+    column.slices = slice;
+    column.n_slices = 1;
+    return column;
+}
+
 /** A tag to put: as in tq_meta_tag. */
 typedef struct tq_tag {
     const char *name;      /**< Name. */
@@ -256,6 +310,7 @@ typedef struct tq_tag {
 
 /** A put. Its samples are given by `meta` or by `keys`, or are new. */
 typedef struct tq_put_args {
+    size_t size;               /**< sizeof(tq_put_args). */
     const char *partition;     /**< Partition; NULL with meta: the meta's. */
     const tq_meta *meta;       /**< Existing samples, or NULL. */
     const char *const *keys;   /**< n keys, or NULL. */
@@ -266,12 +321,14 @@ typedef struct tq_put_args {
     size_t n_columns;          /**< How many. */
     const tq_tag *tags;        /**< Tags, merged by name. */
     size_t n_tags;             /**< How many. */
+    bool other_fields;         /**< tq_put: tq_op_names lists the other fields that all samples have. */
     bool fail_when_full;       /**< TQ_EFULL at once, instead of waiting for room until the deadline. */
     /** tq_notify with meta: the storage manager that must remove the replaced data (see tq_begin_clear); NULL: data
      * is replaced in place. */
     const char *remover;
-    bool other_fields; /**< tq_put: tq_op_names lists the other fields that all samples have. */
 } tq_put_args;
+/** An empty one. */
+TQ_DEFINE_INIT(tq_put_args);
 
 /** Stores the columns and publishes them, all or nothing. Result: tq_op_meta, and with other_fields tq_op_names. */
 TQ_API int tq_put(tq_op *op, const tq_put_args *args);
@@ -294,32 +351,38 @@ typedef enum tq_claim_mode {
 
 /** A claim. */
 typedef struct tq_claim_args {
+    size_t size;                /**< sizeof(tq_claim_args). */
     const char *partition;      /**< Partition; it need not exist yet. */
     const char *const *fields;  /**< Fields that must be ready. */
     size_t n_fields;            /**< How many; at least 1 for TQ_CLAIM_FETCH. */
     int64_t batch_size;         /**< Samples; TQ_ESIZE below 1. */
     const char *task;           /**< The consumer. */
     tq_claim_mode mode;         /**< How. */
-    const char *sampler;        /**< NULL: the controller's. */
-    const char *sampler_config; /**< A JSON object; NULL: {}. */
     bool poll;                  /**< TQ_EAGAIN at once if too few are ready. */
     bool tags;                  /**< Include keys, groups and tags. */
+    const char *sampler;        /**< NULL: the controller's. */
+    const char *sampler_config; /**< A JSON object; NULL: {}. */
 } tq_claim_args;
+/** An empty one. */
+TQ_DEFINE_INIT(tq_claim_args);
 
 /** Claims samples; waits at the controller until the op's deadline (TQ_ETIMEDOUT). Result: tq_op_meta. */
 TQ_API int tq_claim(tq_op *op, const tq_claim_args *args);
 
 /** Which samples to look up: by keys, by indexes, or all of the partition. */
 typedef struct tq_resolve_args {
+    size_t size;               /**< sizeof(tq_resolve_args). */
     const char *partition;     /**< Partition; TQ_EPARTITION. */
     const char *const *keys;   /**< n keys, or NULL. */
     const uint32_t *indexes;   /**< n indexes, or NULL. */
     size_t n;                  /**< How many; 0 with both NULL: all samples. */
-    const char *const *fields; /**< Fields, or NULL: all. */
-    size_t n_fields;           /**< How many. */
     bool lenient;              /**< Skip unknown keys and fields instead of TQ_EKEY, TQ_EFIELD. */
     bool tags;                 /**< Include keys, groups and tags. */
+    const char *const *fields; /**< Fields, or NULL: all. */
+    size_t n_fields;           /**< How many. */
 } tq_resolve_args;
+/** An empty one. */
+TQ_DEFINE_INIT(tq_resolve_args);
 
 /** Looks up samples and where they lie now. Result: tq_op_meta. */
 TQ_API int tq_resolve(tq_op *op, const tq_resolve_args *args);
@@ -358,11 +421,6 @@ typedef struct tq_data_column {
     bool left;
 } tq_data_column;
 
-/** Reads the given fields of a meta's samples (NULL: all of it). Fails with TQ_ENOTREADY if samples lack a field,
- * TQ_ECLEARED if they were cleared, TQ_ELOST if their data was lost; the message names the samples and fields. Result:
- * tq_op_data. */
-TQ_API int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields);
-
 /** How, and where, to lay out one field of a read in memory. Zero-initialise. */
 typedef struct tq_get_field {
     const char *name; /**< One of the fields being read, else TQ_EFIELD. */
@@ -377,15 +435,11 @@ typedef struct tq_get_field {
     size_t dest_size;   /**< Its size in bytes; TQ_EROWS if rows need more. */
 } tq_get_field;
 
-/** Options of tq_get_as. Zero-initialise, set `size`. */
+/** Options of tq_get. */
 typedef struct tq_get_options {
     size_t size;                /**< sizeof(tq_get_options). */
     const tq_get_field *fields; /**< Fields that differ from the default; copied. */
     size_t n_fields;            /**< How many. */
-    /** Called exactly once, on any thread, even if the call fails, when the library no longer uses `dest` memory. A
-     * cancelled read may write to it until then. May be NULL. */
-    void (*release)(void *arg);
-    void *release_arg; /**< Its argument. */
     /** Do not copy columns that can be read in place, in memory shared by a storage unit on this machine: tensors of
      * 64 KiB or more whose rows lie end to end in one block, in order, and that are neither padded nor read into
      * `dest`. Everything else is copied as usual. The caller gets a private view: its bytes stay the same whatever
@@ -396,34 +450,48 @@ typedef struct tq_get_options {
      * lie in memory shared by a storage unit on this machine: for readers that will copy the bytes anyway when they
      * decode them. Nothing keeps the rows there: see tq_data_look. */
     bool leave_values;
+    /** Called exactly once, on any thread, even if the call fails, when the library no longer uses `dest` memory. A
+     * cancelled read may write to it until then. May be NULL. */
+    void (*release)(void *arg);
+    void *release_arg; /**< Its argument. */
 } tq_get_options;
+/** An empty one. */
+TQ_DEFINE_INIT(tq_get_options);
 
-/** Like tq_get, with columns laid out and placed as the options say: rows are read straight into place. */
-TQ_API int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields,
-                     const tq_get_options *options);
+/** Reads the given fields of a meta's samples (NULL: all of it), straight into place: laid out and placed as the
+ * options say (NULL: rows end to end, in the library's memory). Fails with TQ_ENOTREADY if samples lack a field,
+ * TQ_ECLEARED if they were cleared, TQ_ELOST if their data was lost; the message names the samples and fields.
+ * Result: tq_op_data. */
+TQ_API int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields,
+                  const tq_get_options *options);
 
 /** Which samples and fields tq_get_by_key reads. */
 typedef struct tq_get_by_key_args {
+    size_t size;             /**< sizeof(tq_get_by_key_args). */
     const char *partition;   /**< Partition; an unknown one has no samples. */
     const char *const *keys; /**< n keys; unknown ones are left out. */
     size_t n;                /**< How many. */
+    bool zero_copy;          /**< As in tq_get_options. */
+    bool leave_values;       /**< As in tq_get_options. */
     /** Fields, in this order; those that some of the samples lack are left out. NULL: all. */
     const char *const *fields;
-    size_t n_fields;   /**< How many. */
-    bool zero_copy;    /**< As in tq_get_options. */
-    bool leave_values; /**< As in tq_get_options. */
+    size_t n_fields; /**< How many. */
 } tq_get_by_key_args;
+/** An empty one. */
+TQ_DEFINE_INIT(tq_get_by_key_args);
 
 /** Looks samples up by key and reads them, in one call. Result: tq_op_meta of the samples found, with all fields that
  * any of them has, and tq_op_data, which is NULL if no field is left to read. */
 TQ_API int tq_get_by_key(tq_op *op, const tq_get_by_key_args *args);
 
-TQ_API tq_data *tq_data_ref(tq_data *data);              /**< Takes another reference. */
+TQ_API tq_data *tq_data_ref(const tq_data *data);        /**< Takes another reference, as tq_meta_ref. */
 TQ_API void tq_data_unref(tq_data *data);                /**< Releases a reference; NULL is allowed. */
 TQ_API size_t tq_data_row_count(const tq_data *data);    /**< Rows. */
 TQ_API size_t tq_data_column_count(const tq_data *data); /**< Columns. */
 /** The c-th column; valid as long as the data. */
 TQ_API const tq_data_column *tq_data_column_at(const tq_data *data, size_t c);
+/** The column of that field, or NULL. */
+TQ_API const tq_data_column *tq_data_find_column(const tq_data *data, const char *name);
 
 /** Calls `look` for each of the rows [row, row + n) of a column that was left in the store. TQ_OK: `look` saw the
  * bytes that were put. TQ_ELOST: it may not have, because the rows were cleared, overwritten or moved meanwhile;
@@ -431,14 +499,15 @@ TQ_API const tq_data_column *tq_data_column_at(const tq_data *data, size_t c);
  * arbitrary bytes, which may even change while it reads them. It must not call the library or wait for another
  * thread. Thread-safe. Closing the client and forking first turn the rows into copies, so this still works
  * afterwards. */
-TQ_API int tq_data_look(tq_data *data, size_t c, size_t row, size_t n,
+TQ_API int tq_data_look(const tq_data *data, size_t c, size_t row, size_t n,
                         void (*look)(void *arg, size_t row, const void *bytes, size_t size), void *arg);
 
 /** Takes memory from the pool that backs tq_data, for callers that prepare bytes to put: 64-byte aligned, contents
  * undefined. Most of its pages are already mapped; copying into memory that was never touched is several times slower.
  * Thread-safe. NULL when out of memory. */
 TQ_API void *tq_buffer_take(size_t size);
-/** Returns it to the pool; `size` must be the size it was taken with. NULL is allowed. */
+/** Returns it to the pool. `size` is the size it was taken with; another one makes the pool less useful, and nothing
+ * worse. NULL is allowed. */
 TQ_API void tq_buffer_give(void *buffer, size_t size);
 
 /* --- clear, reset --------------------------------------------------------- */
@@ -453,12 +522,15 @@ TQ_API int tq_clear_keys(tq_op *op, const char *partition, const char *const *ke
 TQ_API int tq_clear_partition(tq_op *op, const char *partition);
 /** What to clear in two phases: one of meta, keys and a whole partition, or nothing. */
 typedef struct tq_begin_clear_args {
+    size_t size;             /**< sizeof(tq_begin_clear_args). */
     const char *remover;     /**< What removes the data: the type of a custom storage manager. */
     const char *partition;   /**< Partition; NULL with meta: the meta's; NULL without: nothing. */
     const tq_meta *meta;     /**< Samples, or NULL. */
     const char *const *keys; /**< n keys, or NULL; with neither, the whole partition is cleared. */
     size_t n;                /**< Keys. */
 } tq_begin_clear_args;
+/** An empty one. */
+TQ_DEFINE_INIT(tq_begin_clear_args);
 
 /** A clear that has begun, whose data must be removed. */
 typedef struct tq_clearing {
@@ -502,12 +574,15 @@ TQ_API int tq_list_partitions(tq_op *op);
  * for an unknown partition). */
 TQ_API int tq_list_keys(tq_op *op, const char *partition);
 
-/** One page of a list of keys. Zero-initialise it for the first page. */
+/** One page of a list of keys; empty for the first page. */
 typedef struct tq_keys_page {
+    size_t size;       /**< sizeof(tq_keys_page). */
     uint32_t limit;    /**< Most keys in the page; 0: all. */
     const char *after; /**< Last key of the previous page. */
     uint64_t mark;     /**< tq_op_count of the previous page; 0: the first page. */
 } tq_keys_page;
+/** An empty one. */
+TQ_DEFINE_INIT(tq_keys_page);
 
 /** Like tq_list_keys, one page at a time, so that the controller can serve others in between. Keys that are added or
  * cleared meanwhile may or may not be listed (a key that is cleared and put again may be listed twice), but a key that
@@ -538,15 +613,15 @@ typedef struct tq_status_task {
 
 /** A partition as the status shows it. */
 typedef struct tq_status_partition {
-    const char *name;              /**< Name. */
-    uint32_t samples;              /**< Rows. */
-    uint64_t bytes;                /**< Of its cells. */
-    const tq_status_field *fields; /**< Columns. */
-    size_t n_fields;               /**< How many. */
-    const tq_status_task *tasks;   /**< Consumers. */
-    size_t n_tasks;                /**< How many. */
-    const uint32_t *lost;          /**< Samples with lost cells, at most 1000. */
-    size_t n_lost;                 /**< How many are listed. */
+    const char *name;                     /**< Name. */
+    uint32_t samples;                     /**< Rows. */
+    uint64_t bytes;                       /**< Of its cells. */
+    const tq_status_field *const *fields; /**< Columns. */
+    size_t n_fields;                      /**< How many. */
+    const tq_status_task *const *tasks;   /**< Consumers. */
+    size_t n_tasks;                       /**< How many. */
+    const uint32_t *lost;                 /**< Samples with lost cells, at most 1000. */
+    size_t n_lost;                        /**< How many are listed. */
 } tq_status_partition;
 
 /** A client that reads blocks in place (tq_get_options.zero_copy), as the status shows it. Until it releases them,
@@ -561,18 +636,18 @@ typedef struct tq_status_pin {
 
 /** A storage owner (unit or store) as the status shows it. */
 typedef struct tq_status_owner {
-    const char *name;             /**< Name. */
-    const char *manager;          /**< Type of storage manager. */
-    bool present;                 /**< Served by a session now. */
-    uint64_t blocks;              /**< Live blocks. */
-    uint64_t bytes;               /**< In them. */
-    uint64_t used_bytes;          /**< As it reports. */
-    uint64_t capacity_bytes;      /**< As it reports. */
-    uint64_t pins;                /**< Reads in place of its memory (zero_copy). */
-    uint64_t pinned_bytes;        /**< Of the blocks they pin, counted once per pin. */
-    uint64_t waiting_puts;        /**< Puts that are waiting for room in it. */
-    const tq_status_pin *holders; /**< The clients with those reads; only the largest, if many. */
-    size_t n_holders;             /**< How many are listed. */
+    const char *name;                    /**< Name. */
+    const char *manager;                 /**< Type of storage manager. */
+    bool present;                        /**< Served by a session now. */
+    uint64_t blocks;                     /**< Live blocks. */
+    uint64_t bytes;                      /**< In them. */
+    uint64_t used_bytes;                 /**< As it reports. */
+    uint64_t capacity_bytes;             /**< As it reports. */
+    uint64_t pins;                       /**< Reads in place of its memory (zero_copy). */
+    uint64_t pinned_bytes;               /**< Of the blocks they pin, counted once per pin. */
+    uint64_t waiting_puts;               /**< Puts that are waiting for room in it. */
+    const tq_status_pin *const *holders; /**< The clients with those reads; only the largest, if many. */
+    size_t n_holders;                    /**< How many are listed. */
 } tq_status_owner;
 
 /** A session as the status shows it. */
@@ -605,19 +680,19 @@ typedef struct tq_status_wait {
 
 /** The state of a system. Result of tq_query_status, by tq_op_status. */
 typedef struct tq_system_status {
-    uint64_t epoch;                        /**< Of the controller. */
-    double uptime;                         /**< Seconds. */
-    const char *version;                   /**< Of the controller. */
-    uint32_t waiting;                      /**< Waiting claims. */
-    uint64_t requests;                     /**< Handled since the start. */
-    const tq_status_partition *partitions; /**< In order of creation. */
-    size_t n_partitions;                   /**< How many. */
-    const tq_status_owner *owners;         /**< Storage. */
-    size_t n_owners;                       /**< How many. */
-    const tq_status_session *sessions;     /**< Clients and units. */
-    size_t n_sessions;                     /**< How many. */
-    const tq_status_wait *waits;           /**< Waiting calls, at most 1000. */
-    size_t n_waits;                        /**< How many are listed. */
+    uint64_t epoch;                               /**< Of the controller. */
+    double uptime;                                /**< Seconds. */
+    const char *version;                          /**< Of the controller. */
+    uint32_t waiting;                             /**< Waiting claims. */
+    uint64_t requests;                            /**< Handled since the start. */
+    const tq_status_partition *const *partitions; /**< In order of creation. */
+    size_t n_partitions;                          /**< How many. */
+    const tq_status_owner *const *owners;         /**< Storage. */
+    size_t n_owners;                              /**< How many. */
+    const tq_status_session *const *sessions;     /**< Clients and units. */
+    size_t n_sessions;                            /**< How many. */
+    const tq_status_wait *const *waits;           /**< Waiting calls, at most 1000. */
+    size_t n_waits;                               /**< How many are listed. */
 } tq_system_status;
 
 /** Gets the state of the system, for people and tools. */
@@ -657,6 +732,7 @@ TQ_API int tq_query_events(tq_op *op, uint64_t since, uint32_t limit, bool wait)
 
 /** What to save. */
 typedef struct tq_save_args {
+    size_t size;           /**< sizeof(tq_save_args). */
     const char *path;      /**< Directory; created, or replaces an earlier checkpoint. */
     const char *partition; /**< Only this partition; NULL: all. TQ_EPARTITION. */
     /** Without the data: on loading, cells are linked to blocks that still exist. If much of a block has been cleared
@@ -664,6 +740,8 @@ typedef struct tq_save_args {
     bool state_only;
     const char *metadata; /**< A JSON object for the reader that loads it; NULL: {}. */
 } tq_save_args;
+/** An empty one. */
+TQ_DEFINE_INIT(tq_save_args);
 
 /** What was saved or loaded. Result of the two calls below, by tq_op_checkpoint. */
 typedef struct tq_checkpoint {
@@ -689,16 +767,17 @@ TQ_API int tq_load(tq_op *op, const char *path);
 
 /* --- results -------------------------------------------------------------- */
 
-/* Results belong to the op and are valid until it is used again or freed; take a reference to keep a reference-counted
- * one. */
+/* Results belong to the op and are valid until it is used again or freed; take a reference (tq_meta_ref, tq_data_ref)
+ * to keep a reference-counted one. */
 
-TQ_API tq_meta *tq_op_meta(const tq_op *op);               /**< Meta, or NULL. */
-TQ_API tq_data *tq_op_data(const tq_op *op);               /**< Data, or NULL. */
+TQ_API const tq_meta *tq_op_meta(const tq_op *op);         /**< Meta, or NULL. */
+TQ_API const tq_data *tq_op_data(const tq_op *op);         /**< Data, or NULL. */
 TQ_API uint64_t tq_op_count(const tq_op *op);              /**< Count. */
 TQ_API const tq_progress *tq_op_progress(const tq_op *op); /**< Progress, or NULL. */
 /** Clears to end, n of them. */
-TQ_API const tq_clearing *tq_op_clearings(const tq_op *op, size_t *n);
-/** Names, n of them. */
+TQ_API const tq_clearing *const *tq_op_clearings(const tq_op *op, size_t *n);
+/** Names, n of them: of tq_list_partitions the partitions; of tq_keys_of the keys, one per index; of tq_put with
+ * other_fields the other fields that all of its samples have. */
 TQ_API const char *const *tq_op_names(const tq_op *op, size_t *n);
 TQ_API const tq_system_status *tq_op_status(const tq_op *op);  /**< Status, or NULL. */
 TQ_API const tq_checkpoint *tq_op_checkpoint(const tq_op *op); /**< Checkpoint, or NULL. */
@@ -706,7 +785,7 @@ TQ_API const tq_checkpoint *tq_op_checkpoint(const tq_op *op); /**< Checkpoint, 
  * thread. */
 TQ_API uint64_t tq_op_moved(const tq_op *op, uint64_t *total);
 /** Events, n of them; *next is the `since` of the next call. */
-TQ_API const tq_event *tq_op_events(const tq_op *op, size_t *n, uint64_t *next);
+TQ_API const tq_event *const *tq_op_events(const tq_op *op, size_t *n, uint64_t *next);
 
 #ifdef __cplusplus
 }

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 #include <tq/errors.h>
 
@@ -20,6 +21,18 @@ extern "C" {
 #else
 #define TQ_API
 #endif
+
+/** Defines NAME_init(), which returns a struct that is zero except for its size. It suits C++, which has no designated
+ * initialisers before C++20, and code that sets the members one by one. */
+#define TQ_DEFINE_INIT(name)             \
+    static inline name name##_init(void) \
+    {                                    \
+        name made;                       \
+        memset(&made, 0, sizeof made);   \
+        made.size = sizeof made;         \
+        return made;                     \
+    }                                    \
+    struct tq_needs_semicolon
 
 /** Longest partition, field, task, group, tag, sampler and session name in bytes; none of them may be empty. */
 #define TQ_NAME_MAX 1023

@@ -36,6 +36,18 @@ static void test_error_table(void **state)
     assert_string_equal(tq_error_name(-12345), "TQ_E?");
 }
 
+static void test_version(void **state)
+{
+    char text[32];
+
+    (void)state;
+    snprintf(text, sizeof text, "%d.%d.%d", TQ_VERSION_MAJOR, TQ_VERSION_MINOR, TQ_VERSION_PATCH);
+    assert_string_equal(text, tq_version()); /* the headers and the build agree */
+    assert_string_equal(text, TQI_VERSION);
+    assert_int_equal(TQ_VERSION, TQ_VERSION_NUMBER(TQ_VERSION_MAJOR, TQ_VERSION_MINOR, TQ_VERSION_PATCH));
+    assert_true(TQ_VERSION_NUMBER(0, 10, 0) > TQ_VERSION_NUMBER(0, 9, 99));
+}
+
 static void test_error_set(void **state)
 {
     (void)state;
@@ -377,11 +389,11 @@ static void test_escape(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error_table),  cmocka_unit_test(test_error_set),  cmocka_unit_test(test_error_cut),
-        cmocka_unit_test(test_check_name),   cmocka_unit_test(test_buf),        cmocka_unit_test(test_grow),
-        cmocka_unit_test(test_clock),        cmocka_unit_test(test_condition),  cmocka_unit_test(test_log),
-        cmocka_unit_test(test_log_together), cmocka_unit_test(test_log_forked), cmocka_unit_test(test_text),
-        cmocka_unit_test(test_plain),        cmocka_unit_test(test_escape),
+        cmocka_unit_test(test_error_table), cmocka_unit_test(test_version),      cmocka_unit_test(test_error_set),
+        cmocka_unit_test(test_error_cut),   cmocka_unit_test(test_check_name),   cmocka_unit_test(test_buf),
+        cmocka_unit_test(test_grow),        cmocka_unit_test(test_clock),        cmocka_unit_test(test_condition),
+        cmocka_unit_test(test_log),         cmocka_unit_test(test_log_together), cmocka_unit_test(test_log_forked),
+        cmocka_unit_test(test_text),        cmocka_unit_test(test_plain),        cmocka_unit_test(test_escape),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

@@ -38,7 +38,11 @@ int cli_save(cli_options *options)
     if (status) {
         return status;
     }
-    tq_save_args args = {.path = options->args[0], .partition = options->n_args == 2 ? options->args[1] : NULL};
+    tq_save_args args = {
+        .size = sizeof(args),
+        .path = options->args[0],
+        .partition = options->n_args == 2 ? options->args[1] : NULL,
+    };
     status = cli_wait(&session, tq_save(session.op, &args));
     status = status ? status : checkpoint_print(&session, options, "saved");
     cli_disconnect(&session);

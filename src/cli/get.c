@@ -152,7 +152,7 @@ static int get_read(const cli_session *session, const cli_options *options, tq_m
         free(ready);
         return cli_fail("no field is ready in all of these samples");
     }
-    status = cli_wait(session, tq_get(session->op, meta, options->n_fields ? options->fields : ready, n));
+    status = cli_wait(session, tq_get(session->op, meta, options->n_fields ? options->fields : ready, n, NULL));
     if (!status && options->json) {
         status = cli_print_json(get_json(meta, tq_op_data(session->op)));
     } else if (!status) {
@@ -176,6 +176,7 @@ int cli_get(cli_options *options)
     status = cli_connect(options, true, &session);
     if (!status) {
         tq_resolve_args args = {
+            .size = sizeof(args),
             .partition = selection.partition,
             .keys = selection.keys,
             .indexes = selection.indexes,

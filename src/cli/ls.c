@@ -57,7 +57,7 @@ static int ls_partitions(const cli_session *session, const cli_options *options)
 static int ls_keys(const cli_session *session, const cli_options *options)
 {
     static const char *const columns[] = {"KEY", ">INDEX", "GROUP", "TAGS"};
-    tq_resolve_args args = {.partition = options->args[0], .tags = true};
+    tq_resolve_args args = {.size = sizeof(args), .partition = options->args[0], .tags = true};
     int status = cli_wait(session, tq_resolve(session->op, &args));
     if (status) {
         return status;
@@ -168,21 +168,21 @@ static json_t *events_json(const tq_event *event)
 }
 
 /* One JSON object per line when following, else they are added to the list. */
-static void events_page(const tq_event *events, size_t n, const cli_options *options, json_t *list)
+static void events_page(const tq_event *const *events, size_t n, const cli_options *options, json_t *list)
 {
     for (size_t i = 0; i < n; i++) {
-        if (!events_shown(&events[i], options)) {
+        if (!events_shown(events[i], options)) {
             continue;
         }
         if (!options->json) {
-            events_print_line(&events[i]);
+            events_print_line(events[i]);
         } else if (options->follow) {
-            json_t *event = events_json(&events[i]);
+            json_t *event = events_json(events[i]);
             json_dumpf(event, stdout, JSON_COMPACT);
             putchar('\n');
             json_decref(event);
         } else {
-            json_array_append_new(list, events_json(&events[i]));
+            json_array_append_new(list, events_json(events[i]));
         }
     }
     fflush(stdout);
@@ -204,10 +204,10 @@ static int events_begin(const cli_session *session, const cli_options *options, 
     }
     do {
         status = cli_wait(session, tq_query_events(session->op, at, 0, false));
-        const tq_event *events = status ? NULL : tq_op_events(session->op, &n, &at);
+        const tq_event *const *events = status ? NULL : tq_op_events(session->op, &n, &at);
         for (size_t i = 0; i < n && !status && last > 0; i++) {
-            if (events_shown(&events[i], options)) {
-                numbers[shown++ % (size_t)last] = events[i].seq;
+            if (events_shown(events[i], options)) {
+                numbers[shown++ % (size_t)last] = events[i]->seq;
             }
         }
     } while (!status && n >= EVENTS_MORE);
@@ -243,7 +243,7 @@ int cli_events(cli_options *options)
         status = cli_wait(&session, tq_query_events(session.op, since, 0, !first && options->follow));
         first = false;
         if (!status) {
-            const tq_event *events = tq_op_events(session.op, &n, &since);
+            const tq_event *const *events = tq_op_events(session.op, &n, &since);
             events_page(events, n, options, list);
         }
     } while (!status && (options->follow || n >= EVENTS_MORE) && !ferror(stdout));

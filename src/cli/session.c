@@ -7,7 +7,7 @@
 
 int cli_connect(const cli_options *options, bool with_storage, cli_session *out)
 {
-    tq_location location = {0};
+    tq_location location = {.size = sizeof(location)};
     tq_error err = {0};
     tq_client_options client = {
         .size = sizeof(client),

@@ -32,12 +32,12 @@ static json_t *status_partition(const tq_status_partition *partition)
     json_t *consumed = json_object();
     json_t *lost = json_array();
     for (size_t i = 0; i < partition->n_fields; i++) {
-        json_t *field = status_field(&partition->fields[i]);
-        cli_json_set(produced, partition->fields[i].name, json_incref(field));
+        json_t *field = status_field(partition->fields[i]);
+        cli_json_set(produced, partition->fields[i]->name, json_incref(field));
         json_array_append_new(fields, field);
     }
     for (size_t i = 0; i < partition->n_tasks; i++) {
-        const tq_status_task *task = &partition->tasks[i];
+        const tq_status_task *task = partition->tasks[i];
         cli_json_set(consumed, task->name, json_integer(task->consumed));
         json_array_append_new(
             tasks, json_pack("{s:o, s:i}", "name", cli_json_text(task->name), "consumed", (int)task->consumed));
@@ -54,7 +54,7 @@ static json_t *status_owner_json(const tq_status_owner *owner)
 {
     json_t *holders = json_array();
     for (size_t i = 0; i < owner->n_holders; i++) {
-        const tq_status_pin *pin = &owner->holders[i];
+        const tq_status_pin *pin = owner->holders[i];
         json_array_append_new(holders, json_pack("{s:o, s:o, s:I, s:I, s:I}", "client", cli_json_text(pin->client),
                                                  "host", cli_json_text(pin->host), "pid", (json_int_t)pin->pid, "pins",
                                                  (json_int_t)pin->pins, "bytes", (json_int_t)pin->bytes));
@@ -90,20 +90,20 @@ static json_t *status_json(const tq_system_status *status)
     char epoch[17]; /* as text: JSON numbers lose precision above 2^53 */
     snprintf(epoch, sizeof(epoch), "%016" PRIx64, status->epoch);
     for (size_t i = 0; i < status->n_partitions; i++) {
-        json_array_append_new(partitions, status_partition(&status->partitions[i]));
+        json_array_append_new(partitions, status_partition(status->partitions[i]));
     }
     for (size_t i = 0; i < status->n_owners; i++) {
-        json_array_append_new(storage, status_owner_json(&status->owners[i]));
+        json_array_append_new(storage, status_owner_json(status->owners[i]));
     }
     for (size_t i = 0; i < status->n_sessions; i++) {
-        const tq_status_session *session = &status->sessions[i];
+        const tq_status_session *session = status->sessions[i];
         json_array_append_new(
             sessions, json_pack("{s:o, s:o, s:o, s:I, s:b, s:f}", "name", cli_json_text(session->name), "host",
                                 cli_json_text(session->host), "endpoint", cli_json_text(session->endpoint), "pid",
                                 (json_int_t)session->pid, "connected", session->connected, "age", session->age));
     }
     for (size_t i = 0; i < status->n_waits; i++) {
-        json_array_append_new(waits, status_wait_json(&status->waits[i]));
+        json_array_append_new(waits, status_wait_json(status->waits[i]));
     }
     return json_pack("{s:o, s:f, s:s, s:i, s:I, s:o, s:o, s:o, s:o}", "version", cli_json_text(status->version),
                      "uptime", status->uptime, "epoch", epoch, "waiting", (int)status->waiting, "requests",
@@ -122,7 +122,7 @@ static void status_print_waits(const tq_system_status *status)
     char ready[32];
 
     for (size_t i = 0; table && i < status->n_waits; i++) {
-        const tq_status_wait *wait = &status->waits[i];
+        const tq_status_wait *wait = status->waits[i];
         bool put = strcmp(wait->kind, "put") == 0;
         size_t used = 0;
         fields[0] = 0;
@@ -160,9 +160,9 @@ static void status_print_pins(const tq_system_status *status)
     char size[32];
 
     for (size_t i = 0; i < status->n_owners; i++) {
-        const tq_status_owner *owner = &status->owners[i];
+        const tq_status_owner *owner = status->owners[i];
         for (size_t h = 0; h < owner->n_holders; h++) {
-            const tq_status_pin *pin = &owner->holders[h];
+            const tq_status_pin *pin = owner->holders[h];
             if (!table && !(table = cli_table_new(columns, 6))) {
                 return;
             }
@@ -191,7 +191,7 @@ static void status_print_partitions(const tq_system_status *status)
     char shape[128];
 
     for (size_t p = 0; table && p < status->n_partitions; p++) {
-        const tq_status_partition *partition = &status->partitions[p];
+        const tq_status_partition *partition = status->partitions[p];
         for (size_t i = 0; i < partition->n_fields || i == 0; i++) {
             cli_table_row(table);
             cli_table_cell(table, "%s", i ? "" : partition->name);
@@ -204,7 +204,7 @@ static void status_print_partitions(const tq_system_status *status)
             if (i >= partition->n_fields) {
                 continue;
             }
-            const tq_status_field *field = &partition->fields[i];
+            const tq_status_field *field = partition->fields[i];
             cli_table_cell(table, "%s", field->name);
             if (field->mixed || field->kind == TQ_VALUE) {
                 cli_table_cell(table, "%s", field->mixed ? "mixed" : "value");
@@ -228,15 +228,15 @@ static void status_print_tasks(const tq_system_status *status)
     cli_table *table = NULL;
 
     for (size_t p = 0; p < status->n_partitions; p++) {
-        const tq_status_partition *partition = &status->partitions[p];
+        const tq_status_partition *partition = status->partitions[p];
         for (size_t i = 0; i < partition->n_tasks; i++) {
             if (!table && !(table = cli_table_new(columns, 4))) {
                 return;
             }
             cli_table_row(table);
-            cli_table_cell(table, "%s", partition->tasks[i].name);
+            cli_table_cell(table, "%s", partition->tasks[i]->name);
             cli_table_cell(table, "%s", partition->name);
-            cli_table_cell(table, "%" PRIu32, partition->tasks[i].consumed);
+            cli_table_cell(table, "%" PRIu32, partition->tasks[i]->consumed);
             cli_table_cell(table, "%" PRIu32, partition->samples);
         }
     }
@@ -263,7 +263,7 @@ static void status_print_owners(const tq_system_status *status)
     char capacity[32];
 
     for (size_t i = 0; table && i < status->n_owners; i++) {
-        const tq_status_owner *owner = &status->owners[i];
+        const tq_status_owner *owner = status->owners[i];
         cli_table_row(table);
         cli_table_cell(table, "%s", owner->name);
         cli_table_cell(table, "%s", owner->manager);
@@ -286,7 +286,7 @@ static void status_print_sessions(const tq_system_status *status)
     cli_table *table = cli_table_new(columns, 6);
 
     for (size_t i = 0; table && i < status->n_sessions; i++) {
-        const tq_status_session *session = &status->sessions[i];
+        const tq_status_session *session = status->sessions[i];
         cli_table_row(table);
         cli_table_cell(table, "%s", session->name);
         cli_table_cell(table, "%s", session->host);
@@ -304,7 +304,7 @@ static uint64_t status_puts(const tq_system_status *status)
 {
     uint64_t puts = 0;
     for (size_t i = 0; i < status->n_owners; i++) {
-        puts += status->owners[i].waiting_puts;
+        puts += status->owners[i]->waiting_puts;
     }
     return puts;
 }

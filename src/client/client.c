@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/sized.h"
 #include "config_keys.h"
 
 /* How long closing waits for storage work that cannot be stopped. */
@@ -50,18 +51,16 @@ static int client_token(const tq_client_options *from, const char *token_file, t
     return TQ_OK;
 }
 
+TQI_SIZED_ENDS_WITH(tq_client_options, libraries);
+
 static int client_options(tqi_client_saved_options *to, const tq_client_options *from, tq_error *err)
 {
     const char *address = from->address;
     const char *token_file = from->token_file;
     const char *libraries = from->libraries;
-    tq_location found;
+    tq_location found = {.size = sizeof found};
     int code;
 
-    if (from->size != sizeof *from) {
-        return tqi_error_set(err, TQ_EINVAL, "tq_client_options.size is %zu, this library expects %zu", from->size,
-                             sizeof *from);
-    }
     if (!address) {
         code = tq_discover(NULL, &found, err);
         if (code != TQ_OK) {
@@ -117,17 +116,22 @@ static int client_start(tq_client *client, tq_error *err)
     return code;
 }
 
-int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *err)
+int tq_client_open(const tq_client_options *given, tq_client **out, tq_error *err)
 {
+    tq_client_options options;
     tq_client *client;
     tq_error local = {0};
     int code;
 
     err = err ? err : &local;
-    if (!options || !out) {
+    if (!given || !out) {
         return tqi_error_null(err, !out ? "tq_client_open: out" : "tq_client_open: options");
     }
     *out = NULL;
+    code = tqi_sized_copy("tq_client_options", given, &options, sizeof options, err);
+    if (code != TQ_OK) {
+        return code;
+    }
     client = calloc(1, sizeof *client);
     if (!client) {
         return tqi_error_nomem(err, "a client");
@@ -136,7 +140,7 @@ int tq_client_open(const tq_client_options *options, tq_client **out, tq_error *
     pthread_mutex_init(&client->lock, NULL);
     tqi_cond_init(&client->changed);
     tqi_client_waits_init(&client->waits);
-    code = client_options(&client->options, options, err);
+    code = client_options(&client->options, &options, err);
     if (code == TQ_OK) {
         code = tqi_client_fork_register(client, err);
     }

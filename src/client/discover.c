@@ -3,6 +3,7 @@
  */
 #include "base/error.h"
 #include "base/owndir.h"
+#include "base/sized.h"
 
 #include <fcntl.h>
 #include <jansson.h>
@@ -155,15 +156,11 @@ static int discover_handle(const char *name, tq_location *out, tq_error *err)
     return rc;
 }
 
-int tq_discover(const char *name, tq_location *out, tq_error *err)
+static int discover(const char *name, tq_location *out, tq_error *err)
 {
     const char *address = getenv("TQ_ADDRESS");
     const char *token_file = getenv("TQ_TOKEN_FILE");
 
-    if (!out) {
-        return tqi_error_null(err, "tq_discover: out");
-    }
-    memset(out, 0, sizeof(*out));
     if (!name && address && *address) {
         if (strlen(address) >= sizeof(out->address) || strlen(token_file ? token_file : "") >= sizeof(out->token_file)) {
             return tqi_error_set(err, TQ_ENAME, "TQ_ADDRESS or TQ_TOKEN_FILE is too long");
@@ -176,4 +173,18 @@ int tq_discover(const char *name, tq_location *out, tq_error *err)
         name = getenv("TQ_SYSTEM");
     }
     return discover_handle(name && *name ? name : "default", out, err);
+}
+
+TQI_SIZED_ENDS_WITH(tq_location, library);
+
+int tq_discover(const char *name, tq_location *out, tq_error *err)
+{
+    tq_location found = {.size = sizeof found};
+    int code = out ? tqi_sized_check("tq_location", out, sizeof found, err) : tqi_error_null(err, "tq_discover: out");
+
+    if (code == TQ_OK) {
+        code = discover(name, &found, err);
+        tqi_sized_give(&found, out);
+    }
+    return code;
 }

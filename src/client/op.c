@@ -44,7 +44,7 @@ static void op_free_results(tqi_client_results *results)
     tq_meta_unref(results->meta);
     tq_data_unref(results->data);
     for (size_t i = 0; i < results->n_clearings; i++) {
-        tq_meta_unref((tq_meta *)(uintptr_t)results->clearings[i].meta);
+        tq_meta_unref((tq_meta *)(uintptr_t)results->clearings[i]->meta);
     }
     tqi_region_fini(&results->region);
 }
@@ -200,12 +200,12 @@ const tq_error *tq_op_error(const tq_op *op)
     return op ? &op->error : &none;
 }
 
-tq_meta *tq_op_meta(const tq_op *op)
+const tq_meta *tq_op_meta(const tq_op *op)
 {
     return op ? op->meta : NULL;
 }
 
-tq_data *tq_op_data(const tq_op *op)
+const tq_data *tq_op_data(const tq_op *op)
 {
     return op ? op->data : NULL;
 }
@@ -220,7 +220,7 @@ const tq_progress *tq_op_progress(const tq_op *op)
     return op ? op->progress : NULL;
 }
 
-const tq_clearing *tq_op_clearings(const tq_op *op, size_t *n)
+const tq_clearing *const *tq_op_clearings(const tq_op *op, size_t *n)
 {
     if (n) {
         *n = op ? op->n_clearings : 0;
@@ -241,7 +241,7 @@ const tq_system_status *tq_op_status(const tq_op *op)
     return op ? op->status : NULL;
 }
 
-const tq_event *tq_op_events(const tq_op *op, size_t *n, uint64_t *next)
+const tq_event *const *tq_op_events(const tq_op *op, size_t *n, uint64_t *next)
 {
     if (n) {
         *n = op ? op->n_events : 0;

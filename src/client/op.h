@@ -50,11 +50,11 @@ struct tq_op {
     const char *const *names;
     size_t n_names;
     const tq_system_status *status;
-    const tq_event *events;
+    const tq_event *const *events;
     size_t n_events;
     uint64_t next_event;
     const tq_checkpoint *checkpoint;
-    tq_clearing *clearings;
+    const tq_clearing **clearings;
     size_t n_clearings;
     _Atomic uint64_t moved; /* bytes; any thread */
     _Atomic uint64_t to_move;
@@ -79,7 +79,7 @@ typedef struct tqi_client_task_type {
 typedef struct tqi_client_results {
     tq_meta *meta;
     tq_data *data;
-    tq_clearing *clearings;
+    const tq_clearing **clearings;
     size_t n_clearings;
     tqi_region region;
 } tqi_client_results;

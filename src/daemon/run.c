@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/sized.h"
 #include "base/stdio.h"
 #include "config_backends.h"
 #include "controller/controller.h"
@@ -50,7 +51,8 @@ static const struct {
 
 typedef struct daemon_state {
     tqd_options options;
-    const tq_daemon_hooks *hooks; /* or NULL */
+    bool hosted; /* there are hooks */
+    tq_daemon_hooks hooks;
     uv_loop_t loop;
     tqi_net_token token;
     tqd_rundir rundir;
@@ -293,7 +295,7 @@ static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
         daemon->owner_timer.data = daemon;
         uv_timer_start(&daemon->owner_timer, daemon_on_look, TQD_PARENT_CHECK_MS, TQD_PARENT_CHECK_MS);
     }
-    return daemon->hooks ? tqd_watchdog_start(&daemon->owner, &daemon->rundir, &daemon->guard, err) : TQ_OK;
+    return daemon->hosted ? tqd_watchdog_start(&daemon->owner, &daemon->rundir, &daemon->guard, err) : TQ_OK;
 }
 
 /* A given token goes into the runtime directory, too: a client that finds the handle there uses it to attach. */
@@ -311,12 +313,12 @@ static int daemon_token(daemon_state *daemon, tq_error *err)
 static int daemon_find_sampler(const daemon_state *daemon, tq_error *err)
 {
     const char *name = tqd_config_string(daemon->options.config, "controller.sampler");
-    const tq_daemon_hooks *hooks = daemon->hooks;
+    const tq_daemon_hooks *hooks = &daemon->hooks;
     const tq_sampler *found;
     tq_error detail = {0};
     int rc = tqi_sampler_find(name, &found, &detail);
 
-    if (rc && hooks && hooks->sampler) {
+    if (rc && hooks->sampler) {
         rc = hooks->sampler(name, hooks->user, &detail);
         rc = rc ? rc : tqi_sampler_find(name, &found, &detail);
     } else if (rc && strchr(name, ':')) {
@@ -529,6 +531,8 @@ static void daemon_loop(daemon_state *daemon)
     uv_loop_close(&daemon->loop);
 }
 
+TQI_SIZED_ENDS_WITH(tq_daemon_hooks, user);
+
 int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
 {
     /* It contains handles, so it must not move. */
@@ -541,10 +545,15 @@ int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
         free(daemon);
         return 2;
     }
+    if (hooks && tqi_sized_copy("tq_daemon_hooks", hooks, &daemon->hooks, sizeof(daemon->hooks), &err)) {
+        fprintf(stderr, "tqd: %s\n", err.message);
+        free(daemon);
+        return 2;
+    }
     tqi_stdio_guard();
     daemon_raise_limit();
     signal(SIGPIPE, SIG_IGN);
-    daemon->hooks = hooks;
+    daemon->hosted = hooks != NULL;
     daemon->owner.fd = -1;
     if (tqd_options_parse(&daemon->options, argc, argv, &err)) {
         daemon_say(daemon, &err);

@@ -40,7 +40,7 @@ static void test_life(void **state)
 {
     tqd_rundir dir;
     tqi_net_token token = {0};
-    tq_location found;
+    tq_location found = {.size = sizeof(found)};
     tq_error err = {0};
     (void)state;
 

@@ -56,7 +56,7 @@ static int registry_check(const tq_storage_manager *manager, tq_error *err)
     if (manager == NULL) {
         return tqi_error_null(err, "tq_manager_register: manager");
     }
-    if (manager->abi != TQ_MANAGER_ABI) {
+    if (manager->abi < 1 || manager->abi > TQ_MANAGER_ABI) {
         return tqi_error_set(err, TQ_EVERSION,
                              "storage manager '%s' was made for version %u of the interface, this is version %u",
                              manager->type != NULL ? manager->type : "", manager->abi, TQ_MANAGER_ABI);
@@ -108,21 +108,28 @@ static bool registry_symbol(void *library, const char *name, void *function, siz
     return symbol != NULL;
 }
 
-/* Registers what a library exports: a storage manager, or a client of a KV store. */
+/* Registers what a library exports: of the newest version that both sides know: a storage manager, or a client of a KV
+ * store. */
 static int registry_plug(void *library, const char *path, tq_error *err)
 {
     registry_plugin plugin;
     registry_kv_plugin kv_plugin;
 
     if (registry_symbol(library, "tq_storage_manager_plugin", &plugin, sizeof(plugin))) {
-        const tq_storage_manager *manager = plugin(TQ_MANAGER_ABI);
+        const tq_storage_manager *manager = NULL;
+        for (uint32_t abi = TQ_MANAGER_ABI; abi >= 1 && manager == NULL; abi--) {
+            manager = plugin(abi);
+        }
         return manager != NULL ? tq_manager_register(manager, err)
                                : tqi_error_set(err, TQ_EVERSION,
                                                "the storage manager in %s does not serve version %u of the interface",
                                                path, TQ_MANAGER_ABI);
     }
     if (registry_symbol(library, "tq_kv_client_plugin", &kv_plugin, sizeof(kv_plugin))) {
-        const tq_kv_client *client = kv_plugin(TQ_KV_ABI);
+        const tq_kv_client *client = NULL;
+        for (uint32_t abi = TQ_KV_ABI; abi >= 1 && client == NULL; abi--) {
+            client = kv_plugin(abi);
+        }
         return client != NULL
                    ? tq_kv_register(client, err)
                    : tqi_error_set(err, TQ_EVERSION, "the KV client in %s does not serve version %u of the interface",

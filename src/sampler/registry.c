@@ -9,6 +9,7 @@
 #include "base/error.h"
 
 #include <pthread.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -25,8 +26,15 @@ static const struct {
 
 typedef struct registry_entry {
     struct registry_entry *next;
-    const tq_sampler *sampler;
+    const tq_sampler *sampler; /* as it was given, or `table` */
+    tq_sampler table;          /* of an older version of the interface: filled up with NULL */
 } registry_entry;
+
+/* Bytes of the table of each version; what comes after them is not ours to read. */
+static const size_t registry_table_sizes[] = {
+    [1] = offsetof(tq_sampler, user),
+    [TQ_SAMPLER_ABI] = sizeof(tq_sampler),
+};
 
 static pthread_mutex_t registry_lock = PTHREAD_MUTEX_INITIALIZER;
 static registry_entry *registry_entries;
@@ -95,7 +103,7 @@ int tq_sampler_register(const tq_sampler *sampler, tq_error *err)
     if (sampler == NULL) {
         return tqi_error_null(err, "tq_sampler_register: sampler");
     }
-    if (sampler->abi != TQ_SAMPLER_ABI) {
+    if (sampler->abi < 1 || sampler->abi > TQ_SAMPLER_ABI) {
         return tqi_error_set(err, TQ_EVERSION, "sampler '%s' was made for another interface (%u, not %u)",
                              sampler->name != NULL ? sampler->name : "", sampler->abi, TQ_SAMPLER_ABI);
     }
@@ -111,6 +119,10 @@ int tq_sampler_register(const tq_sampler *sampler, tq_error *err)
         return tqi_error_nomem(err, "sampler");
     }
     entry->sampler = sampler;
+    if (sampler->abi < TQ_SAMPLER_ABI) {
+        memcpy(&entry->table, sampler, registry_table_sizes[sampler->abi]);
+        entry->sampler = &entry->table;
+    }
     (void)pthread_mutex_lock(&registry_lock);
     if (registry_lookup(sampler->name) != NULL) {
         rc = tqi_error_set(err, TQ_EEXIST, "there is a sampler '%s' already", sampler->name);

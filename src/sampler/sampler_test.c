@@ -4,6 +4,9 @@
 #include "sampler/sampler.h"
 #include "table/test/testkit.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 static const char *const fields[] = {"a"};
 
 typedef struct claim_test {
@@ -316,6 +319,45 @@ static void a_registered_sampler_caches_for_others(void **state)
     close_claim(&c);
 }
 
+static uint32_t first_need(const tq_pick_request *request)
+{
+    return request->batch_size;
+}
+
+static int first_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err)
+{
+    (void)view;
+    (void)err;
+    assert_null(request->user);
+    for (uint32_t i = 0; i < request->batch_size; i++) {
+        assert_int_equal(tq_pick_add(pick, i, true), TQ_OK);
+    }
+    return TQ_OK;
+}
+
+/* A table of version 1 ends before `user`. Here the process's memory ends there, too. */
+static void a_sampler_of_version_1_works(void **state)
+{
+    const tq_sampler table = {.abi = 1, .name = "first", .need = first_need, .pick = first_pick};
+    const size_t size = offsetof(tq_sampler, user), page = (size_t)sysconf(_SC_PAGESIZE);
+    char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    put p = {.partition = "p", .n = 3, .naming = TQI_TABLE_NEW, .fields = fields, .n_fields = 1};
+    claim_test c;
+
+    (void)state;
+    assert_true(pages != MAP_FAILED);
+    assert_int_equal(mprotect(pages + page, page, PROT_NONE), 0);
+    const tq_sampler *first = memcpy(pages + page - size, &table, size);
+    open_claim(&c);
+    assert_int_equal(tq_sampler_register(first, &c.t.err), TQ_OK);
+    assert_int_equal(tq_sampler_register(first, &c.t.err), TQ_EEXIST);
+    assert_int_equal(table_put(&c.t, &p, &c.r), TQ_OK);
+    assert_int_equal(claim(&c, "first", 2, "{}"), TQ_OK);
+    PICKED(&c, 0, 1);
+    tqi_sampler_forget("p");
+    close_claim(&c);
+}
+
 /* A sampler that keeps its only answer itself: the first batch, which it repeats until the partition is cleared. */
 typedef struct keeper {
     uint32_t kept[8];
@@ -410,6 +452,7 @@ int main(void)
         cmocka_unit_test(grpo_keeps_the_pick_of_a_rank),
         cmocka_unit_test(bad_config_is_refused),
         cmocka_unit_test(a_registered_sampler_caches_for_others),
+        cmocka_unit_test(a_sampler_of_version_1_works),
         cmocka_unit_test(a_sampler_keeps_answers_of_its_own),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -22,7 +22,14 @@ static void done(int code, const char *what)
 static void claim(int64_t n)
 {
     const char *field = "x";
-    const tq_claim_args args = {.partition = "p", .fields = &field, .n_fields = 1, .batch_size = n, .task = "t"};
+    const tq_claim_args args = {
+        .size = sizeof(args),
+        .partition = "p",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = n,
+        .task = "t",
+    };
     done(tq_claim(op, &args), "claim");
 }
 
@@ -30,7 +37,7 @@ static void claim(int64_t n)
 static void chain(void)
 {
     claim(2);
-    done(tq_get(op, tq_op_meta(op), NULL, 0), "get");
+    done(tq_get(op, tq_op_meta(op), NULL, 0, NULL), "get");
     const int64_t *numbers = tq_data_column_at(tq_op_data(op), 0)->data;
     printf("%d %d\n", (int)numbers[0], (int)numbers[1]);
     claim(2);
@@ -43,6 +50,7 @@ static void failed(void)
 {
     const char *field = "x";
     const tq_claim_args args = {
+        .size = sizeof(args),
         .partition = "p",
         .fields = &field,
         .n_fields = 1,
@@ -51,7 +59,7 @@ static void failed(void)
         .poll = true,
     };
     printf("%d\n", tq_claim(op, &args) || tq_op_wait(op));
-    printf("%s\n", tq_error_name(tq_get(op, tq_op_meta(op), NULL, 0)));
+    printf("%s\n", tq_error_name(tq_get(op, tq_op_meta(op), NULL, 0, NULL)));
     printf("%s\n", tq_op_error(op)->message);
 }
 
@@ -59,6 +67,7 @@ static void put(const tq_column *column, const tq_tag *tag)
 {
     const char *keys[] = {"k0", "k1", "k2", "k3"};
     const tq_put_args args = {
+        .size = sizeof(args),
         .partition = "v",
         .keys = keys,
         .n = column->rows,
@@ -136,8 +145,15 @@ static void latin(void)
     const uint8_t seven = 7;
     const uint32_t size = 1;
     const tq_tag tag = {.name = "caf\xe9", .values = &seven, .sizes = &size};
-    tq_put_args args = {.partition = "v", .keys = &key, .n = 1, .tags = &tag, .n_tags = 1};
-    tq_claim_args wanted = {.partition = "v", .fields = &field, .n_fields = 1, .batch_size = 2, .task = "task"};
+    tq_put_args args = {.size = sizeof(args), .partition = "v", .keys = &key, .n = 1, .tags = &tag, .n_tags = 1};
+    tq_claim_args wanted = {
+        .size = sizeof(wanted),
+        .partition = "v",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 2,
+        .task = "task",
+    };
 
     refused(tq_put(op, &args), "key");
     args.keys = &plain;
@@ -156,9 +172,9 @@ static void latin(void)
 static void look(void)
 {
     const char *field = "value";
-    const tq_resolve_args args = {.partition = "v"};
+    const tq_resolve_args args = {.size = sizeof(args), .partition = "v"};
     done(tq_resolve(op, &args), "resolve");
-    done(tq_get(op, tq_op_meta(op), &field, 1), "get");
+    done(tq_get(op, tq_op_meta(op), &field, 1, NULL), "get");
     const tq_data_column *column = tq_data_column_at(tq_op_data(op), 0);
     for (size_t i = 0; i < tq_data_row_count(tq_op_data(op)); i++) {
         const uint8_t *at = (const uint8_t *)column->data + column->offsets[i];

@@ -47,7 +47,7 @@ static PyObject *call_claim(core_client *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"partition",      "fields", "batch_size", "task",    "mode", "sampler",
                             "sampler_config", "poll",   "tags",       "timeout", NULL};
-    tq_claim_args claim = {0};
+    tq_claim_args claim = {.size = sizeof(claim)};
     PyObject *fields = NULL;
     long long batch_size = 0;
     int mode = TQ_CLAIM_FETCH, poll = 0, tags = 0;
@@ -72,7 +72,7 @@ static PyObject *call_claim(core_client *self, PyObject *args, PyObject *kwargs)
 static PyObject *call_resolve(core_client *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"partition", "keys", "indexes", "fields", "lenient", "tags", "timeout", NULL};
-    tq_resolve_args resolve = {0};
+    tq_resolve_args resolve = {.size = sizeof(resolve)};
     PyObject *keys = NULL, *indexes = NULL, *fields = NULL;
     int lenient = 0, tags = 0;
     size_t n_keys, n_indexes;
@@ -171,7 +171,7 @@ static PyObject *call_clear_partition(core_client *self, PyObject *args, PyObjec
 static PyObject *call_begin_clear(core_client *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"remover", "partition", "meta", "keys", "timeout", NULL};
-    tq_begin_clear_args clear = {0};
+    tq_begin_clear_args clear = {.size = sizeof(clear)};
     PyObject *meta = Py_None, *keys = NULL;
     double timeout = 0;
 
@@ -279,7 +279,7 @@ static PyObject *call_list_keys(core_client *self, PyObject *args, PyObject *kwa
 {
     static char *names[] = {"partition", "limit", "after", "mark", "timeout", NULL};
     const char *partition;
-    tq_keys_page page = {0};
+    tq_keys_page page = {.size = sizeof(page)};
     unsigned int limit = 0;
     unsigned long long mark = 0;
     double timeout = 0;
@@ -353,7 +353,7 @@ static PyObject *call_events(core_client *self, PyObject *args, PyObject *kwargs
 static PyObject *call_save(core_client *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"path", "partition", "state_only", "metadata", "timeout", NULL};
-    tq_save_args save = {0};
+    tq_save_args save = {.size = sizeof(save)};
     int state_only = 0;
     double timeout = 0;
 

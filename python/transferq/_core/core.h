@@ -201,11 +201,11 @@ bool core_queue_push(core_queue *queue, core_op *op);
 
 /* meta.c */
 PyTypeObject *core_meta_type(PyObject *module);
-PyObject *core_meta_wrap(core_state *state, tq_meta *meta); /* holds its own reference */
+PyObject *core_meta_wrap(core_state *state, const tq_meta *meta); /* holds its own reference */
 
 /* data.c */
 PyTypeObject *core_data_type(PyObject *module);
-PyObject *core_data_wrap(core_state *state, tq_data *data);
+PyObject *core_data_wrap(core_state *state, const tq_data *data);
 
 /* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which is kept alive by `owner`. */
 PyTypeObject *core_buffer_type(PyObject *module);
@@ -270,8 +270,8 @@ PyObject *core_copy_maps(PyObject *module, PyObject *args);
 PyObject *core_progress(core_state *state, const tq_progress *progress);
 PyObject *core_names(const char *const *names, size_t n);
 PyObject *core_status(const tq_system_status *status);
-PyObject *core_events(const tq_event *events, size_t n, uint64_t next);
+PyObject *core_events(const tq_event *const *events, size_t n, uint64_t next);
 PyObject *core_checkpoint(const tq_checkpoint *checkpoint);
-PyObject *core_clearings(core_state *state, const tq_clearing *clearings, size_t n);
+PyObject *core_clearings(core_state *state, const tq_clearing *const *clearings, size_t n);
 
 #endif

@@ -4,7 +4,7 @@
  */
 #include "core.h"
 
-PyObject *core_data_wrap(core_state *state, tq_data *data)
+PyObject *core_data_wrap(core_state *state, const tq_data *data)
 {
     if (!data) {
         Py_RETURN_NONE;

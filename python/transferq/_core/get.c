@@ -116,7 +116,7 @@ static int get_layouts(core_op *op, PyObject *object, tq_get_options *options)
 PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"partition", "keys", "fields", "timeout", "zero_copy", "leave_values", NULL};
-    tq_get_by_key_args get = {0};
+    tq_get_by_key_args get = {.size = sizeof(get)};
     PyObject *keys, *fields = NULL;
     double timeout = 0;
     int zero_copy = 0, leave_values = 0;
@@ -175,5 +175,5 @@ PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs)
         options.release = get_release;
     }
     core_op_begin(op);
-    return core_op_finish(op, tq_get_as(op->op, meta, field, n_fields, &options));
+    return core_op_finish(op, tq_get(op->op, meta, field, n_fields, &options));
 }

@@ -5,7 +5,7 @@
  */
 #include "core.h"
 
-PyObject *core_meta_wrap(core_state *state, tq_meta *meta)
+PyObject *core_meta_wrap(core_state *state, const tq_meta *meta)
 {
     if (!meta) {
         Py_RETURN_NONE;

@@ -209,7 +209,7 @@ PyObject *core_op_result(core_op *op)
     case CORE_GIVES_META_COUNT:
         return op_with_meta(state, op, PyLong_FromUnsignedLongLong(tq_op_count(op->op)));
     case CORE_GIVES_META_DATA: {
-        tq_data *data = tq_op_data(op->op);
+        const tq_data *data = tq_op_data(op->op);
         return op_with_meta(state, op, data ? core_data_wrap(state, data) : Py_NewRef(Py_None));
     }
     case CORE_GIVES_DATA:
@@ -227,12 +227,12 @@ PyObject *core_op_result(core_op *op)
     case CORE_GIVES_CHECKPOINT:
         return core_checkpoint(tq_op_checkpoint(op->op));
     case CORE_GIVES_CLEARINGS: {
-        const tq_clearing *clearings = tq_op_clearings(op->op, &n);
+        const tq_clearing *const *clearings = tq_op_clearings(op->op, &n);
         return core_clearings(state, clearings, n);
     }
     case CORE_GIVES_EVENTS: {
         uint64_t next;
-        const tq_event *events = tq_op_events(op->op, &n, &next);
+        const tq_event *const *events = tq_op_events(op->op, &n, &next);
         return core_events(events, n, next);
     }
     }

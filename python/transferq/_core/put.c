@@ -249,7 +249,7 @@ PyObject *core_client_put(core_client *self, PyObject *args, PyObject *kwargs)
 {
     static char *names[] = {"partition", "meta",           "keys", "n",       "must_exist",   "groups", "columns",
                             "tags",      "fail_when_full", "keep", "timeout", "other_fields", NULL};
-    put_call call = {0};
+    put_call call = {.args = {.size = sizeof(tq_put_args)}};
     int fail_when_full = 0, other_fields = 0;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOpOdp:put", names, &call.args.partition, &call.meta,
@@ -299,7 +299,7 @@ PyObject *core_client_notify(core_client *self, PyObject *args, PyObject *kwargs
 {
     static char *names[] = {"partition", "meta",  "keys", "n",       "must_exist", "groups", "columns",
                             "tags",      "notes", "keep", "remover", "timeout",    NULL};
-    put_call call = {0};
+    put_call call = {.args = {.size = sizeof(tq_put_args)}};
     PyObject *lists = NULL;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "|$zOOnpOOOOOzd:notify", names, &call.args.partition, &call.meta,

@@ -61,7 +61,7 @@ static PyObject *report_fields(const tq_status_partition *partition)
     PyObject *list = PyList_New(0);
 
     for (size_t i = 0; list && i < partition->n_fields; i++) {
-        const tq_status_field *field = &partition->fields[i];
+        const tq_status_field *field = partition->fields[i];
         PyObject *shape = field->ragged ? Py_NewRef(Py_None) : core_shape(field->shape, field->ndim);
         PyObject *item =
             shape
@@ -84,8 +84,8 @@ static PyObject *report_partition(const tq_status_partition *partition)
     PyObject *result = NULL;
 
     for (size_t i = 0; tasks && i < partition->n_tasks; i++) {
-        tasks = report_add(tasks, Py_BuildValue("{s:N,s:I}", "name", core_text(partition->tasks[i].name), "consumed",
-                                                partition->tasks[i].consumed));
+        tasks = report_add(tasks, Py_BuildValue("{s:N,s:I}", "name", core_text(partition->tasks[i]->name), "consumed",
+                                                partition->tasks[i]->consumed));
     }
     if (fields && tasks && lost) {
         result = Py_BuildValue("{s:N,s:I,s:K,s:O,s:O,s:O}", "name", core_text(partition->name), "samples",
@@ -110,7 +110,7 @@ static PyObject *report_owner(const tq_status_owner *owner)
     PyObject *holders = PyList_New(0);
 
     for (size_t i = 0; holders && i < owner->n_holders; i++) {
-        holders = report_add(holders, report_pin(&owner->holders[i]));
+        holders = report_add(holders, report_pin(owner->holders[i]));
     }
     /* The N takes over the reference, even if it is NULL. */
     return Py_BuildValue("{s:N,s:N,s:N,s:K,s:K,s:K,s:K,s:K,s:K,s:K,s:N}", "name", core_text(owner->name), "manager",
@@ -149,19 +149,19 @@ PyObject *core_status(const tq_system_status *status)
     }
     partitions = PyList_New(0);
     for (size_t i = 0; partitions && i < status->n_partitions; i++) {
-        partitions = report_add(partitions, report_partition(&status->partitions[i]));
+        partitions = report_add(partitions, report_partition(status->partitions[i]));
     }
     owners = PyList_New(0);
     for (size_t i = 0; owners && i < status->n_owners; i++) {
-        owners = report_add(owners, report_owner(&status->owners[i]));
+        owners = report_add(owners, report_owner(status->owners[i]));
     }
     sessions = PyList_New(0);
     for (size_t i = 0; sessions && i < status->n_sessions; i++) {
-        sessions = report_add(sessions, report_session(&status->sessions[i]));
+        sessions = report_add(sessions, report_session(status->sessions[i]));
     }
     waits = PyList_New(0);
     for (size_t i = 0; waits && i < status->n_waits; i++) {
-        waits = report_add(waits, report_wait(&status->waits[i]));
+        waits = report_add(waits, report_wait(status->waits[i]));
     }
     if (partitions && owners && sessions && waits) {
         /* owners and sessions: older names of the two entries before them. */
@@ -178,12 +178,12 @@ PyObject *core_status(const tq_system_status *status)
     return result;
 }
 
-PyObject *core_events(const tq_event *events, size_t n, uint64_t next)
+PyObject *core_events(const tq_event *const *events, size_t n, uint64_t next)
 {
     PyObject *list = PyList_New(0), *result = NULL;
 
     for (size_t i = 0; list && i < n; i++) {
-        const tq_event *event = &events[i];
+        const tq_event *event = events[i];
         PyObject *item = Py_BuildValue(
             "{s:K,s:d,s:N,s:N,s:N,s:N,s:I,s:K}", "seq", (unsigned long long)event->seq, "time", event->time, "kind",
             core_text(event->kind), "session", core_text(event->session), "partition", core_text(event->partition),
@@ -212,14 +212,14 @@ PyObject *core_checkpoint(const tq_checkpoint *checkpoint)
                          "storage_saved", PyBool_FromLong(checkpoint->storage_saved), "metadata", checkpoint->metadata);
 }
 
-PyObject *core_clearings(core_state *state, const tq_clearing *clearings, size_t n)
+PyObject *core_clearings(core_state *state, const tq_clearing *const *clearings, size_t n)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
 
     for (size_t i = 0; list && i < n; i++) {
         /* The N takes over the reference, even if it is NULL. */
-        PyObject *item = Py_BuildValue("(KNN)", (unsigned long long)clearings[i].id, PyBool_FromLong(clearings[i].begun),
-                                       core_meta_wrap(state, (tq_meta *)(uintptr_t)clearings[i].meta));
+        PyObject *item = Py_BuildValue("(KNN)", (unsigned long long)clearings[i]->id,
+                                       PyBool_FromLong(clearings[i]->begun), core_meta_wrap(state, clearings[i]->meta));
         if (!item) {
             Py_CLEAR(list);
             break;

@@ -297,7 +297,7 @@ done:
 
 static PyObject *host_run_daemon(PyObject *module, PyObject *args)
 {
-    tq_daemon_hooks hooks = {.sampler = host_load};
+    tq_daemon_hooks hooks = {.size = sizeof(hooks), .sampler = host_load};
     PyObject *list, *load;
     int status = 0;
 

@@ -35,13 +35,14 @@ static int batch_step(bench *run, const bench_batch *batch, int step, double *se
 {
     tq_op *op = run->session.op;
     tq_put_args put = {
+        .size = sizeof(put),
         .partition = run->partition,
         .keys = batch->keys,
         .n = batch->rows,
         .columns = batch->columns,
         .n_columns = batch->workload->n_fields,
     };
-    tq_get_by_key_args get = {.partition = run->partition, .keys = batch->keys, .n = batch->rows};
+    tq_get_by_key_args get = {.size = sizeof(get), .partition = run->partition, .keys = batch->keys, .n = batch->rows};
     int code = TQ_OK;
 
     if (bench_begin(run)) {
@@ -109,7 +110,7 @@ static int batch_fits(bench *run, const bench_batch *batch)
     }
     const tq_system_status *status = tq_op_status(run->session.op);
     for (size_t i = 0; i < status->n_owners; i++) {
-        const tq_status_owner *owner = &status->owners[i];
+        const tq_status_owner *owner = status->owners[i];
         /* It reports its usage only now and then; published blocks are known at once. */
         uint64_t used = owner->used_bytes > owner->bytes ? owner->used_bytes : owner->bytes;
         uint64_t room = owner->capacity_bytes > used ? owner->capacity_bytes - used : 0;

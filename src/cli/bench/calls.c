@@ -53,6 +53,7 @@ typedef struct call_caller {
 static int call_put(const call_run *calls, tq_op *op, const char *key)
 {
     tq_put_args put = {
+        .size = sizeof(put),
         .partition = calls->run->partition,
         .keys = &key,
         .n = 1,
@@ -71,9 +72,10 @@ static int call_start(const call_run *calls, tq_op *op, size_t place)
     uint8_t version[5] = {0xce, (uint8_t)(place >> 24), (uint8_t)(place >> 16), (uint8_t)(place >> 8), (uint8_t)place};
     uint32_t size = sizeof(version);
     tq_tag tag = {.name = "version", .values = version, .sizes = &size};
-    tq_put_args put = {.partition = partition, .keys = keys, .n = 1, .tags = &tag, .n_tags = 1};
-    tq_get_by_key_args get = {.partition = partition, .keys = keys, .n = 1};
+    tq_put_args put = {.size = sizeof(put), .partition = partition, .keys = keys, .n = 1, .tags = &tag, .n_tags = 1};
+    tq_get_by_key_args get = {.size = sizeof(get), .partition = partition, .keys = keys, .n = 1};
     tq_claim_args claim = {
+        .size = sizeof(claim),
         .partition = partition,
         .fields = call_claimed,
         .n_fields = 1,
@@ -121,7 +123,13 @@ static int call_fill(const call_run *calls)
             .slices = &bytes,
             .n_slices = 1,
         };
-        tq_put_args put = {.partition = calls->run->partition, .n = rows, .columns = &column, .n_columns = 1};
+        tq_put_args put = {
+            .size = sizeof(put),
+            .partition = calls->run->partition,
+            .n = rows,
+            .columns = &column,
+            .n_columns = 1,
+        };
         failed = bench_begin(calls->run) || bench_end(calls->run, tq_put(calls->run->session.op, &put));
         left -= rows;
     }

@@ -35,7 +35,7 @@ int bench_about(bench *run, const tq_system_status *status)
     char texts[2][32];
 
     for (size_t i = 0; i < status->n_owners; i++) {
-        const tq_status_owner *owner = &status->owners[i];
+        const tq_status_owner *owner = status->owners[i];
         if (owner->present) {
             present++;
             capacity += owner->capacity_bytes;

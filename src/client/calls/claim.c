@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/sized.h"
 
 static int claim_batch(tq_op *op, const Tq__Batch *batch, uint64_t claim, tq_error *err)
 {
@@ -50,7 +51,7 @@ static int claim_check(const tq_claim_args *args, tq_error *err)
 
 static int claim_fill(tqi_region *region, const tq_claim_args *args, Tq__Claim *to, tq_error *err)
 {
-    int code = args ? claim_check(args, err) : tqi_error_null(err, "tq_claim: args");
+    int code = claim_check(args, err);
     if (code != TQ_OK) {
         return code;
     }
@@ -72,8 +73,11 @@ static int claim_fill(tqi_region *region, const tq_claim_args *args, Tq__Claim *
     return TQ_OK;
 }
 
-int tq_claim(tq_op *op, const tq_claim_args *args)
+TQI_SIZED_ENDS_WITH(tq_claim_args, sampler_config);
+
+int tq_claim(tq_op *op, const tq_claim_args *given)
 {
+    tq_claim_args args;
     tq_error err = {0};
     int code;
     tqi_client_request_task *plain = tqi_client_request_make(op, TQI_CLAIM, &tq__claim__descriptor, claim_decode, &code);
@@ -83,7 +87,8 @@ int tq_claim(tq_op *op, const tq_claim_args *args)
     Tq__Claim *message = (Tq__Claim *)plain->message;
     plain->claim = true;
     plain->timeout_ms = &message->timeout_ms;
-    code = claim_fill(&plain->task.region, args, message, &err);
+    code = TQI_SIZED_ARGS("tq_claim", tq_claim_args, given, &args, &err);
+    code = code ? code : claim_fill(&plain->task.region, &args, message, &err);
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }
 
@@ -98,9 +103,6 @@ static int claim_resolved(tq_op *op, const tqi_client_task *task, const Protobuf
 
 static int claim_fill_resolve(tqi_region *region, const tq_resolve_args *args, Tq__Resolve *to, tq_error *err)
 {
-    if (!args) {
-        return tqi_error_null(err, "tq_resolve: args");
-    }
     int code = tqi_client_copy_name(region, "partition", args->partition, &to->partition, err);
     code = code ? code : tqi_client_check_samples(args->n, err);
     if (code == TQ_OK && !args->keys && !args->indexes && args->n > 0) {
@@ -127,8 +129,11 @@ static int claim_fill_resolve(tqi_region *region, const tq_resolve_args *args, T
     return code;
 }
 
-int tq_resolve(tq_op *op, const tq_resolve_args *args)
+TQI_SIZED_ENDS_WITH(tq_resolve_args, n_fields);
+
+int tq_resolve(tq_op *op, const tq_resolve_args *given)
 {
+    tq_resolve_args args;
     tq_error err = {0};
     int code;
     tqi_client_request_task *plain =
@@ -136,7 +141,8 @@ int tq_resolve(tq_op *op, const tq_resolve_args *args)
     if (!plain) {
         return code;
     }
-    code = claim_fill_resolve(&plain->task.region, args, (Tq__Resolve *)plain->message, &err);
+    code = TQI_SIZED_ARGS("tq_resolve", tq_resolve_args, given, &args, &err);
+    code = code ? code : claim_fill_resolve(&plain->task.region, &args, (Tq__Resolve *)plain->message, &err);
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }
 

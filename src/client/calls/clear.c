@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/sized.h"
 
 static int clear_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
@@ -137,8 +138,11 @@ static int clear_fill(tqi_region *region, const tq_begin_clear_args *args, Tq__C
     return code;
 }
 
-int tq_begin_clear(tq_op *op, const tq_begin_clear_args *args)
+TQI_SIZED_ENDS_WITH(tq_begin_clear_args, n);
+
+int tq_begin_clear(tq_op *op, const tq_begin_clear_args *given)
 {
+    tq_begin_clear_args args;
     tq_error err = {0};
     int code;
     tqi_client_request_task *plain =
@@ -148,10 +152,10 @@ int tq_begin_clear(tq_op *op, const tq_begin_clear_args *args)
     }
     Tq__BeginClear *message = (Tq__BeginClear *)plain->message;
     tqi_region *region = &plain->task.region;
-    code = args ? tqi_client_copy_name(region, "remover", args->remover, &message->remover, &err)
-                : tqi_error_null(&err, "tq_begin_clear: args");
-    if (code == TQ_OK && (args->meta || args->partition)) {
-        code = clear_fill(region, args, &message->clear, &err);
+    code = TQI_SIZED_ARGS("tq_begin_clear", tq_begin_clear_args, given, &args, &err);
+    code = code ? code : tqi_client_copy_name(region, "remover", args.remover, &message->remover, &err);
+    if (code == TQ_OK && (args.meta || args.partition)) {
+        code = clear_fill(region, &args, &message->clear, &err);
     }
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/sized.h"
 
 /* --- progress ------------------------------------------------------------- */
 
@@ -132,12 +133,15 @@ static int lists_keys(tq_op *op, const tqi_client_task *task, const ProtobufCMes
 
 int tq_list_keys(tq_op *op, const char *partition)
 {
-    const tq_keys_page all = {.limit = 0};
+    const tq_keys_page all = {.size = sizeof(all), .limit = 0};
     return tq_list_keys_page(op, partition, &all);
 }
 
-int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *page)
+TQI_SIZED_ENDS_WITH(tq_keys_page, mark);
+
+int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *given)
 {
+    tq_keys_page page;
     char **after = NULL;
     size_t n_after = 0;
     tq_error err = {0};
@@ -150,12 +154,17 @@ int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *page
     Tq__ListKeys *message = (Tq__ListKeys *)plain->message;
     code = tqi_client_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
     plain->partition = message->partition;
-    code = code || page ? code : tqi_error_null(&err, "tq_list_keys_page: page");
-    message->limit = page ? page->limit : 0;
-    if (code == TQ_OK && page->mark != 0) {
-        code = tqi_client_copy_keys(&plain->task.region, &page->after, 1, &after, &n_after, &err);
+    if (code == TQ_OK) {
+        code = given ? tqi_sized_copy("tq_keys_page", given, &page, sizeof page, &err)
+                     : tqi_error_null(&err, "tq_list_keys_page: page");
+    }
+    if (code == TQ_OK) {
+        message->limit = page.limit;
+        message->mark = page.mark;
+    }
+    if (code == TQ_OK && page.mark != 0) {
+        code = tqi_client_copy_keys(&plain->task.region, &page.after, 1, &after, &n_after, &err);
         message->after = code == TQ_OK ? after[0] : message->after;
-        message->mark = page->mark;
     }
     return tqi_client_task_submit(op, &plain->task, code, &err);
 }

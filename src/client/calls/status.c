@@ -36,12 +36,23 @@ static void *status_array(status_out *out, size_t n, size_t item)
     return array;
 }
 
+/* The addresses of an array's items: an array that the caller can walk whatever the size of an item becomes. */
+static const void *status_list(status_out *out, const void *array, size_t n, size_t item)
+{
+    const void **list = tqi_region_array(out->region, n, sizeof *list);
+    out->failed = out->failed || !list;
+    for (size_t i = 0; list && array && i < n; i++) {
+        list[i] = (const char *)array + i * item;
+    }
+    return list;
+}
+
 static tq_dtype status_dtype(uint32_t dtype)
 {
     return (tq_dtype){(uint8_t)(dtype & 0xffu), (uint8_t)(dtype >> 8)};
 }
 
-static const tq_status_field *status_fields(status_out *out, const Tq__PartitionInfo *from)
+static const tq_status_field *const *status_fields(status_out *out, const Tq__PartitionInfo *from)
 {
     tq_status_field *to = status_array(out, from->n_field, sizeof *to);
     for (size_t i = 0; to && i < from->n_field; i++) {
@@ -57,10 +68,10 @@ static const tq_status_field *status_fields(status_out *out, const Tq__Partition
         to[i].ragged_dim = (uint8_t)info->ragged_dim;
         to[i].mixed = info->mixed;
     }
-    return to;
+    return status_list(out, to, from->n_field, sizeof *to);
 }
 
-static const tq_status_partition *status_partitions(status_out *out, const Tq__SystemStatusReply *reply)
+static const tq_status_partition *const *status_partitions(status_out *out, const Tq__SystemStatusReply *reply)
 {
     tq_status_partition *to = status_array(out, reply->n_partition, sizeof *to);
     for (size_t i = 0; to && i < reply->n_partition; i++) {
@@ -71,7 +82,7 @@ static const tq_status_partition *status_partitions(status_out *out, const Tq__S
         to[i].bytes = info->bytes;
         to[i].fields = status_fields(out, info);
         to[i].n_fields = info->n_field;
-        to[i].tasks = tasks;
+        to[i].tasks = status_list(out, tasks, info->n_task, sizeof *tasks);
         to[i].n_tasks = info->n_task;
         for (size_t t = 0; tasks && t < info->n_task; t++) {
             tasks[t].name = status_text(out, info->task[t]->name);
@@ -80,7 +91,7 @@ static const tq_status_partition *status_partitions(status_out *out, const Tq__S
         to[i].lost = status_copy(out, info->lost, info->n_lost, sizeof *info->lost);
         to[i].n_lost = info->n_lost;
     }
-    return to;
+    return status_list(out, to, reply->n_partition, sizeof *to);
 }
 
 /* A counter that an owner reported; 0 if it did not. */
@@ -94,7 +105,7 @@ static uint64_t status_counter(const Tq__OwnerInfo *info, const char *name)
     return 0;
 }
 
-static const tq_status_pin *status_pins(status_out *out, const Tq__OwnerInfo *info)
+static const tq_status_pin *const *status_pins(status_out *out, const Tq__OwnerInfo *info)
 {
     tq_status_pin *to = status_array(out, info->n_pin, sizeof *to);
     for (size_t i = 0; to && i < info->n_pin; i++) {
@@ -104,10 +115,10 @@ static const tq_status_pin *status_pins(status_out *out, const Tq__OwnerInfo *in
         to[i].pins = info->pin[i]->pins;
         to[i].bytes = info->pin[i]->bytes;
     }
-    return to;
+    return status_list(out, to, info->n_pin, sizeof *to);
 }
 
-static const tq_status_owner *status_owners(status_out *out, const Tq__SystemStatusReply *reply)
+static const tq_status_owner *const *status_owners(status_out *out, const Tq__SystemStatusReply *reply)
 {
     tq_status_owner *to = status_array(out, reply->n_owner, sizeof *to);
     for (size_t i = 0; to && i < reply->n_owner; i++) {
@@ -125,10 +136,10 @@ static const tq_status_owner *status_owners(status_out *out, const Tq__SystemSta
         to[i].holders = status_pins(out, info);
         to[i].n_holders = info->n_pin;
     }
-    return to;
+    return status_list(out, to, reply->n_owner, sizeof *to);
 }
 
-static const tq_status_wait *status_waits(status_out *out, const Tq__SystemStatusReply *reply)
+static const tq_status_wait *const *status_waits(status_out *out, const Tq__SystemStatusReply *reply)
 {
     static char none[1];
     tq_status_wait *to = status_array(out, reply->n_wait, sizeof *to);
@@ -151,10 +162,10 @@ static const tq_status_wait *status_waits(status_out *out, const Tq__SystemStatu
         to[i].missing = status_text(out, info->missing);
         to[i].suspect = info->suspect;
     }
-    return to;
+    return status_list(out, to, reply->n_wait, sizeof *to);
 }
 
-static const tq_status_session *status_sessions(status_out *out, const Tq__SystemStatusReply *reply)
+static const tq_status_session *const *status_sessions(status_out *out, const Tq__SystemStatusReply *reply)
 {
     tq_status_session *to = status_array(out, reply->n_session, sizeof *to);
     for (size_t i = 0; to && i < reply->n_session; i++) {
@@ -166,7 +177,7 @@ static const tq_status_session *status_sessions(status_out *out, const Tq__Syste
         to[i].connected = info->connected;
         to[i].age = (double)info->age_ms / 1000.0;
     }
-    return to;
+    return status_list(out, to, reply->n_session, sizeof *to);
 }
 
 static int status_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
@@ -232,10 +243,11 @@ static int status_events(tq_op *op, const tqi_client_task *task, const ProtobufC
         to[i].indexes = status_copy(&out, from->index, from->n_index, sizeof *from->index);
         to[i].n_indexes = from->n_index;
     }
+    const tq_event *const *events = status_list(&out, to, reply->n_event, sizeof *to);
     if (out.failed) {
         return tqi_error_nomem(err, "events");
     }
-    op->events = to;
+    op->events = events;
     op->n_events = reply->n_event;
     op->next_event = reply->next;
     if (reply->n_event > 0) { /* without one, the caller keeps its number */

@@ -18,6 +18,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/sized.h"
 #include "base/text.h"
 #include "client/args.h"
 
@@ -602,8 +603,11 @@ static int save_prepare_metadata(save_task *save, const char *metadata, tq_error
     return TQ_OK;
 }
 
-int tq_save(tq_op *op, const tq_save_args *args)
+TQI_SIZED_ENDS_WITH(tq_save_args, metadata);
+
+int tq_save(tq_op *op, const tq_save_args *given)
 {
+    tq_save_args args;
     tq_error err = {0};
     int code;
     save_task *save = (save_task *)tqi_client_ckpt_make(op, &save_type, &code);
@@ -611,19 +615,20 @@ int tq_save(tq_op *op, const tq_save_args *args)
         return code;
     }
     save->out.dir = -1;
-    if (!args) {
-        return tqi_client_task_submit(op, &save->task, tqi_error_null(&err, "tq_save: args"), &err);
+    code = TQI_SIZED_ARGS("tq_save", tq_save_args, given, &args, &err);
+    if (code != TQ_OK) {
+        return tqi_client_task_submit(op, &save->task, code, &err);
     }
-    save->state_only = args->state_only;
-    if (!args->path || !args->path[0]) {
+    save->state_only = args.state_only;
+    if (!args.path || !args.path[0]) {
         code = tqi_error_set(&err, TQ_EINVAL, "checkpoint: no directory given");
     } else {
-        save->path = tqi_region_string(&save->task.region, args->path);
+        save->path = tqi_region_string(&save->task.region, args.path);
         code = save->path ? TQ_OK : tqi_error_nomem(&err, "a checkpoint");
     }
-    if (code == TQ_OK && args->partition) {
-        code = tqi_client_copy_name(&save->task.region, "partition", args->partition, &save->partition, &err);
+    if (code == TQ_OK && args.partition) {
+        code = tqi_client_copy_name(&save->task.region, "partition", args.partition, &save->partition, &err);
     }
-    code = code ? code : save_prepare_metadata(save, args->metadata, &err);
+    code = code ? code : save_prepare_metadata(save, args.metadata, &err);
     return tqi_client_task_submit(op, &save->task, code, &err);
 }

@@ -4,6 +4,7 @@
 #include "client/get/data.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 tq_data *tqi_client_data_alloc(size_t rows, size_t n_columns)
 {
@@ -24,13 +25,14 @@ tq_data *tqi_client_data_alloc(size_t rows, size_t n_columns)
     return data;
 }
 
-tq_data *tq_data_ref(tq_data *data)
+tq_data *tq_data_ref(const tq_data *data)
 {
-    if (!data) {
-        return NULL;
+    tq_data *held = (tq_data *)(uintptr_t)data; /* counted, not changed */
+
+    if (held) {
+        atomic_fetch_add_explicit(&held->refs, 1, memory_order_relaxed);
     }
-    atomic_fetch_add_explicit(&data->refs, 1, memory_order_relaxed);
-    return data;
+    return held;
 }
 
 void tq_data_unref(tq_data *data)
@@ -63,4 +65,14 @@ size_t tq_data_column_count(const tq_data *data)
 const tq_data_column *tq_data_column_at(const tq_data *data, size_t c)
 {
     return data && c < data->n_columns ? &data->columns[c] : NULL;
+}
+
+const tq_data_column *tq_data_find_column(const tq_data *data, const char *name)
+{
+    for (size_t c = 0; data && name && c < data->n_columns; c++) {
+        if (strcmp(data->columns[c].name, name) == 0) {
+            return &data->columns[c];
+        }
+    }
+    return NULL;
 }

@@ -25,6 +25,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/sized.h"
 #include "client/args.h"
 
 /* Filling this many bytes takes the loop about as long as a hop to another thread and back. */
@@ -417,9 +418,6 @@ static int get_prepare_keys(tqi_client_get *get, const tq_get_by_key_args *args,
     char **fields = NULL;
     int code;
 
-    if (!args) {
-        return tqi_error_null(err, "tq_get_by_key: args");
-    }
     get->zero_copy = args->zero_copy;
     get->leave_values = args->leave_values;
     get->keys = tqi_region_array(region, 1, sizeof *get->keys);
@@ -484,8 +482,7 @@ static int get_prepare(tqi_client_get *get, const tq_meta *meta, const char *con
     if (!meta) {
         return tqi_error_null(err, "meta to read");
     }
-    /* Counted, not changed. */
-    get->meta = tq_meta_ref((tq_meta *)(uintptr_t)meta);
+    get->meta = tq_meta_ref(meta);
     if (!fields) {
         get->n_fields = meta->n_fields;
         get->fields = tqi_region_array(region, meta->n_fields, sizeof *get->fields);
@@ -508,44 +505,47 @@ static int get_prepare(tqi_client_get *get, const tq_meta *meta, const char *con
     return code;
 }
 
-int tq_get_by_key(tq_op *op, const tq_get_by_key_args *args)
+TQI_SIZED_ENDS_WITH(tq_get_by_key_args, n_fields);
+
+int tq_get_by_key(tq_op *op, const tq_get_by_key_args *given)
 {
+    tq_get_by_key_args args;
     tq_error err = {0};
     int code;
     tqi_client_get *get = (tqi_client_get *)tqi_client_task_make(op, &get_type, &code);
     if (!get) {
         return code;
     }
-    code = get_prepare_keys(get, args, &err);
+    code = TQI_SIZED_ARGS("tq_get_by_key", tq_get_by_key_args, given, &args, &err);
+    code = code ? code : get_prepare_keys(get, &args, &err);
     return tqi_client_task_submit(op, &get->task, code, &err);
 }
 
-int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields)
-{
-    return tq_get_as(op, meta, fields, n_fields, NULL);
-}
+TQI_SIZED_ENDS_WITH(tq_get_options, release_arg);
 
-int tq_get_as(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields, const tq_get_options *options)
+int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields, const tq_get_options *given)
 {
-    bool known = options && options->size == sizeof *options;
+    tq_get_options options = {.size = sizeof options};
     tq_error err = {0};
+    int sized = given ? tqi_sized_copy("tq_get_options", given, &options, sizeof options, &err) : TQ_OK;
     int code;
     tqi_client_get *get = (tqi_client_get *)tqi_client_task_make(op, &get_type, &code);
+
     if (!get) {
-        if (known && options->release) {
-            options->release(options->release_arg);
+        if (sized == TQ_OK && options.release) {
+            options.release(options.release_arg);
         }
         return code;
     }
-    if (known) {
-        get->release = options->release; /* from now on with the task */
-        get->release_arg = options->release_arg;
+    if (sized == TQ_OK) {
+        get->release = options.release; /* from now on with the task */
+        get->release_arg = options.release_arg;
+        get->zero_copy = options.zero_copy;
+        get->leave_values = options.leave_values;
     }
-    code = get_prepare(get, meta, fields, n_fields, &err);
-    if (code == TQ_OK && options) {
-        code = tqi_client_get_layouts(get, options, &err);
-        get->zero_copy = known && options->zero_copy;
-        get->leave_values = known && options->leave_values;
+    code = sized ? sized : get_prepare(get, meta, fields, n_fields, &err);
+    if (code == TQ_OK && options.n_fields > 0) {
+        code = tqi_client_get_layouts(get, &options, &err);
     }
     return tqi_client_task_submit(op, &get->task, code, &err);
 }

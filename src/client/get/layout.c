@@ -39,10 +39,6 @@ int tqi_client_get_layouts(tqi_client_get *get, const tq_get_options *options, t
     tqi_name_array names = {get->fields, sizeof *get->fields, get->n_fields};
     uint32_t *table;
 
-    if (options->size != sizeof *options) {
-        return tqi_error_set(err, TQ_EINVAL, "tq_get_options.size is %zu, this library expects %zu", options->size,
-                             sizeof *options);
-    }
     int code = tqi_client_check_array("tq_get_options.fields", options->fields, options->n_fields, err);
     if (code != TQ_OK) {
         return code;

@@ -79,7 +79,7 @@ static const tqi_client_left *look_find(const tqi_client_borrows *borrows, size_
     return low > 0 && borrows->left[low - 1].column == c ? &borrows->left[low - 1] : NULL;
 }
 
-int tq_data_look(tq_data *data, size_t c, size_t row, size_t n,
+int tq_data_look(const tq_data *data, size_t c, size_t row, size_t n,
                  void (*look)(void *arg, size_t row, const void *bytes, size_t size), void *arg)
 {
     int code = TQ_OK;

@@ -8,6 +8,7 @@
  */
 #include "client/get/data.h"
 
+#include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -126,7 +127,7 @@ void tqi_client_pool_put(tqi_client_buffer buffer)
     }
     uint64_t now = tqi_now();
     pthread_mutex_lock(&pool_lock);
-    pool_lent -= buffer.capacity;
+    pool_lent -= buffer.capacity < pool_lent ? buffer.capacity : pool_lent;
     bool keep = buffer.capacity <= pool_limit;
     while (pool_count > 0 && (now - pool_since[0] > POOL_OLD_NS ||
                               (keep && (pool_count == POOL_BUFFERS || pool_bytes + buffer.capacity > pool_limit)))) {
@@ -145,6 +146,16 @@ void tqi_client_pool_put(tqi_client_buffer buffer)
     }
 }
 
+/* The class under which a buffer that the caller had is kept; 0: it is only freed, because it does not hold the size
+ * that the caller names. */
+static size_t pool_returned(void *buffer, size_t size)
+{
+    size_t capacity = pool_class(size);
+    bool whole = ((uintptr_t)buffer & (POOL_ALIGN - 1)) == 0 && capacity <= malloc_usable_size(buffer);
+
+    return whole ? capacity : 0;
+}
+
 void *tq_buffer_take(size_t size)
 {
     return tqi_client_pool_get(size).data;
@@ -153,7 +164,7 @@ void *tq_buffer_take(size_t size)
 void tq_buffer_give(void *buffer, size_t size)
 {
     if (buffer) {
-        tqi_client_pool_put((tqi_client_buffer){buffer, pool_class(size)});
+        tqi_client_pool_put((tqi_client_buffer){buffer, pool_returned(buffer, size)});
     }
 }
 

@@ -158,12 +158,14 @@ tq_meta *tqi_client_meta_alloc(const char *partition, size_t n, size_t n_fields,
     return meta;
 }
 
-tq_meta *tq_meta_ref(tq_meta *meta)
+tq_meta *tq_meta_ref(const tq_meta *meta)
 {
-    if (meta) {
-        atomic_fetch_add_explicit(&meta->refs, 1, memory_order_relaxed);
+    tq_meta *held = (tq_meta *)(uintptr_t)meta; /* counted, not changed */
+
+    if (held) {
+        atomic_fetch_add_explicit(&held->refs, 1, memory_order_relaxed);
     }
-    return meta;
+    return held;
 }
 
 void tq_meta_unref(tq_meta *meta)
@@ -323,4 +325,34 @@ size_t tq_meta_tag_count(const tq_meta *meta)
 const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t)
 {
     return meta && t < meta->n_tags ? &meta->tags[t] : NULL;
+}
+
+const tq_meta_field *tq_meta_find_field(const tq_meta *meta, const char *name)
+{
+    ptrdiff_t f = meta && name ? tqi_client_meta_find(meta, name) : -1;
+
+    return f >= 0 ? &meta->fields[f].pub : NULL;
+}
+
+const tq_meta_tag *tq_meta_find_tag(const tq_meta *meta, const char *name)
+{
+    for (size_t t = 0; meta && name && t < meta->n_tags; t++) {
+        if (strcmp(meta->tags[t].name, name) == 0) {
+            return &meta->tags[t];
+        }
+    }
+    return NULL;
+}
+
+bool tq_meta_find_key(const tq_meta *meta, const char *key, size_t *row)
+{
+    for (size_t i = 0; meta && key && meta->keys && i < meta->n; i++) {
+        if (meta->keys[i] && strcmp(meta->keys[i], key) == 0) {
+            if (row) {
+                *row = i;
+            }
+            return true;
+        }
+    }
+    return false;
 }

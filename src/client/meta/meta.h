@@ -98,7 +98,7 @@ int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, u
                            tq_meta **out, tq_error *err);
 /* Clears that have begun, each with its meta, in an array in the region. Those that were decoded before an error stay
  * in it: the caller unrefs their metas. */
-int tqi_client_clearings_decode(Tq__Clearing *const *from, size_t n, tqi_region *region, tq_clearing **out,
+int tqi_client_clearings_decode(Tq__Clearing *const *from, size_t n, tqi_region *region, const tq_clearing ***out,
                                 size_t *n_out, tq_error *err);
 /* Marks of packed metas, counted from the number of blocks, after those of Field. */
 #define TQI_CLIENT_PACKED_UNKNOWN       3u /* placement unknown, and not produced as far as is known */

@@ -411,11 +411,12 @@ int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, u
     return TQ_OK;
 }
 
-int tqi_client_clearings_decode(Tq__Clearing *const *from, size_t n, tqi_region *region, tq_clearing **out,
+int tqi_client_clearings_decode(Tq__Clearing *const *from, size_t n, tqi_region *region, const tq_clearing ***out,
                                 size_t *n_out, tq_error *err)
 {
+    tq_clearing *to = tqi_region_array(region, n, sizeof *to);
     *out = tqi_region_array(region, n, sizeof **out);
-    if (!*out) {
+    if (!to || !*out) {
         return tqi_error_nomem(err, "clears");
     }
     for (size_t i = 0; i < n; i++) {
@@ -429,7 +430,8 @@ int tqi_client_clearings_decode(Tq__Clearing *const *from, size_t n, tqi_region 
         if (code != TQ_OK) {
             return code;
         }
-        (*out)[(*n_out)++] = (tq_clearing){.id = from[i]->id, .begun = from[i]->begun, .meta = meta};
+        to[i] = (tq_clearing){.id = from[i]->id, .begun = from[i]->begun, .meta = meta};
+        (*out)[(*n_out)++] = &to[i];
     }
     return TQ_OK;
 }

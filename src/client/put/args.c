@@ -439,9 +439,6 @@ int tqi_client_put_prepare(tqi_client_put *put, const tq_put_args *args, bool no
 {
     int code;
 
-    if (!args) {
-        return tqi_error_null(err, notify ? "tq_notify: args" : "tq_put: args");
-    }
     tq__publish__init(&put->publish);
     tq__batch__init(&put->batch);
     put->publish.batch = &put->batch;

@@ -18,6 +18,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/sized.h"
 #include "client/meta/meta.h"
 
 /* When a session ends, its grants end too. How often the bytes are rewritten because of that. */
@@ -256,15 +257,20 @@ static const tqi_client_task_type put_type = {
     .takes_slices = true,
 };
 
-static int put_start(tq_op *op, const tq_put_args *args, bool notify, const tq_slice *const *opaque)
+TQI_SIZED_ENDS_WITH(tq_put_args, remover);
+
+static int put_start(tq_op *op, const tq_put_args *given, bool notify, const tq_slice *const *opaque)
 {
+    tq_put_args args;
     tq_error err = {0};
     int code;
     tqi_client_put *put = (tqi_client_put *)tqi_client_task_make(op, &put_type, &code);
     if (!put) {
         return code;
     }
-    code = tqi_client_put_prepare(put, args, notify, opaque, &err);
+    code = notify ? TQI_SIZED_ARGS("tq_notify", tq_put_args, given, &args, &err)
+                  : TQI_SIZED_ARGS("tq_put", tq_put_args, given, &args, &err);
+    code = code ? code : tqi_client_put_prepare(put, &args, notify, opaque, &err);
     return tqi_client_task_submit(op, &put->task, code, &err);
 }
 

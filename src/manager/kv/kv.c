@@ -68,7 +68,7 @@ static void kv_open_work(void *arg)
 {
     kv_opening *opening = arg;
     tqi_kv *kv = opening->kv;
-    int code = kv->client->open(kv->store, kv->client, opening->config, &opening->err);
+    int code = kv->client->open(kv->store, kv_type_of(kv->host->manager)->given, opening->config, &opening->err);
 
     if (code != TQ_OK && opening->err.code == TQ_OK) {
         tqi_error_set(&opening->err, code, "opening the store failed");
@@ -136,7 +136,7 @@ int tqi_kv_try(const tq_storage_manager *manager, const char *config, tq_error *
     if (store == NULL) {
         return tqi_error_nomem(err, "opening a store");
     }
-    int code = client->open(store, client, config, &failed);
+    int code = client->open(store, kv_type_of(manager)->given, config, &failed);
     if (code == TQ_OK) {
         client->close(store);
         failed = (tq_error){0}; /* a client may have noted what it has got over */
@@ -204,17 +204,28 @@ void tqi_kv_forked(void *state)
 
 /* --- registry ------------------------------------------------------------- */
 
-static int kv_check(const tq_kv_client *client, tq_error *err)
+/* Bytes of the table of each version; what comes after them is not ours to read. */
+static const size_t kv_table_sizes[] = {
+    [1] = offsetof(tq_kv_client, keepalive),
+    [TQ_KV_ABI] = sizeof(tq_kv_client),
+};
+
+static int kv_check_version(const tq_kv_client *client, tq_error *err)
 {
     if (client == NULL) {
         return tqi_error_null(err, "tq_kv_register: client");
     }
-    const char *type = client->type != NULL ? client->type : "";
-    if (client->abi != TQ_KV_ABI) {
+    if (client->abi < 1 || client->abi > TQ_KV_ABI) {
         return tqi_error_set(err, TQ_EVERSION,
-                             "KV client '%s' was made for version %u of the interface, this is version %u", type,
-                             client->abi, TQ_KV_ABI);
+                             "KV client '%s' was made for version %u of the interface, this is version %u",
+                             client->type != NULL ? client->type : "", client->abi, TQ_KV_ABI);
     }
+    return TQ_OK;
+}
+
+static int kv_check(const tq_kv_client *client, tq_error *err)
+{
+    const char *type = client->type != NULL ? client->type : "";
     const char *missing = client->open == NULL     ? "open"
                           : client->close == NULL  ? "close"
                           : client->name == NULL   ? "name"
@@ -230,14 +241,14 @@ static int kv_check(const tq_kv_client *client, tq_error *err)
 
 int tq_kv_register(const tq_kv_client *client, tq_error *err)
 {
-    int code = kv_check(client, err);
+    int code = kv_check_version(client, err);
     const tq_storage_manager *known;
 
     if (code != TQ_OK) {
         return code;
     }
     if (client->type != NULL && tq_manager_find(client->type, &known, NULL) == TQ_OK && known->open == tqi_kv_open &&
-        kv_type_of(known)->client == client) {
+        kv_type_of(known)->given == client) {
         return TQ_OK;
     }
     /* Never freed, as all tables. */
@@ -246,7 +257,12 @@ int tq_kv_register(const tq_kv_client *client, tq_error *err)
         return tqi_error_nomem(err, "a KV client");
     }
     *made = (tqi_kv_type)TQI_KV_TYPE(client, client->type, client->state_size);
-    code = tq_manager_register(&made->manager, err);
+    if (client->abi < TQ_KV_ABI) {
+        memcpy(&made->table, client, kv_table_sizes[client->abi]);
+        made->client = &made->table;
+    }
+    code = kv_check(made->client, err);
+    code = code != TQ_OK ? code : tq_manager_register(&made->manager, err);
     if (code != TQ_OK) {
         free(made);
     }

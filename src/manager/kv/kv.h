@@ -77,7 +77,9 @@ typedef struct tqi_kv {
 /* The table of a type of store, and the client that it is for. */
 typedef struct tqi_kv_type {
     tq_storage_manager manager;
-    const tq_kv_client *client;
+    const tq_kv_client *client; /* as the plug-in gave it, or `table` */
+    const tq_kv_client *given;  /* what its `open` gets: the plug-in's own */
+    tq_kv_client table;         /* of an older version of the interface: filled up with NULL */
 } tqi_kv_type;
 
 /* Where the client's state begins, after the manager's. */
@@ -112,7 +114,7 @@ const tq_kv_client *tqi_kv_client_of(const tq_storage_manager *manager);
                     .owner = tqi_kv_owner,                         \
                     .remove = tqi_kv_remove_start,                 \
                     .forked = tqi_kv_forked},                      \
-        .client = (client_),                                       \
+        .client = (client_), .given = (client_),                   \
     }
 
 #ifdef TQI_WITH_REDIS

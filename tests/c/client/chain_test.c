@@ -23,6 +23,7 @@ static void put_keyed(const char *partition, size_t n)
     const tq_column column = {.name = x, .dtype = {TQ_INT, 64}, .rows = n, .slices = &slice, .n_slices = 1};
     const tq_tag tag = {.name = "n", .values = values, .sizes = sizes};
     const tq_put_args args = {
+        .size = sizeof(args),
         .partition = partition,
         .keys = keys,
         .groups = groups,
@@ -39,6 +40,7 @@ static void put_keyed(const char *partition, size_t n)
 static void claim_all(const char *partition, const char *task, size_t n)
 {
     const tq_claim_args claim = {
+        .size = sizeof(claim),
         .partition = partition,
         .fields = &x,
         .n_fields = 1,
@@ -65,13 +67,13 @@ static void test_claim_read_clear(void **state)
     (void)state;
     put_keyed("p", 4);
     claim_all("p", "t", 4);
-    expect_ok(op, tq_get(op, tq_op_meta(op), NULL, 0));
+    expect_ok(op, tq_get(op, tq_op_meta(op), NULL, 0, NULL));
     check_data(x, 4, 10);
     claim_all("p", "u", 4);
     const char *name = tq_meta_field_at(tq_op_meta(op), 0)->name;
     const tq_get_field wanted = {.name = name};
     const tq_get_options options = {.size = sizeof options, .fields = &wanted, .n_fields = 1};
-    expect_ok(op, tq_get_as(op, tq_op_meta(op), &name, 1, &options));
+    expect_ok(op, tq_get(op, tq_op_meta(op), &name, 1, &options));
     check_data(x, 4, 10);
     claim_all("p", "v", 4);
     expect_ok(op, tq_clear_meta(op, tq_op_meta(op)));
@@ -85,15 +87,15 @@ static void test_data_is_put_again(void **state)
     put_keyed("p", 4);
     tq_meta *meta = tq_meta_ref(tq_op_meta(op));
     for (int round = 0; round < 20; round++) {
-        expect_ok(op, tq_get(op, meta, NULL, 0));
+        expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
         const tq_data_column *read = tq_data_column_at(tq_op_data(op), 0);
         const tq_slice slice = {read->data, read->offsets[4]};
         const tq_column column = {.name = "copy", .dtype = read->dtype, .rows = 4, .slices = &slice, .n_slices = 1};
-        const tq_put_args args = {.meta = meta, .columns = &column, .n_columns = 1};
+        const tq_put_args args = {.size = sizeof(args), .meta = meta, .columns = &column, .n_columns = 1};
         expect_ok(op, tq_put(op, &args));
         assert_null(tq_op_data(op));
         const char *copy = "copy";
-        expect_ok(op, tq_get(op, tq_op_meta(op), &copy, 1));
+        expect_ok(op, tq_get(op, tq_op_meta(op), &copy, 1, NULL));
         check_data("copy", 4, 10);
     }
     tq_meta_unref(meta);
@@ -108,7 +110,7 @@ static void test_metadata_names_what_is_put(void **state)
     (void)state;
 
     put_keyed("p", 4);
-    tq_put_args args = {.meta = tq_op_meta(op), .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .meta = tq_op_meta(op), .columns = &column, .n_columns = 1};
     expect_ok(op, tq_put(op, &args));
     /* Keys, groups, tags and the partition of one are those of another partition. */
     claim_all("p", "t", 4);
@@ -122,6 +124,7 @@ static void test_metadata_names_what_is_put(void **state)
     const tq_tag tag = {.name = from->name, .values = from->values, .sizes = from->sizes};
     column.name = tq_meta_field_at(meta, 0)->name;
     args = (tq_put_args){
+        .size = sizeof(tq_put_args),
         .partition = "q",
         .keys = keys,
         .groups = groups,
@@ -136,7 +139,7 @@ static void test_metadata_names_what_is_put(void **state)
     assert_string_equal(tq_meta_key(tq_op_meta(op), 3), "k3");
     assert_string_equal(tq_meta_group(tq_op_meta(op), 3), "h");
     assert_int_equal(tq_meta_tag_at(tq_op_meta(op), 0)->values[3], 3);
-    expect_ok(op, tq_get(op, tq_op_meta(op), NULL, 0));
+    expect_ok(op, tq_get(op, tq_op_meta(op), NULL, 0, NULL));
     check_data(x, 4, 20);
     expect_ok(op, tq_clear_partition(op, "p"));
     expect_ok(op, tq_clear_partition(op, "q"));
@@ -153,14 +156,25 @@ static void test_keys_and_indexes(void **state)
     keys[0] = tq_meta_key(tq_op_meta(op), 1);
     keys[1] = tq_meta_key(tq_op_meta(op), 3);
     partition = tq_meta_partition(tq_op_meta(op));
-    expect_ok(op, tq_get_by_key(op, &(tq_get_by_key_args){.partition = partition, .keys = keys, .n = 2}));
+    expect_ok(op, tq_get_by_key(op, &(tq_get_by_key_args){
+                                        .size = sizeof(tq_get_by_key_args),
+                                        .partition = partition,
+                                        .keys = keys,
+                                        .n = 2,
+                                    }));
     assert_int_equal(((const int64_t *)tq_data_column_at(tq_op_data(op), 0)->data)[1], 13);
     partition = tq_meta_partition(tq_op_meta(op));
     expect_ok(op, tq_keys_of(op, partition, tq_meta_indexes(tq_op_meta(op)), 2));
-    expect_ok(
-        op, tq_resolve(op, &(tq_resolve_args){.partition = "p", .keys = tq_op_names(op, NULL), .n = 2, .tags = true}));
+    expect_ok(op, tq_resolve(op, &(tq_resolve_args){
+                                     .size = sizeof(tq_resolve_args),
+                                     .partition = "p",
+                                     .keys = tq_op_names(op, NULL),
+                                     .n = 2,
+                                     .tags = true,
+                                 }));
     assert_string_equal(tq_meta_key(tq_op_meta(op), 0), "k1");
     expect_ok(op, tq_resolve(op, &(tq_resolve_args){
+                                     .size = sizeof(tq_resolve_args),
                                      .partition = tq_meta_partition(tq_op_meta(op)),
                                      .indexes = tq_meta_indexes(tq_op_meta(op)),
                                      .n = 2,
@@ -170,9 +184,14 @@ static void test_keys_and_indexes(void **state)
     keys[1] = tq_meta_key(tq_op_meta(op), 1);
     expect_ok(op, tq_reserve(op, "q", 2, keys, keys));
     assert_string_equal(tq_meta_key(tq_op_meta(op), 1), "k3");
-    const tq_keys_page first = {.limit = 1};
+    const tq_keys_page first = {.size = sizeof(first), .limit = 1};
     expect_ok(op, tq_list_keys_page(op, "q", &first));
-    const tq_keys_page next = {.limit = 1, .after = tq_meta_key(tq_op_meta(op), 0), .mark = tq_op_count(op)};
+    const tq_keys_page next = {
+        .size = sizeof(next),
+        .limit = 1,
+        .after = tq_meta_key(tq_op_meta(op), 0),
+        .mark = tq_op_count(op),
+    };
     expect_ok(op, tq_list_keys_page(op, tq_meta_partition(tq_op_meta(op)), &next));
     keys[0] = tq_meta_key(tq_op_meta(op), 0);
     assert_string_equal(keys[0], "k3");
@@ -193,32 +212,33 @@ static void test_names_of_the_system(void **state)
     expect_ok(op, tq_list_partitions(op));
     expect_ok(op, tq_list_keys(op, tq_op_names(op, NULL)[0]));
     expect_ok(op, tq_query_status(op));
-    const tq_status_partition *found = &tq_op_status(op)->partitions[0];
-    expect_ok(op, tq_query_consumption(op, found->name, found->tasks[0].name));
+    const tq_status_partition *found = tq_op_status(op)->partitions[0];
+    expect_ok(op, tq_query_consumption(op, found->name, found->tasks[0]->name));
     assert_int_equal(tq_op_progress(op)->n, 4);
     expect_ok(op, tq_query_status(op));
-    found = &tq_op_status(op)->partitions[0];
-    const char *field = found->fields[0].name;
+    found = tq_op_status(op)->partitions[0];
+    const char *field = found->fields[0]->name;
     expect_ok(op, tq_query_production(op, found->name, &field, 1));
     expect_ok(op, tq_query_events(op, 0, 0, false));
     size_t n;
     uint64_t next;
-    const tq_event *events = tq_op_events(op, &n, &next);
+    const tq_event *const *events = tq_op_events(op, &n, &next);
     const char *partition = "", *task = "";
     for (size_t i = 0; i < n; i++) {
-        partition = events[i].task[0] ? events[i].partition : partition;
-        task = events[i].task[0] ? events[i].task : task;
+        partition = events[i]->task[0] ? events[i]->partition : partition;
+        task = events[i]->task[0] ? events[i]->task : task;
     }
     expect_ok(op, tq_reset_consumption(op, partition, task));
     expect_ok(op, tq_query_events(op, next, 0, true));
     events = tq_op_events(op, NULL, &next);
-    assert_string_equal(events[0].kind, "reset");
+    assert_string_equal(events[0]->kind, "reset");
     expect_ok(op, tq_claim(op, &(tq_claim_args){
-                                   .partition = events[0].partition,
+                                   .size = sizeof(tq_claim_args),
+                                   .partition = events[0]->partition,
                                    .fields = &x,
                                    .n_fields = 1,
                                    .batch_size = 4,
-                                   .task = events[0].task,
+                                   .task = events[0]->task,
                                }));
     expect_ok(op, tq_list_partitions(op));
     expect_ok(op, tq_clear_partition(op, tq_op_names(op, NULL)[0]));
@@ -235,25 +255,33 @@ static void test_clears_in_two_halves(void **state)
     (void)state;
 
     expect_ok(op, tq_reserve(op, "p", 4, NULL, NULL));
-    tq_put_args args = {.meta = tq_op_meta(op), .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .meta = tq_op_meta(op), .columns = &column, .n_columns = 1};
     expect_ok(op, tq_notify(op, &args, &opaque));
     /* The notes of what was notified are notes again. */
-    expect_ok(op, tq_resolve(op, &(tq_resolve_args){.partition = "p"}));
+    expect_ok(op, tq_resolve(op, &(tq_resolve_args){.size = sizeof(tq_resolve_args), .partition = "p"}));
     opaque = tq_meta_notes(tq_op_meta(op), 0);
     assert_non_null(opaque);
     args.meta = tq_op_meta(op);
     args.remover = "Mine";
     expect_ok(op, tq_notify(op, &args, &opaque));
-    const tq_clearing *clearings = tq_op_clearings(op, &n);
+    const tq_clearing *const *clearings = tq_op_clearings(op, &n);
     assert_int_equal(n, 1);
-    expect_ok(op, tq_end_clear(op, clearings[0].id, true));
-    expect_ok(op, tq_resolve(op, &(tq_resolve_args){.partition = "p"}));
+    expect_ok(op, tq_end_clear(op, clearings[0]->id, true));
+    expect_ok(op, tq_resolve(op, &(tq_resolve_args){.size = sizeof(tq_resolve_args), .partition = "p"}));
     assert_memory_equal(tq_meta_notes(tq_op_meta(op), 0)[3].data, "ccc", 3);
-    expect_ok(op, tq_begin_clear(op, &(tq_begin_clear_args){.remover = "Mine", .meta = tq_op_meta(op)}));
+    expect_ok(op, tq_begin_clear(op, &(tq_begin_clear_args){
+                                         .size = sizeof(tq_begin_clear_args),
+                                         .remover = "Mine",
+                                         .meta = tq_op_meta(op),
+                                     }));
     clearings = tq_op_clearings(op, &n);
     assert_int_equal(n, 1);
     /* Its samples are gone: nothing more is cleared, but this clear is named again. */
-    expect_ok(op, tq_begin_clear(op, &(tq_begin_clear_args){.remover = "Mine", .meta = clearings[0].meta}));
+    expect_ok(op, tq_begin_clear(op, &(tq_begin_clear_args){
+                                         .size = sizeof(tq_begin_clear_args),
+                                         .remover = "Mine",
+                                         .meta = clearings[0]->meta,
+                                     }));
     assert_int_equal(tq_op_count(op), 0);
     expect_ok(op, tq_clear_partition(op, "p"));
 }
@@ -268,8 +296,12 @@ static void test_checkpoints(void **state)
     snprintf(path, sizeof path, "%s/a", folder);
     snprintf(again, sizeof again, "%s/b", folder);
     put_keyed("p", 4);
-    expect_ok(op, tq_save(op, &(tq_save_args){.path = path, .metadata = "{\"step\": 7}"}));
-    expect_ok(op, tq_save(op, &(tq_save_args){.path = again, .metadata = tq_op_checkpoint(op)->metadata}));
+    expect_ok(op, tq_save(op, &(tq_save_args){.size = sizeof(tq_save_args), .path = path, .metadata = "{\"step\": 7}"}));
+    expect_ok(op, tq_save(op, &(tq_save_args){
+                                  .size = sizeof(tq_save_args),
+                                  .path = again,
+                                  .metadata = tq_op_checkpoint(op)->metadata,
+                              }));
     expect_ok(op, tq_load(op, again));
     assert_non_null(strstr(tq_op_checkpoint(op)->metadata, "7"));
     /* A file is named by what a call has returned. */
@@ -286,10 +318,10 @@ static void test_after_a_failure(void **state)
     (void)state;
 
     put_keyed("p", 4);
-    expect_error(op, tq_get(op, tq_op_meta(op), &unknown, 1), TQ_EFIELD, unknown);
+    expect_error(op, tq_get(op, tq_op_meta(op), &unknown, 1, NULL), TQ_EFIELD, unknown);
     /* It is over with the failed call, and nothing is left of it. */
     assert_null(tq_op_meta(op));
-    expect_error(op, tq_get(op, tq_op_meta(op), NULL, 0), TQ_EINVAL, "meta");
+    expect_error(op, tq_get(op, tq_op_meta(op), NULL, 0, NULL), TQ_EINVAL, "meta");
     expect_error(op, tq_clear_meta(op, tq_op_meta(op)), TQ_EINVAL, "meta");
     /* Texts of the error are arguments like others. */
     expect_error(op, tq_list_keys(op, ""), TQ_ENAME, "partition");
@@ -301,7 +333,14 @@ static void test_after_a_failure(void **state)
 
 static void test_after_a_cancel(void **state)
 {
-    const tq_claim_args never = {.partition = "p", .fields = &x, .n_fields = 1, .batch_size = 100, .task = "t"};
+    const tq_claim_args never = {
+        .size = sizeof(never),
+        .partition = "p",
+        .fields = &x,
+        .n_fields = 1,
+        .batch_size = 100,
+        .task = "t",
+    };
     (void)state;
 
     put_keyed("p", 4);
@@ -311,12 +350,12 @@ static void test_after_a_cancel(void **state)
         assert_int_equal(tq_op_wait(op), TQ_ECANCELED);
         assert_null(tq_op_meta(op));
         claim_all("p", "u", 4);
-        expect_ok(op, tq_get(op, tq_op_meta(op), NULL, 0));
+        expect_ok(op, tq_get(op, tq_op_meta(op), NULL, 0, NULL));
         const tq_data_column *read = tq_data_column_at(tq_op_data(op), 0);
         const tq_slice slice = {read->data, read->offsets[4]};
         const tq_column column = {.name = x, .dtype = read->dtype, .rows = 4, .slices = &slice, .n_slices = 1};
         /* The bytes stay valid until the put ends, whenever that is. */
-        const tq_put_args args = {.partition = "q", .n = 4, .columns = &column, .n_columns = 1};
+        const tq_put_args args = {.size = sizeof(args), .partition = "q", .n = 4, .columns = &column, .n_columns = 1};
         assert_int_equal(tq_put(op, &args), TQ_OK);
         if (round % 2 == 0) {
             tq_op_cancel(op);

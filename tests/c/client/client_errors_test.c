@@ -13,8 +13,8 @@ static uint32_t samples_of(const char *partition)
 {
     expect_ok(op, tq_query_status(op));
     for (size_t i = 0; i < tq_op_status(op)->n_partitions; i++) {
-        if (strcmp(tq_op_status(op)->partitions[i].name, partition) == 0) {
-            return tq_op_status(op)->partitions[i].samples;
+        if (strcmp(tq_op_status(op)->partitions[i]->name, partition) == 0) {
+            return tq_op_status(op)->partitions[i]->samples;
         }
     }
     return 0;
@@ -31,7 +31,7 @@ static void test_bad_puts(void **state)
         {.name = "x", .dtype = f32, .rows = 3, .ndim = 1, .shape = &shape, .slices = &slice, .n_slices = 1},
         {.name = "y", .dtype = f32, .rows = 2, .ndim = 1, .shape = &shape, .slices = &slice, .n_slices = 1},
     };
-    tq_put_args args = {.partition = "bad", .n = 3, .columns = columns, .n_columns = 2};
+    tq_put_args args = {.size = sizeof(args), .partition = "bad", .n = 3, .columns = columns, .n_columns = 2};
     (void)state;
 
     memset(name, 'n', sizeof name - 1);
@@ -69,7 +69,7 @@ static void read_all_of(const tq_resolve_args *resolve)
     assert_int_equal(tq_resolve(op, resolve), TQ_OK);
     assert_int_equal(tq_op_wait(op), TQ_OK);
     tq_meta *now = tq_meta_ref(tq_op_meta(op));
-    assert_int_equal(tq_get(op, now, NULL, 0), TQ_OK);
+    assert_int_equal(tq_get(op, now, NULL, 0, NULL), TQ_OK);
     assert_int_equal(tq_op_wait(op), TQ_OK);
     tq_meta_unref(now);
 }
@@ -81,8 +81,8 @@ static void test_other_dtype(void **state)
     float data[4] = {0, 1.5f, 2, 3};
     tq_slice slice = {data, sizeof data};
     tq_column column = {.name = "x", .dtype = f32, .rows = 4, .slices = &slice, .n_slices = 1};
-    tq_put_args args = {.meta = meta, .columns = &column, .n_columns = 1};
-    const tq_resolve_args resolve = {.partition = "dtype"};
+    tq_put_args args = {.size = sizeof(args), .meta = meta, .columns = &column, .n_columns = 1};
+    const tq_resolve_args resolve = {.size = sizeof(resolve), .partition = "dtype"};
     const uint32_t some[] = {1, 2};
     tq_meta *part = NULL;
     tq_error err = {0};
@@ -121,7 +121,14 @@ static void test_other_dtype(void **state)
 static void test_bad_claims(void **state)
 {
     const char *field = "x";
-    tq_claim_args claim = {.partition = "p", .fields = &field, .n_fields = 1, .batch_size = 0, .task = "t"};
+    tq_claim_args claim = {
+        .size = sizeof(claim),
+        .partition = "p",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 0,
+        .task = "t",
+    };
     (void)state;
 
     expect_error(op, tq_claim(op, &claim), TQ_ESIZE, "given 0");
@@ -144,23 +151,23 @@ static void test_bad_reads(void **state)
     tq_meta *hand;
     const char *key = "nobody";
     const char *fields[2] = {"x", "y"};
-    tq_resolve_args resolve = {.partition = "reads", .keys = &key, .n = 1};
+    tq_resolve_args resolve = {.size = sizeof(resolve), .partition = "reads", .keys = &key, .n = 1};
     (void)state;
 
     expect_error(op, tq_resolve(op, &resolve), TQ_EKEY, "nobody");
     resolve.partition = "nowhere";
     expect_error(op, tq_resolve(op, &resolve), TQ_EPARTITION, "nowhere");
     assert_int_equal(tq_meta_make("reads", tq_meta_indexes(meta), NULL, 3, fields, 2, &hand, NULL), TQ_OK);
-    expect_error(op, tq_get(op, hand, NULL, 0), TQ_EFIELD, "'y'");
+    expect_error(op, tq_get(op, hand, NULL, 0, NULL), TQ_EFIELD, "'y'");
     tq_meta *more = put_numbers(op, "reads", "y", 2, 0, NULL);
-    expect_error(op, tq_get(op, hand, NULL, 0), TQ_ENOTREADY, "field 'y' of samples");
+    expect_error(op, tq_get(op, hand, NULL, 0, NULL), TQ_ENOTREADY, "field 'y' of samples");
     tq_meta_unref(hand);
     /* Without placements, so that the controller is asked: a read by placements may still find the
      * bytes until the unit has freed them. */
     assert_int_equal(
         tq_meta_make("reads", tq_meta_indexes(meta), tq_meta_incarnations(meta), 3, fields, 1, &hand, NULL), TQ_OK);
     expect_ok(op, tq_clear_meta(op, meta));
-    expect_error(op, tq_get(op, hand, NULL, 0), TQ_ECLEARED, "");
+    expect_error(op, tq_get(op, hand, NULL, 0, NULL), TQ_ECLEARED, "");
     expect_ok(op, tq_clear_meta(op, meta));
     assert_int_equal(tq_op_count(op), 0);
     tq_meta_unref(more);
@@ -183,7 +190,7 @@ static void test_full(void **state)
         .slices = &slice,
         .n_slices = 1,
     };
-    tq_put_args args = {.partition = "full", .n = 1, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = "full", .n = 1, .columns = &column, .n_columns = 1};
     tq_op *waiting = tq_op_alloc(client, NULL, NULL);
     (void)state;
 
@@ -225,12 +232,12 @@ static void test_lost(void **state)
     /* The controller gives the units up after their timeout: wait for its word on it. */
     for (uint64_t since = 0; since != UINT64_MAX;) {
         size_t n;
-        const tq_event *events;
+        const tq_event *const *events;
         expect_ok(op, tq_query_events(op, since, 0, true));
         events = tq_op_events(op, &n, &since);
         for (size_t i = 0; i < n; i++) {
-            if (strcmp(events[i].kind, "lost") == 0 && strcmp(events[i].partition, "lost") == 0) {
-                assert_int_equal(events[i].samples, 3);
+            if (strcmp(events[i]->kind, "lost") == 0 && strcmp(events[i]->partition, "lost") == 0) {
+                assert_int_equal(events[i]->samples, 3);
                 since = UINT64_MAX;
             }
         }
@@ -238,7 +245,7 @@ static void test_lost(void **state)
     tq_meta *hand;
     const char *field = "x";
     assert_int_equal(tq_meta_make("lost", tq_meta_indexes(meta), NULL, 3, &field, 1, &hand, NULL), TQ_OK);
-    expect_error(op, tq_get(op, hand, NULL, 0), TQ_ELOST, "field 'x' of samples");
+    expect_error(op, tq_get(op, hand, NULL, 0, NULL), TQ_ELOST, "field 'x' of samples");
     tq_meta_unref(hand);
     tq_meta_unref(meta);
 }
@@ -269,7 +276,7 @@ static void test_open_errors(void **state)
     assert_int_equal(tq_client_open(&options, &other, &err), TQ_OK);
     tq_meta *meta = put_numbers(op, "plain", "x", 2, 0, NULL);
     tq_op *plain = tq_op_alloc(other, NULL, NULL);
-    expect_error(plain, tq_get(plain, meta, NULL, 0), TQ_EMANAGER, "without a storage manager");
+    expect_error(plain, tq_get(plain, meta, NULL, 0, NULL), TQ_EMANAGER, "without a storage manager");
     tq_op_free(plain);
     tq_meta_unref(meta);
     tq_client_close(other);

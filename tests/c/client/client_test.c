@@ -26,7 +26,7 @@ static void test_uniform(void **state)
     tq_slice slices[2] = {{data[0], sizeof data[0]}, {data[1], 3 * sizeof data[0]}};
     uint64_t shape[2] = {2, 3};
     tq_column column = {.name = "x", .dtype = f32, .rows = 4, .ndim = 2, .shape = shape, .slices = slices, .n_slices = 2};
-    tq_put_args args = {.partition = "uniform", .n = 4, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = "uniform", .n = 4, .columns = &column, .n_columns = 1};
     uint32_t order[5] = {3, 1, 0, 2, 1};
     tq_meta *meta;
     tq_meta *chosen;
@@ -42,8 +42,12 @@ static void test_uniform(void **state)
     assert_int_equal(tq_meta_epoch(meta), tq_client_epoch(client));
     assert_int_equal(tq_meta_field_at(meta, 0)->ready[3], 1);
     assert_int_equal(tq_meta_select(meta, order, 5, NULL, 0, &chosen, NULL), TQ_OK);
-    expect_ok(op, tq_get(op, chosen, NULL, 0));
+    expect_ok(op, tq_get(op, chosen, NULL, 0, NULL));
     read = tq_data_column_at(tq_op_data(op), 0);
+    assert_ptr_equal(tq_data_find_column(tq_op_data(op), read->name), read);
+    assert_null(tq_data_find_column(tq_op_data(op), "no such field"));
+    assert_ptr_equal(tq_meta_find_field(meta, read->name), tq_meta_field_at(meta, 0));
+    assert_null(tq_meta_find_field(meta, "no such field"));
     assert_int_equal(read->dtype.code, TQ_FLOAT);
     assert_int_equal(read->dtype.bits, 32);
     assert_false(read->ragged);
@@ -74,9 +78,16 @@ static void test_ragged(void **state)
         .slices = &slice,
         .n_slices = 1,
     };
-    tq_put_args args = {.partition = "ragged", .n = 4, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = "ragged", .n = 4, .columns = &column, .n_columns = 1};
     const char *field = "x";
-    tq_claim_args claim = {.partition = "ragged", .fields = &field, .n_fields = 1, .batch_size = 4, .task = "t"};
+    tq_claim_args claim = {
+        .size = sizeof(claim),
+        .partition = "ragged",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 4,
+        .task = "t",
+    };
     const tq_data_column *read;
     tq_meta *meta;
     (void)state;
@@ -86,7 +97,7 @@ static void test_ragged(void **state)
     meta = tq_meta_ref(tq_op_meta(op));
     assert_true(tq_meta_claim(meta) != 0);
     assert_true(tq_meta_field_at(meta, 0)->ragged);
-    expect_ok(op, tq_get(op, meta, NULL, 0));
+    expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
     read = tq_data_column_at(tq_op_data(op), 0);
     assert_true(read->ragged);
     assert_memory_equal(read->ndims, ndims, sizeof ndims);
@@ -111,9 +122,16 @@ static void test_values(void **state)
         .n_slices = 1,
     };
     const char *keys[4] = {"a", "b", "c", "d"};
-    tq_put_args args = {.partition = "values", .keys = keys, .n = 4, .columns = &column, .n_columns = 1};
+    tq_put_args args = {
+        .size = sizeof(args),
+        .partition = "values",
+        .keys = keys,
+        .n = 4,
+        .columns = &column,
+        .n_columns = 1,
+    };
     const char *some[2] = {"d", "a"};
-    tq_resolve_args resolve = {.partition = "values", .keys = some, .n = 2, .tags = true};
+    tq_resolve_args resolve = {.size = sizeof(resolve), .partition = "values", .keys = some, .n = 2, .tags = true};
     const tq_data_column *read;
     tq_meta *meta;
     (void)state;
@@ -122,7 +140,7 @@ static void test_values(void **state)
     expect_ok(op, tq_resolve(op, &resolve));
     meta = tq_meta_ref(tq_op_meta(op));
     assert_string_equal(tq_meta_key(meta, 0), "d");
-    expect_ok(op, tq_get(op, meta, NULL, 0));
+    expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
     read = tq_data_column_at(tq_op_data(op), 0);
     assert_int_equal(read->kind, TQ_VALUE);
     assert_int_equal(read->offsets[1], 1);
@@ -134,14 +152,14 @@ static void test_empty_rows(void **state)
 {
     uint64_t shape[2] = {0, 7};
     tq_column column = {.name = "x", .dtype = f32, .rows = 3, .ndim = 2, .shape = shape};
-    tq_put_args args = {.partition = "empty", .n = 3, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = "empty", .n = 3, .columns = &column, .n_columns = 1};
     const tq_data_column *read;
     tq_meta *meta;
     (void)state;
 
     expect_ok(op, tq_put(op, &args));
     meta = tq_meta_ref(tq_op_meta(op));
-    expect_ok(op, tq_get(op, meta, NULL, 0));
+    expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
     read = tq_data_column_at(tq_op_data(op), 0);
     assert_int_equal(read->ndim, 2);
     assert_int_equal(read->shape[1], 7);
@@ -165,7 +183,7 @@ static void test_large(void **state)
         .slices = &slice,
         .n_slices = 1,
     };
-    tq_put_args args = {.partition = "large", .n = 4, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = "large", .n = 4, .columns = &column, .n_columns = 1};
     tq_data *kept;
     tq_meta *meta;
     (void)state;
@@ -175,7 +193,7 @@ static void test_large(void **state)
     }
     expect_ok(op, tq_put(op, &args));
     meta = tq_meta_ref(tq_op_meta(op));
-    expect_ok(op, tq_get(op, meta, NULL, 0));
+    expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
     kept = tq_data_ref(tq_op_data(op));
     expect_ok(op, tq_clear_meta(op, meta));
     assert_int_equal(tq_op_count(op), 4);
@@ -189,7 +207,7 @@ static void test_large(void **state)
  * mixture of both. */
 static void check_old_or_new(tq_op *reader, const tq_meta *meta, const char *field, size_t n, int64_t old, int64_t new)
 {
-    expect_ok(reader, tq_get(reader, meta, &field, 1));
+    expect_ok(reader, tq_get(reader, meta, &field, 1, NULL));
     const int64_t *values = tq_data_column_at(tq_op_data(reader), 0)->data;
     int64_t base = values[0];
     assert_true(base == old || base == new);
@@ -231,7 +249,7 @@ static void test_tags(void **state)
     const uint32_t sizes[2] = {1, 3};
     tq_tag tag = {.name = "version", .values = values, .sizes = sizes};
     const char *keys[2] = {"k1", "k2"};
-    tq_put_args args = {.partition = "tags", .keys = keys, .n = 2, .tags = &tag, .n_tags = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = "tags", .keys = keys, .n = 2, .tags = &tag, .n_tags = 1};
     const char *field = "x";
     const tq_meta_tag *read;
     (void)state;
@@ -242,10 +260,17 @@ static void test_tags(void **state)
     assert_string_equal(tq_meta_key(tq_op_meta(op), 1), "k2");
     read = tq_meta_tag_at(tq_op_meta(op), 0);
     assert_string_equal(read->name, "version");
+    assert_ptr_equal(tq_meta_find_tag(tq_op_meta(op), "version"), read);
+    assert_null(tq_meta_find_tag(tq_op_meta(op), "versio"));
+    size_t row = 7;
+    assert_true(tq_meta_find_key(tq_op_meta(op), "k2", &row));
+    assert_int_equal(row, 1);
+    assert_false(tq_meta_find_key(tq_op_meta(op), "k3", &row));
+    assert_int_equal(row, 1);
     assert_memory_equal(read->sizes, sizes, sizeof sizes);
     assert_memory_equal(read->values, values, sizeof values);
     tq_meta *meta = tq_meta_ref(tq_op_meta(op));
-    expect_error(op, tq_get(op, meta, &field, 1), TQ_EFIELD, "'x'");
+    expect_error(op, tq_get(op, meta, &field, 1, NULL), TQ_EFIELD, "'x'");
     tq_meta_unref(meta);
     expect_ok(op, tq_list_keys(op, "nowhere"));
     assert_int_equal(tq_meta_sample_count(tq_op_meta(op)), 0);
@@ -265,10 +290,10 @@ static void check_page(const tq_keys_page *page, const char *const *keys, size_t
 static void test_pages_of_keys(void **state)
 {
     const char *keys[5] = {"a", "b", "c", "d", "e"};
-    const tq_put_args args = {.partition = "pages", .keys = keys, .n = 5};
+    const tq_put_args args = {.size = sizeof(args), .partition = "pages", .keys = keys, .n = 5};
     const char *again = "b";
-    const tq_put_args back = {.partition = "pages", .keys = &again, .n = 1};
-    tq_keys_page page = {.limit = 2};
+    const tq_put_args back = {.size = sizeof(back), .partition = "pages", .keys = &again, .n = 1};
+    tq_keys_page page = {.size = sizeof(page), .limit = 2};
     (void)state;
 
     expect_ok(op, tq_put(op, &args));
@@ -297,7 +322,14 @@ static void test_pages_of_keys(void **state)
 static void test_claim_waits(void **state)
 {
     const char *field = "x";
-    tq_claim_args claim = {.partition = "wait", .fields = &field, .n_fields = 1, .batch_size = 5, .task = "t"};
+    tq_claim_args claim = {
+        .size = sizeof(claim),
+        .partition = "wait",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 5,
+        .task = "t",
+    };
     tq_op *waiting = tq_op_alloc(client, NULL, NULL);
     tq_meta *meta;
     (void)state;
@@ -328,7 +360,14 @@ static void test_claim_waits(void **state)
 static void test_claim_ends(void **state)
 {
     const char *field = "x";
-    tq_claim_args claim = {.partition = "ends", .fields = &field, .n_fields = 1, .batch_size = 5, .task = "t"};
+    tq_claim_args claim = {
+        .size = sizeof(claim),
+        .partition = "ends",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 5,
+        .task = "t",
+    };
     (void)state;
 
     assert_int_equal(tq_claim(op, &claim), TQ_OK);
@@ -349,7 +388,7 @@ static void test_notify(void **state)
 {
     uint64_t shape = 4;
     tq_column column = {.name = "x", .dtype = f32, .rows = 2, .ndim = 1, .shape = &shape};
-    tq_put_args args = {.partition = "opaque", .n = 2, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = "opaque", .n = 2, .columns = &column, .n_columns = 1};
     const tq_slice notes[2] = {{"one", 3}, {"", 0}};
     const tq_slice *opaque = notes;
     const tq_data_column *read;
@@ -358,7 +397,7 @@ static void test_notify(void **state)
 
     expect_ok(op, tq_notify(op, &args, &opaque));
     meta = tq_meta_ref(tq_op_meta(op));
-    expect_ok(op, tq_get(op, meta, NULL, 0));
+    expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
     read = tq_data_column_at(tq_op_data(op), 0);
     assert_null(read->data);
     assert_int_equal(read->opaque[0].size, 3);

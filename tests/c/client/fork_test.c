@@ -36,20 +36,27 @@ static int put_one(tq_op *with, const char *partition, int64_t value)
 {
     tq_slice slice = {&value, sizeof value};
     tq_column column = {.name = field, .dtype = {TQ_INT, 64}, .rows = 1, .slices = &slice, .n_slices = 1};
-    tq_put_args args = {.partition = partition, .n = 1, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = partition, .n = 1, .columns = &column, .n_columns = 1};
     return tq_put(with, &args) == TQ_OK && tq_op_wait(with) == TQ_OK ? 0 : 1;
 }
 
 static int take_one(tq_op *with, const char *partition, int64_t value)
 {
-    tq_claim_args claim = {.partition = partition, .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
+    tq_claim_args claim = {
+        .size = sizeof(claim),
+        .partition = partition,
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 1,
+        .task = "t",
+    };
     tq_meta *meta;
     int code;
     if (tq_claim(with, &claim) != TQ_OK || tq_op_wait(with) != TQ_OK) {
         return 2;
     }
     meta = tq_meta_ref(tq_op_meta(with));
-    code = tq_get(with, meta, NULL, 0) == TQ_OK && tq_op_wait(with) == TQ_OK ? 0 : 3;
+    code = tq_get(with, meta, NULL, 0, NULL) == TQ_OK && tq_op_wait(with) == TQ_OK ? 0 : 3;
     tq_meta_unref(meta);
     if (code == 0 && *(const int64_t *)tq_data_column_at(tq_op_data(with), 0)->data != value) {
         code = 4;
@@ -91,7 +98,14 @@ static void test_both_go_on(void **state)
  * */
 static void test_in_flight(void **state)
 {
-    tq_claim_args claim = {.partition = "flight", .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
+    tq_claim_args claim = {
+        .size = sizeof(claim),
+        .partition = "flight",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 1,
+        .task = "t",
+    };
     tq_op *waiting = tq_op_alloc(client, NULL, NULL);
     pid_t pid;
     (void)state;

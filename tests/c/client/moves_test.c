@@ -44,7 +44,14 @@ static tq_meta *put_wide(size_t n, int64_t base, const tq_meta *meta)
         .slices = &slice,
         .n_slices = 1,
     };
-    tq_put_args args = {.partition = meta ? NULL : "p", .meta = meta, .n = n, .columns = &column, .n_columns = 1};
+    tq_put_args args = {
+        .size = sizeof(args),
+        .partition = meta ? NULL : "p",
+        .meta = meta,
+        .n = n,
+        .columns = &column,
+        .n_columns = 1,
+    };
 
     assert_non_null(values);
     for (size_t i = 0; i < n * WIDTH; i++) {
@@ -60,7 +67,7 @@ static void check_wide(const tq_meta *meta, size_t n, const int64_t *expected)
     const char *field = "x";
     const tq_data_column *column;
 
-    expect_ok(op, tq_get(op, meta, &field, 1));
+    expect_ok(op, tq_get(op, meta, &field, 1, NULL));
     column = tq_data_column_at(tq_op_data(op), 0);
     for (size_t i = 0; i < n * WIDTH; i++) {
         assert_int_equal(((const int64_t *)column->data)[i], expected[i / WIDTH]);
@@ -74,7 +81,7 @@ static uint64_t block_bytes(void)
 
     expect_ok(op, tq_query_status(op));
     for (size_t i = 0; i < tq_op_status(op)->n_owners; i++) {
-        sum += tq_op_status(op)->owners[i].bytes;
+        sum += tq_op_status(op)->owners[i]->bytes;
     }
     return sum;
 }

@@ -63,7 +63,7 @@ static void test_puts(void **state)
     int64_t numbers[2] = {0};
     tq_slice slice = {numbers, sizeof numbers};
     tq_column column = {.name = "x", .dtype = {TQ_INT, 64}, .rows = 2, .slices = &slice, .n_slices = 1};
-    const tq_put_args good = {.partition = "p", .n = 2, .columns = &column, .n_columns = 1};
+    const tq_put_args good = {.size = sizeof(good), .partition = "p", .n = 2, .columns = &column, .n_columns = 1};
     const uint32_t sizes[2] = {1, 1};
     tq_tag tag = {.name = "t", .values = (const uint8_t *)"\1\2", .sizes = sizes};
     tq_put_args args = good;
@@ -108,7 +108,7 @@ static void test_puts(void **state)
     column.ndim = 0;
     REFUSED(tq_put(op, &args), "field 'x': values have one dimension");
     column = (tq_column){.name = "z", .dtype = {TQ_INT, 64}, .rows = 2};
-    args = (tq_put_args){.meta = meta, .columns = &column, .n_columns = 1};
+    args = (tq_put_args){.size = sizeof(tq_put_args), .meta = meta, .columns = &column, .n_columns = 1};
     assert_int_equal(tq_notify(NULL, &args, NULL), TQ_EINVAL);
     REFUSED(tq_notify(op, NULL, NULL), "tq_notify: args is NULL");
     const tq_slice notes[2] = {{"a", 1}, {NULL, 1}};
@@ -124,9 +124,16 @@ static void test_puts(void **state)
 
 static void test_claims_and_reads(void **state)
 {
-    tq_claim_args claim = {.partition = "p", .fields = no_name, .n_fields = 1, .batch_size = 1, .task = "t"};
-    tq_resolve_args resolve = {.partition = "p", .n = 2};
-    tq_get_by_key_args keys = {.partition = "p", .n = 2};
+    tq_claim_args claim = {
+        .size = sizeof(claim),
+        .partition = "p",
+        .fields = no_name,
+        .n_fields = 1,
+        .batch_size = 1,
+        .task = "t",
+    };
+    tq_resolve_args resolve = {.size = sizeof(resolve), .partition = "p", .n = 2};
+    tq_get_by_key_args keys = {.size = sizeof(keys), .partition = "p", .n = 2};
     tq_get_field field = {.name = NULL};
     tq_get_options options = {.size = sizeof options, .n_fields = 1};
     (void)state;
@@ -151,17 +158,17 @@ static void test_claims_and_reads(void **state)
     resolve.partition = NULL;
     REFUSED(tq_resolve(op, &resolve), "partition is NULL");
     /* A claim that failed has no meta. */
-    assert_int_equal(tq_get(NULL, meta, NULL, 0), TQ_EINVAL);
-    assert_int_equal(tq_get_as(NULL, meta, NULL, 0, NULL), TQ_EINVAL);
-    REFUSED(tq_get(op, tq_op_meta(op), NULL, 0), "meta to read is NULL");
-    REFUSED(tq_get_as(op, NULL, NULL, 0, NULL), "meta to read is NULL");
-    REFUSED(tq_get(op, meta, no_name, 2), "fields[1] is NULL");
-    REFUSED(tq_get_as(op, meta, NULL, 0, &options), "tq_get_options.fields is NULL");
+    assert_int_equal(tq_get(NULL, meta, NULL, 0, NULL), TQ_EINVAL);
+    assert_int_equal(tq_get(NULL, meta, NULL, 0, NULL), TQ_EINVAL);
+    REFUSED(tq_get(op, tq_op_meta(op), NULL, 0, NULL), "meta to read is NULL");
+    REFUSED(tq_get(op, NULL, NULL, 0, NULL), "meta to read is NULL");
+    REFUSED(tq_get(op, meta, no_name, 2, NULL), "fields[1] is NULL");
+    REFUSED(tq_get(op, meta, NULL, 0, &options), "tq_get_options.fields is NULL");
     options.fields = &field;
-    assert_int_equal(tq_get_as(op, meta, NULL, 0, &options), TQ_EFIELD);
+    assert_int_equal(tq_get(op, meta, NULL, 0, &options), TQ_EFIELD);
     field.name = "x";
     field.dest_size = 8;
-    REFUSED(tq_get_as(op, meta, NULL, 0, &options), "field 'x': dest is NULL");
+    REFUSED(tq_get(op, meta, NULL, 0, &options), "field 'x': dest is NULL");
     assert_int_equal(tq_get_by_key(NULL, &keys), TQ_EINVAL);
     REFUSED(tq_get_by_key(op, NULL), "tq_get_by_key: args is NULL");
     REFUSED(tq_get_by_key(op, &keys), "keys is NULL, expected 2");
@@ -173,7 +180,7 @@ static void test_claims_and_reads(void **state)
 
 static void test_clears(void **state)
 {
-    tq_begin_clear_args begin = {.partition = "p"};
+    tq_begin_clear_args begin = {.size = sizeof(begin), .partition = "p"};
     (void)state;
 
     assert_int_equal(tq_clear_meta(NULL, meta), TQ_EINVAL);
@@ -212,7 +219,7 @@ static void test_queries(void **state)
     assert_int_equal(tq_list_partitions(NULL), TQ_EINVAL);
     assert_int_equal(tq_list_keys(NULL, "p"), TQ_EINVAL);
     REFUSED(tq_list_keys(op, NULL), "partition is NULL");
-    const tq_keys_page page = {.limit = 1, .mark = 1};
+    const tq_keys_page page = {.size = sizeof(page), .limit = 1, .mark = 1};
     assert_int_equal(tq_list_keys_page(NULL, "p", &page), TQ_EINVAL);
     REFUSED(tq_list_keys_page(op, "p", NULL), "tq_list_keys_page: page is NULL");
     REFUSED(tq_list_keys_page(op, NULL, &page), "partition is NULL");
@@ -222,7 +229,7 @@ static void test_queries(void **state)
     REFUSED(tq_keys_of(op, "p", NULL, 1), "indexes is NULL, expected 1");
     assert_int_equal(tq_query_status(NULL), TQ_EINVAL);
     assert_int_equal(tq_query_events(NULL, 0, 0, false), TQ_EINVAL);
-    const tq_save_args save = {.partition = "p"};
+    const tq_save_args save = {.size = sizeof(save), .partition = "p"};
     assert_int_equal(tq_save(NULL, &save), TQ_EINVAL);
     REFUSED(tq_save(op, NULL), "tq_save: args is NULL");
     REFUSED(tq_save(op, &save), "no directory");
@@ -270,6 +277,7 @@ static void test_results_of_nothing(void **state)
     assert_int_equal(tq_data_row_count(NULL), 0);
     assert_int_equal(tq_data_column_count(NULL), 0);
     assert_null(tq_data_column_at(NULL, 0));
+    assert_null(tq_data_find_column(NULL, "x"));
     assert_int_equal(tq_data_look(NULL, 0, 0, 0, NULL, NULL), TQ_EINVAL);
     tq_buffer_give(NULL, 8);
     tq_buffer_give(tq_buffer_take(8), 8);
@@ -300,6 +308,12 @@ static void test_metadata(void **state)
     assert_null(tq_meta_key(NULL, 0));
     assert_null(tq_meta_group(NULL, 0));
     assert_int_equal(tq_meta_field_count(NULL), 0);
+    assert_null(tq_meta_find_field(NULL, "x"));
+    assert_null(tq_meta_find_field(meta, NULL));
+    assert_null(tq_meta_find_tag(NULL, "x"));
+    assert_null(tq_meta_find_tag(meta, NULL));
+    assert_false(tq_meta_find_key(NULL, "x", NULL));
+    assert_false(tq_meta_find_key(meta, NULL, NULL));
     assert_null(tq_meta_field_at(NULL, 0));
     assert_null(tq_meta_notes(NULL, 0));
     assert_int_equal(tq_meta_tag_count(NULL), 0);
@@ -330,7 +344,7 @@ static void test_metadata(void **state)
 static void test_clients(void **state)
 {
     tq_client_options options = {.size = sizeof options};
-    tq_location found;
+    tq_location found = {.size = sizeof(found)};
     tq_client *none = NULL;
     (void)state;
 

@@ -39,14 +39,21 @@ static const char *const field = "x";
 
 static int start_claim(tq_op *op)
 {
-    tq_claim_args claim = {.partition = "p", .fields = &field, .n_fields = 1, .batch_size = 1, .task = "t"};
+    tq_claim_args claim = {
+        .size = sizeof(claim),
+        .partition = "p",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 1,
+        .task = "t",
+    };
     return tq_claim(op, &claim);
 }
 
 static int start_put(tq_op *op, const int64_t *value, const tq_slice *slice)
 {
     tq_column column = {.name = "x", .dtype = {TQ_INT, 64}, .rows = 1, .slices = slice, .n_slices = 1};
-    tq_put_args args = {.partition = "p", .n = 1, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = "p", .n = 1, .columns = &column, .n_columns = 1};
     (void)value;
     return tq_put(op, &args);
 }
@@ -484,7 +491,7 @@ static void *worker_thread(void *arg)
         }
         if (tq_op_wait(op) == TQ_OK) {
             tq_meta *meta = tq_meta_ref(tq_op_meta(op));
-            expect_ok(op, tq_get(op, meta, NULL, 0));
+            expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
             tq_meta_unref(meta);
             claimed++;
         }

@@ -44,7 +44,7 @@ static void on_release(void *arg)
 static tq_meta *put_rows(const char *partition, const uint64_t *lengths, size_t n)
 {
     tq_column column = {.name = "x", .dtype = i32, .rows = n, .ndim = 1, .dims = lengths, .n_slices = 1};
-    tq_put_args args = {.partition = partition, .n = n, .columns = &column, .n_columns = 1};
+    tq_put_args args = {.size = sizeof(args), .partition = partition, .n = n, .columns = &column, .n_columns = 1};
     size_t total = 0, at = 0;
     int32_t *numbers;
     tq_slice slice;
@@ -91,7 +91,7 @@ static void test_padded(void **state)
     (void)state;
 
     assert_int_equal(tq_meta_select(meta, order, 6, NULL, 0, &chosen, NULL), TQ_OK);
-    expect_ok(op, tq_get_as(op, chosen, NULL, 0, &options));
+    expect_ok(op, tq_get(op, chosen, NULL, 0, &options));
     read = tq_data_column_at(tq_op_data(op), 0);
     assert_true(read->padded && read->ragged);
     assert_int_equal(read->length, 8);
@@ -104,7 +104,7 @@ static void test_padded(void **state)
 
     /* No rows at all. */
     assert_int_equal(tq_meta_select(meta, order, 0, NULL, 0, &chosen, NULL), TQ_OK);
-    expect_ok(op, tq_get_as(op, chosen, NULL, 0, &options));
+    expect_ok(op, tq_get(op, chosen, NULL, 0, &options));
     assert_int_equal(tq_data_row_count(tq_op_data(op)), 0);
     assert_false(tq_data_column_at(tq_op_data(op), 0)->padded);
     tq_meta_unref(chosen);
@@ -121,7 +121,7 @@ static void test_uniform(void **state)
     const tq_data_column *read;
     (void)state;
 
-    expect_ok(op, tq_get_as(op, meta, NULL, 0, &options));
+    expect_ok(op, tq_get(op, meta, NULL, 0, &options));
     read = tq_data_column_at(tq_op_data(op), 0);
     assert_true(read->padded && !read->ragged);
     for (size_t i = 0; i < 3; i++) {
@@ -150,7 +150,7 @@ static void test_large_gaps(void **state)
     lengths[63] = 1;
     meta = put_rows("large", lengths, 64);
     atomic_store(&released, 0);
-    expect_ok(op, tq_get_as(op, meta, NULL, 0, &options));
+    expect_ok(op, tq_get(op, meta, NULL, 0, &options));
     read = tq_data_column_at(tq_op_data(op), 0);
     for (size_t i = 0; i < 64; i++) {
         check_row((const int32_t *)read->data + 20000 * i, i, lengths[i], 20000, 77);
@@ -177,19 +177,19 @@ static void test_own_memory(void **state)
     field.dest = memory;
     field.dest_size = sizeof memory;
     atomic_store(&released, 0);
-    expect_ok(other, tq_get_as(other, meta, NULL, 0, &options));
+    expect_ok(other, tq_get(other, meta, NULL, 0, &options));
     assert_ptr_equal(tq_data_column_at(tq_op_data(other), 0)->data, memory);
     check_row(memory, 0, 2, 3, 5);
     check_row(memory + 3, 1, 3, 3, 5);
     field.dest_size--;
-    expect_error(other, tq_get_as(other, meta, NULL, 0, &options), TQ_EROWS, "'x'");
+    expect_error(other, tq_get(other, meta, NULL, 0, &options), TQ_EROWS, "'x'");
     field.name = "y";
-    expect_error(other, tq_get_as(other, meta, NULL, 0, &options), TQ_EFIELD, "'y'");
+    expect_error(other, tq_get(other, meta, NULL, 0, &options), TQ_EFIELD, "'y'");
     field.name = "x";
     field.pad_dtype.bits = 16;
-    expect_error(other, tq_get_as(other, meta, NULL, 0, &options), TQ_EDTYPE, "'x'");
+    expect_error(other, tq_get(other, meta, NULL, 0, &options), TQ_EDTYPE, "'x'");
     options.size = 3;
-    expect_error(other, tq_get_as(other, meta, NULL, 0, &options), TQ_EINVAL, "tq_get_options");
+    expect_error(other, tq_get(other, meta, NULL, 0, &options), TQ_EINVAL, "tq_get_options");
     tq_op_free(other);
     tq_meta_unref(meta);
     tq_client_close(client); /* all its tasks are over */
@@ -234,7 +234,7 @@ static void test_cancel(void **state)
         tq_op *reader = tq_op_alloc(own, NULL, NULL);
         int code;
         assert_non_null(reader);
-        assert_int_equal(tq_get_as(reader, meta, NULL, 0, &options), TQ_OK);
+        assert_int_equal(tq_get(reader, meta, NULL, 0, &options), TQ_OK);
         if (i % 2) {
             tq_op_cancel(reader);
         }
@@ -254,7 +254,14 @@ static void put_key(const char *key, const char *const *names, size_t n, int32_t
 {
     const tq_slice slice = {&number, sizeof number};
     tq_column columns[2];
-    const tq_put_args args = {.partition = "keyed", .keys = &key, .n = 1, .columns = columns, .n_columns = n};
+    const tq_put_args args = {
+        .size = sizeof(args),
+        .partition = "keyed",
+        .keys = &key,
+        .n = 1,
+        .columns = columns,
+        .n_columns = n,
+    };
 
     for (size_t c = 0; c < n; c++) {
         columns[c] = (tq_column){.name = names[c], .dtype = i32, .rows = 1, .slices = &slice, .n_slices = 1};
@@ -264,7 +271,14 @@ static void put_key(const char *key, const char *const *names, size_t n, int32_t
 
 static void read_keys(const char *const *keys, size_t n, const char *const *fields, size_t n_fields)
 {
-    const tq_get_by_key_args args = {.partition = "keyed", .keys = keys, .n = n, .fields = fields, .n_fields = n_fields};
+    const tq_get_by_key_args args = {
+        .size = sizeof(args),
+        .partition = "keyed",
+        .keys = keys,
+        .n = n,
+        .fields = fields,
+        .n_fields = n_fields,
+    };
     expect_ok(op, tq_get_by_key(op, &args));
 }
 
@@ -299,9 +313,14 @@ static void test_by_keys(void **state)
     assert_int_equal(tq_meta_sample_count(tq_op_meta(op)), 1);
     assert_null(tq_op_data(op));
 
-    const tq_get_by_key_args none = {.partition = "keyed"};
+    const tq_get_by_key_args none = {.size = sizeof(none), .partition = "keyed"};
     assert_int_equal(tq_get_by_key(op, &none), TQ_EINVAL);
-    const tq_get_by_key_args empty = {.partition = "keyed", .keys = (const char *const[]){""}, .n = 1};
+    const tq_get_by_key_args empty = {
+        .size = sizeof(empty),
+        .partition = "keyed",
+        .keys = (const char *const[]){""},
+        .n = 1,
+    };
     assert_int_equal(tq_get_by_key(op, &empty), TQ_ENAME);
 }
 
@@ -322,14 +341,14 @@ static void test_zero_copy(void **state)
     }
     meta = put_rows("shown", lengths, 8);
     tiny = put_rows("tiny", &small, 1);
-    expect_ok(reader, tq_get_as(reader, meta, NULL, 0, &options));
+    expect_ok(reader, tq_get(reader, meta, NULL, 0, &options));
     data = tq_data_ref(tq_op_data(reader));
     x = tq_data_column_at(data, 0)->data;
-    expect_ok(op, tq_get(op, meta, NULL, 0));
+    expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
     copied = tq_data_ref(tq_op_data(op));
     assert_memory_equal(x, tq_data_column_at(copied, 0)->data, 8 * 10000 * sizeof *x);
     x[5] = -1; /* the view's own */
-    expect_ok(op, tq_get(op, meta, NULL, 0));
+    expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
     assert_int_equal(((int32_t *)tq_data_column_at(tq_op_data(op), 0)->data)[5], 5);
     expect_ok(op, tq_clear_meta(op, meta));
     for (int i = 0; i < 40; i++) {
@@ -341,7 +360,7 @@ static void test_zero_copy(void **state)
     assert_int_equal(x[5], -1);
     assert_int_equal(x[10000], 1000);
     /* Too small to be worth a mapping: copied. */
-    expect_ok(reader, tq_get_as(reader, tiny, NULL, 0, &options));
+    expect_ok(reader, tq_get(reader, tiny, NULL, 0, &options));
     assert_int_equal(*(int32_t *)tq_data_column_at(tq_op_data(reader), 0)->data, 0);
     tq_op_free(reader);
     tq_client_close(own);
@@ -363,7 +382,13 @@ static tq_meta *put_texts(const char *partition)
     static char text[TEXT];
     tq_values *values = tq_values_alloc();
     tq_column column;
-    const tq_put_args args = {.partition = partition, .n = TEXTS, .columns = &column, .n_columns = 1};
+    const tq_put_args args = {
+        .size = sizeof(args),
+        .partition = partition,
+        .n = TEXTS,
+        .columns = &column,
+        .n_columns = 1,
+    };
 
     assert_non_null(values);
     for (unsigned i = 0; i < TEXTS; i++) {
@@ -395,7 +420,7 @@ static void test_left_values(void **state)
     size_t right = 0;
     (void)state;
 
-    expect_ok(reader, tq_get_as(reader, meta, NULL, 0, &options));
+    expect_ok(reader, tq_get(reader, meta, NULL, 0, &options));
     data = tq_data_ref(tq_op_data(reader));
     assert_true(tq_data_column_at(data, 0)->left);
     assert_null(tq_data_column_at(data, 0)->data);
@@ -408,7 +433,7 @@ static void test_left_values(void **state)
     assert_int_equal(tq_data_look(data, 1, 0, 1, look_right, &right), TQ_EINVAL);
     assert_int_equal(tq_data_look(data, 0, 0, 1, NULL, &right), TQ_EINVAL);
 
-    expect_ok(reader, tq_get_as(reader, others, NULL, 0, &options));
+    expect_ok(reader, tq_get(reader, others, NULL, 0, &options));
     gone = tq_data_ref(tq_op_data(reader));
     expect_ok(op, tq_clear_meta(op, others));
     while (tq_data_look(gone, 0, 0, TEXTS, look_right, &right) == TQ_OK) {
@@ -417,7 +442,7 @@ static void test_left_values(void **state)
     assert_int_equal(tq_data_look(gone, 0, 0, 1, look_right, &right), TQ_ELOST);
 
     /* Without asking for it all is copied. */
-    expect_ok(op, tq_get(op, meta, NULL, 0));
+    expect_ok(op, tq_get(op, meta, NULL, 0, NULL));
     assert_false(tq_data_column_at(tq_op_data(op), 0)->left);
     assert_int_equal(tq_data_look(tq_op_data(op), 0, 0, 1, look_right, &right), TQ_EINVAL);
 

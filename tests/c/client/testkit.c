@@ -219,7 +219,14 @@ tq_meta *put_numbers(tq_op *op, const char *partition, const char *field, size_t
     int64_t *values = malloc(n * sizeof *values);
     tq_slice slice = {values, n * sizeof *values};
     tq_column column = {.name = field, .dtype = {TQ_INT, 64}, .rows = n, .slices = &slice, .n_slices = 1};
-    tq_put_args args = {.partition = meta ? NULL : partition, .meta = meta, .n = n, .columns = &column, .n_columns = 1};
+    tq_put_args args = {
+        .size = sizeof(args),
+        .partition = meta ? NULL : partition,
+        .meta = meta,
+        .n = n,
+        .columns = &column,
+        .n_columns = 1,
+    };
     for (size_t i = 0; i < n; i++) {
         values[i] = base + (int64_t)i;
     }
@@ -231,7 +238,7 @@ tq_meta *put_numbers(tq_op *op, const char *partition, const char *field, size_t
 void check_numbers(tq_op *op, const tq_meta *meta, const char *field, size_t n, int64_t base)
 {
     const tq_data_column *column;
-    expect_ok(op, tq_get(op, meta, &field, 1));
+    expect_ok(op, tq_get(op, meta, &field, 1, NULL));
     assert_int_equal(tq_data_row_count(tq_op_data(op)), n);
     column = tq_data_column_at(tq_op_data(op), 0);
     assert_string_equal(column->name, field);

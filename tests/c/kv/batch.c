@@ -78,7 +78,13 @@ void batch_make(batch *b, const char *partition, size_t columns, size_t rows, si
             .n_slices = 3,
         };
     }
-    b->args = (tq_put_args){.partition = partition, .n = rows, .columns = b->columns, .n_columns = columns};
+    b->args = (tq_put_args){
+        .size = sizeof(tq_put_args),
+        .partition = partition,
+        .n = rows,
+        .columns = b->columns,
+        .n_columns = columns,
+    };
 }
 
 void batch_free(batch *b)
@@ -100,7 +106,7 @@ void batch_check(const bench *on, const batch *b, const tq_meta *meta, const uin
     tq_meta *chosen;
 
     assert_int_equal(tq_meta_select(meta, rows, n, NULL, 0, &chosen, NULL), TQ_OK);
-    expect_ok(on->op, tq_get(on->op, chosen, NULL, 0));
+    expect_ok(on->op, tq_get(on->op, chosen, NULL, 0, NULL));
     assert_int_equal(tq_data_column_count(tq_op_data(on->op)), b->n_columns);
     for (size_t c = 0; c < b->n_columns; c++) {
         const tq_data_column *read = tq_data_column_at(tq_op_data(on->op), c);

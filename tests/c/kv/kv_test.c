@@ -11,6 +11,7 @@
 #include <tq/manager.h>
 
 #include "base/clock.h"
+#include "manager/manager.h"
 
 static bench on;
 
@@ -75,7 +76,7 @@ static void clears_what_is_not_used(void **state)
     expect_ok(on.op, tq_clear_meta(on.op, first));
     map_store_wait(values / 2);
     batch_check(&on, &two, second, rows, 2);
-    expect_error(on.op, tq_get(on.op, first, NULL, 0), TQ_ECLEARED, "");
+    expect_error(on.op, tq_get(on.op, first, NULL, 0, NULL), TQ_ECLEARED, "");
     tq_meta_unref(first);
     tq_meta_unref(second);
     batch_free(&one);
@@ -200,7 +201,7 @@ static void names_what_the_store_forgot(void **state)
     batch_make(&b, "forgotten", 2, 3, 50000, 0);
     tq_meta *meta = batch_put(&on, &b);
     map_store_evict();
-    expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_ELOST, "forgotten");
+    expect_error(on.op, tq_get(on.op, meta, NULL, 0, NULL), TQ_ELOST, "forgotten");
     /* Written again, it exists again. */
     b.args.meta = meta;
     b.args.partition = NULL;
@@ -232,10 +233,46 @@ static void refuses_what_it_cannot_use(void **state)
     assert_int_equal(tq_kv_register(&other, &err), TQ_EEXIST);
 }
 
+/* A plug-in of version 1 works, and lacks what version 1 lacked. */
+static int setup_first(void **state)
+{
+    const tq_storage_manager *found = NULL;
+    tq_error err = {0};
+
+    (void)state;
+    assert_int_equal(tq_manager_load(TEST_PLUGINS "/first_store.so", &err), TQ_OK);
+    assert_int_equal(tq_manager_load(TEST_PLUGINS "/first_store.so", &err), TQ_OK); /* again is no error */
+    assert_int_equal(tq_manager_find("FirstStore", &found, &err), TQ_OK);
+    assert_false(tqi_manager_ends("FirstStore")); /* it cannot list its keys */
+    assert_int_equal(tqi_manager_try("FirstStore", "{}", &err), TQ_OK);
+    return open_with("FirstStore");
+}
+
+static void stays(void)
+{
+}
+
+static void moves_batches_of_version_1(void **state)
+{
+    (void)state;
+    batches_move(&on, stays);
+}
+
+static void refuses_later_plugins(void **state)
+{
+    tq_error err = {0};
+
+    (void)state;
+    assert_int_equal(tq_manager_load(TEST_PLUGINS "/next_store.so", &err), TQ_EVERSION);
+    assert_non_null(strstr(err.message, "'NextStore' was made for version 3"));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(refuses_what_it_cannot_use),
+        cmocka_unit_test(refuses_later_plugins),
+        cmocka_unit_test_setup_teardown(moves_batches_of_version_1, setup_first, teardown),
         cmocka_unit_test_setup_teardown(moves_batches, setup_map, teardown),
         cmocka_unit_test_setup_teardown(moves_batches, setup_small, teardown),
         cmocka_unit_test_setup_teardown(clears_what_is_not_used, setup_map, teardown),

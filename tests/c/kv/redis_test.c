@@ -263,7 +263,7 @@ static void goes_on_after_a_restart(void **state)
         server_stop(&redis, SIGKILL);
         server_again(&redis);
         if (i == 0) {
-            expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_ELOST, "again");
+            expect_error(on.op, tq_get(on.op, meta, NULL, 0, NULL), TQ_ELOST, "again");
             server_stop(&redis, SIGKILL);
             server_again(&redis);
         }
@@ -285,11 +285,11 @@ static void outlives_the_server(void **state)
     batch_check(&on, &b, meta, rows, 3);
     server_stop(&redis, SIGKILL);
     tq_op_set_timeout(on.op, 5);
-    expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_EUNREACHABLE, "Redis");
+    expect_error(on.op, tq_get(on.op, meta, NULL, 0, NULL), TQ_EUNREACHABLE, "Redis");
     server_again(&redis);
     tq_op_set_timeout(on.op, 60);
     /* It kept nothing: the reader's error names the lost samples, and they can be written again. */
-    expect_error(on.op, tq_get(on.op, meta, NULL, 0), TQ_ELOST, "kept");
+    expect_error(on.op, tq_get(on.op, meta, NULL, 0, NULL), TQ_ELOST, "kept");
     b.args.meta = meta;
     b.args.partition = NULL;
     expect_ok(on.op, tq_put(on.op, &b.args));
