@@ -338,7 +338,7 @@ static int first_pick(const tq_sampler_view *view, const tq_pick_request *reques
 /* A table of version 1 ends before `user`. Here the process's memory ends there, too. */
 static void a_sampler_of_version_1_works(void **state)
 {
-    const tq_sampler table = {.abi = 1, .name = "first", .need = first_need, .pick = first_pick};
+    const tq_sampler whole = {.abi = 1, .name = "first", .need = first_need, .pick = first_pick};
     const size_t size = offsetof(tq_sampler, user), page = (size_t)sysconf(_SC_PAGESIZE);
     char *pages = mmap(NULL, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     put p = {.partition = "p", .n = 3, .naming = TQI_TABLE_NEW, .fields = fields, .n_fields = 1};
@@ -347,7 +347,7 @@ static void a_sampler_of_version_1_works(void **state)
     (void)state;
     assert_true(pages != MAP_FAILED);
     assert_int_equal(mprotect(pages + page, page, PROT_NONE), 0);
-    const tq_sampler *first = memcpy(pages + page - size, &table, size);
+    const tq_sampler *first = memcpy(pages + page - size, &whole, size);
     open_claim(&c);
     assert_int_equal(tq_sampler_register(first, &c.t.err), TQ_OK);
     assert_int_equal(tq_sampler_register(first, &c.t.err), TQ_EEXIST);

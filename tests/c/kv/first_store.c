@@ -81,7 +81,7 @@ static int first_put(void *state, const tq_kv_value *values, size_t n, uint64_t 
         if (!made) {
             return TQ_ENOMEM;
         }
-        strncpy(made->key, values[i].key, sizeof made->key);
+        memcpy(made->key, values[i].key, strlen(values[i].key) + 1);
         for (size_t s = 0; s < values[i].n_slices; s++) {
             memcpy(to, values[i].slices[s].data, values[i].slices[s].size);
             to += values[i].slices[s].size;
