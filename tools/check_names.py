@@ -2,6 +2,7 @@
 
 - No retired name is left (RETIRED): each of them had a second meaning, and has another name now.
 - The first line of a C file names the file, and the C files named in comments and pages exist.
+- The glossary of docs/design.md names what there is in the code.
 - No struct, union, enum or typedef is defined in two files, not even in two .c files: a debugger, grep and the type
   check of the linker know them by nothing but the name.
 - The prefix tells the part (PREFIXES, the table in CONTRIBUTING.md): of each symbol that a file defines for others, of
@@ -214,6 +215,19 @@ def check_named_files(name: str, text: str, files: set[str], bases: set[str]) ->
                 yield f"{name}:{line_of(text, start + match.start())}: there is no file {named}"
 
 
+def check_glossary(page: str, words: set[str], files: set[str]) -> Iterator[str]:
+    """Yield a line for each name in the glossary of docs/design.md, in its column "in code", that does not exist."""
+    for line in page.partition("\n## 2. Words\n")[2].partition("\n## ")[0].splitlines():
+        for quoted in re.findall(r"`([^`]+)`", line.rstrip("| ").rpartition(" | ")[2]):
+            folder = re.fullmatch(r"[\w/]+/[\w/.]+", quoted)
+            if (folder and not any(f"/{file}".find(f"/{quoted}") >= 0 for file in files)) or (
+                not folder
+                and not set(re.findall(r"\w+", quoted)) <= words
+                and not quoted.endswith(".c")
+            ):
+                yield f"docs/design.md: the glossary names {quoted}, which does not exist"
+
+
 def types_of(code: str) -> set[str]:
     """Return the tags and typedefs that a piece of C defines, not those that it only declares."""
     names = set(TAG.findall(code))
@@ -280,6 +294,7 @@ def main() -> int:
     bases = {name.rpartition("/")[2] for name in files}
     objects = check_calls.objects(args.build, root)
     types: dict[str, set[str]] = defaultdict(set)
+    words = {name.partition("/")[0] for name in names}
     problems: list[str] = []
     for name in names:
         try:
@@ -288,6 +303,7 @@ def main() -> int:
             continue
         problems += check_retired(name, text)
         if name in files:
+            words |= set(re.findall(r"\w+", code_of(text)))
             problems += check_head(name, text)
         if (name in files or name.endswith(".md")) and not HISTORY.search(name):
             problems += check_named_files(name, text, files, bases)
@@ -296,6 +312,9 @@ def main() -> int:
                 types[found].add(name)
             defined = check_calls.symbols(objects[name])[0] if name in objects else set()
             problems += check_prefix(name, text, defined)
+    design = root / "docs/design.md"
+    if design.exists():
+        problems += check_glossary(design.read_text(encoding="utf-8"), words, set(names))
     problems += check_twice(types)
     for problem in problems:
         print(problem)

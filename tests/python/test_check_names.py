@@ -51,6 +51,16 @@ static int conn_close(void)
     return 0;
 }
 """,
+    "docs/design.md": """# Design
+
+## 2. Words
+
+| word | meaning | in code |
+| --- | --- | --- |
+| buffer | bytes | `tqi_buf`, `src/base`, `base/buf.c` |
+
+## 3. More
+""",
     "docs/page.md": "The table is in `src/base/buf.c`.\n",
 }
 
@@ -120,6 +130,8 @@ def test_names_with_one_meaning_pass(check: Check) -> None:
         ("src/net/conn.c", "tqi_net_read_fn", "tqi_read_fn", "tqi_read_fn does not begin with tqi_net_"),
         ("src/base/buf.h", "TQI_BUF_MAX", "TQI_NET_MAX", "TQI_NET_MAX does not begin with tqi_"),
         ("src/base/buf.h", "tqi_buf_size", "buf_size", "buf_size does not begin with tqi_"),
+        ("docs/design.md", "`tqi_buf`", "`tqi_bytes`", "the glossary names tqi_bytes"),
+        ("docs/design.md", "`src/base`", "`src/floor`", "the glossary names src/floor"),
         ("src/base/buf.h", "TQI_BASE_BUF_H", "TQI_BUF_H", "its guard is not TQI_BASE_BUF_H"),
     ],
 )  # fmt: skip
