@@ -3,7 +3,9 @@
  */
 #include <stdarg.h>
 
-#include "table/internal.h"
+#include "table/block.h"
+#include "table/field.h"
+#include "table/sample.h"
 
 typedef struct sf sf;
 void sf_fault(const sf *f, const char *format, ...) __attribute__((format(printf, 2, 3), noreturn));

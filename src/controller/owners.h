@@ -56,7 +56,7 @@ typedef struct tqi_ctl_owner {
     UT_hash_handle hh;
 } tqi_ctl_owner;
 
-/* --- owners.c -------------------------------------------------------------- */
+/* --- owners.c ------------------------------------------------------------- */
 
 /* NULL if there is none. */
 tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name);
@@ -75,7 +75,7 @@ typedef struct tqi_ctl_left {
 /* The last storage of that manager ("": of any) to leave; NULL: none is remembered. */
 tqi_ctl_left *tqi_ctl_left_find(const tqi_controller *ctl, const char *manager);
 
-/* --- blocks.c -------------------------------------------------------------- */
+/* --- blocks.c ------------------------------------------------------------- */
 
 /* There are new dead blocks, or the collector changed: marks the collector's wait ready. */
 void tqi_ctl_collects_gather(tqi_ctl_owner *owner);
@@ -89,7 +89,7 @@ typedef struct tqi_ctl_loser {
 /* tqi_table_lost_fn with a tqi_ctl_loser: writes the event. */
 void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void *loser);
 
-/* --- late.c ---------------------------------------------------------------- */
+/* --- late.c --------------------------------------------------------------- */
 
 /* The owner's blocks up to that notice were freed. */
 void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notice);
@@ -98,7 +98,7 @@ void tqi_ctl_late_due(tqi_ctl_timed *timed);
 /* The system ends: all late blocks are due. */
 void tqi_ctl_late_end(tqi_controller *ctl);
 
-/* --- owner_list.c ---------------------------------------------------------- */
+/* --- owner_list.c --------------------------------------------------------- */
 
 /* An owner that was lost. */
 typedef struct tqi_ctl_gone {
@@ -126,7 +126,7 @@ void tqi_ctl_list_filled(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t cap
 /* Drops the names of lost owners; the owners have been freed before. */
 void tqi_ctl_list_fini(tqi_controller *ctl);
 
-/* --- list_owners.c --------------------------------------------------------- */
+/* --- list_owners.c -------------------------------------------------------- */
 
 /* Marks the waits for an owner ready. */
 void tqi_ctl_owners_gather(tqi_controller *ctl);

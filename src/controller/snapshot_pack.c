@@ -37,18 +37,18 @@ static int parts_fields(tqi_region *conv, const tqi_table_snap_partition *in, Tq
     return TQ_OK;
 }
 
-static int parts_slots(tqi_region *conv, const tqi_table_snap_task *in, Tq__SnapshotTask *out, tq_error *err)
+static int parts_cached_picks(tqi_region *conv, const tqi_table_snap_task *in, Tq__SnapshotTask *out, tq_error *err)
 {
-    Tq__SnapshotSlot *items = tqi_ctl_conv_alloc(conv, in->n_slots, sizeof(*items), err);
-    out->slot = tqi_ctl_conv_pointers(conv, in->n_slots, err);
+    Tq__SnapshotSlot *items = tqi_ctl_conv_alloc(conv, in->n_cached_picks, sizeof(*items), err);
+    out->slot = tqi_ctl_conv_pointers(conv, in->n_cached_picks, err);
     if (!items || !out->slot) {
         return TQ_ENOMEM;
     }
-    for (size_t i = 0; i < in->n_slots; i++) {
+    for (size_t i = 0; i < in->n_cached_picks; i++) {
         tq__snapshot_slot__init(&items[i]);
-        items[i].name = tqi_ctl_conv_text(in->slots[i].name);
-        items[i].index = tqi_ctl_conv_u32(in->slots[i].indexes);
-        items[i].n_index = in->slots[i].n;
+        items[i].name = tqi_ctl_conv_text(in->cached_picks[i].name);
+        items[i].index = tqi_ctl_conv_u32(in->cached_picks[i].indexes);
+        items[i].n_index = in->cached_picks[i].n;
         out->slot[out->n_slot++] = &items[i];
     }
     return TQ_OK;
@@ -62,7 +62,7 @@ static int parts_tasks(tqi_region *conv, const tqi_table_snap_partition *in, Tq_
     for (size_t i = 0; i < in->n_tasks && rc == TQ_OK; i++) {
         tq__snapshot_task__init(&items[i]);
         items[i].name = tqi_ctl_conv_text(in->tasks[i].name);
-        rc = parts_slots(conv, &in->tasks[i], &items[i], err);
+        rc = parts_cached_picks(conv, &in->tasks[i], &items[i], err);
         out->task[out->n_task++] = &items[i];
     }
     return rc;

@@ -43,18 +43,18 @@ static int parts_read_tasks(tqi_ctl_reading *reading, const Tq__SnapshotPartitio
     }
     for (size_t i = 0; i < in->n_task; i++) {
         const Tq__SnapshotTask *from = in->task[i];
-        tqi_table_snap_cached_pick *slots = tqi_ctl_conv_alloc(&reading->conv, from->n_slot, sizeof(*slots), err);
-        if (!slots) {
+        tqi_table_snap_cached_pick *picks = tqi_ctl_conv_alloc(&reading->conv, from->n_slot, sizeof(*picks), err);
+        if (!picks) {
             return TQ_ENOMEM;
         }
         for (size_t s = 0; s < from->n_slot; s++) {
-            slots[s] = (tqi_table_snap_cached_pick){
+            picks[s] = (tqi_table_snap_cached_pick){
                 .name = from->slot[s]->name,
                 .indexes = from->slot[s]->index,
                 .n = from->slot[s]->n_index,
             };
         }
-        tasks[i] = (tqi_table_snap_task){.name = from->name, .slots = slots, .n_slots = from->n_slot};
+        tasks[i] = (tqi_table_snap_task){.name = from->name, .cached_picks = picks, .n_cached_picks = from->n_slot};
     }
     out->tasks = tasks;
     out->n_tasks = in->n_task;

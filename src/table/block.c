@@ -1,7 +1,12 @@
 /*
  * block.c - published blocks: records in slabs under 32-bit handles, found by id, counted by their live cells.
  */
-#include "table/internal.h"
+#include "table/block.h"
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "table/field.h"
+#include "table/sample.h"
 
 /* --- the map from ids ----------------------------------------------------- */
 

@@ -4,7 +4,15 @@
  * only samples that still belong to the claim: not those cleared since (incarnation), not after a reset (generation),
  * and not those of a cached pick, which another caller may still be given.
  */
-#include "table/internal.h"
+#include "table/claim.h"
+
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "table/block.h"
+#include "table/result.h"
+#include "table/sample.h"
 
 static tqi_table_claim *claim_find(const tqi_table *table, uint64_t id)
 {
@@ -129,11 +137,11 @@ void tqi_table_claim_settle(tqi_table *table, uint64_t id)
 /* Whether a cached pick of the task holds the sample. */
 static bool claim_cached(const tqi_table_task *task, uint32_t index, uint32_t incarnation)
 {
-    const tqi_table_cached_pick *slot;
+    const tqi_table_cached_pick *pick;
 
-    for (slot = task->slots; slot != NULL; slot = slot->hh.next) {
-        for (uint32_t i = 0; i < slot->n; i++) {
-            if (slot->indexes[i] == index && slot->incarnations[i] == incarnation) {
+    for (pick = task->cached_picks; pick != NULL; pick = pick->hh.next) {
+        for (uint32_t i = 0; i < pick->n; i++) {
+            if (pick->indexes[i] == index && pick->incarnations[i] == incarnation) {
                 return true;
             }
         }
@@ -163,79 +171,73 @@ void tqi_table_claim_release(tqi_table *table, uint64_t session, uint64_t id)
 
 /* --- cached picks --------------------------------------------------------- */
 
-static tqi_table_cached_pick *claim_slot(const tqi_table_task *task, const char *name)
+static tqi_table_cached_pick *cached_pick_find(const tqi_table_task *task, const char *name)
 {
-    tqi_table_cached_pick *slot;
+    tqi_table_cached_pick *pick;
 
-    HASH_FIND(hh, task->slots, name, strlen(name), slot);
-    return slot;
-}
-
-static void claim_slot_free(tqi_table_task *task, tqi_table_cached_pick *slot)
-{
-    HASH_DEL(task->slots, slot);
-    free(slot);
+    HASH_FIND(hh, task->cached_picks, name, strlen(name), pick);
+    return pick;
 }
 
 const uint32_t *tqi_table_view_cache_get(const tqi_table_view *view, const char *name, uint32_t *n)
 {
     const tqi_table_task *task = view->key.task;
-    const tqi_table_cached_pick *slot = claim_slot(task, name);
+    const tqi_table_cached_pick *pick = cached_pick_find(task, name);
 
     *n = 0;
-    if (slot == NULL) {
+    if (pick == NULL) {
         return NULL;
     }
-    for (uint32_t i = 0; i < slot->n; i++) {
-        if (tqi_t_member(task->partition, slot->indexes[i], slot->incarnations[i]) == NULL) {
+    for (uint32_t i = 0; i < pick->n; i++) {
+        if (tqi_t_member(task->partition, pick->indexes[i], pick->incarnations[i]) == NULL) {
             return NULL;
         }
     }
-    *n = slot->n;
-    return slot->indexes;
+    *n = pick->n;
+    return pick->indexes;
 }
 
 int tqi_t_cached_pick_make(tqi_table_task *task, const char *name, uint32_t n, tqi_table_cached_pick **out,
                            tq_error *err)
 {
-    tqi_table_cached_pick *old = claim_slot(task, name);
+    tqi_table_cached_pick *old = cached_pick_find(task, name);
     size_t size = strlen(name);
     size_t at = (size + 1 + 3) & ~(size_t)3; /* the numbers are aligned */
-    tqi_table_cached_pick *slot =
+    tqi_table_cached_pick *pick =
         calloc(1, offsetof(tqi_table_cached_pick, name) + at + 4 + 2 * (size_t)n * sizeof(uint32_t));
 
-    if (slot == NULL) {
+    if (pick == NULL) {
         return tqi_error_nomem(err, "cached pick");
     }
-    memcpy(slot->name, name, size);
+    memcpy(pick->name, name, size);
     at = (offsetof(tqi_table_cached_pick, name) + at + 3) & ~(size_t)3;
-    slot->indexes = (uint32_t *)(void *)((char *)slot + at);
-    slot->incarnations = slot->indexes + n;
-    slot->n = n;
-    if (!TQI_HASH_ADD_KEYPTR(task->slots, slot->name, size, slot)) {
-        free(slot);
+    pick->indexes = (uint32_t *)(void *)((char *)pick + at);
+    pick->incarnations = pick->indexes + n;
+    pick->n = n;
+    if (!TQI_HASH_ADD_KEYPTR(task->cached_picks, pick->name, size, pick)) {
+        free(pick);
         return tqi_error_nomem(err, "cached pick");
     }
     if (old != NULL) {
-        claim_slot_free(task, old);
+        tqi_t_cached_pick_free(task, old);
     }
-    *out = slot;
+    *out = pick;
     return TQ_OK;
 }
 
 int tqi_table_view_cache_set(tqi_table_view *view, const char *name, const uint32_t *indexes, uint32_t n, tq_error *err)
 {
     tqi_table_task *task = view->key.task;
-    tqi_table_cached_pick *slot;
+    tqi_table_cached_pick *pick;
     int rc = tqi_check_size("cache slot", name, TQ_NAME_MAX, err);
 
     if (rc != TQ_OK) {
         return rc;
     }
     if (n == 0) {
-        slot = claim_slot(task, name);
-        if (slot != NULL) {
-            claim_slot_free(task, slot);
+        pick = cached_pick_find(task, name);
+        if (pick != NULL) {
+            tqi_t_cached_pick_free(task, pick);
         }
         return TQ_OK;
     }
@@ -245,35 +247,15 @@ int tqi_table_view_cache_set(tqi_table_view *view, const char *name, const uint3
                                  task->partition->name);
         }
     }
-    rc = tqi_t_cached_pick_make(task, name, n, &slot, err);
+    rc = tqi_t_cached_pick_make(task, name, n, &pick, err);
     for (uint32_t i = 0; rc == TQ_OK && i < n; i++) {
-        slot->indexes[i] = indexes[i];
-        slot->incarnations[i] = tqi_t_sample(task->partition->table, indexes[i])->incarnation;
+        pick->indexes[i] = indexes[i];
+        pick->incarnations[i] = tqi_t_sample(task->partition->table, indexes[i])->incarnation;
     }
     return rc;
 }
 
 /* --- reset ---------------------------------------------------------------- */
-
-void tqi_t_task_reset(tqi_table_task *task)
-{
-    roaring_uint32_iterator_t it;
-    tqi_table_cached_pick *slot, *next;
-    uint32_t indexes[256];
-    uint32_t n;
-
-    task->generation++;
-    HASH_ITER (hh, task->slots, slot, next) {
-        claim_slot_free(task, slot);
-    }
-    while (task->n_consumed > 0) {
-        roaring_init_iterator(task->consumed, &it);
-        n = roaring_read_uint32_iterator(&it, indexes, 256);
-        for (uint32_t i = 0; i < n; i++) {
-            tqi_t_task_free_sample(task, indexes[i]);
-        }
-    }
-}
 
 int tqi_table_reset_consumption(tqi_table *table, const char *partition_name, const char *task_name, tq_error *err)
 {

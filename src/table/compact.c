@@ -1,11 +1,12 @@
 /*
- * compact.c - compaction: finding sparse blocks, listing their live bytes, and relinking cells to the copies. An owner
- * is notified once of a block that has become sparse, and again when half of the rest is gone, so a block that its
- * owner cannot move costs nothing. The table has no list of the cells of a block; they are found by walking the rows
- * in which it had cells, with one walk for all blocks of a request that share rows, since these are mostly columns of
- * the same samples.
+ * compact.c - compaction: listing the live bytes of sparse blocks, and relinking cells to the copies. The table has no
+ * list of the cells of a block; they are found by walking the rows in which it had cells, with one walk for all blocks
+ * of a request that share rows, since these are mostly columns of the same samples.
  */
-#include "table/internal.h"
+#include "base/buf.h"
+#include "base/error.h"
+#include "table/block.h"
+#include "table/field.h"
 
 /* Alignment of the next column's rows in a block: enough for any value. */
 #define MOVE_ALIGN 16u
@@ -13,93 +14,6 @@
  * alone takes. In a table whose rows were reused, blocks share all rows, so answering fewer would be no faster. */
 #define MOVE_LIVE_BLOCKS 256u
 #define MOVE_LIVE_WALK   (UINT64_C(1) << 18)
-
-/* --- sparse blocks ---------------------------------------------------------- */
-
-static bool sparse_is(const tqi_table_block *block)
-{
-    return block->live_bytes <= block->sparse_from && block->size > TQI_T_SPARSE_MIN &&
-           block->live <= TQI_T_SPARSE_CELLS;
-}
-
-void tqi_t_sparse_check(tqi_table *table, tqi_table_block *block, uint32_t handle)
-{
-    tqi_table_owner *owner = block->owner;
-
-    if (block->listed || owner->dropping || !sparse_is(block)) {
-        return;
-    }
-    block->sparse_prev = owner->sparse_last;
-    block->sparse_next = 0;
-    if (owner->sparse_last != 0) {
-        tqi_t_block(table, owner->sparse_last)->sparse_next = handle;
-    } else {
-        owner->sparse_first = handle;
-    }
-    owner->sparse_last = handle;
-    block->listed = true;
-    tqi_t_owner_wake(owner);
-}
-
-void tqi_t_sparse_drop(tqi_table *table, tqi_table_block *block)
-{
-    tqi_table_owner *owner = block->owner;
-
-    if (block->sparse_prev != 0) {
-        tqi_t_block(table, block->sparse_prev)->sparse_next = block->sparse_next;
-    } else {
-        owner->sparse_first = block->sparse_next;
-    }
-    if (block->sparse_next != 0) {
-        tqi_t_block(table, block->sparse_next)->sparse_prev = block->sparse_prev;
-    } else {
-        owner->sparse_last = block->sparse_prev;
-    }
-    block->listed = false;
-    block->named = false;
-}
-
-bool tqi_table_owner_has_sparse(const tqi_table_owner *owner)
-{
-    /* While a hold is open the old blocks are kept, so a move would only take room. */
-    return owner->table->holds == NULL && owner->sparse_first != 0;
-}
-
-size_t tqi_table_owner_sparse(tqi_table_owner *owner, uint64_t *ids, size_t max, uint64_t *number)
-{
-    uint32_t handle = tqi_table_owner_has_sparse(owner) ? owner->sparse_first : 0;
-    size_t n = 0;
-
-    while (n < max && handle != 0) {
-        tqi_table_block *block = tqi_t_block(owner->table, handle);
-        handle = block->sparse_next;
-        if (sparse_is(block)) {
-            block->named = true;
-            ids[n++] = block->id;
-        } else {
-            /* It has got cells again, by a restore. */
-            tqi_t_sparse_drop(owner->table, block);
-        }
-    }
-    *number = n > 0 ? ++owner->named : 0;
-    return n;
-}
-
-void tqi_table_owner_sparse_done(tqi_table_owner *owner, uint64_t number)
-{
-    if (number != owner->named) {
-        return; /* the answer got lost */
-    }
-    while (owner->sparse_first != 0) {
-        tqi_table_block *block = tqi_t_block(owner->table, owner->sparse_first);
-        if (!block->named) {
-            break;
-        }
-        tqi_t_sparse_drop(owner->table, block);
-        block->told += block->told < 63;
-        block->sparse_from = tqi_t_sparse_from(block);
-    }
-}
 
 /* --- walks ---------------------------------------------------------------- */
 
@@ -293,7 +207,7 @@ int tqi_table_compact_live(tqi_table *table, const uint64_t *ids, size_t n, tqi_
         rc = tqi_error_nomem(err, "live cells");
         goto out;
     }
-    if (table->holds != NULL) {
+    if (table->freezes != NULL) {
         rc = tqi_error_set(err, TQ_EAGAIN, "no block can be moved while a checkpoint is read");
         goto out;
     }

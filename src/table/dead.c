@@ -1,15 +1,24 @@
 /*
- * dead.c - queues of dead block ids, one per owner, redelivered until confirmed.
+ * dead.c - what an owner learns of its blocks: a queue of dead ids and a list of sparse blocks, both redelivered until
+ * confirmed.
  *
  * Nodes come from one pool. Every live block and every unpublished id has a node reserved from its grant on, so that
  * the death of a block cannot fail. A node's notice number only rises along the queue, and "done" covers whole nodes.
- * Only ids that die in one operation share a node: so a node that was handed out, or is older than a hold, does not
+ * Only ids that die in one operation share a node: so a node that was handed out, or is older than a freeze, does not
  * grow, and the same operations make the same notices whenever they are requested. A block that may still be written
  * after its owner has freed it is kept: its node moves from the queue to the owner's late ones, in order of time, and
  * returns to the queue when that time has passed, as if it had just died. That needs no memory either.
  * limits.late_ranges bounds the number of late nodes of all owners.
+ *
+ * An owner is notified once of a block that has become sparse, and again when half of the rest is gone, so a block that
+ * its owner cannot move costs nothing.
  */
-#include "table/internal.h"
+#include <utlist.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/limits.h"
+#include "table/block.h"
 
 int tqi_t_dead_reserve(tqi_table *table, uint32_t n, tq_error *err)
 {
@@ -155,11 +164,11 @@ void tqi_t_dead_drop(tqi_table_owner *owner)
 
 void tqi_t_dead_fini(tqi_table *table)
 {
-    tqi_table_freeze *hold;
+    tqi_table_freeze *freeze;
 
-    while ((hold = table->holds) != NULL) {
-        DL_DELETE(table->holds, hold);
-        free(hold);
+    while ((freeze = table->freezes) != NULL) {
+        DL_DELETE(table->freezes, freeze);
+        free(freeze);
     }
     for (size_t i = 0; i < table->n_dead_pages; i++) {
         free(table->dead_pages[i]);
@@ -174,7 +183,7 @@ size_t tqi_table_owner_dead(tqi_table_owner *owner, tqi_table_dead *out, size_t 
 
     *notice = 0;
     for (node = owner->dead_head; node != NULL && n < max; node = node->next) {
-        if (owner->table->holds != NULL && node->number > owner->table->holds->since) {
+        if (owner->table->freezes != NULL && node->number > owner->table->freezes->since) {
             break;
         }
         out[n++] = (tqi_table_dead){node->first, node->count, node->writer_done};
@@ -236,28 +245,117 @@ bool tqi_table_owner_has_dead(const tqi_table_owner *owner)
     return owner->dead_head != NULL || owner->late_head != NULL;
 }
 
+/* --- sparse blocks -------------------------------------------------------- */
+
+static bool sparse_is(const tqi_table_block *block)
+{
+    return block->live_bytes <= block->sparse_from && block->size > TQI_T_SPARSE_MIN &&
+           block->live <= TQI_T_SPARSE_CELLS;
+}
+
+void tqi_t_sparse_check(tqi_table *table, tqi_table_block *block, uint32_t handle)
+{
+    tqi_table_owner *owner = block->owner;
+
+    if (block->listed || owner->dropping || !sparse_is(block)) {
+        return;
+    }
+    block->sparse_prev = owner->sparse_last;
+    block->sparse_next = 0;
+    if (owner->sparse_last != 0) {
+        tqi_t_block(table, owner->sparse_last)->sparse_next = handle;
+    } else {
+        owner->sparse_first = handle;
+    }
+    owner->sparse_last = handle;
+    block->listed = true;
+    tqi_t_owner_wake(owner);
+}
+
+void tqi_t_sparse_drop(tqi_table *table, tqi_table_block *block)
+{
+    tqi_table_owner *owner = block->owner;
+
+    if (block->sparse_prev != 0) {
+        tqi_t_block(table, block->sparse_prev)->sparse_next = block->sparse_next;
+    } else {
+        owner->sparse_first = block->sparse_next;
+    }
+    if (block->sparse_next != 0) {
+        tqi_t_block(table, block->sparse_next)->sparse_prev = block->sparse_prev;
+    } else {
+        owner->sparse_last = block->sparse_prev;
+    }
+    block->listed = false;
+    block->named = false;
+}
+
+bool tqi_table_owner_has_sparse(const tqi_table_owner *owner)
+{
+    /* While a snapshot is frozen the old blocks are kept, so a move would only take room. */
+    return owner->table->freezes == NULL && owner->sparse_first != 0;
+}
+
+size_t tqi_table_owner_sparse(tqi_table_owner *owner, uint64_t *ids, size_t max, uint64_t *number)
+{
+    uint32_t handle = tqi_table_owner_has_sparse(owner) ? owner->sparse_first : 0;
+    size_t n = 0;
+
+    while (n < max && handle != 0) {
+        tqi_table_block *block = tqi_t_block(owner->table, handle);
+        handle = block->sparse_next;
+        if (sparse_is(block)) {
+            block->named = true;
+            ids[n++] = block->id;
+        } else {
+            /* It has got cells again, by a restore. */
+            tqi_t_sparse_drop(owner->table, block);
+        }
+    }
+    *number = n > 0 ? ++owner->named : 0;
+    return n;
+}
+
+void tqi_table_owner_sparse_done(tqi_table_owner *owner, uint64_t number)
+{
+    if (number != owner->named) {
+        return; /* the answer got lost */
+    }
+    while (owner->sparse_first != 0) {
+        tqi_table_block *block = tqi_t_block(owner->table, owner->sparse_first);
+        if (!block->named) {
+            break;
+        }
+        tqi_t_sparse_drop(owner->table, block);
+        block->told += block->told < 63;
+        block->sparse_from = tqi_t_sparse_from(block);
+    }
+}
+
+/* --- freezes and wakes ---------------------------------------------------- */
+
 int tqi_table_freeze_open(tqi_table *table, tqi_table_freeze **out, tq_error *err)
 {
-    tqi_table_freeze *hold = calloc(1, sizeof(*hold));
+    tqi_table_freeze *freeze = calloc(1, sizeof(*freeze));
 
-    if (hold == NULL) {
+    if (freeze == NULL) {
         return tqi_error_nomem(err, "snapshot");
     }
-    hold->since = table->last_dead;
-    DL_APPEND(table->holds, hold);
-    *out = hold;
+    freeze->since = table->last_dead;
+    DL_APPEND(table->freezes, freeze);
+    *out = freeze;
     return TQ_OK;
 }
 
-void tqi_table_freeze_close(tqi_table *table, tqi_table_freeze *hold)
+void tqi_table_freeze_close(tqi_table *table, tqi_table_freeze *freeze)
 {
     tqi_table_owner *owner;
 
-    if (hold == NULL) {
+    if (freeze == NULL) {
         return;
     }
-    DL_DELETE(table->holds, hold);
-    free(hold);
+    DL_DELETE(table->freezes, freeze);
+    free(freeze);
     for (owner = table->owners; owner != NULL; owner = owner->hh.next) {
         if (owner->dead_head != NULL || tqi_table_owner_has_sparse(owner)) {
             tqi_t_owner_wake(owner);

@@ -4,7 +4,16 @@
  * Everything that counts cells goes through tqi_t_cell_link and tqi_t_cell_unlink: produced and lost counts, bytes,
  * blocks, shapes, readiness. A schema lasts from the first cell to the last.
  */
-#include "table/internal.h"
+#include "table/field.h"
+
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/limits.h"
+#include "base/type.h"
+#include "table/block.h"
+#include "table/claim.h"
 
 tqi_table_field *tqi_t_field_find(const tqi_table_partition *partition, const char *name)
 {

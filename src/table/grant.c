@@ -2,7 +2,13 @@
  * grant.c - sessions in the table: the block ids granted to them, and their claims. Ids only increase, so a session's
  * ranges, kept in order of granting, are sorted by their distance from the first one, even across the counter's wrap.
  */
-#include "table/internal.h"
+#include <utlist.h>
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/limits.h"
+#include "table/block.h"
 
 tqi_table_session *tqi_t_session_find(const tqi_table *table, uint64_t id)
 {
@@ -177,17 +183,8 @@ int tqi_table_abandon(tqi_table *table, uint64_t session_id, const uint64_t *ids
     return TQ_OK;
 }
 
-void tqi_table_session_end(tqi_table *table, uint64_t session_id, bool dead)
+void tqi_t_session_free(tqi_table *table, tqi_table_session *session, bool dead)
 {
-    tqi_table_session *session = tqi_t_session_find(table, session_id);
-
-    if (session == NULL) {
-        return;
-    }
-    table->operation++;
-    while (session->claims != NULL) {
-        tqi_table_claim_release(table, session_id, session->claims->id);
-    }
     while (session->n_ranges > 0) {
         tqi_table_range *range = session->ranges[session->n_ranges - 1];
         for (uint32_t i = 0; i < range->count; i++) {

@@ -1,10 +1,10 @@
 /*
  * missing.c - error messages about samples and partitions that do not exist (any more).
  */
-#include "table/internal.h"
-
 #include "base/clock.h"
+#include "base/error.h"
 #include "base/text.h"
+#include "table/sample.h"
 
 /* Samples and partitions that a message names; the others are counted. */
 #define MISSING_NAMED 5u

@@ -3,7 +3,11 @@
  */
 #include <stdlib.h>
 
-#include "table/internal.h"
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "table/block.h"
 
 tqi_table_owner *tqi_table_owner_find(tqi_table *table, const char *name)
 {

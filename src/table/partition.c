@@ -3,7 +3,15 @@
  * it until it is cleared. Its record may begin earlier or live longer: while a view of it is held, or a publish to it
  * is being planned.
  */
-#include "table/internal.h"
+#include <utlist.h>
+
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/limits.h"
+#include "base/type.h"
+#include "table/claim.h"
+#include "table/field.h"
+#include "table/sample.h"
 
 tqi_table_partition *tqi_t_partition_lookup(const tqi_table *table, const char *name)
 {

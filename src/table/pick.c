@@ -1,7 +1,9 @@
 /*
  * pick.c - what the sampler layer reads from a view: its samples in ascending order, and what is known about each.
  */
-#include "table/internal.h"
+#include "base/buf.h"
+#include "base/error.h"
+#include "table/sample.h"
 
 uint32_t tqi_table_view_list_first(tqi_table_view *view, uint32_t max, const uint32_t **indexes, tq_error *err)
 {

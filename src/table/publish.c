@@ -1,7 +1,15 @@
 /*
  * publish.c - publishing and reserving: plan, describe, commit.
  */
+#include <utlist.h>
+
+#include "base/error.h"
+#include "table/block.h"
+#include "table/claim.h"
+#include "table/field.h"
 #include "table/publish_plan.h"
+#include "table/result.h"
+#include "table/sample.h"
 
 static void publish_join(tqi_table_plan *plan)
 {

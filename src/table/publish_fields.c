@@ -2,8 +2,12 @@
  * publish_fields.c - the fields of a planned publish: schemas, shapes and runs; and linking their cells. See
  * publish_plan.h.
  */
+#include "base/error.h"
 #include "base/text.h"
+#include "base/type.h"
+#include "table/field.h"
 #include "table/publish_plan.h"
+#include "table/result.h"
 
 static int plan_check_schema(const tqi_table_plan *plan, const tqi_table_batch_field *in, tq_error *err)
 {

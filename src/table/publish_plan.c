@@ -3,6 +3,12 @@
  */
 #include "table/publish_plan.h"
 
+#include "base/buf.h"
+#include "base/error.h"
+#include "table/block.h"
+#include "table/result.h"
+#include "table/sample.h"
+
 static bool plan_given(const char *const *texts, size_t i)
 {
     return texts != NULL && texts[i] != NULL && texts[i][0] != '\0';

@@ -8,7 +8,8 @@
 #ifndef TQI_TABLE_PUBLISH_PLAN_H
 #define TQI_TABLE_PUBLISH_PLAN_H
 
-#include "table/internal.h"
+#include "base/type.h"
+#include "table/result.h"
 
 typedef struct tqi_table_plan_tag {
     tqi_table_extras *extras;

@@ -3,6 +3,9 @@
  * its first rows; rows of other types record theirs in their shapes. When a put replaces the last row of the field's
  * type, the field takes the new type. Tensors without elements do not count: they follow the field.
  */
+#include "base/error.h"
+#include "base/type.h"
+#include "table/field.h"
 #include "table/publish_plan.h"
 
 static const char *plan_type_text(uint32_t type, char out[32])

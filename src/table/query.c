@@ -1,7 +1,13 @@
 /*
  * query.c - queries: where samples lie, what is produced and consumed, which keys exist.
  */
-#include "table/internal.h"
+#include <utlist.h>
+
+#include "base/error.h"
+#include "table/claim.h"
+#include "table/field.h"
+#include "table/result.h"
+#include "table/sample.h"
 
 /* --- resolve -------------------------------------------------------------- */
 

@@ -1,6 +1,12 @@
 /*
- * records.h - the records that make up the table. Only files of src/table include it, through internal.h, which has the
- * functions on them.
+ * records.h - the records that make up the table. Only files of src/table include it, and the headers with the
+ * functions on them: sample.h, field.h, block.h, claim.h and result.h.
+ *
+ * Functions named tqi_t_* are shared between these files; everything else visible is in table.h.
+ *
+ * How one change stays all or nothing: a change first plans (checks everything, allocates everything, marks what it
+ * would use), then either undoes the plan or commits it. Committing uses only functions documented here as "cannot
+ * fail". CRoaring is the one exception: its bitmaps cannot reserve memory, and abort the process if there is none.
  */
 #ifndef TQI_TABLE_RECORDS_H
 #define TQI_TABLE_RECORDS_H
@@ -192,7 +198,7 @@ struct tqi_table_task {
     tqi_table_partition *partition;
     tqi_table_view *views;
     tqi_table_claim *claims;
-    tqi_table_cached_pick *slots;
+    tqi_table_cached_pick *cached_picks;
     roaring_bitmap_t *consumed;
     uint32_t n_consumed;
     /* incremented when consumption is reset: older claims then give nothing back */
@@ -214,7 +220,7 @@ struct tqi_table_view {
     tqi_table_view *touched_prev, *touched_next;
     roaring_bitmap_t *avail; /* ready and not consumed */
     uint32_t count;
-    uint32_t holds;
+    uint32_t refs;
     bool touched;
     void *user;
     uint32_t *list; /* the first `listed` ones of avail, when list_valid */
@@ -412,8 +418,8 @@ struct tqi_table {
     uint64_t last_dead; /* number of the newest node */
     /* number of the operation in which blocks may die: a call that changes the table */
     uint64_t operation;
-    uint64_t last_partition; /* number */
-    tqi_table_freeze *holds; /* in order of opening */
+    uint64_t last_partition;   /* number */
+    tqi_table_freeze *freezes; /* in order of opening */
 };
 
 #endif

@@ -3,6 +3,12 @@
  */
 #include "table/restore.h"
 
+#include "base/error.h"
+#include "table/block.h"
+#include "table/claim.h"
+#include "table/sample.h"
+#include "table/snapshot.h"
+
 /* Indexes up to this are kept even if the table has never had that many. */
 #define RESTORE_PLACES (UINT64_C(1) << 24)
 /* More ordinals are left for new samples than will ever be needed, so they do not wrap. */
@@ -293,17 +299,17 @@ static int restore_keys(tqi_table_restore_part *part, tq_error *err)
 
 /* --- tasks, views --------------------------------------------------------- */
 
-static int restore_slot(const tqi_table_restore_part *part, tqi_table_task *task, const tqi_table_snap_cached_pick *in,
-                        tq_error *err)
+static int restore_cached_pick(const tqi_table_restore_part *part, tqi_table_task *task,
+                               const tqi_table_snap_cached_pick *in, tq_error *err)
 {
-    tqi_table_cached_pick *slot;
+    tqi_table_cached_pick *pick;
     int rc = tqi_check_size("cache slot", in->name, TQ_NAME_MAX, err);
 
     if (rc == TQ_OK && (in->n == 0 || in->n > part->n)) {
         rc = tqi_error_set(err, TQ_EINVAL, "task '%s': a cached pick of %zu samples", task->name, in->n);
     }
     if (rc == TQ_OK) {
-        rc = tqi_t_cached_pick_make(task, in->name, (uint32_t)in->n, &slot, err);
+        rc = tqi_t_cached_pick_make(task, in->name, (uint32_t)in->n, &pick, err);
     }
     for (size_t i = 0; rc == TQ_OK && i < in->n; i++) {
         ptrdiff_t row = tqi_t_restore_find(part, in->indexes[i]);
@@ -311,7 +317,7 @@ static int restore_slot(const tqi_table_restore_part *part, tqi_table_task *task
             return tqi_error_set(err, TQ_EINVAL, "task '%s': cached pick '%s' has sample %u, which is not there",
                                  task->name, in->name, in->indexes[i]);
         }
-        slot->indexes[i] = part->indexes[row];
+        pick->indexes[i] = part->indexes[row];
     }
     return rc;
 }
@@ -342,8 +348,8 @@ static int restore_task(const tqi_table_restore_part *part, size_t t, tq_error *
             }
         }
     }
-    for (size_t s = 0; rc == TQ_OK && s < in->n_slots; s++) {
-        rc = restore_slot(part, task, &in->slots[s], err);
+    for (size_t s = 0; rc == TQ_OK && s < in->n_cached_picks; s++) {
+        rc = restore_cached_pick(part, task, &in->cached_picks[s], err);
     }
     return rc;
 }
@@ -358,7 +364,7 @@ static int restore_views(tqi_table_restore_part *part, tq_error *err)
         return tqi_error_nomem(err, "views");
     }
     for (view = part->old != NULL ? part->old->views : NULL; rc == TQ_OK && view != NULL; view = view->hh.next) {
-        if (view->holds > 0) {
+        if (view->refs > 0) {
             part->views[part->n_views].from = view;
             rc = tqi_t_view_twin(view, part->made, &part->views[part->n_views].to, err);
             part->n_views++;

@@ -8,7 +8,7 @@
 #ifndef TQI_TABLE_RESTORE_H
 #define TQI_TABLE_RESTORE_H
 
-#include "table/internal.h"
+#include "table/records.h"
 #include "table/snapshot.h"
 
 /* A block that cells of the part lie in; sorted by id. */

@@ -1,6 +1,10 @@
 /*
  * restore_cells.c - the storage of a restore being prepared: blocks, schemas and cells. See restore.h.
  */
+#include "base/error.h"
+#include "base/type.h"
+#include "table/block.h"
+#include "table/field.h"
 #include "table/restore.h"
 
 /* --- blocks --------------------------------------------------------------- */

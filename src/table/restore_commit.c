@@ -2,7 +2,10 @@
  * restore_commit.c - committing a restore: drops what is replaced and puts the new partitions in its place. Nothing
  * here can fail (but see internal.h about bitmaps).
  */
+#include "table/block.h"
+#include "table/claim.h"
 #include "table/restore.h"
+#include "table/sample.h"
 
 /* Live blocks must not die with the cells that are replaced. */
 static void commit_hold(tqi_table *table, const tqi_table_restore_part *part)
@@ -20,9 +23,9 @@ static void commit_replace(const tqi_table_restoring *run, const tqi_table_resto
     for (size_t i = 0; i < part->n_views; i++) {
         tqi_table_view *from = part->views[i].from;
         tqi_table_view *to = part->views[i].to;
-        to->holds = from->holds;
+        to->refs = from->refs;
         run->ask->moved(from, to, run->ask->arg);
-        from->holds = 0;
+        from->refs = 0;
     }
     if (part->old != NULL) {
         tqi_t_partition_destroy(part->old);
@@ -67,7 +70,7 @@ static void commit_samples(const tqi_table_restoring *run, tqi_table_restore_par
     tqi_table *table = run->table;
     tqi_table_partition *made = part->made;
     tqi_table_task *task;
-    tqi_table_cached_pick *slot;
+    tqi_table_cached_pick *pick;
 
     for (size_t i = 0; i < part->n; i++) {
         tqi_table_sample *sample = tqi_t_place(table, part->indexes[i] - table->first_index);
@@ -80,9 +83,9 @@ static void commit_samples(const tqi_table_restoring *run, tqi_table_restore_par
     made->members = part->members;
     part->members = NULL;
     for (task = made->tasks; task != NULL; task = task->hh.next) {
-        for (slot = task->slots; slot != NULL; slot = slot->hh.next) {
-            for (uint32_t i = 0; i < slot->n; i++) {
-                slot->incarnations[i] = tqi_t_sample(table, slot->indexes[i])->incarnation;
+        for (pick = task->cached_picks; pick != NULL; pick = pick->hh.next) {
+            for (uint32_t i = 0; i < pick->n; i++) {
+                pick->incarnations[i] = tqi_t_sample(table, pick->indexes[i])->incarnation;
             }
         }
     }

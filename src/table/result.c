@@ -1,7 +1,14 @@
 /*
  * result.c - batches made by the table: the description of samples and cells as columns and runs.
  */
-#include "table/internal.h"
+#include "table/result.h"
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/region.h"
+#include "base/type.h"
+#include "table/block.h"
+#include "table/field.h"
 
 void tqi_table_result_fini(tqi_table_result *result)
 {

@@ -4,7 +4,13 @@
  * Samples lie in pages that never move, at position index - first index of the table. Free ones form a queue through
  * their `row`, so that freeing cannot fail and the index freed first is reused first.
  */
-#include "table/internal.h"
+#include "table/sample.h"
+
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "table/claim.h"
+#include "table/field.h"
 
 tqi_table_sample *tqi_t_member(const tqi_table_partition *partition, uint32_t index, uint32_t incarnation)
 {

@@ -5,7 +5,11 @@
  * one dim, the usual ones, cost nothing per length. Other shapes are kept once per value, reference-counted. A row
  * whose type differs from its field's has a record that says so, so that a cell needs no room for its type.
  */
-#include "table/internal.h"
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/type.h"
+#include "table/field.h"
 
 #define SHAPE_INLINE_MAX 0x7fffffffu
 

@@ -2,7 +2,9 @@
  * shortage.c - what a view lacks: the numbers behind the text that tells people why a claim waits. All of this is
  * requested only by people and at timeouts, so its cost may grow with the size of the partition.
  */
-#include "table/internal.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "table/sample.h"
 
 /* Most samples examined when looking for groups. */
 #define SHORTAGE_LOOK_MAX 1000000u

@@ -3,7 +3,11 @@
  */
 #include "table/snapshot.h"
 
-#include "table/internal.h"
+#include <utlist.h>
+
+#include "base/error.h"
+#include "table/result.h"
+#include "table/sample.h"
 
 /* --- head ----------------------------------------------------------------- */
 
@@ -39,41 +43,41 @@ static int snap_fields(const tqi_table_partition *partition, tqi_table_snap_part
 }
 
 /* Whether all samples of the pick still exist; otherwise it is void. */
-static bool snap_slot_valid(const tqi_table_task *task, const tqi_table_cached_pick *slot)
+static bool snap_pick_valid(const tqi_table_task *task, const tqi_table_cached_pick *pick)
 {
-    for (uint32_t i = 0; i < slot->n; i++) {
-        if (tqi_t_member(task->partition, slot->indexes[i], slot->incarnations[i]) == NULL) {
+    for (uint32_t i = 0; i < pick->n; i++) {
+        if (tqi_t_member(task->partition, pick->indexes[i], pick->incarnations[i]) == NULL) {
             return false;
         }
     }
     return true;
 }
 
-static int snap_slots(const tqi_table_task *task, tqi_table_snap_task *out, tqi_table_result *result)
+static int snap_cached_picks(const tqi_table_task *task, tqi_table_snap_task *out, tqi_table_result *result)
 {
-    tqi_table_snap_cached_pick *slots = tqi_region_zero(&result->region, HASH_COUNT(task->slots), sizeof(*slots));
-    const tqi_table_cached_pick *slot;
+    tqi_table_snap_cached_pick *cached_picks = tqi_region_zero(&result->region, HASH_COUNT(task->cached_picks), sizeof(*cached_picks));
+    const tqi_table_cached_pick *pick;
 
-    if (slots == NULL) {
+    if (cached_picks == NULL) {
         return TQ_ENOMEM;
     }
-    out->slots = slots;
-    for (slot = task->slots; slot != NULL; slot = slot->hh.next) {
+    out->cached_picks = cached_picks;
+    for (pick = task->cached_picks; pick != NULL; pick = pick->hh.next) {
         uint32_t *indexes;
 
-        if (!snap_slot_valid(task, slot)) {
+        if (!snap_pick_valid(task, pick)) {
             continue;
         }
-        indexes = tqi_region_zero(&result->region, slot->n, sizeof(*indexes));
-        slots->name = tqi_region_string(&result->region, slot->name);
-        if (indexes == NULL || slots->name == NULL) {
+        indexes = tqi_region_zero(&result->region, pick->n, sizeof(*indexes));
+        cached_picks->name = tqi_region_string(&result->region, pick->name);
+        if (indexes == NULL || cached_picks->name == NULL) {
             return TQ_ENOMEM;
         }
-        memcpy(indexes, slot->indexes, slot->n * sizeof(*indexes));
-        slots->indexes = indexes;
-        slots->n = slot->n;
-        slots++;
-        out->n_slots++;
+        memcpy(indexes, pick->indexes, pick->n * sizeof(*indexes));
+        cached_picks->indexes = indexes;
+        cached_picks->n = pick->n;
+        cached_picks++;
+        out->n_cached_picks++;
     }
     return TQ_OK;
 }
@@ -95,7 +99,7 @@ int tqi_table_snapshot_head(tqi_table_partition *partition, tqi_table_snap_parti
     }
     for (task = partition->tasks; rc == TQ_OK && task != NULL; task = task->hh.next) {
         tasks[out->n_tasks].name = tqi_region_string(&result->region, task->name);
-        rc = tasks[out->n_tasks].name != NULL ? snap_slots(task, &tasks[out->n_tasks], result) : TQ_ENOMEM;
+        rc = tasks[out->n_tasks].name != NULL ? snap_cached_picks(task, &tasks[out->n_tasks], result) : TQ_ENOMEM;
         out->n_tasks++;
     }
     if (rc != TQ_OK || out->name == NULL) {

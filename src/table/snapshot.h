@@ -19,8 +19,8 @@ typedef struct tqi_table_snap_cached_pick {
 
 typedef struct tqi_table_snap_task {
     const char *name;
-    const tqi_table_snap_cached_pick *slots;
-    size_t n_slots;
+    const tqi_table_snap_cached_pick *cached_picks;
+    size_t n_cached_picks;
 } tqi_table_snap_task;
 
 /* Samples with everything they have. */

@@ -1,7 +1,15 @@
 /*
- * table.c - the table as a whole: creation, destruction and counts.
+ * table.c - the table as a whole: creation, destruction, counts, and the end of a session.
  */
-#include "table/internal.h"
+#include "table/table.h"
+
+#include <utlist.h>
+
+#include "base/error.h"
+#include "table/block.h"
+#include "table/claim.h"
+#include "table/field.h"
+#include "table/sample.h"
 
 int tqi_table_alloc(const tqi_table_options *options, tqi_table **out, tq_error *err)
 {
@@ -101,4 +109,18 @@ void tqi_table_count(const tqi_table *table, tqi_table_counts *out)
 uint32_t tqi_table_free_indexes(const tqi_table *table)
 {
     return table->n_free;
+}
+
+void tqi_table_session_end(tqi_table *table, uint64_t session_id, bool dead)
+{
+    tqi_table_session *session = tqi_t_session_find(table, session_id);
+
+    if (session == NULL) {
+        return;
+    }
+    table->operation++;
+    while (session->claims != NULL) {
+        tqi_table_claim_release(table, session_id, session->claims->id);
+    }
+    tqi_t_session_free(table, session, dead);
 }

@@ -401,7 +401,7 @@ bool tqi_table_owner_has_dead(const tqi_table_owner *owner);
 /* While a hold is open, dead blocks are not reported to their owners, so everything that was live when it was opened
  * can be read until it is closed. NULL may be closed. */
 int tqi_table_freeze_open(tqi_table *table, tqi_table_freeze **out, tq_error *err);
-void tqi_table_freeze_close(tqi_table *table, tqi_table_freeze *hold);
+void tqi_table_freeze_close(tqi_table *table, tqi_table_freeze *freeze);
 /* Owners whose dead queue became non-empty, or that have another sparse block, since the last call; NULL if there are
  * none left. */
 tqi_table_owner *tqi_table_next_dead(tqi_table *table);

@@ -1,7 +1,10 @@
 /*
  * tag.c - tags: small encoded values by name on a sample, merged by name. The values are never decoded.
  */
-#include "table/internal.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "table/result.h"
+#include "table/sample.h"
 
 tqi_table_tag *tqi_t_tag_alloc(tqi_table_partition *partition, const char *name, const uint8_t *value, uint32_t size)
 {

@@ -2,7 +2,10 @@
  * two_phase_clear.c - two-phase clears, for storage whose data is found by index: the samples are gone when a clear
  * begins, but their indexes are not reused before it ends, when the data is gone too.
  */
-#include "table/internal.h"
+#include <utlist.h>
+
+#include "base/error.h"
+#include "table/sample.h"
 
 int tqi_table_clearing_begin(tqi_table *table, const tqi_table_clear *clear, tqi_table_clearing **out, tq_error *err)
 {

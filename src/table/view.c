@@ -1,34 +1,17 @@
 /*
- * view.c - views: which samples are ready for a task, kept up to date by every change.
- *
- * Two levels: a field set counts per row how many of its fields are missing and keeps the samples with none missing;
- * the views of it (one per task) keep those that their task has not consumed. Consumption belongs to the task, so
- * taking a sample through one view takes it from all views of that task.
+ * view.c - making and freeing views, and the field sets below them. ready.c keeps both up to date.
  */
-#include "table/internal.h"
+#include <utlist.h>
 
-/* --- changes of one view -------------------------------------------------- */
+#include "base/buf.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/limits.h"
+#include "table/claim.h"
+#include "table/field.h"
+#include "table/sample.h"
 
-static void view_add(tqi_table_view *view, uint32_t index)
-{
-    tqi_table *table = view->key.set->partition->table;
-
-    roaring_bitmap_add(view->avail, index);
-    view->count++;
-    view->list_valid = false;
-    if (view->holds > 0 && !view->touched) {
-        view->touched = true;
-        DL_APPEND2(table->touched, view, touched_prev, touched_next);
-    }
-}
-
-static void view_remove(tqi_table_view *view, uint32_t index)
-{
-    if (roaring_bitmap_remove_checked(view->avail, index)) {
-        view->count--;
-        view->list_valid = false;
-    }
-}
+/* --- touched views -------------------------------------------------------- */
 
 static void view_untouch(tqi_table_view *view)
 {
@@ -36,154 +19,6 @@ static void view_untouch(tqi_table_view *view)
         DL_DELETE2(view->key.set->partition->table->touched, view, touched_prev, touched_next);
         view->touched = false;
     }
-}
-
-/* --- changes of samples --------------------------------------------------- */
-
-void tqi_t_ready_join(tqi_table_partition *partition, uint32_t row)
-{
-    tqi_table_set *set;
-
-    for (set = partition->sets; set != NULL; set = set->hh.next) {
-        set->missing[row] = (uint16_t)set->n_fields;
-    }
-}
-
-static void set_add(tqi_table_set *set, uint32_t index)
-{
-    tqi_table_view *view;
-
-    roaring_bitmap_add(set->ready, index);
-    DL_FOREACH2 (set->views, view, set_next) {
-        if (!roaring_bitmap_contains(view->key.task->consumed, index)) {
-            view_add(view, index);
-        }
-    }
-}
-
-static void set_remove(tqi_table_set *set, uint32_t index)
-{
-    tqi_table_view *view;
-
-    roaring_bitmap_remove(set->ready, index);
-    DL_FOREACH2 (set->views, view, set_next) {
-        view_remove(view, index);
-    }
-}
-
-void tqi_t_ready_leave(tqi_table_partition *partition, uint32_t index, uint32_t row)
-{
-    tqi_table_set *set;
-    tqi_table_task *task;
-
-    for (set = partition->sets; set != NULL; set = set->hh.next) {
-        if (set->missing[row] == 0) {
-            set_remove(set, index);
-            /* The cells are unlinked after this, which must not look like becoming unready again. */
-            set->missing[row] = 1;
-        }
-    }
-    for (task = partition->tasks; task != NULL; task = task->hh.next) {
-        if (roaring_bitmap_remove_checked(task->consumed, index)) {
-            task->n_consumed--;
-        }
-    }
-}
-
-void tqi_t_ready_gain(tqi_table_field *field, uint32_t index, uint32_t row)
-{
-    for (size_t i = 0; i < field->n_sets; i++) {
-        if (--field->sets[i]->missing[row] == 0) {
-            set_add(field->sets[i], index);
-        }
-    }
-}
-
-void tqi_t_ready_lose(tqi_table_field *field, uint32_t index, uint32_t row)
-{
-    for (size_t i = 0; i < field->n_sets; i++) {
-        if (field->sets[i]->missing[row]++ == 0) {
-            set_remove(field->sets[i], index);
-        }
-    }
-}
-
-void tqi_t_task_consume(tqi_table_task *task, uint32_t index)
-{
-    tqi_table_view *view;
-
-    if (roaring_bitmap_add_checked(task->consumed, index)) {
-        task->n_consumed++;
-        DL_FOREACH2 (task->views, view, task_next) {
-            view_remove(view, index);
-        }
-    }
-}
-
-void tqi_t_task_free_sample(tqi_table_task *task, uint32_t index)
-{
-    tqi_table_view *view;
-
-    if (!roaring_bitmap_remove_checked(task->consumed, index)) {
-        return;
-    }
-    task->n_consumed--;
-    DL_FOREACH2 (task->views, view, task_next) {
-        if (roaring_bitmap_contains(view->key.set->ready, index)) {
-            view_add(view, index);
-        }
-    }
-}
-
-/* --- tasks ---------------------------------------------------------------- */
-
-tqi_table_task *tqi_t_task_find(const tqi_table_partition *partition, const char *name)
-{
-    tqi_table_task *task;
-
-    HASH_FIND(hh, partition->tasks, name, strlen(name), task);
-    return task;
-}
-
-int tqi_t_task_get(tqi_table_partition *partition, const char *name, tqi_table_task **out)
-{
-    size_t size = strlen(name);
-    tqi_table_task *task = tqi_t_task_find(partition, name);
-
-    if (task == NULL) {
-        task = calloc(1, sizeof(*task) + size + 1);
-        if (task == NULL) {
-            return TQ_ENOMEM;
-        }
-        task->partition = partition;
-        memcpy(task->name, name, size);
-        task->consumed = roaring_bitmap_create();
-        if (task->consumed == NULL || !TQI_HASH_ADD_KEYPTR(partition->tasks, task->name, size, task)) {
-            if (task->consumed != NULL) {
-                roaring_bitmap_free(task->consumed);
-            }
-            free(task);
-            return TQ_ENOMEM;
-        }
-    }
-    *out = task;
-    return TQ_OK;
-}
-
-static void task_gc(tqi_table_task *task)
-{
-    if (task->views != NULL || (task->kept && task->partition->exists)) {
-        return;
-    }
-    tqi_t_task_reset(task);
-    while (task->claims != NULL) {
-        tqi_table_claim *claim = task->claims;
-        DL_DELETE2(task->claims, claim, task_prev, task_next);
-        claim->task = NULL;
-    }
-    HASH_DEL(task->partition->tasks, task);
-    roaring_bitmap_free(task->consumed);
-    free(task);
 }
 
 /* --- field sets ----------------------------------------------------------- */
@@ -230,25 +65,6 @@ static void set_gc(tqi_table_set *set)
     free(set->fields);
     free(set->missing);
     free(set);
-}
-
-/* Counts what is missing for the existing samples. */
-static void set_fill(tqi_table_set *set)
-{
-    roaring_uint32_iterator_t it;
-
-    roaring_init_iterator(set->partition->members, &it);
-    for (; it.has_value; roaring_advance_uint32_iterator(&it)) {
-        uint32_t row = tqi_t_sample(set->partition->table, it.current_value)->row;
-        uint16_t missing = 0;
-        for (uint32_t i = 0; i < set->n_fields; i++) {
-            missing += !tqi_t_produced(tqi_t_cell(set->fields[i], row).block);
-        }
-        set->missing[row] = missing;
-        if (missing == 0) {
-            roaring_bitmap_add(set->ready, it.current_value);
-        }
-    }
 }
 
 /* Adds the fields to a new set and the set to them. */
@@ -305,7 +121,7 @@ static int set_make(tqi_table_partition *partition, const char *const *names, si
         rc = tqi_error_nomem(err, "field set");
         goto fail;
     }
-    set_fill(set);
+    tqi_t_set_fill(set);
     *out = set;
     return TQ_OK;
 
@@ -376,7 +192,7 @@ static void view_free(tqi_table_view *view)
     free(view->list);
     free(view);
     set_gc(set);
-    task_gc(task);
+    tqi_t_task_gc(task);
 }
 
 static int view_make(tqi_table_partition *partition, tqi_table_set *set, tqi_table_task *task, tqi_table_view **out,
@@ -451,7 +267,7 @@ int tqi_table_view_get(tqi_table *table, const char *partition_name, const char 
     }
     if (rc != TQ_OK) {
         if (key.task != NULL) {
-            task_gc(key.task);
+            tqi_t_task_gc(key.task);
         }
         if (key.set != NULL) {
             set_gc(key.set);
@@ -459,7 +275,7 @@ int tqi_table_view_get(tqi_table *table, const char *partition_name, const char 
         tqi_t_partition_gc(partition);
         return rc;
     }
-    view->holds++;
+    view->refs++;
     *out = view;
     return TQ_OK;
 }
@@ -468,7 +284,7 @@ void tqi_table_view_unref(tqi_table_view *view)
 {
     tqi_table_partition *partition;
 
-    if (view == NULL || --view->holds > 0) {
+    if (view == NULL || --view->refs > 0) {
         return;
     }
     view_untouch(view);
@@ -486,7 +302,7 @@ static void view_end_tasks(tqi_table_partition *partition)
     tqi_table_task *task, *next;
 
     HASH_ITER (hh, partition->tasks, task, next) {
-        task_gc(task);
+        tqi_t_task_gc(task);
     }
 }
 
@@ -497,7 +313,7 @@ void tqi_t_views_reset(tqi_table_partition *partition)
     tqi_table_set *set;
 
     HASH_ITER (hh, partition->views, view, next_view) {
-        if (view->holds == 0) {
+        if (view->refs == 0) {
             view_free(view);
         } else {
             free(view->list);
@@ -554,25 +370,6 @@ int tqi_t_view_twin(const tqi_table_view *view, tqi_table_partition *partition, 
     }
     *out = twin;
     return rc;
-}
-
-void tqi_t_views_fill(tqi_table_partition *partition)
-{
-    roaring_uint32_iterator_t it;
-    tqi_table_view *view;
-    tqi_table_set *set;
-
-    for (set = partition->sets; set != NULL; set = set->hh.next) {
-        set_fill(set);
-        DL_FOREACH2 (set->views, view, set_next) {
-            roaring_init_iterator(set->ready, &it);
-            for (; it.has_value; roaring_advance_uint32_iterator(&it)) {
-                if (!roaring_bitmap_contains(view->key.task->consumed, it.current_value)) {
-                    view_add(view, it.current_value);
-                }
-            }
-        }
-    }
 }
 
 uint32_t tqi_table_view_ready(const tqi_table_view *view)

@@ -139,17 +139,17 @@ static void late_blocks_are_bounded(void **state)
 static void late_blocks_wait_for_holds(void **state)
 {
     table t;
-    tqi_table_freeze *hold;
+    tqi_table_freeze *freeze;
 
     (void)state;
     table_open(&t);
     uint64_t first = give_up(&t, 1);
     expect_dead(&t, first, 1, false, 100);
-    assert_int_equal(tqi_table_freeze_open(t.table, &hold, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_freeze_open(t.table, &freeze, &t.err), TQ_OK);
     tqi_table_owner_late_die(t.owner, 100);
     expect_none_dead(&t);
     assert_true(tqi_table_owner_has_dead(t.owner));
-    tqi_table_freeze_close(t.table, hold);
+    tqi_table_freeze_close(t.table, freeze);
     expect_dead(&t, first, 1, true, 200);
     table_assert_empty(&t);
     table_close(&t);

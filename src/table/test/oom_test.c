@@ -352,11 +352,11 @@ static int call_restore(scene *s)
 
 static int call_hold(scene *s)
 {
-    tqi_table_freeze *hold;
-    int rc = tqi_table_freeze_open(s->t.table, &hold, &s->t.err);
+    tqi_table_freeze *freeze;
+    int rc = tqi_table_freeze_open(s->t.table, &freeze, &s->t.err);
 
     if (rc == TQ_OK) {
-        tqi_table_freeze_close(s->t.table, hold);
+        tqi_table_freeze_close(s->t.table, freeze);
     }
     return rc;
 }

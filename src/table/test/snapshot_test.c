@@ -254,7 +254,7 @@ static void held_views_go_over_and_are_touched(void **state)
 static void a_hold_keeps_dead_blocks_back(void **state)
 {
     table t;
-    tqi_table_freeze *hold, *second;
+    tqi_table_freeze *freeze, *second;
     tqi_table_dead dead[8];
     uint64_t notice;
     uint32_t index[4];
@@ -266,7 +266,7 @@ static void a_hold_keeps_dead_blocks_back(void **state)
         table_new(&t, "p", 1, b_only, 1, &index[i]);
     }
     assert_int_equal(tqi_table_clear_indexes(t.table, "p", &index[0], NULL, 1, &cleared, &t.err), TQ_OK);
-    assert_int_equal(tqi_table_freeze_open(t.table, &hold, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_freeze_open(t.table, &freeze, &t.err), TQ_OK);
     /* Its neighbour: merged with the first it would go out with it. */
     assert_int_equal(tqi_table_clear_indexes(t.table, "p", &index[1], NULL, 1, &cleared, &t.err), TQ_OK);
     assert_int_equal(tqi_table_freeze_open(t.table, &second, &t.err), TQ_OK);
@@ -277,7 +277,7 @@ static void a_hold_keeps_dead_blocks_back(void **state)
     assert_int_equal(tqi_table_owner_dead(t.owner, dead, 8, &notice), 0);
     while (tqi_table_next_dead(t.table) != NULL) {
     }
-    tqi_table_freeze_close(t.table, hold);
+    tqi_table_freeze_close(t.table, freeze);
     assert_ptr_equal(tqi_table_next_dead(t.table), t.owner);
     assert_int_equal(tqi_table_owner_dead(t.owner, dead, 8, &notice), 1);
     tqi_table_owner_done(t.owner, notice, 0);

@@ -88,8 +88,8 @@ static inline void kit_take_pieces(table *t, const char *only, size_t piece, kit
         if (k > 0) {
             kit_expose(snap, p);
         }
-        if (head->n_tasks > 0 && head->tasks[0].n_slots > 0) {
-            snap->slot = KIT_MUTABLE(tqi_table_snap_cached_pick, head->tasks[0].slots);
+        if (head->n_tasks > 0 && head->tasks[0].n_cached_picks > 0) {
+            snap->slot = KIT_MUTABLE(tqi_table_snap_cached_pick, head->tasks[0].cached_picks);
         }
     }
 }

@@ -524,7 +524,7 @@ static void sparse_blocks_are_named_once(void **state)
     table t;
     uint32_t indexes[ROWS];
     uint64_t ids[4], number, last;
-    tqi_table_freeze *hold;
+    tqi_table_freeze *freeze;
 
     (void)state;
     table_open(&t);
@@ -540,14 +540,14 @@ static void sparse_blocks_are_named_once(void **state)
     assert_int_equal(tqi_table_owner_sparse(t.owner, ids, 1, &number), 1);
     assert_int_equal(ids[0], 1);
     /* Not while the old blocks would be kept. */
-    assert_int_equal(tqi_table_freeze_open(t.table, &hold, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_freeze_open(t.table, &freeze, &t.err), TQ_OK);
     assert_int_equal(tqi_table_owner_sparse(t.owner, ids, 4, &last), 0);
     tqi_table_live live;
     assert_int_equal(tqi_table_compact_live(t.table, ids, 1, &live, &t.err), TQ_EAGAIN);
     tqi_table_live_fini(&live);
     while (tqi_table_next_dead(t.table) != NULL) {
     }
-    tqi_table_freeze_close(t.table, hold);
+    tqi_table_freeze_close(t.table, freeze);
     assert_ptr_equal(tqi_table_next_dead(t.table), t.owner);
     assert_int_equal(tqi_table_compact_live(t.table, ids, 1, &live, &t.err), TQ_OK);
     tqi_table_live_fini(&live);
