@@ -1,5 +1,6 @@
 /*
- * block.h - blocks, the ids granted for them, and what their owners learn of them: which have died, and which are sparse.
+ * block.h - blocks, the ids granted for them, and what their owners learn of them: which have died, and which are
+ * sparse.
  */
 #ifndef TQI_TABLE_BLOCK_H
 #define TQI_TABLE_BLOCK_H
@@ -14,7 +15,8 @@ static inline tqi_table_block *tqi_t_block(const tqi_table *table, uint32_t hand
 }
 /* Room for n more blocks. */
 int tqi_t_blocks_reserve(tqi_table *table, size_t n, tq_error *err);
-/* Makes a block with one reference (live 1), so that it does not die while it is being linked. Cannot fail after reserve. */
+/* Makes a block with one reference (live 1), so that it does not die while it is being linked. Cannot fail after
+ * reserve. */
 uint32_t tqi_t_block_add(tqi_table *table, const tqi_table_batch_block *from, tqi_table_owner *owner,
                          tqi_table_partition *partition);
 /* Counts one cell more, in that row. */

@@ -34,7 +34,7 @@ void tqi_t_cached_pick_free(tqi_table_task *task, tqi_table_cached_pick *pick);
 int tqi_t_set_reserve(tqi_table_set *set, size_t rows, tq_error *err);
 /* The same view on another partition that has no members yet; not held. */
 int tqi_t_view_twin(const tqi_table_view *view, tqi_table_partition *partition, tqi_table_view **out, tq_error *err);
-/* After the partition was cleared: frees views that nobody holds, and tasks and sets without views. */
+/* After the partition was cleared: frees views without references, and tasks and sets without views. */
 void tqi_t_views_reset(tqi_table_partition *partition);
 /* Frees all views, held or not. */
 void tqi_t_views_destroy(tqi_table_partition *partition);

@@ -9,27 +9,27 @@
 #include "table/field.h"
 
 /* Alignment of the next column's rows in a block: enough for any value. */
-#define MOVE_ALIGN 16u
+#define COMPACT_ALIGN 16u
 /* Most blocks answered at once, and most cells examined for them: about a millisecond, or twice what the first block
  * alone takes. In a table whose rows were reused, blocks share all rows, so answering fewer would be no faster. */
-#define MOVE_LIVE_BLOCKS 256u
-#define MOVE_LIVE_WALK   (UINT64_C(1) << 18)
+#define COMPACT_BLOCKS_MAX 256u
+#define COMPACT_WALK_MAX   (UINT64_C(1) << 18)
 
 /* --- walks ---------------------------------------------------------------- */
 
 /* Rows of a partition in which the blocks of a walk have cells, and how many rows. */
-typedef struct move_rows {
+typedef struct compact_rows {
     tqi_table_partition *partition;
     uint32_t first, last;
     uint64_t cells;
-} move_rows;
+} compact_rows;
 
-typedef void (*move_fn)(tqi_table_field *field, tqi_table_cell *cell, tqi_table_block *block, void *arg);
+typedef void (*compact_fn)(tqi_table_field *field, tqi_table_cell *cell, tqi_table_block *block, void *arg);
 
 static int rows_order(const void *left, const void *right)
 {
-    const move_rows *a = left;
-    const move_rows *b = right;
+    const compact_rows *a = left;
+    const compact_rows *b = right;
 
     if (a->partition != b->partition) {
         return a->partition->number < b->partition->number ? -1 : 1;
@@ -38,7 +38,7 @@ static int rows_order(const void *left, const void *right)
 }
 
 /* Merges ranges that overlap or touch; returns how many are left. */
-static size_t rows_join(move_rows *rows, size_t n)
+static size_t rows_join(compact_rows *rows, size_t n)
 {
     size_t last = 0;
 
@@ -47,7 +47,7 @@ static size_t rows_join(move_rows *rows, size_t n)
     }
     qsort(rows, n, sizeof(*rows), rows_order);
     for (size_t i = 1; i < n; i++) {
-        move_rows *to = &rows[last];
+        compact_rows *to = &rows[last];
         if (to->partition == rows[i].partition && rows[i].first <= (uint64_t)to->last + 1) {
             to->last = rows[i].last > to->last ? rows[i].last : to->last;
             to->cells += rows[i].cells;
@@ -59,7 +59,7 @@ static size_t rows_join(move_rows *rows, size_t n)
 }
 
 /* Stamps the blocks with their indexes, and says where their cells are; 0 for blocks that do not exist. */
-static size_t move_stamp(tqi_table *table, const uint32_t *handles, size_t n, move_rows *rows)
+static size_t compact_stamp(tqi_table *table, const uint32_t *handles, size_t n, compact_rows *rows)
 {
     size_t n_rows = 0;
 
@@ -71,14 +71,14 @@ static size_t move_stamp(tqi_table *table, const uint32_t *handles, size_t n, mo
         }
         if (block != NULL && block->stamp != table->stamp) {
             block->stamp = table->stamp;
-            rows[n_rows++] = (move_rows){block->partition, block->row_first, block->row_last, block->live};
+            rows[n_rows++] = (compact_rows){block->partition, block->row_first, block->row_last, block->live};
         }
     }
     return rows_join(rows, n_rows);
 }
 
 /* Most cells that a walk examines. */
-static uint64_t rows_walk(const move_rows *rows, size_t n)
+static uint64_t rows_walk(const compact_rows *rows, size_t n)
 {
     uint64_t sum = 0;
 
@@ -91,7 +91,7 @@ static uint64_t rows_walk(const move_rows *rows, size_t n)
 }
 
 /* Calls fn for the cells of stamped blocks; fn may move a cell to a block without the stamp. */
-static void move_walk(tqi_table *table, const move_rows *rows, move_fn fn, void *arg)
+static void compact_walk(tqi_table *table, const compact_rows *rows, compact_fn fn, void *arg)
 {
     uint64_t stamp = table->stamp;
     uint64_t left = rows->cells;
@@ -182,7 +182,7 @@ static int live_join(const live_cells *found, size_t *at, uint32_t block, tqi_ta
                 return TQ_ENOMEM;
             }
             /* Rows of a column lie end to end. */
-            *size = cell->field == field ? *size : (*size + MOVE_ALIGN - 1) & ~(MOVE_ALIGN - 1ull);
+            *size = cell->field == field ? *size : (*size + COMPACT_ALIGN - 1) & ~(COMPACT_ALIGN - 1ull);
             out->stretches[out->n_stretches++] = (tqi_table_stretch){cell->begin, cell->bytes, *size};
             out->counts[block]++;
             *size += cell->bytes;
@@ -194,9 +194,9 @@ static int live_join(const live_cells *found, size_t *at, uint32_t block, tqi_ta
 
 int tqi_table_compact_live(tqi_table *table, const uint64_t *ids, size_t n, tqi_table_live *out, tq_error *err)
 {
-    n = n < MOVE_LIVE_BLOCKS ? n : MOVE_LIVE_BLOCKS;
+    n = n < COMPACT_BLOCKS_MAX ? n : COMPACT_BLOCKS_MAX;
     uint32_t *handles = calloc(n + 1, sizeof(*handles));
-    move_rows *rows = calloc(n + 1, sizeof(*rows));
+    compact_rows *rows = calloc(n + 1, sizeof(*rows));
     live_cells found = {0};
     uint64_t cells = 0;
     size_t at = 0;
@@ -219,16 +219,16 @@ int tqi_table_compact_live(tqi_table *table, const uint64_t *ids, size_t n, tqi_
         }
         handles[out->n] = handle;
     }
-    size_t n_rows = move_stamp(table, handles, out->n < 1 ? out->n : 1, rows);
+    size_t n_rows = compact_stamp(table, handles, out->n < 1 ? out->n : 1, rows);
     uint64_t most = 2 * rows_walk(rows, n_rows);
-    most = most > MOVE_LIVE_WALK ? most : MOVE_LIVE_WALK;
-    n_rows = move_stamp(table, handles, out->n, rows);
+    most = most > COMPACT_WALK_MAX ? most : COMPACT_WALK_MAX;
+    n_rows = compact_stamp(table, handles, out->n, rows);
     while (out->n > 1 && rows_walk(rows, n_rows) > most) {
         out->n /= 2;
-        n_rows = move_stamp(table, handles, out->n, rows);
+        n_rows = compact_stamp(table, handles, out->n, rows);
     }
     for (size_t i = 0; i < n_rows; i++) {
-        move_walk(table, &rows[i], live_add, &found);
+        compact_walk(table, &rows[i], live_add, &found);
     }
     live_sort(&found);
     for (uint32_t i = 0; i < out->n && !found.failed; i++) {
@@ -255,7 +255,7 @@ void tqi_table_live_fini(tqi_table_live *live)
 
 /* --- moves ---------------------------------------------------------------- */
 
-typedef struct move_plan {
+typedef struct compact_plan {
     tqi_table *table;
     const tqi_table_move *moves;
     size_t n;
@@ -263,10 +263,10 @@ typedef struct move_plan {
     uint32_t *from; /* handles */
     uint32_t *to;
     tqi_table_range **ranges;
-    move_rows *rows;
-} move_plan;
+    compact_rows *rows;
+} compact_plan;
 
-static void move_plan_fini(move_plan *plan)
+static void compact_plan_fini(compact_plan *plan)
 {
     free(plan->from);
     free(plan->to);
@@ -275,7 +275,7 @@ static void move_plan_fini(move_plan *plan)
 }
 
 /* The range of the new block; NULL with err (TQ_EINVAL) if it cannot be one. */
-static tqi_table_range *move_range(const tqi_table_session *session, const tqi_table_batch_block *to, tq_error *err)
+static tqi_table_range *compact_range(const tqi_table_session *session, const tqi_table_batch_block *to, tq_error *err)
 {
     tqi_table_range *range = session != NULL ? tqi_t_range_find(session, to->id) : NULL;
 
@@ -293,7 +293,7 @@ static tqi_table_range *move_range(const tqi_table_session *session, const tqi_t
     return range;
 }
 
-static int move_check_stretches(const tqi_table_move *move, tq_error *err)
+static int compact_check_stretches(const tqi_table_move *move, tq_error *err)
 {
     uint64_t end = 0;
 
@@ -312,19 +312,19 @@ static int move_check_stretches(const tqi_table_move *move, tq_error *err)
 }
 
 /* Marks the new blocks as used, which also detects duplicates; nothing stays marked after an error. */
-static int move_check(move_plan *plan, tq_error *err)
+static int compact_check(compact_plan *plan, tq_error *err)
 {
     int rc = TQ_OK;
     size_t i = 0;
 
     for (; i < plan->n && rc == TQ_OK; i++) {
-        plan->ranges[i] = move_range(plan->session, &plan->moves[i].to, err);
+        plan->ranges[i] = compact_range(plan->session, &plan->moves[i].to, err);
         if (plan->ranges[i] == NULL) {
             rc = TQ_EINVAL;
             break;
         }
         tqi_t_range_mark(plan->ranges[i], plan->moves[i].to.id, true);
-        rc = move_check_stretches(&plan->moves[i], err);
+        rc = compact_check_stretches(&plan->moves[i], err);
     }
     if (rc == TQ_OK) {
         rc = tqi_t_blocks_reserve(plan->table, plan->n, err);
@@ -336,7 +336,7 @@ static int move_check(move_plan *plan, tq_error *err)
 }
 
 /* The stretch that contains all bytes of the cell, or NULL. */
-static const tqi_table_stretch *move_find(const tqi_table_move *move, uint64_t offset, uint64_t bytes)
+static const tqi_table_stretch *compact_find(const tqi_table_move *move, uint64_t offset, uint64_t bytes)
 {
     size_t low = 0, high = move->n;
 
@@ -356,12 +356,12 @@ static const tqi_table_stretch *move_find(const tqi_table_move *move, uint64_t o
     return into <= stretch->bytes && bytes <= stretch->bytes - into ? stretch : NULL;
 }
 
-static void move_cell(tqi_table_field *field, tqi_table_cell *cell, tqi_table_block *block, void *arg)
+static void compact_cell(tqi_table_field *field, tqi_table_cell *cell, tqi_table_block *block, void *arg)
 {
-    const move_plan *plan = arg;
+    const compact_plan *plan = arg;
     uint32_t from = cell->block, to = plan->to[block->place];
     uint64_t bytes = tqi_t_cell_bytes(field, cell);
-    const tqi_table_stretch *stretch = move_find(&plan->moves[block->place], cell->offset, bytes);
+    const tqi_table_stretch *stretch = compact_find(&plan->moves[block->place], cell->offset, bytes);
 
     if (stretch == NULL) {
         return;
@@ -373,7 +373,7 @@ static void move_cell(tqi_table_field *field, tqi_table_cell *cell, tqi_table_bl
 }
 
 /* Cells that ended during the copy left dead bytes in the new block, which no later event would report. */
-static void move_check_new(tqi_table *table, const tqi_table_move *move, uint32_t handle)
+static void compact_check_new(tqi_table *table, const tqi_table_move *move, uint32_t handle)
 {
     tqi_table_block *block = tqi_t_block(table, handle);
     uint64_t copied = 0;
@@ -387,10 +387,10 @@ static void move_check_new(tqi_table *table, const tqi_table_move *move, uint32_
 }
 
 /* Cannot fail. */
-static void move_commit(move_plan *plan)
+static void compact_commit(compact_plan *plan)
 {
     tqi_table *table = plan->table;
-    size_t n_rows = move_stamp(table, plan->from, plan->n, plan->rows);
+    size_t n_rows = compact_stamp(table, plan->from, plan->n, plan->rows);
 
     for (size_t i = 0; i < plan->n; i++) {
         const tqi_table_batch_block *to = &plan->moves[i].to;
@@ -402,11 +402,11 @@ static void move_commit(move_plan *plan)
         }
     }
     for (size_t i = 0; i < n_rows; i++) {
-        move_walk(table, &plan->rows[i], move_cell, plan);
+        compact_walk(table, &plan->rows[i], compact_cell, plan);
     }
     for (size_t i = 0; i < plan->n; i++) {
         if (plan->to[i] != 0) {
-            move_check_new(table, &plan->moves[i], plan->to[i]);
+            compact_check_new(table, &plan->moves[i], plan->to[i]);
             tqi_t_block_unref(table, plan->to[i]);
         }
         tqi_t_range_use(table, plan->ranges[i]);
@@ -415,7 +415,7 @@ static void move_commit(move_plan *plan)
 
 int tqi_table_compact_move(tqi_table *table, uint64_t session, const tqi_table_move *moves, size_t n, tq_error *err)
 {
-    move_plan plan = {
+    compact_plan plan = {
         .table = table,
         .moves = moves,
         .n = n,
@@ -435,12 +435,12 @@ int tqi_table_compact_move(tqi_table *table, uint64_t session, const tqi_table_m
     for (size_t i = 0; i < n; i++) {
         plan.from[i] = tqi_t_block_find(table, moves[i].from);
     }
-    rc = move_check(&plan, err);
+    rc = compact_check(&plan, err);
     if (rc == TQ_OK) {
-        move_commit(&plan);
+        compact_commit(&plan);
     }
 
 out:
-    move_plan_fini(&plan);
+    compact_plan_fini(&plan);
     return rc;
 }

@@ -292,7 +292,7 @@ void tqi_t_sparse_drop(tqi_table *table, tqi_table_block *block)
 
 bool tqi_table_owner_has_sparse(const tqi_table_owner *owner)
 {
-    /* While a snapshot is frozen the old blocks are kept, so a move would only take room. */
+    /* While a freeze is open the old blocks are kept, so a move would only take room. */
     return owner->table->freezes == NULL && owner->sparse_first != 0;
 }
 

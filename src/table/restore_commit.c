@@ -8,7 +8,7 @@
 #include "table/sample.h"
 
 /* Live blocks must not die with the cells that are replaced. */
-static void commit_hold(tqi_table *table, const tqi_table_restore_part *part)
+static void commit_ref_blocks(tqi_table *table, const tqi_table_restore_part *part)
 {
     for (size_t i = 0; i < part->n_blocks; i++) {
         if (part->blocks[i].handle != 0) {
@@ -135,7 +135,7 @@ void tqi_t_restore_commit(tqi_table_restoring *run)
     uint32_t cleared;
 
     for (size_t p = 0; p < run->ask->n; p++) {
-        commit_hold(table, &run->parts[p]);
+        commit_ref_blocks(table, &run->parts[p]);
     }
     for (size_t p = 0; p < run->ask->n; p++) {
         commit_replace(run, &run->parts[p]);

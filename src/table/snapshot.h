@@ -60,8 +60,8 @@ typedef struct tqi_table_restore_state {
     bool relink;
     uint64_t session;
     int64_t now_us; /* what errors about metadata from before it will say */
-    /* A held view of a replaced partition moves to the new one with all its holds; `to` replaces `from`, which ends
-     * with the call. May be NULL when no view is held. */
+    /* A referenced view of a replaced partition moves to the new one with all its references; `to` replaces `from`,
+     * which ends with the call. May be NULL when no view is held. */
     void (*moved)(tqi_table_view *from, tqi_table_view *to, void *arg);
     void *arg;
 } tqi_table_restore_state;

@@ -188,9 +188,9 @@ int tqi_table_reset_consumption(tqi_table *table, const char *partition, const c
 /* --- claims --------------------------------------------------------------- */
 
 /* The view of a task on (partition, field set): made by use, also for partitions and fields that do not exist yet. It
- * keeps the ready and unconsumed samples up to date. Reference-counted: hold with get, release with rele (an unheld
- * view of a partition that was never written goes away with it; others stay until their partition is cleared).
- * TQ_EINVAL for no field, TQ_ENAME for bad names. */
+ * keeps the ready and unconsumed samples up to date. Reference-counted: get takes a reference, unref gives it up (a
+ * view without one of a partition that was never written goes away with it; others stay until their partition is
+ * cleared). TQ_EINVAL for no field, TQ_ENAME for bad names. */
 int tqi_table_view_get(tqi_table *table, const char *partition, const char *const *fields, size_t n_fields,
                        const char *task, tqi_table_view **out, tq_error *err);
 void tqi_table_view_unref(tqi_table_view *view);
@@ -249,9 +249,9 @@ typedef struct tqi_table_short_groups {
 /* Examines every sample of the partition, but at most a million: for people, not for every claim. */
 int tqi_table_view_short_groups(const tqi_table_view *view, uint32_t n, tqi_table_short_groups *out, tq_error *err);
 
-/* Cached picks of a sampler for (partition, task): a slot holds indexes. get returns NULL if it is empty or one of its
- * samples was cleared since. set replaces the slot's contents; n 0 empties it, which cannot fail. Resetting the task's
- * consumption, and clearing the partition, empty all slots. */
+/* Cached picks of a sampler for (partition, task), each under the name of its slot. get returns NULL if there is none,
+ * or one of its samples was cleared since. set replaces it; n 0 drops it, which cannot fail. Resetting the task's
+ * consumption, and clearing the partition, drop all of them. */
 const uint32_t *tqi_table_view_cache_get(const tqi_table_view *view, const char *slot, uint32_t *n);
 int tqi_table_view_cache_set(tqi_table_view *view, const char *slot, const uint32_t *indexes, uint32_t n, tq_error *err);
 
@@ -398,7 +398,7 @@ uint64_t tqi_table_owner_late(const tqi_table_owner *owner);
 void tqi_table_owner_late_die(tqi_table_owner *owner, uint64_t now);
 /* Whether there are unconfirmed dead ones, or late ones. */
 bool tqi_table_owner_has_dead(const tqi_table_owner *owner);
-/* While a hold is open, dead blocks are not reported to their owners, so everything that was live when it was opened
+/* While a freeze is open, dead blocks are not reported to their owners, so everything that was live when it was opened
  * can be read until it is closed. NULL may be closed. */
 int tqi_table_freeze_open(tqi_table *table, tqi_table_freeze **out, tq_error *err);
 void tqi_table_freeze_close(tqi_table *table, tqi_table_freeze *freeze);
@@ -408,7 +408,7 @@ tqi_table_owner *tqi_table_next_dead(tqi_table *table);
 
 /* Names blocks of which at least a quarter, and a kilobyte, is dead; at most max ids. Confirm with *number (0 if there
  * are none); calling again before that names the same ones, and maybe more. After that, a block is named again once it
- * has lost half of what it had. Names none while a hold is open. */
+ * has lost half of what it had. Names none while a freeze is open. */
 size_t tqi_table_owner_sparse(tqi_table_owner *owner, uint64_t *ids, size_t max, uint64_t *number);
 void tqi_table_owner_sparse_done(tqi_table_owner *owner, uint64_t number);
 bool tqi_table_owner_has_sparse(const tqi_table_owner *owner);
@@ -427,8 +427,8 @@ typedef struct tqi_table_live {
     size_t n_stretches;
     size_t capacity;
 } tqi_table_live;
-/* Lists the live bytes of blocks. TQ_EAGAIN while a hold is open, because the old blocks would be kept. Call fini, even
- * after an error. */
+/* Lists the live bytes of blocks. TQ_EAGAIN while a freeze is open, because the old blocks would be kept. Call fini,
+ * even after an error. */
 int tqi_table_compact_live(tqi_table *table, const uint64_t *ids, size_t n, tqi_table_live *out, tq_error *err);
 void tqi_table_live_fini(tqi_table_live *live);
 

@@ -136,7 +136,7 @@ static void late_blocks_are_bounded(void **state)
 }
 
 /* While a snapshot is being read nothing is freed, not even for the second time. */
-static void late_blocks_wait_for_holds(void **state)
+static void late_blocks_wait_for_freezes(void **state)
 {
     table t;
     tqi_table_freeze *freeze;
@@ -174,7 +174,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(late_blocks_die_twice_in_order),  cmocka_unit_test(late_blocks_do_not_hold_others_up),
-        cmocka_unit_test(late_blocks_are_bounded),         cmocka_unit_test(late_blocks_wait_for_holds),
+        cmocka_unit_test(late_blocks_are_bounded),         cmocka_unit_test(late_blocks_wait_for_freezes),
         cmocka_unit_test(late_blocks_go_with_their_owner),
     };
 

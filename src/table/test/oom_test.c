@@ -350,7 +350,7 @@ static int call_restore(scene *s)
     return rc;
 }
 
-static int call_hold(scene *s)
+static int call_freeze(scene *s)
 {
     tqi_table_freeze *freeze;
     int rc = tqi_table_freeze_open(s->t.table, &freeze, &s->t.err);
@@ -396,7 +396,7 @@ static void each_failure_leaves_the_table_as_it_was(void **state)
         call_owner,
         call_owner_again,
         call_restore,
-        call_hold,
+        call_freeze,
         call_clearing,
     };
 

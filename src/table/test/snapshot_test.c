@@ -251,7 +251,7 @@ static void held_views_go_over_and_are_touched(void **state)
     table_close(&from);
 }
 
-static void a_hold_keeps_dead_blocks_back(void **state)
+static void a_freeze_keeps_dead_blocks_back(void **state)
 {
     table t;
     tqi_table_freeze *freeze, *second;
@@ -443,7 +443,7 @@ int main(void)
         cmocka_unit_test(a_partial_restore_leaves_the_rest),
         cmocka_unit_test(indexes_of_a_clear_stay_held),
         cmocka_unit_test(held_views_go_over_and_are_touched),
-        cmocka_unit_test(a_hold_keeps_dead_blocks_back),
+        cmocka_unit_test(a_freeze_keeps_dead_blocks_back),
         cmocka_unit_test(snapshots_that_lie_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -388,7 +388,7 @@ static void a_move_relinks_what_is_still_there(void **state)
     table_close(&t);
 }
 
-static void what_is_live_is_told_end_to_end(void **state)
+static void live_bytes_are_listed_end_to_end(void **state)
 {
     table t;
     uint64_t ids[] = {1, 99, 2};
@@ -577,7 +577,7 @@ static void sparse_blocks_are_named_once(void **state)
     table_close(&t);
 }
 
-static void what_died_during_a_move_is_told(void **state)
+static void a_copy_of_dead_bytes_is_sparse(void **state)
 {
     enum {
         ROWS = 1024
@@ -627,11 +627,11 @@ int main(void)
         cmocka_unit_test(an_owner_that_returns_empty_loses_all),
         cmocka_unit_test(moved_blocks_die_in_order_of_their_partitions),
         cmocka_unit_test(a_move_relinks_what_is_still_there),
-        cmocka_unit_test(what_is_live_is_told_end_to_end),
+        cmocka_unit_test(live_bytes_are_listed_end_to_end),
         cmocka_unit_test(a_walk_is_bounded),
         cmocka_unit_test(a_walk_is_for_all_that_share_its_rows),
         cmocka_unit_test(sparse_blocks_are_named_once),
-        cmocka_unit_test(what_died_during_a_move_is_told),
+        cmocka_unit_test(a_copy_of_dead_bytes_is_sparse),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
