@@ -20,9 +20,6 @@ static inline tqi_table_row tqi_t_row_of(uint32_t index, const tqi_table_sample 
     return (tqi_table_row){index, sample->incarnation, sample->row, sample->ordinal, sample->extras};
 }
 
-/* Zero-terminated copy, array, ... that lives as long as the result. NULL without memory. */
-void *tqi_t_result_alloc(tqi_table_result *result, size_t count, size_t size);
-char *tqi_t_result_strdup(tqi_table_result *result, const char *text);
 /* Partition, indexes, incarnations, ordinals; with `extras` also keys, groups and tags. */
 int tqi_t_describe_samples(tqi_table_partition *partition, const tqi_table_row *rows, size_t n, bool keys, bool tags,
                            tqi_table_result *result, tq_error *err);

@@ -55,7 +55,8 @@ static bool snap_pick_valid(const tqi_table_task *task, const tqi_table_cached_p
 
 static int snap_cached_picks(const tqi_table_task *task, tqi_table_snap_task *out, tqi_table_result *result)
 {
-    tqi_table_snap_cached_pick *cached_picks = tqi_region_zero(&result->region, HASH_COUNT(task->cached_picks), sizeof(*cached_picks));
+    tqi_table_snap_cached_pick *cached_picks =
+        tqi_region_zero(&result->region, HASH_COUNT(task->cached_picks), sizeof(*cached_picks));
     const tqi_table_cached_pick *pick;
 
     if (cached_picks == NULL) {
