@@ -1,7 +1,12 @@
 # Set-up, build, demo and tests in one place. Everything lives in .venv/ and build/.
 #
 #   make            packages, virtual environment, build and installation into .venv
-#   make deps       only the system packages that the build needs (packages/build.txt)
+#   make deps       only the system packages that the build needs (packages/build.txt); every target that builds begins
+#                   with it: what is missing is installed with apt-get, through sudo if need be.  DEPS=check installs
+#                   nothing and names what is missing
+#   make dev        for the loop of edit and test: an editable installation in .venv-dev, C tests in build/dev
+#   make loop-times the seconds from an edit to the result of its test
+#   make setup      everything that tests need, without running any
 #   make demo       the asynchronous training loop; make demo-sync is the same in lock-step;
 #                   BACKEND=redis, mooncake or ray stores the samples there
 #   make test       every test; make test-quick is the fast part of it; make lint is a part of it
@@ -24,16 +29,18 @@ PIP := $(BIN)/$(PIP_IN)
 MESON := $(BIN)/meson
 
 # meson finds ninja, and programs started by tests find tq and tqd, in the virtual environment.
+export DEPS
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
-C_FILES := $(shell find include protocol config src fuzz examples python -name '*.[ch]' -o -name '*.proto' \
-	-o -name meson.build -o -path 'config/*.toml' -o -path 'config/*.py' 2>/dev/null)
+# What the wheel is made of: no tests, fuzz targets or examples, except the files that tell meson of them.
+C_FILES := $(shell find include protocol config src python -name '*.[ch]' ! -name '*_test.c' ! -name 'testkit*' \
+	-o -name '*.proto' -o -name meson.build -o -path 'config/*.toml' -o -path 'config/*.py' 2>/dev/null)
 PY_FILES := $(shell find python/transferq python/ctq -name '*.py' -o -name '*.pyi' -o -name py.typed -o -name '*.yaml' 2>/dev/null)
 COMPAT_FILES := python/transferq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
-.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full wheel test-wheel verl bench bench-quick lint format clean distclean dev
+.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full wheel test-wheel verl bench bench-quick lint format clean distclean dev setup loop-times
 
 all: build
 
@@ -95,7 +102,38 @@ demo-sync: build $(VENV)/.stamp-demo $(BACKEND:%=$(VENV)/.stamp-demo-%)
 
 # --- tests ------------------------------------------------------------------------------------
 
-dev: deps-test build $(VENV)/.stamp-dev
+# What tests need: the installed project, and everything that they run against.
+setup: deps-test build $(VENV)/.stamp-dev
+
+# --- the loop: an edit is tested in seconds ---------------------------------------------------
+
+# An editable installation, which an import builds again where a source has changed, in an environment of its own: .venv
+# keeps the wheel. Everything else is seen through .venv.
+.venv-dev/.stamp: $(VENV)/.stamp-dev
+	@echo "venv: .venv-dev"
+	@$(PYTHON) -m venv .venv-dev
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		>"$$(.venv-dev/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/outer.pth"
+	@touch $@
+
+# An import builds only what Python needs (the target `package`), and `meson test NAME` only what its test needs.
+DEV_OPTIONS := -Cbuild-dir=build/dev -Ccompile-args=package $(addprefix -Csetup-args=, -Dbuildtype=debugoptimized \
+	-Dtests=true -Dshared_tests=true -Dexamples=true)
+
+# The programs lie beside Python, as in an installation.
+.venv-dev/.stamp-transferq: meson_options.txt pyproject.toml .venv-dev/.stamp
+	@echo "build: transferq into .venv-dev, editable"
+	@.venv-dev/bin/$(PIP_IN) --no-build-isolation --no-deps --force-reinstall $(DEV_OPTIONS) -e .
+	@for program in tq tqd; do ln -sfn ../../build/dev/$$program .venv-dev/bin/$$program; done
+	@touch $@
+
+# Configured anew each time, so that a new Python file is found, too.
+dev: deps $(VENV)/.stamp-dev .venv-dev/.stamp-transferq
+	@$(MESON) setup --reconfigure build/dev >build/dev-setup.log 2>&1 || { cat build/dev-setup.log; exit 1; }
+	@ninja -C build/dev -j$(JOBS) --quiet
+
+loop-times: dev
+	@$(BIN)/python tools/loop_times.py
 
 # PyPI's transferqueue with what it needs; nothing of it is seen by any other environment.
 .venv-peer/.stamp: requirements/peer.txt requirements/constraints.txt
@@ -141,14 +179,14 @@ build/test/build.ninja: meson_options.txt $(wildcard fuzz/*_fuzz.c) $(VENV)/.sta
 		-Dtests=true -Dshared=true -Dexamples=true -Dpython=true -Dwerror=true >build/test-setup.log \
 		|| { cat build/test-setup.log; exit 1; }
 
-test: dev compat verl build/test/build.ninja
+test: setup compat verl build/test/build.ninja
 	@$(BIN)/python tools/run_tests.py
 
-test-quick: dev build/test/build.ninja
+test-quick: setup build/test/build.ninja
 	@$(BIN)/python tools/run_tests.py --quick
 
 # Starts the real servers itself; ends with a table, and writes the one of docs/backends.md.
-test-backends: dev build/test/build.ninja
+test-backends: setup build/test/build.ninja
 	@ninja -C build/test -j$(JOBS) --quiet
 	@TQ_TEST_BUILD=$(CURDIR)/build/test $(BIN)/python -m pytest -q tests/conformance --backends-full $(BACKENDS_ARGS)
 
@@ -167,7 +205,7 @@ test-wheel: wheel
 	@$(BIN)/python tools/test_wheel.py $(WHEEL_ARGS)
 
 # What takes many minutes and repeats what `make test` does a few times.
-test-full: dev verl build/test/build.ninja
+test-full: setup verl build/test/build.ninja
 	@ninja -C build/test -j$(JOBS) --quiet
 	@status=0; \
 	TQ_TEST_BUILD=$(CURDIR)/build/test $(BIN)/python -m pytest -q -rP --full -m full \
@@ -177,41 +215,42 @@ test-full: dev verl build/test/build.ninja
 	$(MAKE) --no-print-directory test-wheel || status=1; \
 	exit $$status
 
-test-compat: dev compat
+test-compat: setup compat
 	@status=0; \
 	$(BIN)/python tests/compat/differential/compare.py || status=1; \
 	$(BIN)/python tests/compat/shipped.py || status=1; \
 	.venv-compat/bin/python -m pytest -q tests/compat || status=1; \
 	exit $$status
 
-test-verl: dev verl build/test/build.ninja
+test-verl: setup verl build/test/build.ninja
 	@$(BIN)/python tools/run_tests.py --only verl
 
 # MATRIX_ARGS="--only 3.12" runs one of them; --list names them.
-test-matrix: dev verl build/test/build.ninja
+test-matrix: setup verl build/test/build.ninja
 	@ninja -C build/test -j$(JOBS) --quiet
 	@$(BIN)/python tools/test_matrix.py $(MATRIX_ARGS)
 
 # --- measuring --------------------------------------------------------------------------------
 
-bench: dev .venv-peer/.stamp build/test/build.ninja
+bench: setup .venv-peer/.stamp build/test/build.ninja
 	@$(BIN)/ninja -C build/test --quiet bench/many_clients
 	@$(BIN)/python -m bench $(BENCH_ARGS)
 
-bench-quick: dev .venv-peer/.stamp build/test/build.ninja
+bench-quick: setup .venv-peer/.stamp build/test/build.ninja
 	@$(BIN)/ninja -C build/test --quiet bench/many_clients
 	@$(BIN)/python -m bench --quick $(BENCH_ARGS)
 
-lint: dev build/test/build.ninja
+lint: setup build/test/build.ninja
 	@$(BIN)/python tools/lint.py
 
-format: dev
+format: setup
 	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs -r clang-format -i
 	@$(BIN)/ruff check -q --fix-only .
 	@$(BIN)/ruff format -q .
 
 clean:
-	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.stamp-transferq .venv-compat/.stamp-compat
+	@rm -rf build .pytest_cache .mypy_cache .ruff_cache .hypothesis $(VENV)/.stamp-transferq .venv-compat/.stamp-compat \
+		.venv-dev/.stamp-transferq
 
 distclean: clean
-	@rm -rf $(VENV) .venv-peer .venv-compat .venv-verl
+	@rm -rf $(VENV) .venv-dev .venv-peer .venv-compat .venv-verl

@@ -27,6 +27,11 @@ for ignored, usual in (
 # Two threads of torch spin for each other on cores that other tests use too: this takes up to 20 times as long.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# The build with the programs of tests: the one of this environment, if no runner names another.
+ROOT = Path(__file__).resolve().parent.parent
+EDITABLE = Path(sys.prefix) == ROOT / ".venv-dev"
+os.environ.setdefault("TQ_TEST_BUILD", str(ROOT / "build" / ("dev" if EDITABLE else "test")))
+
 SMALL = [
     "backend.SimpleStorage.total_storage_size=64MiB",
     "backend.SimpleStorage.num_data_storage_units=1",

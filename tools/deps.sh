@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs the Debian packages listed in the given files, if any is missing: deps.sh FILE...
-# Does nothing, and takes no time, when all of them are there. Needs root or sudo only to install.
+# Does nothing, and takes no time, when all of them are there. Needs root or sudo only to install. With DEPS=check it
+# installs nothing, and names what is missing.
 set -eu
 
 packages=$(sed -e 's/#.*//' -e '/^[[:space:]]*$/d' "$@")
@@ -19,6 +20,11 @@ for package in $packages; do
 done
 [ -n "$missing" ] || exit 0
 
+if [ "${DEPS:-install}" = check ]; then
+    echo "deps: missing; install with: apt-get install$missing" >&2
+    exit 1
+fi
+
 sudo=
 if [ "$(id -u)" -ne 0 ]; then
     if ! command -v sudo >/dev/null 2>&1; then
@@ -29,7 +35,7 @@ if [ "$(id -u)" -ne 0 ]; then
     sudo=sudo
 fi
 
-echo "deps: installing$missing"
+echo "deps: ${sudo:+sudo }apt-get install$missing (DEPS=check: only name what is missing)"
 export DEBIAN_FRONTEND=noninteractive
 install_missing() {
     # shellcheck disable=SC2086

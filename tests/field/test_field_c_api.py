@@ -15,7 +15,7 @@ from transferq._impl.calls import run
 from transferq.errors import SerializationError, TransferQueueError
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))
+BUILD = os.environ["TQ_TEST_BUILD"]
 
 
 def c_api(system: System, step: str) -> list[str]:

@@ -23,7 +23,7 @@ from support.waiting import wait_event
 from transferq._impl.calls import run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))
+BUILD = os.environ["TQ_TEST_BUILD"]
 
 UTF8 = {"LC_ALL": "C.UTF-8"}
 PLAIN = {"LC_ALL": "C"}

@@ -10,8 +10,7 @@ import pytest
 
 from support.daemons import System
 
-ROOT = Path(__file__).resolve().parents[2]
-BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))
+BUILD = os.environ["TQ_TEST_BUILD"]
 DESCRIPTORS = 1060
 CLIENTS = 400
 ROUNDS = 32
