@@ -1,7 +1,8 @@
 """Run every linter and check script: `make lint`.
 
-Each one counts as one test. clang-tidy looks only at files that changed, or whose headers changed, since they last
-passed (build/lint-cache). Needs build/test, which the Makefile sets up.
+Each one counts as one test. clang-tidy looks only at files that changed, or that include a header that changed, since
+they last passed (build/lint-cache); the compiler's dependency files say which. Needs build/test, which the Makefile sets
+up.
 
 Usage: lint.py [--json FILE] [CHECK...]
 """
@@ -68,41 +69,81 @@ def clang_format() -> Result:
     return good, "\n".join([*files, "run `make format`"]) if files else output
 
 
-def tidy_key(source: Path, headers: bytes, arguments: str) -> str:
-    """Return a key for everything that clang-tidy's result for a file depends on."""
-    digest = hashlib.sha256(headers)
-    digest.update(arguments.encode())
-    digest.update(source.read_bytes())
-    return digest.hexdigest()
+def included(build: Path) -> dict[str, list[Path]]:
+    """Return what each object of a build was compiled from, headers included, as the compiler recorded it."""
+    listing = subprocess.run(
+        ["ninja", "-C", str(build), "-t", "deps"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found: dict[str, list[Path]] = {}
+    files: list[Path] = []
+    for line in listing.splitlines():
+        if line.startswith("    "):
+            files.append(build / line.strip())
+        elif ": #deps " in line:
+            files = found.setdefault(line.split(": #deps ", 1)[0], [])
+    return found
 
 
-def header_digest() -> bytes:
-    """Return a digest of all headers, of the sources of the generated ones, and of the configuration."""
-    digest = hashlib.sha256()
-    for name in [*tracked("*.h", "*.proto", "config/*"), ".clang-tidy"]:
-        digest.update(name.encode())
-        digest.update((ROOT / name).read_bytes())
-    return digest.digest()
+class TidyKeys:
+    """A key per file for everything that clang-tidy's result for it depends on; headers of the system are left out."""
+
+    def __init__(self, build: Path) -> None:
+        """Read what the compiler recorded."""
+        self.included = included(build)
+        self.settings = (ROOT / ".clang-tidy").read_bytes()
+        self.digests: dict[Path, bytes] = {}
+
+    def digest(self, path: Path) -> bytes:
+        """Return the digest of one file: its name and its contents."""
+        if path not in self.digests:
+            self.digests[path] = hashlib.sha256(str(path).encode() + path.read_bytes()).digest()
+        return self.digests[path]
+
+    def of(self, output: str, arguments: str) -> str | None:
+        """Return the key of one object; none if it has not been compiled."""
+        files = {Path(os.path.normpath(path)) for path in self.included.get(output, [])}
+        ours = sorted(path for path in files if path.is_relative_to(ROOT))
+        if not all(path.exists() for path in ours) or not ours:
+            return None
+        digest = hashlib.sha256(self.settings + arguments.encode())
+        for path in ours:
+            digest.update(self.digest(path))
+        return digest.hexdigest()
+
+
+def tidy_work(build: Path, cache: Path) -> dict[str, list[str]]:
+    """Return the sources that clang-tidy has not passed in their present state, and forget older states.
+
+    Each with its keys: one per object that it is compiled to.
+    """
+    database = json.loads((build / "compile_commands.json").read_text(encoding="utf-8"))
+    keys = TidyKeys(build)
+    cache.mkdir(parents=True, exist_ok=True)
+    work: dict[str, list[str]] = {}
+    used = set()
+    for entry in database:
+        source = (Path(entry["directory"]) / entry["file"]).resolve()
+        if source.is_relative_to(build) or not source.is_relative_to(ROOT):
+            continue
+        key = keys.of(entry["output"], entry["command"])
+        used.add(key)
+        if key is None:
+            work.setdefault(str(source), [])
+        elif not (cache / key).exists():
+            work.setdefault(str(source), []).append(key)
+    for old in cache.iterdir():
+        if old.name not in used:
+            old.unlink()
+    return work
 
 
 def clang_tidy() -> Result:
     """clang-tidy finds nothing in the sources of the build."""
-    database = json.loads((BUILD / "compile_commands.json").read_text(encoding="utf-8"))
-    headers = header_digest()
-    CACHE.mkdir(parents=True, exist_ok=True)
-    work: dict[str, str] = {}
-    used = set()
-    for entry in database:
-        source = (Path(entry["directory"]) / entry["file"]).resolve()
-        if source.is_relative_to(BUILD) or not source.is_relative_to(ROOT):
-            continue
-        key = tidy_key(source, headers, entry.get("command", ""))
-        used.add(key)
-        if not (CACHE / key).exists():
-            work.setdefault(str(source), key)
-    for old in CACHE.iterdir():
-        if old.name not in used:
-            old.unlink()
+    work = tidy_work(BUILD, CACHE)
 
     def one(source: str) -> Result:
         options = [f"--extra-arg={word}" for word in ("-Xclang", "-analyzer-config")]
@@ -126,8 +167,8 @@ def clang_tidy() -> Result:
             if not line.endswith((" generated.", " generated)."))
             and not line.startswith(("Suppressed ", "Use -header-filter"))
         ]
-        if good:
-            (CACHE / work[source]).touch()
+        for key in work[source] if good else []:
+            (CACHE / key).touch()
         return good, "\n".join(lines)
 
     with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
@@ -161,6 +202,7 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "calls": lambda: python_script("check_calls", str(BUILD)),
     "english": lambda: python_script("check_english"),
     "tour": lambda: python_script("check_tour"),
+    "test names": lambda: python_script("check_test_names"),
 }
 
 
