@@ -25,7 +25,7 @@
 #include "base/log.h"
 #include "base/text.h"
 
-static void test_error_table(void **state)
+static void every_code_has_a_name_and_a_text(void **state)
 {
     (void)state;
     assert_string_equal(tq_strerror(TQ_OK), "success");
@@ -36,7 +36,7 @@ static void test_error_table(void **state)
     assert_string_equal(tq_error_name(-12345), "TQ_E?");
 }
 
-static void test_version(void **state)
+static void the_headers_and_the_build_have_one_version(void **state)
 {
     char text[32];
 
@@ -48,7 +48,7 @@ static void test_version(void **state)
     assert_true(TQ_VERSION_NUMBER(0, 10, 0) > TQ_VERSION_NUMBER(0, 9, 99));
 }
 
-static void test_error_set(void **state)
+static void an_error_has_its_code_and_message(void **state)
 {
     (void)state;
     tq_error err = {0};
@@ -65,7 +65,7 @@ static void test_error_set(void **state)
     assert_string_equal(err.message, "open x: No such file or directory");
 }
 
-static void test_error_cut(void **state)
+static void a_long_message_is_cut_between_letters(void **state)
 {
     (void)state;
     /* Every way a sequence of 1 to 4 bytes can meet the end. */
@@ -87,7 +87,7 @@ static void test_error_cut(void **state)
     }
 }
 
-static void test_check_name(void **state)
+static void bad_names_are_refused_and_shown(void **state)
 {
     (void)state;
     tq_error err = {0};
@@ -111,7 +111,7 @@ static void test_check_name(void **state)
     assert_int_equal(tqi_check_size("tag", "\x1f\xff", 255, &err), TQ_OK);
 }
 
-static void test_buf(void **state)
+static void a_buffer_grows_and_refuses_what_overflows(void **state)
 {
     (void)state;
     tqi_buf buf = {0};
@@ -139,7 +139,7 @@ static void test_buf(void **state)
     assert_null(buf.data);
 }
 
-static void test_grow(void **state)
+static void an_array_grows_and_keeps_its_items(void **state)
 {
     (void)state;
     uint64_t *items = NULL;
@@ -156,7 +156,7 @@ static void test_grow(void **state)
     free(items);
 }
 
-static void test_clock(void **state)
+static void deadlines_and_random_bytes_are_as_promised(void **state)
 {
     (void)state;
     uint64_t a = tqi_now();
@@ -181,7 +181,7 @@ struct lines {
 };
 
 /* Taken as wall-clock time, this deadline, which counts from boot, would have passed years ago. */
-static void test_condition(void **state)
+static void a_condition_waits_by_the_clock_of_deadlines(void **state)
 {
     (void)state;
     pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -217,7 +217,7 @@ static void *log_many(void *arg)
     return NULL;
 }
 
-static void test_log(void **state)
+static void lines_are_filtered_escaped_and_never_lost(void **state)
 {
     (void)state;
     struct lines lines = {0};
@@ -271,7 +271,7 @@ static void *log_one(void *arg)
 }
 
 /* One thread in the sink may wait for what another one, which logs too, holds. */
-static void test_log_together(void **state)
+static void two_threads_can_be_in_the_sink(void **state)
 {
     pthread_barrier_t both;
     pthread_t thread;
@@ -287,7 +287,7 @@ static void test_log_together(void **state)
 }
 
 /* The parent's other thread is in the sink when the process forks: the child can still log, and set a sink. */
-static void test_log_forked(void **state)
+static void a_child_forked_while_a_thread_logs_can_log(void **state)
 {
     struct lines lines = {0};
     pthread_barrier_t both;
@@ -314,7 +314,7 @@ static void test_log_forked(void **state)
     pthread_barrier_destroy(&both);
 }
 
-static void test_text(void **state)
+static void names_are_listed_until_the_text_is_full(void **state)
 {
     char *names[] = {"a", "bb", "ccc"};
     char out[12];
@@ -332,7 +332,7 @@ static void test_text(void **state)
 }
 
 /* Every byte, at every place of a word and beyond it. */
-static void test_plain(void **state)
+static void plain_text_ends_at_the_first_control_or_bad_byte(void **state)
 {
     static const struct {
         const char *text;
@@ -371,7 +371,7 @@ static void test_plain(void **state)
     }
 }
 
-static void test_escape(void **state)
+static void bytes_that_are_not_plain_are_escaped(void **state)
 {
     char out[12];
     (void)state;
@@ -389,11 +389,21 @@ static void test_escape(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_error_table), cmocka_unit_test(test_version),      cmocka_unit_test(test_error_set),
-        cmocka_unit_test(test_error_cut),   cmocka_unit_test(test_check_name),   cmocka_unit_test(test_buf),
-        cmocka_unit_test(test_grow),        cmocka_unit_test(test_clock),        cmocka_unit_test(test_condition),
-        cmocka_unit_test(test_log),         cmocka_unit_test(test_log_together), cmocka_unit_test(test_log_forked),
-        cmocka_unit_test(test_text),        cmocka_unit_test(test_plain),        cmocka_unit_test(test_escape),
+        cmocka_unit_test(every_code_has_a_name_and_a_text),
+        cmocka_unit_test(the_headers_and_the_build_have_one_version),
+        cmocka_unit_test(an_error_has_its_code_and_message),
+        cmocka_unit_test(a_long_message_is_cut_between_letters),
+        cmocka_unit_test(bad_names_are_refused_and_shown),
+        cmocka_unit_test(a_buffer_grows_and_refuses_what_overflows),
+        cmocka_unit_test(an_array_grows_and_keeps_its_items),
+        cmocka_unit_test(deadlines_and_random_bytes_are_as_promised),
+        cmocka_unit_test(a_condition_waits_by_the_clock_of_deadlines),
+        cmocka_unit_test(lines_are_filtered_escaped_and_never_lost),
+        cmocka_unit_test(two_threads_can_be_in_the_sink),
+        cmocka_unit_test(a_child_forked_while_a_thread_logs_can_log),
+        cmocka_unit_test(names_are_listed_until_the_text_is_full),
+        cmocka_unit_test(plain_text_ends_at_the_first_control_or_bad_byte),
+        cmocka_unit_test(bytes_that_are_not_plain_are_escaped),
     };
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

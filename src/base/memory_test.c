@@ -76,7 +76,7 @@ static void expect(const char *root, uint64_t bytes, bool of_cgroup)
     assert_int_equal(found.of_cgroup, of_cgroup);
 }
 
-static void test_without_groups(void **state)
+static void without_groups_the_machine_is_the_limit(void **state)
 {
     expect(*state, MACHINE, false);
     put(*state, "/proc/self/mountinfo", "garbage\n\n1 2 3\n- - -\n");
@@ -84,7 +84,7 @@ static void test_without_groups(void **state)
     expect(*state, MACHINE, false);
 }
 
-static void test_version_2(void **state)
+static void the_smallest_limit_of_version_2_counts(void **state)
 {
     put(*state, "/proc/self/mountinfo", V2_MOUNT);
     put(*state, "/proc/self/cgroup", "0::/pods/one/box\n");
@@ -105,7 +105,7 @@ static void test_version_2(void **state)
     expect(*state, UINT64_C(1) << 20, true);
 }
 
-static void test_version_1(void **state)
+static void the_smallest_limit_of_version_1_counts(void **state)
 {
     put(*state, "/proc/self/mountinfo", V1_MOUNT);
     put(*state, "/proc/self/cgroup", "9:name=systemd:/\n4:cpu,memory:/a/b\n1:cpu:/c\n0::/\n");
@@ -122,7 +122,7 @@ static void test_version_1(void **state)
 }
 
 /* In a container the mount shows the container's group as its root, and /proc/self/cgroup the whole path. */
-static void test_container(void **state)
+static void a_container_sees_its_group_as_the_root(void **state)
 {
     put(*state, "/proc/self/mountinfo",
         "35 31 0:32 /docker/abc /sys/fs/cgroup/me\\040mory ro - cgroup cgroup rw,memory\n");
@@ -139,7 +139,7 @@ static void test_container(void **state)
     expect(*state, UINT64_C(2) << 30, true);
 }
 
-static void test_what_is_no_limit(void **state)
+static void what_is_no_limit_is_passed_over(void **state)
 {
     put(*state, "/proc/self/mountinfo", V2_MOUNT);
     put(*state, "/proc/self/cgroup", "0::/\n");
@@ -150,7 +150,7 @@ static void test_what_is_no_limit(void **state)
     }
 }
 
-static void test_here(void **state)
+static void this_machine_has_a_limit(void **state)
 {
     bool of_cgroup = true;
     uint64_t bytes = tq_memory_limit(&of_cgroup);
@@ -164,12 +164,12 @@ static void test_here(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_without_groups, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_version_2, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_version_1, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_container, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_what_is_no_limit, setup, teardown),
-        cmocka_unit_test(test_here),
+        cmocka_unit_test_setup_teardown(without_groups_the_machine_is_the_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_smallest_limit_of_version_2_counts, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_smallest_limit_of_version_1_counts, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_container_sees_its_group_as_the_root, setup, teardown),
+        cmocka_unit_test_setup_teardown(what_is_no_limit_is_passed_over, setup, teardown),
+        cmocka_unit_test(this_machine_has_a_limit),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -40,7 +40,7 @@ static int open_at(const char *path, bool make, int *fd, tq_error *err)
     return tqi_owndir_open(&which, make, fd, err);
 }
 
-static void test_open(void **state)
+static void only_a_directory_of_ones_own_is_opened(void **state)
 {
     struct stat status;
     tq_error err = {0};
@@ -78,7 +78,7 @@ static void expect_file(int dir, const char *name, const char *text)
     free(found);
 }
 
-static void test_files(void **state)
+static void files_are_written_whole_and_no_link_is_followed(void **state)
 {
     struct stat status;
     tq_error err = {0};
@@ -123,8 +123,8 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_open),
-        cmocka_unit_test(test_files),
+        cmocka_unit_test(only_a_directory_of_ones_own_is_opened),
+        cmocka_unit_test(files_are_written_whole_and_no_link_is_followed),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

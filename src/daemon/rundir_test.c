@@ -36,7 +36,7 @@ static const char *in_folder(const char *name)
     return path;
 }
 
-static void test_life(void **state)
+static void a_runtime_directory_is_found_while_its_daemon_lives(void **state)
 {
     tqd_rundir dir;
     tqi_net_token token = {0};
@@ -58,7 +58,7 @@ static void test_life(void **state)
     assert_int_equal(access(in_folder("ctq"), F_OK), -1); /* the last one takes it along */
 }
 
-static void test_moved(void **state)
+static void a_moved_runtime_directory_is_noticed(void **state)
 {
     tqd_rundir dir;
     tqi_net_token token = {0};
@@ -88,8 +88,8 @@ static int remove_folder(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_life),
-        cmocka_unit_test(test_moved),
+        cmocka_unit_test(a_runtime_directory_is_found_while_its_daemon_lives),
+        cmocka_unit_test(a_moved_runtime_directory_is_noticed),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

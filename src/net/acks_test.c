@@ -35,7 +35,7 @@ static void publish(tqi_net_channel *on)
 }
 
 /* The answer to a publish is acknowledged by the next request, or when the session closes, not by a separate frame. */
-static void test_late_ack(void **state)
+static void an_answer_is_acknowledged_by_the_next_request(void **state)
 {
     (void)state;
     testing_call claim = {0};
@@ -60,7 +60,7 @@ static void test_late_ack(void **state)
 }
 
 /* Large answers are acknowledged at once, and so is one of very many. */
-static void test_late_ack_of_much(void **state)
+static void large_or_many_answers_are_acknowledged_at_once(void **state)
 {
     (void)state;
     int n = 0;
@@ -76,8 +76,8 @@ static void test_late_ack_of_much(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_late_ack, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_late_ack_of_much, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_is_acknowledged_by_the_next_request, setup, teardown),
+        cmocka_unit_test_setup_teardown(large_or_many_answers_are_acknowledged_at_once, setup, teardown),
     };
     return cmocka_run_group_tests_name("net_acks", tests, NULL, NULL);
 }

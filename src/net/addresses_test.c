@@ -37,7 +37,7 @@ static unsigned reach_free_ports(void)
     return 0;
 }
 
-static void test_range(void **state)
+static void the_first_free_port_of_a_range_is_taken(void **state)
 {
     (void)state;
     unsigned first = reach_free_ports();
@@ -64,7 +64,7 @@ static void test_range(void **state)
 }
 
 /* An address that does not belong to this host is refused at once, without trying the whole range. */
-static void test_range_elsewhere(void **state)
+static void a_foreign_address_is_refused_without_trying_its_range(void **state)
 {
     (void)state;
     char bound[TQI_NET_ENDPOINT_MAX];
@@ -75,7 +75,7 @@ static void test_range_elsewhere(void **state)
     assert_null(strstr(err.message, "in use"));
 }
 
-static void test_ranges_as_text(void **state)
+static void bad_ranges_are_refused(void **state)
 {
     (void)state;
     static const char *const bad[] = {"tcp:h:0-5", "tcp:h:5-4", "tcp:h:5-", "tcp:h:-5", "tcp:h:5-65536", "tcp:h:5-6-7"};
@@ -95,7 +95,7 @@ static void test_ranges_as_text(void **state)
 }
 
 /* [::] accepts connections of both kinds, and none of its ports is used twice. */
-static void test_both_kinds(void **state)
+static void any_address_accepts_both_kinds_of_connections(void **state)
 {
     (void)state;
     char bound[TQI_NET_ENDPOINT_MAX], other[TQI_NET_ENDPOINT_MAX];
@@ -114,7 +114,7 @@ static void test_both_kinds(void **state)
     close(fd);
 }
 
-static void test_hosts(void **state)
+static void any_and_loopback_hosts_are_told_apart(void **state)
 {
     (void)state;
     char host[TQI_NET_HOST_MAX];
@@ -136,7 +136,7 @@ static void test_hosts(void **state)
 }
 
 /* The interface that every host has. */
-static void test_interface(void **state)
+static void an_interface_has_an_address(void **state)
 {
     (void)state;
     tqi_net_addresses reach;
@@ -164,7 +164,7 @@ static bool reach_alone(void)
     return alone;
 }
 
-static void test_towards(void **state)
+static void the_address_towards_a_server_is_found(void **state)
 {
     (void)state;
     tqi_net_addresses reach;
@@ -186,7 +186,7 @@ static void test_towards(void **state)
 }
 
 /* A published address can be bound here, and is the loopback's only if there is no other. */
-static void test_default(void **state)
+static void the_default_address_can_be_bound(void **state)
 {
     (void)state;
     tqi_net_addresses reach;
@@ -201,7 +201,7 @@ static void test_default(void **state)
     close(fd);
 }
 
-static void test_advertise(void **state)
+static void what_is_bound_is_published_by_host(void **state)
 {
     (void)state;
     const tqi_net_addresses both = {.host = "fd00::2", .v4 = "10.0.0.2"};
@@ -232,7 +232,7 @@ static void test_advertise(void **state)
 }
 
 /* A range is no place to connect to. */
-static void test_dial(void **state)
+static void a_range_cannot_be_connected_to(void **state)
 {
     (void)state;
     uv_loop_t loop;
@@ -253,11 +253,16 @@ static void test_dial(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_range),          cmocka_unit_test(test_range_elsewhere),
-        cmocka_unit_test(test_ranges_as_text), cmocka_unit_test(test_both_kinds),
-        cmocka_unit_test(test_hosts),          cmocka_unit_test(test_interface),
-        cmocka_unit_test(test_towards),        cmocka_unit_test(test_default),
-        cmocka_unit_test(test_advertise),      cmocka_unit_test(test_dial),
+        cmocka_unit_test(the_first_free_port_of_a_range_is_taken),
+        cmocka_unit_test(a_foreign_address_is_refused_without_trying_its_range),
+        cmocka_unit_test(bad_ranges_are_refused),
+        cmocka_unit_test(any_address_accepts_both_kinds_of_connections),
+        cmocka_unit_test(any_and_loopback_hosts_are_told_apart),
+        cmocka_unit_test(an_interface_has_an_address),
+        cmocka_unit_test(the_address_towards_a_server_is_found),
+        cmocka_unit_test(the_default_address_can_be_bound),
+        cmocka_unit_test(what_is_bound_is_published_by_host),
+        cmocka_unit_test(a_range_cannot_be_connected_to),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -50,7 +50,7 @@ static void assert_serves(testing_server *server)
     testing_connector_stop(connector);
 }
 
-static void test_wrong_token(void **state)
+static void a_wrong_token_is_refused(void **state)
 {
     (void)state;
     testing_server server;
@@ -80,7 +80,7 @@ static void test_wrong_token(void **state)
 }
 
 /* A path that belongs to another system here refuses us; the endpoint after it is the intended one. */
-static void test_refused_then_next(void **state)
+static void the_endpoint_after_a_refusal_is_tried(void **state)
 {
     (void)state;
     testing_server stranger, server;
@@ -103,7 +103,7 @@ static void test_refused_then_next(void **state)
 }
 
 /* An address that belongs to another server of the same system is skipped; if it is the only one, calls end as stale. */
-static void test_only_that_server(void **state)
+static void only_the_named_server_is_accepted(void **state)
 {
     (void)state;
     testing_server other, server;
@@ -138,7 +138,7 @@ static void test_only_that_server(void **state)
     testing_server_stop(&server);
 }
 
-static void test_token_file(void **state)
+static void bad_token_files_are_refused(void **state)
 {
     (void)state;
     tqi_net_token token;
@@ -163,7 +163,7 @@ static void test_token_file(void **state)
     assert_non_null(strstr(err.message, path));
 }
 
-static void test_no_hello(void **state)
+static void a_client_that_says_nothing_is_closed(void **state)
 {
     (void)state;
     testing_server server;
@@ -180,7 +180,7 @@ static void test_no_hello(void **state)
     testing_server_stop(&server);
 }
 
-static void test_version_of_client(void **state)
+static void a_client_of_another_version_is_refused(void **state)
 {
     (void)state;
     testing_server server;
@@ -250,7 +250,7 @@ static void later_stop(later_server *later)
     testing_until(&later->closed, 1);
 }
 
-static void test_version_of_server(void **state)
+static void a_server_of_another_version_is_named(void **state)
 {
     (void)state;
     later_server later;
@@ -287,7 +287,7 @@ static void test_version_of_server(void **state)
     later_stop(&later);
 }
 
-static void test_server_of_noise(void **state)
+static void a_server_of_another_protocol_is_named(void **state)
 {
     (void)state;
     later_server later;
@@ -308,7 +308,7 @@ static void test_server_of_noise(void **state)
 }
 
 /* A server without the token cannot pretend: it does not know the proof. */
-static void test_false_server(void **state)
+static void a_server_without_the_token_is_refused(void **state)
 {
     (void)state;
     later_server later;
@@ -342,7 +342,7 @@ static void test_false_server(void **state)
     later_stop(&later);
 }
 
-static void test_malformed_before_login(void **state)
+static void malformed_frames_before_the_login_close_the_connection(void **state)
 {
     (void)state;
     static const tqi_frame frames[] = {
@@ -373,7 +373,7 @@ static void test_malformed_before_login(void **state)
 }
 
 /* A peer that keeps sending garbage does not fill the log. */
-static void test_warnings_are_limited(void **state)
+static void warnings_about_garbage_are_limited(void **state)
 {
     static const tqi_frame garbage = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_BYE};
     testing_server server;
@@ -394,7 +394,7 @@ static void test_warnings_are_limited(void **state)
 }
 
 /* When the server goes away, a client logs that once, however often it tries, and once when the server is back. */
-static void test_outages_are_said_once(void **state)
+static void an_outage_is_logged_once(void **state)
 {
     const char *endpoint = testing_unix_endpoint();
     testing_server server;
@@ -422,7 +422,7 @@ static void test_outages_are_said_once(void **state)
     testing_server_stop(&server);
 }
 
-static void test_malformed_after_login(void **state)
+static void malformed_frames_after_the_login_close_the_connection(void **state)
 {
     (void)state;
     static const tqi_frame frames[] = {
@@ -468,7 +468,7 @@ static void test_malformed_after_login(void **state)
 }
 
 /* An unknown kind of request from a later version, sent by hand: it is answered, and the connection stays open. */
-static void test_unknown_kind(void **state)
+static void an_unknown_request_is_answered(void **state)
 {
     (void)state;
     testing_server server;
@@ -500,20 +500,20 @@ static void test_unknown_kind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_wrong_token, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_refused_then_next, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_only_that_server, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_token_file, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_no_hello, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_version_of_client, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_version_of_server, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_server_of_noise, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_false_server, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_malformed_before_login, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_warnings_are_limited, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_outages_are_said_once, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_malformed_after_login, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_unknown_kind, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_wrong_token_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_endpoint_after_a_refusal_is_tried, setup, teardown),
+        cmocka_unit_test_setup_teardown(only_the_named_server_is_accepted, setup, teardown),
+        cmocka_unit_test_setup_teardown(bad_token_files_are_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_client_that_says_nothing_is_closed, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_client_of_another_version_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_server_of_another_version_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_server_of_another_protocol_is_named, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_server_without_the_token_is_refused, setup, teardown),
+        cmocka_unit_test_setup_teardown(malformed_frames_before_the_login_close_the_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(warnings_about_garbage_are_limited, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_outage_is_logged_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(malformed_frames_after_the_login_close_the_connection, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_unknown_request_is_answered, setup, teardown),
     };
     return cmocka_run_group_tests_name("net_auth", tests, NULL, NULL);
 }

@@ -46,7 +46,7 @@ static void expire(tqi_net_call *call)
     tqi_net_call_timeouts(channel);
 }
 
-static void test_cancel_before_sending(void **state)
+static void a_call_is_cancelled_before_it_is_sent(void **state)
 {
     (void)state;
     testing_call call = {0}, other = {0};
@@ -70,7 +70,7 @@ static void test_cancel_before_sending(void **state)
     testing_until(&server.settled_acked, 1);
 }
 
-static void test_cancel_waiting(void **state)
+static void a_waiting_call_is_cancelled_at_the_server(void **state)
 {
     (void)state;
     testing_call calls[3] = {0};
@@ -92,7 +92,7 @@ static void test_cancel_waiting(void **state)
 }
 
 /* The answer was already in flight: it wins. */
-static void test_cancel_too_late(void **state)
+static void an_answer_in_flight_wins_over_a_cancel(void **state)
 {
     (void)state;
     testing_call call = {0};
@@ -108,7 +108,7 @@ static void test_cancel_too_late(void **state)
 }
 
 /* Cancelled without a connection: after reconnecting, the request is found still waiting and is cancelled. */
-static void test_cancel_disconnected(void **state)
+static void a_cancel_without_a_connection_is_sent_after_it(void **state)
 {
     (void)state;
     testing_call call = {0};
@@ -125,7 +125,7 @@ static void test_cancel_disconnected(void **state)
     assert_int_equal(server.handled, 1);
 }
 
-static void test_deadline_waiting(void **state)
+static void waiting_calls_end_at_their_deadlines(void **state)
 {
     (void)state;
     testing_call first = {0}, call = {0}, events = {0};
@@ -145,7 +145,7 @@ static void test_deadline_waiting(void **state)
 }
 
 /* A request that was sent is cancelled at the server, and its refusal advances the acknowledgement. */
-static void test_deadline_cancels(void **state)
+static void a_deadline_cancels_at_the_server(void **state)
 {
     (void)state;
     testing_call call = {0}, events = {0}, after = {0};
@@ -167,7 +167,7 @@ static void test_deadline_cancels(void **state)
 }
 
 /* The deadline passes while the answer is in flight: it is undone before it is acknowledged. */
-static void test_orphan(void **state)
+static void an_answer_after_the_deadline_is_undone(void **state)
 {
     (void)state;
     testing_call call = {0};
@@ -189,7 +189,7 @@ static void test_orphan(void **state)
 
 /* The same, but the connection breaks while the answer is in flight: the kept reply is fetched so that it can be
  * undone. */
-static void test_orphan_resumed(void **state)
+static void an_answer_after_the_deadline_is_fetched_and_undone(void **state)
 {
     (void)state;
     testing_call call = {0};
@@ -227,7 +227,7 @@ static void begin_orphan_behind(testing_call *waits, testing_call *late)
 }
 
 /* The undoing request is stuck behind a full socket when the acknowledgement advances: it must not carry it. */
-static void test_orphan_behind(void **state)
+static void an_undoing_request_behind_a_full_socket_acknowledges_nothing(void **state)
 {
     (void)state;
     const size_t size = 16u << 20;
@@ -258,7 +258,7 @@ static void test_orphan_behind(void **state)
 }
 
 /* The frame that names the waiting calls comes in the same round. */
-static void test_orphan_behind_many(void **state)
+static void an_undoing_request_behind_many_acknowledges_nothing(void **state)
 {
     (void)state;
     testing_call waits = {0}, late = {0};
@@ -278,7 +278,7 @@ static void test_orphan_behind_many(void **state)
 
 /* Each round of puts ends with the oldest waiting claim: the acknowledgement advances each time, but never passes the
  * puts. */
-static void test_many_wait(void **state)
+static void no_acknowledgement_passes_the_puts(void **state)
 {
     (void)state;
     enum {
@@ -304,7 +304,7 @@ static void test_many_wait(void **state)
 }
 
 /* The owner cannot use the answer and undoes it at once: that request, too, precedes the acknowledgement. */
-static void test_undone(void **state)
+static void an_answer_that_the_owner_undoes_is_acknowledged_afterwards(void **state)
 {
     (void)state;
     for (int poll = 0; poll < 2; poll++) {
@@ -327,7 +327,7 @@ static void test_undone(void **state)
 }
 
 /* A fatal error ends the calls, but the next connection fetches what the server did for them, and it is undone. */
-static void test_fatal(void **state)
+static void answers_after_a_fatal_error_are_undone(void **state)
 {
     (void)state;
     testing_call call = {.release_on = channel}, events = {0}, unsent = {0}, after = {0};
@@ -374,7 +374,7 @@ static void test_fatal(void **state)
 }
 
 /* The owner's memory is freed when the call ends, in the middle of sending and of receiving. */
-static void test_deadline_in_payload(void **state)
+static void a_call_may_end_in_the_middle_of_its_payload(void **state)
 {
     (void)state;
     enum {
@@ -426,7 +426,7 @@ static void test_deadline_in_payload(void **state)
 }
 
 /* Everything is closed in the middle of payloads in both directions. */
-static void test_close_in_payload(void **state)
+static void a_client_may_close_in_the_middle_of_payloads(void **state)
 {
     (void)state;
     enum {
@@ -450,7 +450,7 @@ static void test_close_in_payload(void **state)
     testing_until(&server.sent, 1);
 }
 
-static void test_nobody_there(void **state)
+static void calls_to_nobody_end_at_their_deadlines(void **state)
 {
     (void)state;
     char endpoint[400];
@@ -473,7 +473,7 @@ static void test_nobody_there(void **state)
     tqi_net_channel_unref(nowhere);
 }
 
-static void test_second_endpoint(void **state)
+static void a_later_endpoint_is_tried(void **state)
 {
     (void)state;
     char endpoint[700];
@@ -488,7 +488,7 @@ static void test_second_endpoint(void **state)
 }
 
 /* Closed at every moment of connecting, including in the middle of a name look-up. */
-static void test_closed_client(void **state)
+static void a_client_may_close_at_every_moment_of_connecting(void **state)
 {
     (void)state;
     for (int rounds = 0; rounds < 20; rounds++) {
@@ -507,7 +507,7 @@ static void test_closed_client(void **state)
 
 /* --- deadlines ------------------------------------------------------------ */
 
-static void test_many_deadlines(void **state)
+static void many_calls_end_at_their_deadlines(void **state)
 {
     (void)state;
     enum {
@@ -531,25 +531,25 @@ static void test_many_deadlines(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_cancel_before_sending, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cancel_waiting, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cancel_too_late, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cancel_disconnected, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_deadline_waiting, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_deadline_cancels, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_orphan, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_orphan_resumed, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_orphan_behind, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_orphan_behind_many, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_many_wait, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_undone, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_fatal, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_deadline_in_payload, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_close_in_payload, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_nobody_there, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_second_endpoint, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_closed_client, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_many_deadlines, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_call_is_cancelled_before_it_is_sent, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_waiting_call_is_cancelled_at_the_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_in_flight_wins_over_a_cancel, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_cancel_without_a_connection_is_sent_after_it, setup, teardown),
+        cmocka_unit_test_setup_teardown(waiting_calls_end_at_their_deadlines, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_deadline_cancels_at_the_server, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_after_the_deadline_is_undone, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_after_the_deadline_is_fetched_and_undone, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_undoing_request_behind_a_full_socket_acknowledges_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_undoing_request_behind_many_acknowledges_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(no_acknowledgement_passes_the_puts, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_that_the_owner_undoes_is_acknowledged_afterwards, setup, teardown),
+        cmocka_unit_test_setup_teardown(answers_after_a_fatal_error_are_undone, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_call_may_end_in_the_middle_of_its_payload, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_client_may_close_in_the_middle_of_payloads, setup, teardown),
+        cmocka_unit_test_setup_teardown(calls_to_nobody_end_at_their_deadlines, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_later_endpoint_is_tried, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_client_may_close_at_every_moment_of_connecting, setup, teardown),
+        cmocka_unit_test_setup_teardown(many_calls_end_at_their_deadlines, setup, teardown),
     };
     return cmocka_run_group_tests_name("net_call", tests, NULL, NULL);
 }

@@ -63,7 +63,7 @@ static int child_main(int argc, char **endpoints)
 }
 
 /* A process with sessions at two servers has one pidfd, and one more for two servers that share a loop. */
-static void test_one_process(void **state)
+static void one_process_takes_one_descriptor(void **state)
 {
     (void)state;
     testing_server servers[2];
@@ -133,7 +133,7 @@ static void told_of(tqi_net_exit *exit, const char *failed)
 }
 
 /* A watcher is notified that the process has ended after the session it came from; one that was removed is not. */
-static void test_held_process(void **state)
+static void a_watcher_hears_of_the_end_after_the_session(void **state)
 {
     (void)state;
     testing_server server;
@@ -211,7 +211,7 @@ static void crowd_connected_is(const testing_server *server, int n)
     assert_int_equal(crowd_connected(server), n);
 }
 
-static void test_parked(void **state)
+static void a_parked_client_comes_back_with_its_session(void **state)
 {
     (void)state;
     testing_server server;
@@ -266,7 +266,7 @@ static void test_parked(void **state)
 
 /* No more clients are asked than necessary, however slowly they leave; but a client that does not leave is not waited
  * for. */
-static void test_park_enough(void **state)
+static void no_more_clients_are_parked_than_necessary(void **state)
 {
     (void)state;
     testing_server server;
@@ -289,7 +289,7 @@ static void test_park_enough(void **state)
 }
 
 /* A client is notified when half of the descriptors are in use, and when its connection is wanted back. */
-static void test_told_of_the_crowd(void **state)
+static void clients_are_told_of_the_crowd(void **state)
 {
     (void)state;
     testing_server server;
@@ -312,7 +312,7 @@ static void test_told_of_the_crowd(void **state)
 }
 
 /* A parked session ends with its grace time, and the next call gets a new one. */
-static void test_parked_for_long(void **state)
+static void a_parked_session_ends_with_its_grace_time(void **state)
 {
     (void)state;
     testing_server server;
@@ -361,7 +361,7 @@ static int crowd_main(const char *endpoint)
 }
 
 /* All are served, each one's process is watched, and the server has logged what is short. */
-static void test_more_than_fit(void **state)
+static void more_clients_than_descriptors_are_served(void **state)
 {
     (void)state;
     testing_server server;
@@ -464,7 +464,7 @@ static void strangers_at(const char *endpoint, unsigned most)
 }
 
 /* Those of this user's own processes may take their time, however many they are: each would only come back. */
-static void test_own_processes(void **state)
+static void own_processes_may_take_their_time(void **state)
 {
     (void)state;
     testing_server server;
@@ -499,7 +499,7 @@ static void test_own_processes(void **state)
     testing_server_stop(&server);
 }
 
-static void test_strangers(void **state)
+static void strangers_do_not_crowd_clients_out(void **state)
 {
     (void)state;
     strangers_at("tcp:127.0.0.1:0", GREETING / 2); /* all of one address */
@@ -515,15 +515,15 @@ int main(int argc, char **argv)
         return crowd_main(argv[2]);
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_one_process, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_held_process, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_parked, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_park_enough, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_told_of_the_crowd, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_parked_for_long, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_more_than_fit, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_strangers, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_own_processes, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(one_process_takes_one_descriptor, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_watcher_hears_of_the_end_after_the_session, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_parked_client_comes_back_with_its_session, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(no_more_clients_are_parked_than_necessary, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(clients_are_told_of_the_crowd, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_parked_session_ends_with_its_grace_time, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(more_clients_than_descriptors_are_served, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(strangers_do_not_crowd_clients_out, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(own_processes_may_take_their_time, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net_crowd", tests, NULL, NULL);
 }

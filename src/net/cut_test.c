@@ -175,7 +175,7 @@ static void exchange(testing_server *server, const char *endpoint, uint32_t numb
     testing_connector_stop(connector);
 }
 
-static void test_cut(void **state)
+static void a_connection_cut_at_any_byte_loses_nothing(void **state)
 {
     (void)state;
     testing_server server;
@@ -207,7 +207,7 @@ static void test_cut(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_cut, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_connection_cut_at_any_byte_loses_nothing, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net_cut", tests, NULL, NULL);
 }

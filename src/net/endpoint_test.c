@@ -15,7 +15,7 @@
 #include "net/serving.h"
 #include "net/testkit.h"
 
-static void test_parse(void **state)
+static void endpoints_are_parsed(void **state)
 {
     (void)state;
     static const struct {
@@ -37,7 +37,7 @@ static void test_parse(void **state)
     }
 }
 
-static void test_parse_bad(void **state)
+static void bad_endpoints_are_refused(void **state)
 {
     (void)state;
     static const char *const bad[] = {"",          "x",        "unix:",      "tcp:",        "tcp::",    "tcp:h",
@@ -61,7 +61,7 @@ static void test_parse_bad(void **state)
     assert_non_null(strstr(err.message, "107"));
 }
 
-static void test_parse_list(void **state)
+static void lists_of_endpoints_are_parsed(void **state)
 {
     (void)state;
     tqi_net_endpoint *list = NULL;
@@ -105,7 +105,7 @@ static int listen_again(const char *endpoint, tq_error *err)
     return rc;
 }
 
-static void test_in_use(void **state)
+static void an_endpoint_in_use_is_refused(void **state)
 {
     (void)state;
     testing_server server;
@@ -129,7 +129,7 @@ static void test_in_use(void **state)
 }
 
 /* A socket that was bound but cannot listen is removed. */
-static void test_listen_fails(void **state)
+static void a_socket_that_cannot_listen_is_removed(void **state)
 {
     (void)state;
     char endpoint[128];
@@ -142,7 +142,7 @@ static void test_listen_fails(void **state)
     assert_int_not_equal(access(endpoint + strlen("unix:"), F_OK), 0);
 }
 
-static void test_leftovers(void **state)
+static void only_a_leftover_socket_is_replaced(void **state)
 {
     (void)state;
     testing_server server;
@@ -170,7 +170,7 @@ static void test_leftovers(void **state)
     assert_non_null(strstr(err.message, "No such file"));
 }
 
-static void test_listen_errors(void **state)
+static void bad_places_to_listen_are_refused(void **state)
 {
     (void)state;
     testing_server server;
@@ -197,7 +197,7 @@ static void test_listen_errors(void **state)
 }
 
 /* When no descriptors are left, the server pauses; it accepts again once some are free. */
-static void test_no_descriptors(void **state)
+static void a_server_out_of_descriptors_accepts_again_later(void **state)
 {
     (void)state;
     testing_server server;
@@ -223,14 +223,14 @@ static void test_no_descriptors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_parse),
-        cmocka_unit_test(test_parse_bad),
-        cmocka_unit_test(test_parse_list),
-        cmocka_unit_test_setup_teardown(test_in_use, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_listen_fails, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_leftovers, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_listen_errors, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_no_descriptors, testing_setup, testing_teardown),
+        cmocka_unit_test(endpoints_are_parsed),
+        cmocka_unit_test(bad_endpoints_are_refused),
+        cmocka_unit_test(lists_of_endpoints_are_parsed),
+        cmocka_unit_test_setup_teardown(an_endpoint_in_use_is_refused, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_socket_that_cannot_listen_is_removed, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(only_a_leftover_socket_is_replaced, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(bad_places_to_listen_are_refused, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_server_out_of_descriptors_accepts_again_later, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net_endpoint", tests, NULL, NULL);
 }

@@ -38,7 +38,7 @@ static void on_ended(const tq_error *why, void *arg)
 }
 
 /* Waiting calls end at once; later calls fail at once; the next call finds a new server at the address. */
-static void test_a_system_ends(void **state)
+static void calls_end_with_their_system(void **state)
 {
     (void)state;
     testing_server server;
@@ -76,7 +76,7 @@ static void test_a_system_ends(void **state)
 }
 
 /* Its own calls end as unreachable; those at the connector's other server continue. */
-static void test_a_server_ends_alone(void **state)
+static void a_server_ends_alone(void **state)
 {
     (void)state;
     testing_server first, second;
@@ -106,7 +106,7 @@ static void test_a_server_ends_alone(void **state)
 }
 
 /* A run that ends in order to restart: a call that may be repeated waits for the next run. */
-static void test_a_run_ends(void **state)
+static void a_call_waits_for_the_next_run(void **state)
 {
     (void)state;
     testing_server server;
@@ -132,7 +132,7 @@ static void test_a_run_ends(void **state)
 
 /* A client that does not read, with more queued than its socket takes, is waited for only briefly, and the others
  * learn of the shutdown at once. */
-static void test_a_deaf_client_holds_nothing_up(void **state)
+static void a_deaf_client_holds_nothing_up(void **state)
 {
     (void)state;
     testing_server server;
@@ -172,7 +172,7 @@ static void test_a_deaf_client_holds_nothing_up(void **state)
 }
 
 /* The bare client's Hello does not announce Goodbye: its connection is closed without one. */
-static void test_an_old_client_gets_no_goodbye(void **state)
+static void an_old_client_gets_no_goodbye(void **state)
 {
     (void)state;
     testing_server server;
@@ -314,7 +314,7 @@ static int cut_at(size_t limit, bool cut, size_t *size)
 
 /* A complete Goodbye ends the call with its reason; one cut off at any byte is a lost connection, and the deadline
  * applies. */
-static void test_a_goodbye_that_is_cut(void **state)
+static void a_goodbye_that_is_cut_is_a_lost_connection(void **state)
 {
     (void)state;
     size_t whole = 0, passed;
@@ -329,7 +329,7 @@ static void test_a_goodbye_that_is_cut(void **state)
 }
 
 /* An older server shuts down silently: the call waits for its deadline, and the next one finds nobody. */
-static void test_a_server_without_goodbye(void **state)
+static void a_server_without_goodbye_is_waited_for(void **state)
 {
     (void)state;
     testing_server server;
@@ -346,7 +346,7 @@ static void test_a_server_without_goodbye(void **state)
 }
 
 /* Another token where it was connected: its system has ended, and the call's error says so. */
-static void test_another_system_at_the_address(void **state)
+static void another_system_at_the_address_is_noticed(void **state)
 {
     (void)state;
     testing_server server;
@@ -378,14 +378,14 @@ int main(void)
 {
 #define ENDS_TEST(name) cmocka_unit_test_setup_teardown(name, testing_setup, testing_teardown)
     const struct CMUnitTest tests[] = {
-        ENDS_TEST(test_a_system_ends),
-        ENDS_TEST(test_a_server_ends_alone),
-        ENDS_TEST(test_a_run_ends),
-        ENDS_TEST(test_a_deaf_client_holds_nothing_up),
-        ENDS_TEST(test_an_old_client_gets_no_goodbye),
-        ENDS_TEST(test_a_goodbye_that_is_cut),
-        ENDS_TEST(test_a_server_without_goodbye),
-        ENDS_TEST(test_another_system_at_the_address),
+        ENDS_TEST(calls_end_with_their_system),
+        ENDS_TEST(a_server_ends_alone),
+        ENDS_TEST(a_call_waits_for_the_next_run),
+        ENDS_TEST(a_deaf_client_holds_nothing_up),
+        ENDS_TEST(an_old_client_gets_no_goodbye),
+        ENDS_TEST(a_goodbye_that_is_cut_is_a_lost_connection),
+        ENDS_TEST(a_server_without_goodbye_is_waited_for),
+        ENDS_TEST(another_system_at_the_address_is_noticed),
     };
     return cmocka_run_group_tests_name("net_ends", tests, NULL, NULL);
 }

@@ -65,7 +65,7 @@ static void reserve(uint32_t number)
 }
 
 /* One claim waits for a long time, and the replies to calls made meanwhile are large. */
-static void test_large_replies_beside_a_claim(void **state)
+static void large_replies_pass_beside_a_waiting_claim(void **state)
 {
     enum {
         REPLY = 300000,
@@ -95,7 +95,7 @@ static void test_large_replies_beside_a_claim(void **state)
 }
 
 /* Very many claims wait: naming them all takes a large frame, and yet it is sent in time. */
-static void test_many_replies_beside_many_claims(void **state)
+static void many_replies_pass_beside_many_claims(void **state)
 {
     enum {
         CALLS = 21000
@@ -161,7 +161,7 @@ static void raw_refused(testing_raw *raw, uint16_t kind, tqi_limit limit)
 }
 
 /* Requests that give something back are still admitted, up to twice the limit. */
-static void test_giving_back_goes_on(void **state)
+static void giving_back_goes_on_at_the_limit(void **state)
 {
     (void)state;
     testing_raw raw;
@@ -183,7 +183,7 @@ static void test_giving_back_goes_on(void **state)
     stop();
 }
 
-static void test_the_limit_that_is_reached_counts(void **state)
+static void the_limit_that_is_reached_counts(void **state)
 {
     (void)state;
     testing_raw raw;
@@ -234,7 +234,7 @@ static void raw_begin(testing_raw *raw)
 }
 
 /* Messages that wait for their payloads count like incoming bodies, and no longer once the frame is done. */
-static void test_slow_payloads_are_bounded(void **state)
+static void slow_payloads_are_bounded(void **state)
 {
     (void)state;
     static const uint8_t payload[1000];
@@ -292,7 +292,7 @@ static void send_all(const uint8_t *data, size_t size)
 
 /* Much of a payload is missing when the connection is held; when it resumes, less is missing than the socket was set
  * to wait for. */
-static void test_goes_on_over_tcp(void **state)
+static void a_held_connection_goes_on_over_tcp(void **state)
 {
     enum {
         SIZE = 256 << 10,
@@ -328,12 +328,12 @@ static void test_goes_on_over_tcp(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_large_replies_beside_a_claim, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_many_replies_beside_many_claims, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_giving_back_goes_on, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_the_limit_that_is_reached_counts, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_slow_payloads_are_bounded, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_goes_on_over_tcp, setup, teardown),
+        cmocka_unit_test_setup_teardown(large_replies_pass_beside_a_waiting_claim, setup, teardown),
+        cmocka_unit_test_setup_teardown(many_replies_pass_beside_many_claims, setup, teardown),
+        cmocka_unit_test_setup_teardown(giving_back_goes_on_at_the_limit, setup, teardown),
+        cmocka_unit_test_setup_teardown(the_limit_that_is_reached_counts, setup, teardown),
+        cmocka_unit_test_setup_teardown(slow_payloads_are_bounded, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_held_connection_goes_on_over_tcp, setup, teardown),
     };
     return cmocka_run_group_tests_name("net_limits", tests, NULL, NULL);
 }

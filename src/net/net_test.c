@@ -30,13 +30,13 @@ static void round_trip(const char *endpoint)
     testing_server_stop(&server);
 }
 
-static void test_round_trip_unix(void **state)
+static void requests_are_answered_over_unix(void **state)
 {
     (void)state;
     round_trip(testing_unix_endpoint());
 }
 
-static void test_round_trip_tcp(void **state)
+static void requests_are_answered_over_tcp(void **state)
 {
     (void)state;
     round_trip("tcp:127.0.0.1:0");
@@ -87,19 +87,19 @@ static void payloads(const char *endpoint)
     free(back);
 }
 
-static void test_payloads_unix(void **state)
+static void payloads_arrive_over_unix(void **state)
 {
     (void)state;
     payloads(testing_unix_endpoint());
 }
 
-static void test_payloads_tcp(void **state)
+static void payloads_arrive_over_tcp(void **state)
 {
     (void)state;
     payloads("tcp:[::1]:0");
 }
 
-static void test_pipelined(void **state)
+static void pipelined_requests_run_once_each(void **state)
 {
     (void)state;
     enum {
@@ -128,7 +128,7 @@ static void test_pipelined(void **state)
     testing_server_stop(&server);
 }
 
-static void test_descriptors(void **state)
+static void descriptors_are_passed_over_unix(void **state)
 {
     (void)state;
     enum {
@@ -169,7 +169,7 @@ static void test_descriptors(void **state)
     testing_server_stop(&server);
 }
 
-static void test_descriptors_tcp(void **state)
+static void descriptors_are_not_passed_over_tcp(void **state)
 {
     (void)state;
     testing_server server;
@@ -205,7 +205,7 @@ static void start_plain(tqi_net_channel *channel, testing_call *call, uint16_t k
     assert_int_equal(tqi_net_call_start(channel, &args, &call->call, &err), TQ_OK);
 }
 
-static void test_failures(void **state)
+static void a_failed_request_leaves_the_connection_usable(void **state)
 {
     (void)state;
     testing_server server;
@@ -246,7 +246,7 @@ static void test_failures(void **state)
     testing_server_stop(&server);
 }
 
-static void test_big_message(void **state)
+static void messages_larger_than_the_buffer_arrive(void **state)
 {
     (void)state;
     testing_server server;
@@ -311,7 +311,7 @@ static void chain_next(tqi_net_call *handle, tqi_net_answer *answer, void *arg)
     assert_int_equal(tqi_net_call_start(c->channel, &args, NULL, NULL), TQ_OK);
 }
 
-static void test_reentrant(void **state)
+static void calls_are_made_from_the_ends_of_calls(void **state)
 {
     (void)state;
     testing_server server;
@@ -332,16 +332,16 @@ static void test_reentrant(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_round_trip_unix, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_round_trip_tcp, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_payloads_unix, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_payloads_tcp, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_pipelined, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_descriptors, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_descriptors_tcp, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_failures, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_big_message, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_reentrant, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(requests_are_answered_over_unix, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(requests_are_answered_over_tcp, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(payloads_arrive_over_unix, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(payloads_arrive_over_tcp, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(pipelined_requests_run_once_each, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(descriptors_are_passed_over_unix, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(descriptors_are_not_passed_over_tcp, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_failed_request_leaves_the_connection_usable, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(messages_larger_than_the_buffer_arrive, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(calls_are_made_from_the_ends_of_calls, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
 }

@@ -27,7 +27,7 @@ static void on_closed(void *arg)
 
 static const tqi_net_service idle_service = {.name = "idle"};
 
-static void test_server_alloc(void **state)
+static void a_server_without_memory_is_not_made(void **state)
 {
     (void)state;
     char endpoint[128];
@@ -63,7 +63,7 @@ static void ignore_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     *(int *)arg += 1;
 }
 
-static void test_client_alloc(void **state)
+static void a_client_without_memory_is_not_made(void **state)
 {
     (void)state;
     tqi_net_connector_options options = {.token = &testing_token, .name = "oom"};
@@ -107,7 +107,7 @@ static void test_client_alloc(void **state)
 }
 
 /* The n-th allocation of a whole exchange fails; whatever that breaks, every call completes exactly once. */
-static void test_exchange(void **state)
+static void every_call_ends_once_without_memory(void **state)
 {
     (void)state;
     bool failed = true;
@@ -155,7 +155,7 @@ static void test_exchange(void **state)
 }
 
 /* The room that a changing request has from the start is enough for every reply of fixed size. */
-static void test_reply_room(void **state)
+static void the_room_of_a_request_fits_every_fixed_reply(void **state)
 {
     (void)state;
     int fixed = 0;
@@ -194,10 +194,10 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_server_alloc, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_client_alloc, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_exchange, setup, teardown),
-        cmocka_unit_test(test_reply_room),
+        cmocka_unit_test_setup_teardown(a_server_without_memory_is_not_made, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_client_without_memory_is_not_made, setup, teardown),
+        cmocka_unit_test_setup_teardown(every_call_ends_once_without_memory, setup, teardown),
+        cmocka_unit_test(the_room_of_a_request_fits_every_fixed_reply),
     };
     return cmocka_run_group_tests_name("net_oom", tests, NULL, NULL);
 }

@@ -42,7 +42,7 @@ static void cut(testing_server *server)
     tqi_net_peer_close(server->session->peer);
 }
 
-static void test_restart(void **state)
+static void a_restarted_server_gives_a_new_session(void **state)
 {
     (void)state;
     testing_server server;
@@ -88,7 +88,7 @@ static void test_restart(void **state)
     testing_server_stop(&server);
 }
 
-static void test_resume(void **state)
+static void a_session_resumes_on_a_new_connection(void **state)
 {
     (void)state;
     testing_server server;
@@ -126,7 +126,7 @@ static void test_resume(void **state)
 }
 
 /* An idle client reconnects by itself, because its session matters. */
-static void test_idle_reconnects(void **state)
+static void an_idle_client_reconnects(void **state)
 {
     (void)state;
     testing_server server;
@@ -160,7 +160,7 @@ static void test_idle_reconnects(void **state)
     testing_server_stop(&server);
 }
 
-static void test_grace(void **state)
+static void a_session_ends_with_its_grace_time(void **state)
 {
     (void)state;
     testing_server server;
@@ -189,7 +189,7 @@ static void test_grace(void **state)
 
 /* A client whose session ended, and which did not receive the Welcome of the next one, gets another that says that it
  * is a new session. */
-static void test_lost_welcome(void **state)
+static void a_lost_welcome_is_sent_again(void **state)
 {
     (void)state;
     testing_server server;
@@ -221,7 +221,7 @@ static void test_lost_welcome(void **state)
     testing_server_stop(&server);
 }
 
-static void test_bye(void **state)
+static void a_closed_client_ends_its_session(void **state)
 {
     (void)state;
     testing_server server;
@@ -241,7 +241,7 @@ static void test_bye(void **state)
 }
 
 /* A released channel closes its session at the server while others continue. */
-static void test_rele(void **state)
+static void a_released_channel_ends_its_session_alone(void **state)
 {
     (void)state;
     testing_server servers[2];
@@ -307,7 +307,7 @@ static int child_main(const char *endpoint)
     _exit(0);
 }
 
-static void test_death(void **state)
+static void the_death_of_a_process_ends_its_session(void **state)
 {
     (void)state;
     testing_server server;
@@ -358,7 +358,7 @@ static void test_death(void **state)
 }
 
 /* What a forked child does with an inherited client. */
-static void test_forked(void **state)
+static void a_forked_child_leaves_the_session_alone(void **state)
 {
     (void)state;
     testing_server server;
@@ -387,7 +387,7 @@ static void test_forked(void **state)
 
 /* --- kept replies --------------------------------------------------------- */
 
-static void test_acks(void **state)
+static void kept_replies_are_freed_by_acknowledgements(void **state)
 {
     (void)state;
     testing_server server;
@@ -413,7 +413,7 @@ static void test_acks(void **state)
 }
 
 /* Replies that were received after a waiting request. */
-static void test_acks_beyond_what_waits(void **state)
+static void replies_after_a_waiting_request_are_acknowledged(void **state)
 {
     (void)state;
     testing_server server;
@@ -517,7 +517,7 @@ static void stream_fill(stream *s)
     }
 }
 
-static void test_memory_stays_flat(void **state)
+static void memory_stays_flat(void **state)
 {
     (void)state;
     testing_server server;
@@ -569,14 +569,14 @@ static void stream_beside_a_claim(uint64_t first_request, uint64_t cut_each)
 }
 
 /* With numbers that wrap around. */
-static void test_memory_stays_flat_while_one_waits(void **state)
+static void memory_stays_flat_while_one_waits(void **state)
 {
     (void)state;
     stream_beside_a_claim(UINT64_MAX - STREAM_CALLS / 2, 0);
 }
 
 /* When connections break, nothing is executed twice, and what was acknowledged on the last one is acknowledged again. */
-static void test_one_waits_on_connections_that_break(void **state)
+static void nothing_runs_twice_on_connections_that_break(void **state)
 {
     (void)state;
     stream_beside_a_claim(0, STREAM_CALLS / 40 - 3);
@@ -584,7 +584,7 @@ static void test_one_waits_on_connections_that_break(void **state)
 
 /* A client that closes has received everything that was delivered, even after a waiting claim; answers still in flight
  * are undone. */
-static void test_goodbye(void **state)
+static void a_closing_client_has_all_that_was_delivered(void **state)
 {
     (void)state;
     testing_server server;
@@ -614,21 +614,22 @@ int main(int argc, char **argv)
         return child_main(argv[2]);
     }
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_restart, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_resume, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_idle_reconnects, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_grace, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_lost_welcome, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_bye, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_rele, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_death, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_forked, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_acks, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_acks_beyond_what_waits, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_memory_stays_flat, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_memory_stays_flat_while_one_waits, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_one_waits_on_connections_that_break, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(test_goodbye, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_restarted_server_gives_a_new_session, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_session_resumes_on_a_new_connection, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(an_idle_client_reconnects, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_session_ends_with_its_grace_time, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_lost_welcome_is_sent_again, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_closed_client_ends_its_session, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_released_channel_ends_its_session_alone, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(the_death_of_a_process_ends_its_session, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_forked_child_leaves_the_session_alone, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(kept_replies_are_freed_by_acknowledgements, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(replies_after_a_waiting_request_are_acknowledged, testing_setup,
+                                        testing_teardown),
+        cmocka_unit_test_setup_teardown(memory_stays_flat, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(memory_stays_flat_while_one_waits, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(nothing_runs_twice_on_connections_that_break, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(a_closing_client_has_all_that_was_delivered, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net_session", tests, NULL, NULL);
 }

@@ -58,7 +58,7 @@ static void fork_once(void *arg)
     waitpid(child, &f->status, 0);
 }
 
-static void test_two_threads(void **state)
+static void two_threads_exchange_and_a_third_forks(void **state)
 {
     (void)state;
     enum {
@@ -112,7 +112,7 @@ static void test_two_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_two_threads, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(two_threads_exchange_and_a_third_forks, testing_setup, testing_teardown),
     };
     return cmocka_run_group_tests_name("net_thread", tests, NULL, NULL);
 }

@@ -16,7 +16,7 @@
 #include "wire/frame.h"
 #include "wire/methods.h"
 
-static void test_frame_layout(void **state)
+static void a_frame_has_its_layout(void **state)
 {
     (void)state;
     const tqi_frame frame = {
@@ -50,7 +50,7 @@ static void test_frame_layout(void **state)
     assert_int_equal(back.payload, frame.payload);
 }
 
-static void test_frame_refused(void **state)
+static void bad_frames_are_refused(void **state)
 {
     (void)state;
     tqi_frame frame = {.version = TQI_PROTOCOL_VERSION, .kind = 16, .request = 9};
@@ -81,7 +81,7 @@ static void test_frame_refused(void **state)
     assert_non_null(strstr(err.message, "the peer is older"));
 }
 
-static void test_methods(void **state)
+static void every_method_is_found(void **state)
 {
     (void)state;
     int found = 0, keep = 0;
@@ -109,7 +109,7 @@ static void test_methods(void **state)
     assert_null(tqi_method_find(TQI_HELLO));
 }
 
-static void test_decode(void **state)
+static void a_body_is_decoded(void **state)
 {
     (void)state;
     Tq__Claim claim;
@@ -175,7 +175,7 @@ static size_t peak_kib(void)
 }
 
 /* Empty parts take a hundred bytes each: they are refused before they have taken much memory. */
-static void test_decode_budget(void **state)
+static void a_body_of_empty_parts_is_refused_early(void **state)
 {
     (void)state;
     tq_error err = {0};
@@ -234,8 +234,11 @@ static void test_decode_budget(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_frame_layout), cmocka_unit_test(test_frame_refused), cmocka_unit_test(test_methods),
-        cmocka_unit_test(test_decode),       cmocka_unit_test(test_decode_budget),
+        cmocka_unit_test(a_frame_has_its_layout),
+        cmocka_unit_test(bad_frames_are_refused),
+        cmocka_unit_test(every_method_is_found),
+        cmocka_unit_test(a_body_is_decoded),
+        cmocka_unit_test(a_body_of_empty_parts_is_refused_early),
     };
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }

@@ -164,7 +164,7 @@ static void check_sample(const tq_meta *meta)
     assert_int_equal(tq_meta_tag_at(meta, 0)->sizes[3], 2);
 }
 
-static void test_decode(void **state)
+static void a_batch_is_decoded(void **state)
 {
     tq_meta *meta = sample_meta();
     (void)state;
@@ -175,7 +175,7 @@ static void test_decode(void **state)
 }
 
 /* Each corruption of a good batch is refused, and the message names it. */
-static void test_decode_bad(void **state)
+static void every_corruption_of_a_batch_is_refused(void **state)
 {
     (void)state;
     for (int wrong = 0;; wrong++) {
@@ -263,7 +263,7 @@ static void test_decode_bad(void **state)
     }
 }
 
-static void test_select(void **state)
+static void samples_and_fields_are_selected(void **state)
 {
     tq_meta *meta = sample_meta();
     tq_meta *out = NULL;
@@ -312,7 +312,7 @@ static void check_packed_types(const tq_meta *meta)
     tq_meta_unref(other);
 }
 
-static void test_concat(void **state)
+static void metas_are_concatenated(void **state)
 {
     tq_meta *a = sample_meta();
     tq_meta *b = sample_meta();
@@ -353,7 +353,7 @@ static void test_concat(void **state)
 }
 
 /* Uniform rows of two shapes become ragged. */
-static void test_concat_shapes(void **state)
+static void two_shapes_concatenate_to_ragged_rows(void **state)
 {
     sample_batch s;
     tq_meta *metas[2];
@@ -374,7 +374,7 @@ static void test_concat_shapes(void **state)
     tq_meta_unref(metas[1]);
 }
 
-static void test_union(void **state)
+static void fields_of_the_same_samples_are_united(void **state)
 {
     tq_meta *meta = sample_meta();
     tq_meta *only_u;
@@ -404,7 +404,7 @@ static void test_union(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_pack(void **state)
+static void a_packed_meta_is_unpacked_alike(void **state)
 {
     tq_meta *meta = sample_meta();
     tq_meta *part;
@@ -448,7 +448,7 @@ static void test_pack(void **state)
 }
 
 /* A packed meta's marks are not accepted in an answer of the controller. */
-static void test_packed_marks(void **state)
+static void marks_of_a_packed_meta_are_refused_from_the_controller(void **state)
 {
     sample_batch s;
     tq_meta *meta = NULL;
@@ -460,7 +460,7 @@ static void test_packed_marks(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_make_bad(void **state)
+static void bad_arguments_make_no_meta(void **state)
 {
     tq_meta *meta = NULL;
     tq_error err = {0};
@@ -473,7 +473,7 @@ static void test_make_bad(void **state)
     assert_null(meta);
 }
 
-static void test_select_large(void **state)
+static void selecting_much_is_quick(void **state)
 {
     enum {
         N = 100000
@@ -502,10 +502,16 @@ static void test_select_large(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_decode),       cmocka_unit_test(test_decode_bad),    cmocka_unit_test(test_select),
-        cmocka_unit_test(test_concat),       cmocka_unit_test(test_concat_shapes), cmocka_unit_test(test_union),
-        cmocka_unit_test(test_pack),         cmocka_unit_test(test_packed_marks),  cmocka_unit_test(test_make_bad),
-        cmocka_unit_test(test_select_large),
+        cmocka_unit_test(a_batch_is_decoded),
+        cmocka_unit_test(every_corruption_of_a_batch_is_refused),
+        cmocka_unit_test(samples_and_fields_are_selected),
+        cmocka_unit_test(metas_are_concatenated),
+        cmocka_unit_test(two_shapes_concatenate_to_ragged_rows),
+        cmocka_unit_test(fields_of_the_same_samples_are_united),
+        cmocka_unit_test(a_packed_meta_is_unpacked_alike),
+        cmocka_unit_test(marks_of_a_packed_meta_are_refused_from_the_controller),
+        cmocka_unit_test(bad_arguments_make_no_meta),
+        cmocka_unit_test(selecting_much_is_quick),
     };
     return cmocka_run_group_tests_name("client_meta", tests, NULL, NULL);
 }

@@ -6,7 +6,7 @@
 
 static const char *const ab[] = {"a", "b"};
 
-static void test_new_samples(void **state)
+static void new_samples_are_published(void **state)
 {
     table t;
     put p = {.partition = "p", .n = 3, .naming = TQI_TABLE_NEW, .fields = ab, .n_fields = 2};
@@ -48,7 +48,7 @@ static void test_new_samples(void **state)
     table_close(&t);
 }
 
-static void test_by_index(void **state)
+static void samples_are_published_by_index(void **state)
 {
     table t;
     uint32_t indexes[4];
@@ -105,7 +105,7 @@ static void test_by_index(void **state)
     table_close(&t);
 }
 
-static void test_claim(void **state)
+static void what_is_ready_is_claimed_once(void **state)
 {
     table t;
     tqi_table_view *view;
@@ -163,7 +163,7 @@ static void test_claim(void **state)
     table_close(&t);
 }
 
-static void test_keys_and_clear(void **state)
+static void samples_are_named_by_keys_and_cleared(void **state)
 {
     static const char *const keys[] = {"k1", "k2", "k1"};
     table t;
@@ -329,10 +329,10 @@ static void a_publish_names_the_other_fields(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_new_samples),
-        cmocka_unit_test(test_by_index),
-        cmocka_unit_test(test_claim),
-        cmocka_unit_test(test_keys_and_clear),
+        cmocka_unit_test(new_samples_are_published),
+        cmocka_unit_test(samples_are_published_by_index),
+        cmocka_unit_test(what_is_ready_is_claimed_once),
+        cmocka_unit_test(samples_are_named_by_keys_and_cleared),
         cmocka_unit_test(a_result_that_is_not_accepted_changes_nothing),
         cmocka_unit_test(a_publish_names_the_other_fields),
     };

@@ -62,7 +62,7 @@ static void check_data(const char *field, size_t n, int64_t base)
     }
 }
 
-static void test_claim_read_clear(void **state)
+static void a_claim_is_read_and_cleared_by_one_op(void **state)
 {
     (void)state;
     put_keyed("p", 4);
@@ -81,7 +81,7 @@ static void test_claim_read_clear(void **state)
 }
 
 /* A put writes what the op has just read, while it waits for nothing but the storage. */
-static void test_data_is_put_again(void **state)
+static void data_that_was_read_is_put_again(void **state)
 {
     (void)state;
     put_keyed("p", 4);
@@ -102,7 +102,7 @@ static void test_data_is_put_again(void **state)
     expect_ok(op, tq_clear_partition(op, "p"));
 }
 
-static void test_metadata_names_what_is_put(void **state)
+static void metadata_names_what_is_put(void **state)
 {
     static const int64_t numbers[4] = {20, 21, 22, 23};
     const tq_slice slice = {(void *)(uintptr_t)numbers, sizeof numbers};
@@ -145,7 +145,7 @@ static void test_metadata_names_what_is_put(void **state)
     expect_ok(op, tq_clear_partition(op, "q"));
 }
 
-static void test_keys_and_indexes(void **state)
+static void keys_and_indexes_of_a_result_are_used(void **state)
 {
     const char *keys[2];
     const char *partition;
@@ -204,7 +204,7 @@ static void test_keys_and_indexes(void **state)
     expect_ok(op, tq_clear_partition(op, "q"));
 }
 
-static void test_names_of_the_system(void **state)
+static void names_of_the_system_are_used(void **state)
 {
     (void)state;
     put_keyed("p", 4);
@@ -245,7 +245,7 @@ static void test_names_of_the_system(void **state)
     assert_int_equal(tq_op_count(op), 4);
 }
 
-static void test_clears_in_two_halves(void **state)
+static void a_clear_in_two_halves_is_chained(void **state)
 {
     const uint64_t shape = 2;
     const tq_column column = {.name = x, .dtype = {TQ_INT, 64}, .rows = 4, .ndim = 1, .shape = &shape};
@@ -286,7 +286,7 @@ static void test_clears_in_two_halves(void **state)
     expect_ok(op, tq_clear_partition(op, "p"));
 }
 
-static void test_checkpoints(void **state)
+static void checkpoints_are_chained(void **state)
 {
     char folder[] = "/tmp/tq-chain-XXXXXX";
     char path[64], again[64], command[128];
@@ -312,7 +312,7 @@ static void test_checkpoints(void **state)
     assert_int_equal(system(command), 0);
 }
 
-static void test_after_a_failure(void **state)
+static void an_op_is_used_again_after_a_failure(void **state)
 {
     const char *unknown = "nobody has this";
     (void)state;
@@ -331,7 +331,7 @@ static void test_after_a_failure(void **state)
     expect_ok(op, tq_clear_partition(op, "p"));
 }
 
-static void test_after_a_cancel(void **state)
+static void an_op_is_used_again_after_a_cancel(void **state)
 {
     const tq_claim_args never = {
         .size = sizeof(never),
@@ -370,15 +370,15 @@ static void test_after_a_cancel(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_claim_read_clear, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_data_is_put_again, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_metadata_names_what_is_put, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_keys_and_indexes, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_names_of_the_system, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_clears_in_two_halves, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_checkpoints, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_after_a_failure, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_after_a_cancel, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(a_claim_is_read_and_cleared_by_one_op, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(data_that_was_read_is_put_again, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(metadata_names_what_is_put, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(keys_and_indexes_of_a_result_are_used, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(names_of_the_system_are_used, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(a_clear_in_two_halves_is_chained, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(checkpoints_are_chained, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(an_op_is_used_again_after_a_failure, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(an_op_is_used_again_after_a_cancel, usual_setup, usual_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

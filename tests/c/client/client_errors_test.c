@@ -20,7 +20,7 @@ static uint32_t samples_of(const char *partition)
     return 0;
 }
 
-static void test_bad_puts(void **state)
+static void bad_puts_are_refused(void **state)
 {
     float data[6] = {0};
     tq_slice slice = {data, sizeof data};
@@ -75,7 +75,7 @@ static void read_all_of(const tq_resolve_args *resolve)
 }
 
 /* Rows that are all replaced may be of another dtype; the rest keep theirs. */
-static void test_other_dtype(void **state)
+static void replaced_rows_may_have_another_dtype(void **state)
 {
     tq_meta *meta = put_numbers(op, "dtype", "x", 4, 7, NULL);
     float data[4] = {0, 1.5f, 2, 3};
@@ -118,7 +118,7 @@ static void test_other_dtype(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_bad_claims(void **state)
+static void bad_claims_are_refused(void **state)
 {
     const char *field = "x";
     tq_claim_args claim = {
@@ -145,7 +145,7 @@ static void test_bad_claims(void **state)
     expect_error(op, tq_claim(op, &claim), TQ_EINVAL, "no fields");
 }
 
-static void test_bad_reads(void **state)
+static void bad_reads_are_refused(void **state)
 {
     tq_meta *meta = put_numbers(op, "reads", "x", 3, 0, NULL);
     tq_meta *hand;
@@ -175,7 +175,7 @@ static void test_bad_reads(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_full(void **state)
+static void a_full_store_refuses(void **state)
 {
     size_t bytes = 6u << 20;
     uint8_t *data = calloc(1, bytes);
@@ -222,7 +222,7 @@ static void test_full(void **state)
     free(data);
 }
 
-static void test_lost(void **state)
+static void lost_samples_are_named(void **state)
 {
     tq_meta *meta = put_numbers(op, "lost", "x", 3, 0, NULL);
     (void)state;
@@ -250,7 +250,7 @@ static void test_lost(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_open_errors(void **state)
+static void what_cannot_be_opened_is_refused(void **state)
 {
     tq_error err = {0};
     tq_client *other = NULL;
@@ -285,13 +285,13 @@ static void test_open_errors(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_bad_puts, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_other_dtype, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_bad_claims, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_bad_reads, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_full, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_lost, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_open_errors, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(bad_puts_are_refused, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(replaced_rows_may_have_another_dtype, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(bad_claims_are_refused, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(bad_reads_are_refused, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(a_full_store_refuses, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(lost_samples_are_named, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(what_cannot_be_opened_is_refused, usual_setup, usual_teardown),
     };
     return cmocka_run_group_tests_name("client_errors", tests, NULL, NULL);
 }

@@ -13,14 +13,14 @@ static const tq_dtype i64 = {TQ_INT, 64};
 
 /* --- round trips ---------------------------------------------------------- */
 
-static void test_config(void **state)
+static void a_client_has_the_configuration(void **state)
 {
     (void)state;
     assert_string_equal(tq_client_config(client), "{\"test\": true}");
     assert_true(tq_client_epoch(client) != 0);
 }
 
-static void test_uniform(void **state)
+static void uniform_rows_are_read_back(void **state)
 {
     float data[4][2][3];
     tq_slice slices[2] = {{data[0], sizeof data[0]}, {data[1], 3 * sizeof data[0]}};
@@ -63,7 +63,7 @@ static void test_uniform(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_ragged(void **state)
+static void ragged_rows_are_read_back(void **state)
 {
     int64_t data[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
     tq_slice slice = {data, sizeof data};
@@ -107,7 +107,7 @@ static void test_ragged(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_values(void **state)
+static void values_are_read_back(void **state)
 {
     const char *bytes = "helloworld!";
     tq_slice slice = {bytes, 11};
@@ -148,7 +148,7 @@ static void test_values(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_empty_rows(void **state)
+static void empty_rows_are_read_back(void **state)
 {
     uint64_t shape[2] = {0, 7};
     tq_column column = {.name = "x", .dtype = f32, .rows = 3, .ndim = 2, .shape = shape};
@@ -168,7 +168,7 @@ static void test_empty_rows(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_large(void **state)
+static void large_rows_are_read_back(void **state)
 {
     size_t bytes = 3u << 20;
     uint8_t *data = malloc(bytes);
@@ -216,7 +216,7 @@ static void check_old_or_new(tq_op *reader, const tq_meta *meta, const char *fie
     }
 }
 
-static void test_overwrite(void **state)
+static void fields_are_overwritten_and_added(void **state)
 {
     tq_meta *first = put_numbers(op, "over", "x", 10, 100, NULL);
     tq_meta *second = put_numbers(op, "over", "x", 10, 200, first);
@@ -243,7 +243,7 @@ static void test_overwrite(void **state)
     tq_meta_unref(other);
 }
 
-static void test_tags(void **state)
+static void tags_are_read_back(void **state)
 {
     const uint8_t values[] = {0x01, 0xcd, 0x01, 0x00}; /* 1, 256 */
     const uint32_t sizes[2] = {1, 3};
@@ -287,7 +287,7 @@ static void check_page(const tq_keys_page *page, const char *const *keys, size_t
     assert_int_equal(tq_op_count(op) != 0, more);
 }
 
-static void test_pages_of_keys(void **state)
+static void keys_are_listed_in_pages(void **state)
 {
     const char *keys[5] = {"a", "b", "c", "d", "e"};
     const tq_put_args args = {.size = sizeof(args), .partition = "pages", .keys = keys, .n = 5};
@@ -319,7 +319,7 @@ static void test_pages_of_keys(void **state)
 
 /* --- claims --------------------------------------------------------------- */
 
-static void test_claim_waits(void **state)
+static void a_claim_waits_for_samples(void **state)
 {
     const char *field = "x";
     tq_claim_args claim = {
@@ -357,7 +357,7 @@ static void test_claim_waits(void **state)
     tq_op_free(waiting);
 }
 
-static void test_claim_ends(void **state)
+static void a_waiting_claim_is_cancelled_or_times_out(void **state)
 {
     const char *field = "x";
     tq_claim_args claim = {
@@ -384,7 +384,7 @@ static void test_claim_ends(void **state)
 
 /* --- opaque cells, lists -------------------------------------------------- */
 
-static void test_notify(void **state)
+static void opaque_cells_are_announced(void **state)
 {
     uint64_t shape = 4;
     tq_column column = {.name = "x", .dtype = f32, .rows = 2, .ndim = 1, .shape = &shape};
@@ -406,7 +406,7 @@ static void test_notify(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_lists(void **state)
+static void partitions_keys_and_groups_are_listed(void **state)
 {
     const char *keys[3] = {"a", "b", "c"};
     const char *groups[3] = {"g", NULL, "g"};
@@ -446,19 +446,19 @@ static void test_lists(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_config, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_uniform, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_ragged, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_values, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_empty_rows, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_large, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_overwrite, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_tags, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_pages_of_keys, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_claim_waits, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_claim_ends, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_notify, usual_setup, usual_teardown),
-        cmocka_unit_test_setup_teardown(test_lists, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(a_client_has_the_configuration, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(uniform_rows_are_read_back, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(ragged_rows_are_read_back, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(values_are_read_back, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(empty_rows_are_read_back, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(large_rows_are_read_back, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(fields_are_overwritten_and_added, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(tags_are_read_back, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(keys_are_listed_in_pages, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(a_claim_waits_for_samples, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(a_waiting_claim_is_cancelled_or_times_out, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(opaque_cells_are_announced, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(partitions_keys_and_groups_are_listed, usual_setup, usual_teardown),
     };
     return cmocka_run_group_tests_name("client", tests, NULL, NULL);
 }

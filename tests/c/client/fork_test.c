@@ -73,7 +73,7 @@ static void wait_child(pid_t pid)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-static void test_both_go_on(void **state)
+static void parent_and_child_go_on(void **state)
 {
     (void)state;
     assert_int_equal(put_one(op, "before", 1), 0);
@@ -96,7 +96,7 @@ static void test_both_go_on(void **state)
 
 /* An op that was in flight stays the parent's: the child may free it, and the parent gets its end.
  * */
-static void test_in_flight(void **state)
+static void an_op_in_flight_stays_the_parents(void **state)
 {
     tq_claim_args claim = {
         .size = sizeof(claim),
@@ -145,7 +145,7 @@ static void *busy_thread(void *arg)
     return (void *)failed;
 }
 
-static void test_busy_fork(void **state)
+static void a_busy_process_forks(void **state)
 {
     pthread_t threads[2];
     void *failed;
@@ -174,7 +174,7 @@ static void test_busy_fork(void **state)
 }
 
 /* A child that never uses the client just ends. */
-static void test_unused(void **state)
+static void a_child_that_uses_nothing_ends(void **state)
 {
     pid_t pid;
     (void)state;
@@ -191,10 +191,10 @@ static void test_unused(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_both_go_on, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_in_flight, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_busy_fork, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_unused, setup, teardown),
+        cmocka_unit_test_setup_teardown(parent_and_child_go_on, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_op_in_flight_stays_the_parents, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_busy_process_forks, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_child_that_uses_nothing_ends, setup, teardown),
     };
     return cmocka_run_group_tests_name("client_fork", tests, NULL, NULL);
 }

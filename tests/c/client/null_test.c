@@ -58,7 +58,7 @@ static int teardown(void **state)
 
 static const char *const no_name[2] = {"x", NULL};
 
-static void test_puts(void **state)
+static void puts_refuse_null(void **state)
 {
     int64_t numbers[2] = {0};
     tq_slice slice = {numbers, sizeof numbers};
@@ -122,7 +122,7 @@ static void test_puts(void **state)
     REFUSED(tq_reserve(op, "p", 2, no_name, NULL), "keys[1] is NULL");
 }
 
-static void test_claims_and_reads(void **state)
+static void claims_and_reads_refuse_null(void **state)
 {
     tq_claim_args claim = {
         .size = sizeof(claim),
@@ -178,7 +178,7 @@ static void test_claims_and_reads(void **state)
     REFUSED(tq_get_by_key(op, &keys), "partition is NULL");
 }
 
-static void test_clears(void **state)
+static void clears_refuse_null(void **state)
 {
     tq_begin_clear_args begin = {.size = sizeof(begin), .partition = "p"};
     (void)state;
@@ -206,7 +206,7 @@ static void test_clears(void **state)
     REFUSED(tq_reset_consumption(op, NULL, "t"), "partition is NULL");
 }
 
-static void test_queries(void **state)
+static void queries_refuse_null(void **state)
 {
     (void)state;
     assert_int_equal(tq_query_consumption(NULL, "p", "t"), TQ_EINVAL);
@@ -237,7 +237,7 @@ static void test_queries(void **state)
     REFUSED(tq_load(op, NULL), "no directory");
 }
 
-static void test_results_of_nothing(void **state)
+static void results_of_null_are_empty(void **state)
 {
     size_t n = 7;
     uint64_t number = 7;
@@ -288,7 +288,7 @@ static void test_results_of_nothing(void **state)
     tq_log_set_level(TQ_LOG_WARN);
 }
 
-static void test_metadata(void **state)
+static void metadata_refuses_null(void **state)
 {
     uint32_t index = 0;
     uint8_t *bytes = NULL;
@@ -341,7 +341,7 @@ static void test_metadata(void **state)
     assert_null(bytes);
 }
 
-static void test_clients(void **state)
+static void clients_refuse_null(void **state)
 {
     tq_client_options options = {.size = sizeof options};
     tq_location found = {.size = sizeof(found)};
@@ -361,7 +361,7 @@ static void test_clients(void **state)
     assert_string_equal(tq_client_config(NULL), "");
 }
 
-static void test_plugins(void **state)
+static void plugins_refuse_null(void **state)
 {
     const tq_storage_manager *manager;
     const tq_sampler unnamed = {.abi = TQ_SAMPLER_ABI};
@@ -400,7 +400,7 @@ static void test_plugins(void **state)
     assert_int_equal(tq_daemon_run(2, NULL, NULL), 2);
 }
 
-static void test_values(void **state)
+static void values_refuse_null(void **state)
 {
     tq_values *values = tq_values_alloc();
     tq_column column;
@@ -434,7 +434,7 @@ static void test_values(void **state)
 }
 
 /* After all of that the client works, and nothing was changed. */
-static void test_nothing_happened(void **state)
+static void refusing_null_changed_nothing(void **state)
 {
     (void)state;
     expect_ok(op, tq_list_partitions(op));
@@ -447,11 +447,11 @@ static void test_nothing_happened(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_puts),     cmocka_unit_test(test_claims_and_reads),
-        cmocka_unit_test(test_clears),   cmocka_unit_test(test_queries),
-        cmocka_unit_test(test_metadata), cmocka_unit_test(test_results_of_nothing),
-        cmocka_unit_test(test_clients),  cmocka_unit_test(test_plugins),
-        cmocka_unit_test(test_values),   cmocka_unit_test(test_nothing_happened),
+        cmocka_unit_test(puts_refuse_null),      cmocka_unit_test(claims_and_reads_refuse_null),
+        cmocka_unit_test(clears_refuse_null),    cmocka_unit_test(queries_refuse_null),
+        cmocka_unit_test(metadata_refuses_null), cmocka_unit_test(results_of_null_are_empty),
+        cmocka_unit_test(clients_refuse_null),   cmocka_unit_test(plugins_refuse_null),
+        cmocka_unit_test(values_refuse_null),    cmocka_unit_test(refusing_null_changed_nothing),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

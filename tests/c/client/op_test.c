@@ -111,7 +111,7 @@ static void *cancel_thread(void *arg)
 }
 
 /* A cancel races with the put that satisfies the claim. */
-static void test_cancel_or_complete(void **state)
+static void an_op_is_cancelled_or_completes(void **state)
 {
     int64_t value = 7;
     tq_slice slice = {&value, sizeof value};
@@ -161,7 +161,7 @@ static bool is_consumed(tq_op *op)
 }
 
 /* A claim is cancelled when its answer is on its way, or was received: the samples go back. */
-static void test_cancel_gives_back(void **state)
+static void a_cancelled_claim_gives_its_samples_back(void **state)
 {
     int64_t value = 7;
     tq_slice slice = {&value, sizeof value};
@@ -199,7 +199,7 @@ static void test_cancel_gives_back(void **state)
 
 /* Claims are freed at any moment while samples are published: each sample is claimed once in the
  * end. */
-static void test_free_keeps_samples(void **state)
+static void freed_claims_lose_no_samples(void **state)
 {
     int64_t value = 7;
     tq_slice slice = {&value, sizeof value};
@@ -235,7 +235,7 @@ static void test_free_keeps_samples(void **state)
 
 /* Nothing is lost between a cancelled claim and the table: each sample is claimed once, or still
  * there. */
-static void test_cancel_keeps_samples(void **state)
+static void cancelled_claims_lose_no_samples(void **state)
 {
     int64_t value = 7;
     tq_slice slice = {&value, sizeof value};
@@ -262,7 +262,7 @@ static void test_cancel_keeps_samples(void **state)
     tq_op_free(put);
 }
 
-static void test_free_in_callback(void **state)
+static void an_op_is_freed_in_its_callback(void **state)
 {
     tally t;
     (void)state;
@@ -277,7 +277,7 @@ static void test_free_in_callback(void **state)
 }
 
 /* Freeing an op that is not done cancels it, calls back once, and waits. */
-static void test_free_in_flight(void **state)
+static void an_op_in_flight_is_freed(void **state)
 {
     tally t;
     (void)state;
@@ -313,7 +313,7 @@ static void chain_done(tq_op *op, void *arg)
     }
 }
 
-static void test_start_in_callback(void **state)
+static void an_op_is_started_in_its_callback(void **state)
 {
     chain c;
     tq_op *op;
@@ -331,7 +331,7 @@ static void test_start_in_callback(void **state)
     assert_int_equal(c.t.codes_ok, 1);
 }
 
-static void test_busy(void **state)
+static void a_busy_op_refuses_calls(void **state)
 {
     tq_op *op = tq_op_alloc(client, NULL, NULL);
     (void)state;
@@ -359,7 +359,7 @@ static void on_signal(int number)
 }
 
 /* A signal ends a wait of the one kind, and not of the other; time ends it; several threads wait for one op. */
-static void test_wait_for(void **state)
+static void a_wait_ends_by_a_signal_or_in_time(void **state)
 {
     struct sigaction ours = {.sa_handler = on_signal}, old;
     struct itimerval soon = {.it_interval.tv_usec = 20000, .it_value.tv_usec = 20000}, none = {0};
@@ -402,7 +402,7 @@ static void test_wait_for(void **state)
 }
 
 /* Both kinds of waits are made, and learned from. */
-static void test_waits_are_measured(void **state)
+static void waits_are_measured(void **state)
 {
     tq_client *other = system_open(&sys, 10);
     tq_op *op = tq_op_alloc(other, NULL, NULL);
@@ -421,7 +421,7 @@ static void test_waits_are_measured(void **state)
 }
 
 /* Closing ends what waits, once, with TQ_ECLOSED; ops may be freed after their client. */
-static void test_close_in_flight(void **state)
+static void closing_ends_what_waits_once(void **state)
 {
     enum {
         N = 64
@@ -460,7 +460,7 @@ static void close_done(tq_op *op, void *arg)
     pthread_mutex_unlock(&t->lock);
 }
 
-static void test_close_in_callback(void **state)
+static void a_client_is_closed_in_a_callback(void **state)
 {
     struct {
         tally t;
@@ -500,7 +500,7 @@ static void *worker_thread(void *arg)
     return (void *)claimed;
 }
 
-static void test_threads(void **state)
+static void threads_share_a_client(void **state)
 {
     enum {
         N = 8
@@ -528,19 +528,19 @@ static void test_threads(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_setup_teardown(test_cancel_or_complete, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cancel_gives_back, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_cancel_keeps_samples, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_free_keeps_samples, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_free_in_callback, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_free_in_flight, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_start_in_callback, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_busy, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_wait_for, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_waits_are_measured, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_close_in_flight, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_close_in_callback, setup, teardown),
-        cmocka_unit_test_setup_teardown(test_threads, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_op_is_cancelled_or_completes, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_cancelled_claim_gives_its_samples_back, setup, teardown),
+        cmocka_unit_test_setup_teardown(cancelled_claims_lose_no_samples, setup, teardown),
+        cmocka_unit_test_setup_teardown(freed_claims_lose_no_samples, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_op_is_freed_in_its_callback, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_op_in_flight_is_freed, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_op_is_started_in_its_callback, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_busy_op_refuses_calls, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_wait_ends_by_a_signal_or_in_time, setup, teardown),
+        cmocka_unit_test_setup_teardown(waits_are_measured, setup, teardown),
+        cmocka_unit_test_setup_teardown(closing_ends_what_waits_once, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_client_is_closed_in_a_callback, setup, teardown),
+        cmocka_unit_test_setup_teardown(threads_share_a_client, setup, teardown),
     };
     return cmocka_run_group_tests_name("client_op", tests, NULL, NULL);
 }

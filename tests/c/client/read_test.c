@@ -80,7 +80,7 @@ static tq_get_field padded(int32_t pad, uint64_t multiple)
     return field;
 }
 
-static void test_padded(void **state)
+static void ragged_rows_are_padded(void **state)
 {
     const uint64_t lengths[4] = {3, 0, 5, 1};
     const uint32_t order[6] = {2, 2, 0, 1, 3, 2};
@@ -112,7 +112,7 @@ static void test_padded(void **state)
 }
 
 /* Rows of one length lie end to end: they are still read as one range. */
-static void test_uniform(void **state)
+static void rows_of_one_length_are_read_as_one_range(void **state)
 {
     const uint64_t lengths[3] = {4, 4, 4};
     tq_get_field field = padded(-1, 1);
@@ -131,7 +131,7 @@ static void test_uniform(void **state)
 }
 
 /* Enough gaps for another thread to fill them. */
-static void test_large_gaps(void **state)
+static void another_thread_fills_large_gaps(void **state)
 {
     uint64_t lengths[64] = {0};
     tq_get_field field = padded(77, 1);
@@ -158,7 +158,7 @@ static void test_large_gaps(void **state)
     tq_meta_unref(meta);
 }
 
-static void test_own_memory(void **state)
+static void rows_are_read_into_own_memory(void **state)
 {
     const uint64_t lengths[2] = {2, 3};
     int32_t memory[6] = {0};
@@ -201,7 +201,7 @@ static void test_own_memory(void **state)
 }
 
 /* Cancelled reads: each ends once, and gives the memory back once. */
-static void test_cancel(void **state)
+static void cancelled_reads_give_memory_back_once(void **state)
 {
     enum {
         READS = 50
@@ -282,7 +282,7 @@ static void read_keys(const char *const *keys, size_t n, const char *const *fiel
     expect_ok(op, tq_get_by_key(op, &args));
 }
 
-static void test_by_keys(void **state)
+static void rows_are_read_by_keys(void **state)
 {
     const char *const both[] = {"x", "y"};
     const char *const asked[] = {"no", "y", "x"};
@@ -325,7 +325,7 @@ static void test_by_keys(void **state)
 }
 
 /* What is shown outlives the samples and the client, and is written to by nobody else. */
-static void test_zero_copy(void **state)
+static void what_is_borrowed_outlives_samples_and_client(void **state)
 {
     uint64_t lengths[8], small = 10;
     tq_get_options options = {.size = sizeof options, .zero_copy = true};
@@ -410,7 +410,7 @@ static void look_right(void *arg, size_t row, const void *bytes, size_t size)
 }
 
 /* Rows left in the store can be read there for as long as they exist, and become a copy when the client is closed. */
-static void test_left_values(void **state)
+static void values_left_in_the_store_are_read_there(void **state)
 {
     tq_get_options options = {.size = sizeof options, .leave_values = true};
     tq_client *own = system_open(&sys, 10);
@@ -463,9 +463,14 @@ static void test_left_values(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_padded),     cmocka_unit_test(test_uniform),     cmocka_unit_test(test_large_gaps),
-        cmocka_unit_test(test_own_memory), cmocka_unit_test(test_cancel),      cmocka_unit_test(test_by_keys),
-        cmocka_unit_test(test_zero_copy),  cmocka_unit_test(test_left_values),
+        cmocka_unit_test(ragged_rows_are_padded),
+        cmocka_unit_test(rows_of_one_length_are_read_as_one_range),
+        cmocka_unit_test(another_thread_fills_large_gaps),
+        cmocka_unit_test(rows_are_read_into_own_memory),
+        cmocka_unit_test(cancelled_reads_give_memory_back_once),
+        cmocka_unit_test(rows_are_read_by_keys),
+        cmocka_unit_test(what_is_borrowed_outlives_samples_and_client),
+        cmocka_unit_test(values_left_in_the_store_are_read_there),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

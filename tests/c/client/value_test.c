@@ -29,7 +29,7 @@ static tq_value read_row(const tq_column *column, size_t row)
     return value;
 }
 
-static void test_numbers(void **state)
+static void numbers_are_encoded_at_every_width(void **state)
 {
     static const int64_t numbers[] = {0,
                                       1,
@@ -79,7 +79,7 @@ static void test_numbers(void **state)
     tq_values_free(values);
 }
 
-static void test_texts(void **state)
+static void texts_are_encoded_at_every_length(void **state)
 {
     static const size_t sizes[] = {0, 1, 31, 32, 255, 256, 65535, 65536};
     size_t n = sizeof sizes / sizeof sizes[0];
@@ -110,7 +110,7 @@ static void test_texts(void **state)
     free(text);
 }
 
-static void test_lists_and_maps(void **state)
+static void lists_and_maps_are_encoded(void **state)
 {
     tq_values *values = tq_values_alloc();
     tq_column column;
@@ -139,7 +139,7 @@ static void test_lists_and_maps(void **state)
     tq_values_free(values);
 }
 
-static void test_what_is_no_value(void **state)
+static void what_is_no_value_is_refused(void **state)
 {
     static const struct {
         const char *bytes;
@@ -183,10 +183,10 @@ static void test_what_is_no_value(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_numbers),
-        cmocka_unit_test(test_texts),
-        cmocka_unit_test(test_lists_and_maps),
-        cmocka_unit_test(test_what_is_no_value),
+        cmocka_unit_test(numbers_are_encoded_at_every_width),
+        cmocka_unit_test(texts_are_encoded_at_every_length),
+        cmocka_unit_test(lists_and_maps_are_encoded),
+        cmocka_unit_test(what_is_no_value_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
