@@ -24,7 +24,6 @@ import os
 import shutil
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +35,7 @@ from support.daemons import Daemon, System
 from support.mooncake_servers import MooncakeMaster
 from support.redis_servers import RedisCluster, RedisServer, values_of
 from support.relay import Relay
+from support.waiting import wait_until
 from transferq.storage.ray import holder as ray_holder
 from transferq.storage.ray import store as ray_store
 
@@ -184,17 +184,19 @@ class Backend:
         Puts are seconds apart: a client reserves room in advance for small puts in quick succession, and returns it
         after a second without one.
         """
-        deadline = time.monotonic() + 90  # data of a dead writer is removed after its deadline
         again = 0.0
-        while time.monotonic() < deadline:
-            if self.stored() == 0:
-                return
-            if time.monotonic() >= again:
+
+        def left() -> int:
+            nonlocal again
+            stored = self.stored()
+            if stored > 0 and time.monotonic() >= again:
                 client.clear_samples(client.put({"x": row(0, 1)[None]}, partition_id="wake"))
                 client.clear_partition("wake")
                 again = time.monotonic() + 3
-            threading.Event().wait(0.01)
-        raise AssertionError(f"{self}: {self.stored()} left in the store")
+            return stored
+
+        # Data of a dead writer is removed after its deadline.
+        wait_until(f"nothing to be left in {self}", left, lambda stored: stored == 0, 90)
 
 
 # --- storage units, over each transport -------------------------------------------------------------

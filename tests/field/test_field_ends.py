@@ -25,15 +25,17 @@ import torch
 import transferq
 from support.daemons import System, wait_exit
 from support.runtime import own_runtime
-from support.waiting import wait_event
+from support.waiting import wait_event, wait_until, wait_waiting
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-BUILD = os.environ.get("TQ_TEST_BUILD", str(ROOT / "build" / "test"))
+BUILD = os.environ["TQ_TEST_BUILD"]
 SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
-HEAD = """
+HEAD = f"""
 import os, signal, sys, threading, time
+sys.path.insert(0, {str(ROOT / "tests")!r})
 import transferq
+from support.waiting import wait_waiting
 client = transferq.TransferQueueClient(sys.argv[1], transferq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
 def say(*words):
     print(*words, flush=True)
@@ -130,7 +132,7 @@ def caught(call):
     return "no error"
 
 thread.start()
-while client.status()["waiting"] == 0: pass
+wait_waiting(client)
 say("waits")
 thread.join()
 """
@@ -182,8 +184,8 @@ def test_an_end_in_order_ends_all_kinds_of_waiting_calls(running: System) -> Non
             lambda: asyncio.run(client.async_get_meta(["y"], 1, "p", task_name="u"))  # type: ignore[arg-type]
         ),
     ]
-    while client.status()["waiting"] < 2:
-        assert not any(call.done() for call in calls)
+    wait_waiting(client, 2)
+    assert not any(call.done() for call in calls)
     # The put was sent to the unit before these, so it is waiting there by now.
     assert client.get_data(meta)["x"].numel() == 13 << 20
     begin = time.monotonic()
@@ -270,10 +272,13 @@ def test_calls_wait_while_a_daemon_is_started_again(system: System) -> None:
     assert system.daemons[0].process.wait(30) == 0
     assert not waiting.done()
     system.start(f"--token-file={token}", role="controller")
+
     # The call may reach the new controller after all events of its start; then it waits for the next one.
-    deadline = time.monotonic() + 30
-    while not waiting.done() and time.monotonic() < deadline:
+    def another() -> bool:
         system.client("another").close()
+        return waiting.done()
+
+    wait_until("the event of another client", another, seconds=30)
     assert waiting.result(timeout=0)
     put = in_thread(lambda: client.put({"x": np.arange(4)}, partition_id="p"))
     assert put.result(timeout=30).size == 4
@@ -501,8 +506,8 @@ def test_a_dataset_ends_with_its_system(attached: Callable[..., None]) -> None:
         dp_rank=0,
     )
     waiting = in_thread(lambda: next(iter(dataset)))
-    while transferq.get_client().status()["waiting"] < 1:
-        assert not waiting.done()
+    wait_waiting(transferq.get_client())
+    assert not waiting.done()
     owner.close()
     assert isinstance(waiting.exception(timeout=5), transferq.SystemEndedError)
 
@@ -559,8 +564,7 @@ def test_calls_give_up_soon_after_the_daemon_was_killed(running: System) -> None
     """kill -9 gives no notice: a call waits a short time for a next run, later ones do not wait again."""
     client = running.client()
     waiting = in_thread(lambda: client.get_meta(["never"], 1, "p", task_name="t", timeout=60))
-    while client.status()["waiting"] < 1:
-        pass
+    wait_waiting(client)
     running.daemons[0].kill()
     begin = time.monotonic()
     assert isinstance(waiting.exception(timeout=30), transferq.errors.UnreachableError)

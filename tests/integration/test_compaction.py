@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 import transferq
 from support.daemons import System
 from support.relay import Relay
+from support.waiting import wait_status, wait_until
 
 torch = pytest.importorskip("torch")
 from tensordict import TensorDict  # noqa: E402
@@ -90,18 +90,15 @@ def owners(client: Any, name: str) -> int:
     return sum(owner[name] for owner in client.status()["owners"])
 
 
-def until(reached: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Units report with a delay."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        assert time.monotonic() < deadline
-        threading.Event().wait(0.01)
+def until_used(client: Any, wanted: Callable[[int], object]) -> None:
+    """Units report the bytes in use with a delay."""
+    wait_until("bytes in use", lambda: owners(client, "used_bytes"), wanted)
 
 
 def until_compact(client: Any, live: dict[str, Sample]) -> None:
     """Bytes in use approach the live bytes."""
     most = AT_MOST * size(list(live.values()))
-    until(lambda: 0 < owners(client, "used_bytes") <= most)
+    until_used(client, lambda used: 0 < used <= most)
 
 
 def fill(client: Any, rng: random.Random, batches: int) -> dict[str, Sample]:
@@ -130,7 +127,7 @@ def test_memory_follows_what_is_live(running: System) -> None:
     first = [live[key]["tokens"] for key in list(live)[:ROWS]]
     while len(live) > 60:
         drop(client, live, rng.sample(list(live), 20))
-    until(lambda: owners(client, "used_bytes") > 0)
+    until_used(client, lambda used: used > 0)
     until_compact(client, live)
     check(client, live)
     old = before.select_samples([places[key] for key in live])
@@ -141,7 +138,7 @@ def test_memory_follows_what_is_live(running: System) -> None:
     # Once nothing is live, nothing is left.
     del seen
     client.kv_clear(list(live), "p")
-    until(lambda: owners(client, "used_bytes") == 0 and owners(client, "blocks") == 0)
+    until_used(client, lambda used: used == 0 and owners(client, "blocks") == 0)
 
 
 @pytest.mark.slow
@@ -218,7 +215,7 @@ def test_a_put_that_waits_gets_all_the_room(system: System) -> None:
     client.put({"y": rows(1, 11)}, metadata=large)
     client.kv_clear([str(row) for row in range(14)], "p")
     kept = client.kv_retrieve_meta(["14", "15"], "p")
-    until(lambda: owners(client, "used_bytes") == (16 + 98 + 11) << 16)
+    until_used(client, lambda used: used == (16 + 98 + 11) << 16)
     for _ in range(100):  # two thirds are live, so it is not moved meanwhile
         assert torch.equal(client.get_data(kept, layout="dense")["x"], rows(16, 1)[14:])
     assert owners(client, "used_bytes") == (16 + 98 + 11) << 16
@@ -235,12 +232,12 @@ def test_what_is_seen_in_place_stays(running: System) -> None:
         client.kv_batch_put(some, "p", rows)
     seen = read(client, keys[0], ["x"], zero_copy=True)["x"]
     client.kv_clear([key for some in keys for key in some[:7]], "p")
-    until(lambda: owners(client, "used_bytes") == 9 * 400_000)  # one of them has moved
+    until_used(client, lambda used: used == 9 * 400_000)  # one of them has moved
     check(client, {some[7]: {"x": rows["x"][7]} for some in keys})
     assert torch.equal(torch.stack(list(seen.unbind())), rows["x"])
     assert owners(client, "used_bytes") == 9 * 400_000
     del seen
-    until(lambda: owners(client, "used_bytes") == 2 * 400_000)
+    until_used(client, lambda used: used == 2 * 400_000)
     check(client, {some[7]: {"x": rows["x"][7]} for some in keys})
 
 
@@ -256,10 +253,10 @@ def test_the_next_batch_is_seen_before_the_last_is_let_go(system: System) -> Non
     client.kv_clear(keys[0][:7], "p")
     second = read(client, keys[1], ["x"], zero_copy=True)["x"]
     check(client, {keys[0][7]: {"x": rows["x"][7]}})
-    until(lambda: owners(client, "used_bytes") == 16 * 400_000)
+    until_used(client, lambda used: used == 16 * 400_000)
     assert torch.equal(torch.stack(list(first.unbind())), rows["x"])
     del first
-    until(lambda: owners(client, "used_bytes") == 9 * 400_000)
+    until_used(client, lambda used: used == 9 * 400_000)
     assert torch.equal(torch.stack(list(second.unbind())), rows["x"])
     check(client, {keys[0][7]: {"x": rows["x"][7]}})
 
@@ -313,9 +310,9 @@ def test_a_session_that_ends(system: System, tmp_path: Path) -> None:
             live[key] = dict.fromkeys("abcdefgh", wide[row] + number)
     full = size(list(live.values()))
     drop(client, live, [key for key in live if int(key[-1]) < 6])
-    until(lambda: 0 < owners(client, "used_bytes") < full)
+    until_used(client, lambda used: 0 < used < full)
     relay.close()
-    until(lambda: not any(owner["present"] for owner in client.status()["owners"]))
+    wait_status(client, lambda status: not any(owner["present"] for owner in status["owners"]))
     path.unlink(missing_ok=True)
     relay = Relay(path, system.runtime / "controller.sock")
     try:
@@ -364,11 +361,11 @@ def test_a_killed_unit_loses_what_it_had(system: System) -> None:
     live = fill(client, rng, 30)
     full = size(list(live.values()))
     drop(client, live, rng.sample(list(live), 150))
-    until(lambda: 0 < owners(client, "used_bytes") < 0.9 * full)
+    until_used(client, lambda used: 0 < used < 0.9 * full)
     drop(client, live, rng.sample(list(live), 20))
     unit.kill()
     system.join(*runtime, name="one")
-    until(lambda: owners(client, "used_bytes") == 0)
+    until_used(client, lambda used: used == 0)
     with pytest.raises(transferq.TransferQueueError, match="lost"):
         read(client, list(live)[:1])
     client.clear_partition("p")
@@ -397,7 +394,7 @@ def test_checkpoints_meanwhile(running: System, tmp_path: Path) -> None:
     try:
         while len(live) > 60:
             drop(client, live, rng.sample(list(live), 10))
-        until(lambda: len(saved) > 0)
+        wait_until("a checkpoint to be saved", lambda: len(saved))
     finally:
         ended.set()
         saver.join()

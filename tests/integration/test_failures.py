@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,10 +22,12 @@ SMALL = ["backend.SimpleStorage.total_storage_size=64MiB"]
 
 def script(system: System, body: str) -> subprocess.Popen[str]:
     """Another process with a client of the system; it prints `ready` when it has reached its point."""
-    head = """
+    head = f"""
     import os, signal, sys
+    sys.path.insert(0, {str(Path(__file__).parents[1])!r})
     import numpy as np
     import transferq
+    from support.waiting import wait_until, wait_waiting
     client = transferq.TransferQueueClient("victim", transferq.ControllerInfo(os.environ["TQ_ADDRESS"], os.environ["TQ_TOKEN_FILE"]))
     def stop_here():
         print("ready", flush=True)
@@ -55,8 +58,7 @@ def test_killed_claimer_blocks_nobody(running: System) -> None:
         """
         import threading
         threading.Thread(target=lambda: client.get_meta(["x"], 2, "p", task_name="t"), daemon=True).start()
-        while client.status()["waiting"] == 0:
-            client.get_partition_list()
+        wait_waiting(client)
         stop_here()
         """,
     )
@@ -82,8 +84,7 @@ def test_killed_writer_leaves_no_memory(running: System) -> None:
                     client.put(big, partition_id="q")
                     client.clear_partition("q")
             threading.Thread(target=put, daemon=True).start()
-            while "q" not in client.get_partition_list():
-                pass
+            wait_until("the partition", client.get_partition_list, lambda names: "q" in names)
             stop_here()
             """,
         )

@@ -16,7 +16,7 @@ import pytest
 
 import transferq
 from support.daemons import System
-from support.waiting import wait_event
+from support.waiting import wait_event, wait_until
 
 pytestmark = pytest.mark.out_of_tree
 
@@ -104,8 +104,7 @@ os.kill(os.getpid(), signal.SIGKILL)
     # Dead blocks are collected in order: once those of this put are gone, so are all before them.
     last = client.put({"x": np.arange(3)}, partition_id="r")
     client.clear_samples(last)
-    while any(store.iterdir()):
-        client.get_partition_list()
+    wait_until("the store to be empty", lambda: list(store.iterdir()), lambda files: not files)
     assert client.status()["owners"][0]["blocks"] == 0
 
 

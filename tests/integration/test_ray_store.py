@@ -25,6 +25,7 @@ import torch
 import transferq
 from support.daemons import System, wait_exit
 from support.runtime import own_runtime
+from support.waiting import wait_until
 from transferq.errors import ConfigError, LostError, StorageFullError, UnreachableError
 from transferq.ray.actor import NAMESPACE, kill
 from transferq.storage.ray import store as ray_store
@@ -261,9 +262,12 @@ def test_a_failed_put_leaves_nothing_on_its_way(
             [[row.nbytes] for row in rows],
         )
         try:
-            deadline = time.monotonic() + 30
-            while ray.get(slow.arrived.remote()) < at_once:
-                assert time.monotonic() < deadline
+            wait_until(
+                f"{at_once} puts to arrive",
+                lambda: ray.get(slow.arrived.remote()),
+                lambda arrived: arrived >= at_once,
+                30,
+            )
             with pytest.raises(FutureTimeoutError):
                 put.result(1)
             assert ray.get(slow.arrived.remote()) == at_once

@@ -24,6 +24,7 @@ from support.addresses import free_ports
 from support.daemons import Daemon, System
 from support.redis_servers import RedisCluster, RedisServer
 from support.runtime import own_runtime
+from support.waiting import wait_until
 from transferq.errors import AuthenticationError, UnreachableError
 
 
@@ -78,8 +79,7 @@ def test_one_server(system: System, server: RedisServer) -> None:
     check(reader, claimed, 16, 7)
     assert server.values() > 0
     writer.clear_partition("p")
-    while server.values() > 0:  # the removal follows the clear; BLPOP waits at the server
-        server.ask("BLPOP", "tq-never", "0.01")
+    wait_until("the values to be removed", server.values, lambda left: left == 0)
 
 
 @pytest.mark.slow
@@ -92,8 +92,7 @@ def test_a_cluster_takes_all_nodes(system: System, cluster: RedisCluster) -> Non
     for base, meta in enumerate(metas):
         check(client, meta, 8, base)
     client.clear_partition("p")
-    while sum(cluster.sizes()) > 0:
-        cluster.servers[0].ask("PING")
+    wait_until("the values to be removed", cluster.sizes, lambda left: sum(left) == 0)
 
 
 @pytest.mark.slow
@@ -303,8 +302,11 @@ def test_values_of_dead_systems_are_removed(
             start(system, f'url: "{server.url}", sweep_after: 1.5')
             client = system.client()
             meta = client.put(numbers(8, 300, 3), partition_id="p")
-            while server.ask("KEYS", f"tq/{dead.epoch}/*"):
-                server.ask("BLPOP", "tq-never", "0.05")
+            wait_until(
+                "the dead system's keys to be removed",
+                lambda: server.ask("KEYS", f"tq/{dead.epoch}/*"),
+                lambda keys: not keys,
+            )
             assert alive.sum() == 28
             check(client, meta, 8, 3)
             assert server.ask("EXISTS", foreign) == "1"
@@ -325,10 +327,11 @@ def test_values_of_dead_systems_are_removed_although_the_first_client_has_closed
     dead = f"tq/{24:016x}"
     server.ask("SET", f"{dead}/kept", "1")
     server.ask("SET", f"{dead}/7", "a value")
-    deadline = time.monotonic() + 60
-    while server.ask("KEYS", f"{dead}/*"):
-        assert time.monotonic() < deadline
-        server.ask("BLPOP", "tq-never", "0.05")
+    wait_until(
+        "the dead system's keys to be removed",
+        lambda: server.ask("KEYS", f"{dead}/*"),
+        lambda keys: not keys,
+    )
 
 
 @pytest.mark.slow
@@ -341,11 +344,12 @@ def test_who_removes_much_keeps_its_own_lease(system: System, server: RedisServe
     client = system.client()
     client.put(numbers(8, 300, 3), partition_id="p")
     own = f"tq/{client._core.epoch:016x}"
-    missed = 0
-    while server.ask("EXISTS", f"tq/{24:016x}/kept") == "1":
-        missed += server.ask("EXISTS", f"{own}/lease") == "0"
-        server.ask("BLPOP", "tq-never", "0.02")
-    assert missed == 0
+
+    def kept() -> str:
+        assert server.ask("EXISTS", f"{own}/lease") == "1"
+        return server.ask("EXISTS", f"tq/{24:016x}/kept")
+
+    wait_until("the dead systems' data to be removed", kept, lambda there: there == "0")
 
 
 @pytest.mark.slow
@@ -370,8 +374,7 @@ def test_closing_while_the_server_stands_still(
     assert re.search(r"closing: [1-9] dead blocks? may be left in Redis|its storage has not", said)
     # A client of the system removes them.
     system.client("two").put(numbers(1, 1, 1), partition_id="q")
-    while server.values() > 1:
-        server.ask("BLPOP", "tq-never", "0.01")
+    wait_until("the values to be removed", server.values, lambda left: left <= 1)
 
 
 @pytest.mark.parametrize("seconds", ["0", "0.001", "1e300", ".nan"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pytest
 import transferq
 from support.daemons import Daemon, System
 from support.relay import Place, Relay
+from support.waiting import wait_until
 from transferq.errors import ProtocolVersionError
 
 HEADER = 40
@@ -52,14 +53,6 @@ def connected(place: Place) -> Iterator[tuple[socket.socket, int]]:
 def log_says(log: Path, *words: str) -> bool:
     """Whether one line of a log has all of the words."""
     return any(all(word in line for word in words) for line in log.read_text().splitlines())
-
-
-def wait_for(happened: Callable[[], bool], ask: Callable[[], object]) -> None:
-    """Keeps sending requests to a server until it has handled what was sent before on another connection."""
-    deadline = time.monotonic() + AT_ONCE
-    while not happened():
-        assert time.monotonic() < deadline
-        ask()
 
 
 def versions(theirs: int, ours: int, them: str, us: str) -> list[str]:
@@ -148,7 +141,7 @@ def test_a_client_refuses_a_controller_of_another_version(
         # The server has noticed as well: from its side, the client has the other version.
         told = versions(ours + step, ours, "the client", "this server")
         log = apart.daemons[0].log
-        wait_for(lambda: log_says(log, *told), apart.client("other").status)
+        wait_until(f"a line of the log with {told}", lambda: log_says(log, *told), seconds=AT_ONCE)
     finally:
         relay.close()
 
@@ -181,7 +174,7 @@ def test_a_unit_refuses_a_controller_of_another_version(
         assert log_says(unit.log, *expected), unit.log.read_text()
         told = versions(ours + step, ours, "the client", "this server")
         log = apart.daemons[0].log
-        wait_for(lambda: log_says(log, *told), apart.client("other").status)
+        wait_until(f"a line of the log with {told}", lambda: log_says(log, *told), seconds=AT_ONCE)
     finally:
         relay.close()
 
@@ -210,7 +203,7 @@ def test_a_client_refuses_a_unit_of_another_version(system: System, step: int) -
             assert words in str(raised.value)
         told = versions(ours + step, ours, "the client", "this server")
         log = system.daemons[1].log
-        wait_for(lambda: log_says(log, *told), before.status)
+        wait_until(f"a line of the log with {told}", lambda: log_says(log, *told), seconds=AT_ONCE)
     finally:
         relay.close()
         moved.rename(place)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import transferq
+from support.waiting import async_wait_until, async_wait_waiting, wait_until, wait_waiting
 from transferq import _core, errors
 
 torch = pytest.importorskip("torch")
@@ -92,13 +93,13 @@ def test_every_sample_is_claimed_once(client: Any, pid: str) -> None:
 def test_a_cancelled_await_cancels_the_operation(client: Any, pid: str) -> None:
     async def main() -> None:
         task = asyncio.ensure_future(client.async_get_meta(["x"], 1, pid, task_name="t"))
-        while client.status()["waiting"] == 0:
-            await asyncio.sleep(0)
+        await async_wait_waiting(client)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        while (await client.async_status())["waiting"]:
-            await asyncio.sleep(0)
+        await async_wait_until(
+            "no waiting call", client.async_status, lambda now: now["waiting"] == 0
+        )
         # The sample goes to the next claim, not to the abandoned one.
         await client.async_put({"x": torch.arange(1)}, partition_id=pid)
         assert (await client.async_get_meta(["x"], 1, pid, task_name="t")).size == 1
@@ -188,10 +189,7 @@ def test_a_loop_that_ends_with_operations_in_flight(client: Any, pid: str) -> No
     del loop, task
     gc.collect()
     asyncio.run(client.async_get_partition_list())
-    deadline = client.status()["uptime"] + 20
-    while client.status()["waiting"] and client.status()["uptime"] < deadline:
-        pass
-    assert client.status()["waiting"] == 0
+    wait_until("no waiting call", client.status, lambda now: now["waiting"] == 0, 20)
     gc.collect()
     assert _core.live()["op"] <= live + 1
 
@@ -201,8 +199,7 @@ def test_closing_ends_what_is_in_flight(runtime_dir: Any, client: Any, pid: str)
 
     async def main() -> None:
         task = asyncio.ensure_future(other.async_get_meta(["x"], 1, pid, task_name="t"))
-        while (await client.async_status())["waiting"] == 0:
-            await asyncio.sleep(0)
+        await async_wait_waiting(client)
         other.close()
         with pytest.raises(errors.ClosedError):
             await task
@@ -218,8 +215,7 @@ def test_an_interrupt_ends_a_waiting_call(client: Any, pid: str) -> None:
         raise Interrupted
 
     def when_it_waits() -> None:
-        while client.status()["waiting"] == 0:
-            pass
+        wait_waiting(client)
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
     previous = signal.signal(signal.SIGUSR1, interrupt)

@@ -22,6 +22,7 @@ import pytest
 
 import transferq
 from support.daemons import System
+from support.waiting import wait_waiting
 from transferq.errors import (
     CheckpointError,
     ClearedError,
@@ -177,8 +178,7 @@ def test_waiting_claims_are_served(tq: Any, client: Any, ck: Path) -> None:
         target=lambda: got.append(client.get_meta(["x"], 4, "q", task_name="late", timeout=20))
     )
     waiter.start()
-    while client.status()["waiting"] == 0:
-        pass
+    wait_waiting(client)
     tq.load_checkpoint(ck)
     waiter.join(20)
     assert rows(client.get_data(got[0])["x"]) == [0, 1, 2, 3]

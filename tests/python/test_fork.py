@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import transferq
+from support.waiting import async_wait_waiting
 
 torch = pytest.importorskip("torch")
 FORK = multiprocessing.get_context("fork")
@@ -51,8 +52,7 @@ def test_children_at_the_same_time(client: Any, pid: str) -> None:
 def test_a_fork_with_operations_in_flight(client: Any, pid: str) -> None:
     async def main() -> int | None:
         claim = asyncio.ensure_future(client.async_get_meta(["x"], 1, pid, task_name="t"))
-        while (await client.async_status())["waiting"] == 0:
-            await asyncio.sleep(0)
+        await async_wait_waiting(client)
         status = run(in_child, pid, "c")
         assert (await claim).size == 1  # the sample put by the child
         return status

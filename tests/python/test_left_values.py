@@ -6,14 +6,13 @@ import asyncio
 import gc
 import os
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
 
 import transferq
-from support.waiting import wait_status
+from support.waiting import wait_status, wait_until
 from transferq import _core
 from transferq._core import Left, unpack_rows
 from transferq._impl.calls import run
@@ -76,10 +75,7 @@ def values_of(left: Any) -> list[Any] | None:
 
 def until_gone(client: Any, left: Any) -> None:
     """A unit frees a block when it is notified, slightly later."""
-    deadline = time.monotonic() + 60
-    while values_of(left) is not None:
-        assert time.monotonic() < deadline
-        client.status()  # an answer of the controller, which notifies the unit
+    wait_until("the block to be freed", lambda: values_of(left), lambda values: values is None)
 
 
 def alike(one: Any, other: Any) -> bool:

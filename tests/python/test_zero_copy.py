@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 import transferq
+from support.waiting import wait_until
 
 torch = pytest.importorskip("torch")
 
@@ -60,10 +60,7 @@ def pins(client: Any) -> tuple[int, int]:
 
 def until_pins(client: Any, expected: tuple[int, int]) -> None:
     """The unit reports its pins by itself, with a delay."""
-    deadline = time.monotonic() + 60
-    while pins(client) != expected:
-        assert time.monotonic() < deadline, (pins(client), expected)
-        threading.Event().wait(0.01)
+    wait_until(f"(pins, bytes) {expected}", lambda: pins(client), lambda now: now == expected)
 
 
 SIZE = ROWS * WIDTH * 4
@@ -261,11 +258,11 @@ def test_outdated_metadata_is_looked_up(client: Any, pid: str) -> None:
     old = client.kv_retrieve_meta(KEYS, pid)
     again = put(pid, 20)
     # It returns the old values until the unit has freed their block, which happens shortly after it is notified.
-    deadline = time.monotonic() + 60
-    while torch.equal(seen := client.get_data(old, layout="dense", zero_copy=True)["x"], before):
-        assert time.monotonic() < deadline
-        del seen
-        client.status()  # an answer of the controller, which notifies the unit
+    seen = wait_until(
+        "the new values",
+        lambda: client.get_data(old, layout="dense", zero_copy=True)["x"],
+        lambda values: not torch.equal(values, before),
+    )
     assert torch.equal(seen, again)
     client.clear_partition(pid)
     with pytest.raises(transferq.TransferQueueError):
