@@ -128,8 +128,9 @@ typedef struct tqi_kv_key_text {
 } tqi_kv_key_text;
 
 /* Keys of an epoch that are not blocks: its keepalive and that of the client that searches for ended epochs, both of
- * which the store drops by itself, and the mark, which says that there may be values of the epoch. */
-#define TQI_KV_KEEPALIVE "keepalive"
+ * which the store drops by itself, and the mark, which says that there may be values of the epoch. The keys of stores that
+ * are in use stay as they are. */
+#define TQI_KV_KEEPALIVE "lease"
 #define TQI_KV_LOOKS     "looks"
 #define TQI_KV_MARK      "kept"
 
@@ -160,7 +161,7 @@ typedef struct tqi_kv_cut_value {
 
 /* A batch as blocks and values; values of a block lie end to end, in the order of the batch's bytes. */
 typedef struct tqi_kv_cut {
-    tq_block *blocks; /* ids are filled in by the code that keepalives them */
+    tq_block *blocks; /* ids are filled in by the code that gets them granted */
     uint32_t n_blocks;
     tq_extent *extents;
     uint32_t n_extents;
