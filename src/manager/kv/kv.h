@@ -128,8 +128,8 @@ typedef struct tqi_kv_key_text {
 } tqi_kv_key_text;
 
 /* Keys of an epoch that are not blocks: its keepalive and that of the client that searches for ended epochs, both of
- * which the store drops by itself, and the mark, which says that there may be values of the epoch. The keys of stores that
- * are in use stay as they are. */
+ * which the store drops by itself, and the mark, which says that there may be values of the epoch. The keys of stores
+ * that are in use stay as they are. */
 #define TQI_KV_KEEPALIVE "lease"
 #define TQI_KV_LOOKS     "looks"
 #define TQI_KV_MARK      "kept"
