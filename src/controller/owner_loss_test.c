@@ -2,7 +2,7 @@
  * owner_loss_test.c - owners that go away: given up after the timeout, back in time, back with nothing, and how others
  * learn of it.
  */
-#include "controller/owner_testkit.h"
+#include "controller/testkit_owner.h"
 
 /* Reads events after *since until one is of that kind; returns a copy of it and advances *since to it. */
 static Tq__EventsReply *wait_event(uint64_t *since, const char *kind, Tq__Event **event)

@@ -1,7 +1,7 @@
 /*
  * owner_test.c - owners over the real connection: grant, collect and redelivery, shared owners, what they know, moves.
  */
-#include "controller/owner_testkit.h"
+#include "controller/testkit_owner.h"
 
 static void clear(const char *partition)
 {

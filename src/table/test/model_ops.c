@@ -2,7 +2,7 @@
  * model_ops.c - random operations other than publishing, on the table and on its model.
  */
 #include "table/test/model_run.h"
-#include "table/test/snapshot_testkit.h"
+#include "table/test/testkit_snapshot.h"
 
 static void op_clear(run *r)
 {

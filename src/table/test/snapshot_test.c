@@ -2,7 +2,7 @@
  * snapshot_test.c - a table that is saved and restored answers all queries the same; inconsistent snapshots are
  * refused.
  */
-#include "table/test/snapshot_testkit.h"
+#include "table/test/testkit_snapshot.h"
 
 static const char *const ab[] = {"a", "b"};
 static const char *const b_only[] = {"b"};

@@ -2,7 +2,7 @@
  * chain_test.c - an op's results are passed to its next call: metadata, data, keys, names, tags, notes, texts of
  * errors. Made to be run under AddressSanitizer: each of these once read memory that the call had just freed.
  */
-#include "usual.h"
+#include "testkit_usual.h"
 
 #include <stdio.h>
 #include <stdlib.h>

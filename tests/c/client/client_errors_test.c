@@ -1,7 +1,7 @@
 /*
  * client_errors_test.c - every mistake is refused with its own error, which names it, and the state is unchanged.
  */
-#include "usual.h"
+#include "testkit_usual.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * client_test.c - the client against a real controller and real storage units: what is put is what
  * is read, claims wait.
  */
-#include "usual.h"
+#include "testkit_usual.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -2,8 +2,8 @@
  * read_test.c - reads whose columns are laid out and placed as the caller asks, from a real system.
  */
 #include "testkit.h"
+#include "tests/c/testkit_wait.h"
 
-#include <sched.h>
 #include <semaphore.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -436,9 +436,8 @@ static void values_left_in_the_store_are_read_there(void **state)
     expect_ok(reader, tq_get(reader, others, NULL, 0, &options));
     gone = tq_data_ref(tq_op_data(reader));
     expect_ok(op, tq_clear_meta(op, others));
-    while (tq_data_look(gone, 0, 0, TEXTS, look_right, &right) == TQ_OK) {
-        sched_yield(); /* the unit learns of it a little later */
-    }
+    TESTKIT_WAIT_UNTIL("the unit to free the block", /* it hears of the clear a little later */
+                       tq_data_look(gone, 0, 0, TEXTS, look_right, &right) != TQ_OK);
     assert_int_equal(tq_data_look(gone, 0, 0, 1, look_right, &right), TQ_ELOST);
 
     /* Without asking for it all is copied. */

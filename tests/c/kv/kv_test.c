@@ -2,8 +2,8 @@
  * kv_test.c - the generic KV manager with the real client and controller, over stores that are full, fail, lose
  * values, or accept only small ones.
  */
-#include "batch.h"
-#include "map_store.h"
+#include "testkit_batch.h"
+#include "testkit_map_store.h"
 
 #include <string.h>
 

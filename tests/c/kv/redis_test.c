@@ -2,7 +2,8 @@
  * redis_test.c - the Redis client of the KV manager against real servers, started here: over a unix socket and TCP,
  * with users and databases, full, restarted; and its configuration.
  */
-#include "batch.h"
+#include "testkit_batch.h"
+#include "tests/c/testkit_wait.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -142,12 +143,10 @@ static int teardown(void **state)
 /* Keys that are not values: the keepalive of the system, the search keepalive, and the mark. */
 #define KEYS_KEPT 3
 
-/* Removal comes after the clear, on another thread: the server says when. */
+/* Removal comes after the clear, on another thread. */
 static void wait_empty(void)
 {
-    while (server_ask(&redis, "DBSIZE") > KEYS_KEPT) {
-        server_ask(&redis, "BLPOP tq-never 0.01");
-    }
+    TESTKIT_WAIT_UNTIL("the values to be removed", server_ask(&redis, "DBSIZE") <= KEYS_KEPT);
 }
 
 static void moves_over_unix(void **state)
@@ -224,9 +223,7 @@ static void waits_for_room(void **state)
     expect_error(on.op, tq_put(on.op, &second.args), TQ_EFULL, "OOM");
     assert_non_null(strstr(tq_op_error(on.op)->message, " is full and refused "));
     assert_non_null(strstr(tq_op_error(on.op)->message, "; clear samples, or raise the server's maxmemory"));
-    while (server_ask(&redis, "DBSIZE") > values) {
-        server_ask(&redis, "BLPOP tq-never 0.01");
-    }
+    TESTKIT_WAIT_UNTIL("the refused put to be removed", server_ask(&redis, "DBSIZE") <= values);
     second.args.fail_when_full = false;
     tq_op *waiting = tq_op_alloc(on.client, NULL, NULL);
     assert_int_equal(tq_put(waiting, &second.args), TQ_OK);

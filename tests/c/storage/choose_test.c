@@ -6,8 +6,8 @@
 
 #include "base/clock.h"
 #include "config_backends.h"
-#include "host.h"
 #include "manager/simple/put.h"
+#include "testkit_host.h"
 
 #define MIB  (UINT64_C(1) << 20)
 #define MANY 500u

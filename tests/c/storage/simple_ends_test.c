@@ -2,7 +2,7 @@
  * simple_ends_test.c - puts and reads of the simple manager while something ends: units, the controller, grants, the
  * process.
  */
-#include "batch.h"
+#include "testkit_batch.h"
 
 #include <stdlib.h>
 #include <string.h>

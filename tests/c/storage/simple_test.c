@@ -3,7 +3,7 @@
  * over the stream; blocks and grants; choice of the unit; full units; blocks that are gone. What ends is in
  * simple_ends_test.c.
  */
-#include "batch.h"
+#include "testkit_batch.h"
 
 #include <string.h>
 

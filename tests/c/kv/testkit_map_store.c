@@ -1,7 +1,7 @@
 /*
- * map_store.c - a KV store in memory (see map_store.h), and what a KV client has to do: little.
+ * testkit_map_store.c - a KV store in memory (see testkit_map_store.h), and what a KV client has to do: little.
  */
-#include "map_store.h"
+#include "testkit_map_store.h"
 
 #include <pthread.h>
 #include <stdlib.h>

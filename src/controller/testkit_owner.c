@@ -1,7 +1,7 @@
 /*
- * owner_testkit.c - see owner_testkit.h.
+ * testkit_owner.c - see testkit_owner.h.
  */
-#include "controller/owner_testkit.h"
+#include "controller/testkit_owner.h"
 
 kit k;
 kit_client unit, client;

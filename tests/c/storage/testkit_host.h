@@ -1,8 +1,8 @@
 /*
- * host.h - what a client offers its storage manager, on the kit's loop and with its real controller.
+ * testkit_host.h - what a client offers its storage manager, on the kit's loop and with its real controller.
  */
-#ifndef TQ_TESTS_STORAGE_HOST_H
-#define TQ_TESTS_STORAGE_HOST_H
+#ifndef TQ_TESTS_STORAGE_TESTKIT_HOST_H
+#define TQ_TESTS_STORAGE_TESTKIT_HOST_H
 
 #include "manager/manager.h"
 #include "testkit.h"

@@ -1,7 +1,7 @@
 /*
- * batch.c - see batch.h.
+ * testkit_batch.c - see testkit_batch.h.
  */
-#include "batch.h"
+#include "testkit_batch.h"
 
 #include <stdlib.h>
 #include <string.h>

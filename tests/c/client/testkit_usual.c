@@ -1,7 +1,7 @@
 /*
- * usual.c - see usual.h.
+ * testkit_usual.c - see testkit_usual.h.
  */
-#include "usual.h"
+#include "testkit_usual.h"
 
 test_system sys;
 tq_client *client;

@@ -1,8 +1,8 @@
 /*
- * owner_testkit.h - a controller with an owner, `unit`, and a client, for the tests of owners.
+ * testkit_owner.h - a controller with an owner, `unit`, and a client, for the tests of owners.
  */
-#ifndef TQI_CONTROLLER_OWNER_TESTKIT_H
-#define TQI_CONTROLLER_OWNER_TESTKIT_H
+#ifndef TQI_CONTROLLER_TESTKIT_OWNER_H
+#define TQI_CONTROLLER_TESTKIT_OWNER_H
 
 #include "controller/testkit.h"
 

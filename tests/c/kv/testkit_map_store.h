@@ -1,12 +1,12 @@
 /*
- * map_store.h - a KV store in the memory of the test's process, with a client for it: a complete store, which a test
- * can fill, make fail, and remove values from.
+ * testkit_map_store.h - a KV store in the memory of the test's process, with a client for it: a complete store, which
+ * a test can fill, make fail, and remove values from.
  *
  * "MapStore" reads parts of values and has no limit; "SmallStore" reads whole values of at most MAP_SMALL bytes. Both
  * are clients of the one store.
  */
-#ifndef TEST_KV_MAP_STORE_H
-#define TEST_KV_MAP_STORE_H
+#ifndef TEST_KV_TESTKIT_MAP_STORE_H
+#define TEST_KV_TESTKIT_MAP_STORE_H
 
 #include <stdbool.h>
 #include <stddef.h>

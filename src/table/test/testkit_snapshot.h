@@ -1,8 +1,8 @@
 /*
- * snapshot_testkit.h - taking and restoring whole tables, for tests: a snapshot whose arrays may be changed.
+ * testkit_snapshot.h - taking and restoring whole tables, for tests: a snapshot whose arrays may be changed.
  */
-#ifndef TQI_TABLE_TEST_SNAPSHOT_TESTKIT_H
-#define TQI_TABLE_TEST_SNAPSHOT_TESTKIT_H
+#ifndef TQI_TABLE_TEST_TESTKIT_SNAPSHOT_H
+#define TQI_TABLE_TEST_TESTKIT_SNAPSHOT_H
 
 #include "table/snapshot.h"
 #include "table/test/testkit.h"

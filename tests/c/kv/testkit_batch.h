@@ -1,8 +1,8 @@
 /*
- * batch.h - batches of ragged byte columns, put and read through the real client with a manager of choice.
+ * testkit_batch.h - batches of ragged byte columns, put and read through the real client with a manager of choice.
  */
-#ifndef TEST_KV_BATCH_H
-#define TEST_KV_BATCH_H
+#ifndef TEST_KV_TESTKIT_BATCH_H
+#define TEST_KV_TESTKIT_BATCH_H
 
 #include "tests/c/client/testkit.h"
 

@@ -1,7 +1,8 @@
 /*
- * host.c - what a client offers its storage manager, on the kit's loop and with its real controller (see host.h).
+ * testkit_host.c - what a client offers its storage manager, on the kit's loop and with its real controller (see
+ * testkit_host.h).
  */
-#include "host.h"
+#include "testkit_host.h"
 
 #include <stdlib.h>
 #include <string.h>

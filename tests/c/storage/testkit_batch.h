@@ -1,11 +1,11 @@
 /*
- * batch.h - batches of columns for the tests of the simple manager, and a system of one unit with a manager to put
- * them.
+ * testkit_batch.h - batches of columns for the tests of the simple manager, and a system of one unit with a manager to
+ * put them.
  */
-#ifndef TQ_TESTS_STORAGE_BATCH_H
-#define TQ_TESTS_STORAGE_BATCH_H
+#ifndef TQ_TESTS_STORAGE_TESTKIT_BATCH_H
+#define TQ_TESTS_STORAGE_TESTKIT_BATCH_H
 
-#include "host.h"
+#include "testkit_host.h"
 
 #define BATCH_COLUMNS 8
 #define MIB           (UINT64_C(1) << 20)
