@@ -1,7 +1,8 @@
 """Check that no test got lost in a rename: every former name is in the tree, or leads to a name that is.
 
 tests/former_names.txt has the names of an earlier commit. tests/RENAMED.md has the renames since, one per line as
-`- old -> new`; for a file of Python tests that was moved as a whole, the two paths are enough. Names are read from the
+`- old -> new`; the new name of a Python test needs no path if that is the same, and for a file that was moved as a whole
+the two paths are enough. Names are read from the
 sources, so nothing has to be built or imported: programs and functions of the C tests, fuzz targets, and functions of
 the Python tests. Instances of a parametrised test count as one.
 
@@ -86,6 +87,8 @@ def renames() -> dict[str, list[str]]:
     """
     found: dict[str, list[str]] = {}
     for old, new in RENAME.findall(RENAMED.read_text(encoding="utf-8")):
+        path, colons, _ = old.rpartition("::")
+        new = new if colons == "" or "::" in new else f"{path}::{new}"
         found.setdefault(old, []).append(new)
     return found
 

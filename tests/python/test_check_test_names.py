@@ -84,8 +84,11 @@ def test_follows_renames(tree: Path) -> None:
 - first -> second
 - second -> another
 - tests/old.py::test_zero -> tests/python/test_new.py::test_one
+- `base: third` -> `base: a_third`
+- `tests/python/test_new.py::test_0` -> `test_one`
 """
-    former = ["first", "second", "tests/old.py::test_one", "tests/old.py::test_zero"]
+    former = ["third", "tests/python/test_new.py::test_0"]
+    former += ["first", "second", "tests/old.py::test_one", "tests/old.py::test_zero"]
     assert check(tree, former, renamed) == []
 
 
