@@ -185,6 +185,27 @@ TQ_API bool tq_op_done(const tq_op *op);
 /** How it completed: code TQ_OK, or the error with its message; valid until the op is used again. */
 TQ_API const tq_error *tq_op_error(const tq_op *op);
 
+/* --- completion queues ---------------------------------------------------- */
+
+/** Completed ops, for a program that has an event loop of its own (epoll, poll, libuv, ...). Thread-safe. */
+typedef struct tq_queue tq_queue;
+
+/** Makes a queue; the caller owns *out. TQ_EIO if the process has no descriptor left. */
+TQ_API int tq_queue_alloc(tq_queue **out, tq_error *err);
+/** Frees it; NULL is allowed. Ops that have it complete without it from now on. */
+TQ_API void tq_queue_free(tq_queue *queue);
+/** The queue's descriptor, which is readable as long as there are ops to take. It belongs to the queue: do not read
+ * from it or close it. A child of fork has another one: ask again there. */
+TQ_API int tq_queue_fd(tq_queue *queue);
+/** Takes up to n completed ops, in the order in which they completed, and returns how many. They may be used again or
+ * freed at once. A program that watches the descriptor edge-triggered takes until there are none. */
+TQ_API size_t tq_queue_take(tq_queue *queue, tq_op **ops, size_t n);
+/** Lets the op's calls complete into a queue (NULL: as before), instead of calling back. Not while a call is in
+ * progress. An op that is waited for, used again or freed need not be taken. */
+TQ_API void tq_op_set_queue(tq_op *op, tq_queue *queue);
+/** What the op was allocated with (`arg`). */
+TQ_API void *tq_op_arg(const tq_op *op);
+
 /* --- metadata ------------------------------------------------------------- */
 
 /** A set of samples and where their cells lie: returned by a claim, passed to a read. Immutable; reference-counted. */

@@ -2,7 +2,7 @@
  * fork.c - clients in a forking process.
  *
  * - prepare: every loop thread is asked to pause where no network code is on its stack (parked in its queue, or in a
- *   user's callback), and all locks of the client are taken: list of clients, each client, buffer pool.
+ *   user's callback), and all locks of the client are taken: list of clients, each client, buffer pool, queues.
  * - parent: everything resumes.
  * - child: the loop threads do not exist. Each runtime is abandoned: the descriptors of its connections are closed
  *   (the servers do not notice, as the parent still holds them), its manager drops what it must not share, and its
@@ -13,6 +13,7 @@
  * leaves it alone and keeps the descriptors.
  */
 #include "client/get/data.h"
+#include "client/queue.h"
 #include "client/runtime.h"
 
 #include <errno.h>
@@ -68,10 +69,12 @@ static void fork_prepare(void)
         tqi_client_borrows_own(client); /* a child cannot keep a unit from reusing their memory */
     }
     tqi_client_pool_lock();
+    tqi_client_queues_lock();
 }
 
 static void fork_parent(void)
 {
+    tqi_client_queues_unlock();
     tqi_client_pool_unlock();
     for (tq_client *client = fork_clients; client; client = client->next) {
         client->pause = false;
@@ -98,6 +101,7 @@ static void fork_abandon(tqi_client_runtime *rt)
 
 static void fork_child(void)
 {
+    tqi_client_queues_forked();
     tqi_client_pool_forked();
     for (tq_client *client = fork_clients; client; client = client->next) {
         pthread_mutex_init(&client->lock, NULL);

@@ -16,28 +16,18 @@
  *   - A cancel is a link in the client's list, guarded by the client's lock. The loop thread unlinks it under the
  *     lock and touches the op only if it is BUSY then, which only the loop thread can change. Freeing unlinks it
  *     under the lock.
+ *   - An op with a queue (queue.c) is linked there where it completes, and is DONE then: no callback is due.
  *   - An op that was BUSY when the process forked belongs to an older generation than the child's: in the child it is
  *     never done.
  */
 #include "client/runtime.h"
 
-#include <linux/futex.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/error.h"
-
-/* Makes it DONE; after that the op is no longer ours. */
-static void op_release(tq_op *op)
-{
-    uint32_t old = atomic_exchange_explicit(&op->state, TQI_CLIENT_OP_DONE, memory_order_acq_rel);
-    if (old & TQI_CLIENT_OP_WAITED) {
-        syscall(SYS_futex, &op->state, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
-    }
-}
+#include "client/queue.h"
 
 static void op_free_results(tqi_client_results *results)
 {
@@ -119,6 +109,7 @@ static void op_unlink_cancel(tq_op *op)
 static void op_dispose(tq_op *op)
 {
     tq_client *client = op->client;
+    tq_op_set_queue(op, NULL);
     pthread_mutex_lock(&client->lock);
     op_unlink_cancel(op);
     pthread_mutex_unlock(&client->lock);
@@ -145,6 +136,11 @@ void tq_op_free(tq_op *op)
         tqi_client_op_settle(op);
     }
     op_dispose(op);
+}
+
+void *tq_op_arg(const tq_op *op)
+{
+    return op ? op->arg : NULL;
 }
 
 void tq_op_set_timeout(tq_op *op, double seconds)
@@ -271,6 +267,7 @@ tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *typ
     if (state != TQI_CLIENT_OP_DONE) {
         tqi_client_op_settle(op); /* its callback is about to return on the loop thread */
     }
+    tqi_client_queue_leave(op);
     task = calloc(1, type->size);
     if (!task) {
         op_clear(op);
@@ -399,8 +396,12 @@ void tqi_client_task_end(tqi_client_task *task, const tq_error *err)
         op->error = *err;
     }
     op->task = NULL;
+    if (op->queue && !op->free_when_done) {
+        tqi_client_queue_push(op);
+        return;
+    }
     if (!op->done && !op->free_when_done) {
-        op_release(op);
+        tqi_client_op_release(op);
         return;
     }
     op->next = NULL;
@@ -446,12 +447,12 @@ static void op_call_back(tqi_client_runtime *rt, tq_op *op)
     op->ender = pthread_self();
     op->freed = &freed;
     atomic_fetch_xor_explicit(&op->state, TQI_CLIENT_OP_BUSY | TQI_CLIENT_OP_ENDING, memory_order_acq_rel);
-    if (op->done && !op->free_when_done) {
+    if (op->done && !op->queue && !op->free_when_done) {
         op->done(op, op->arg);
     }
     if (!freed) {
         dispose = dispose || op->free_when_done;
-        op_release(op);
+        tqi_client_op_release(op);
         if (dispose) {
             op_dispose(op);
         }

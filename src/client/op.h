@@ -40,6 +40,9 @@ struct tq_op {
     tq_op *next;           /* in the client's queue or the runtime's ended list */
     tq_op *cancel_prev, *cancel_next;
     bool cancel_queued; /* under the client's lock, like the two above */
+    tq_queue *queue;    /* instead of `done` */
+    tq_op *queue_prev, *queue_next;
+    bool queued; /* under the queue's lock, like the two above */
 
     tq_error error;
     tqi_region results;

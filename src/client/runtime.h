@@ -100,6 +100,8 @@ void tqi_client_task_cancel(tqi_client_task *task);
 void tqi_client_op_flush(tqi_client_runtime *rt);
 /* wait.c: sleeps until it is DONE, which is imminent; any thread but this one. */
 void tqi_client_op_settle(tq_op *op);
+/* wait.c: makes it DONE and wakes who waits. After that the op is no longer ours. */
+void tqi_client_op_release(tq_op *op);
 /* Whether it was started in the parent, before a fork; any thread. */
 static inline bool tqi_client_op_foreign(const tq_op *op)
 {

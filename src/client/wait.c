@@ -185,3 +185,11 @@ void tqi_client_op_settle(tq_op *op)
     while (!wait_sleep(op, TQI_NEVER) && !tqi_client_op_foreign(op)) {
     }
 }
+
+void tqi_client_op_release(tq_op *op)
+{
+    uint32_t old = atomic_exchange_explicit(&op->state, TQI_CLIENT_OP_DONE, memory_order_acq_rel);
+    if (old & TQI_CLIENT_OP_WAITED) {
+        syscall(SYS_futex, &op->state, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
+    }
+}

@@ -29,6 +29,14 @@ def test_the_example_runs(runtime_dir: Path) -> None:
     assert list(runtime_dir.iterdir()) == []
 
 
+def test_the_c_program_is_the_example() -> None:
+    """tests/c compiles and runs the example, as C and as C++."""
+    shown = re.findall(r"^```c\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    example = (ROOT / "examples" / "hello.c").read_text("utf-8")
+    assert shown == [example]
+    assert example.count("\n") <= 40
+
+
 def test_a_c_program_is_compiled_as_printed(system: System, tmp_path: Path) -> None:
     """The compiler's command line, which assumes an installation; the one of the tests' build stands in for it."""
     (block,) = re.findall(r"^```sh\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)

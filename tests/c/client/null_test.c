@@ -260,6 +260,13 @@ static void results_of_null_are_empty(void **state)
     assert_int_equal(n, 0);
     n = 7;
     assert_null(tq_op_names(NULL, &n));
+    assert_null(tq_op_arg(NULL));
+    tq_op_set_queue(NULL, NULL);
+    tq_op_set_queue(op, NULL);
+    REFUSED_ERR(tq_queue_alloc(NULL, err), "out is NULL");
+    assert_int_equal(tq_queue_take(NULL, NULL, 1), 0);
+    assert_int_equal(tq_queue_fd(NULL), -1);
+    tq_queue_free(NULL);
     assert_int_equal(n, 0);
     assert_null(tq_op_status(NULL));
     assert_null(tq_op_checkpoint(NULL));
