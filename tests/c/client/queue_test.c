@@ -32,7 +32,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-/* Whether there is something in it, within so many milliseconds. */
+/* Whether there is something in it, within `timeout` milliseconds. */
 static bool readable(tq_queue *in, int timeout)
 {
     struct pollfd fd = {.fd = tq_queue_fd(in), .events = POLLIN};
@@ -129,7 +129,7 @@ static void test_cancel(void **state)
     tq_op_free(taken);
 }
 
-/* The program frees the queue first: its ops complete, and nobody is told. */
+/* The program frees the queue first: its ops complete without it. */
 static void test_freed_first(void **state)
 {
     tq_op *busy = tq_op_alloc(client, NULL, NULL), *done = tq_op_alloc(client, NULL, NULL);

@@ -219,7 +219,7 @@ static const struct {
     SIZED(tq_save_args, call_save),
 };
 
-/* Calls with so many bytes, all zero but for the size and the last; returns the error. */
+/* Calls with `has` bytes, all zero but for the size and the last; returns the error. */
 static tq_error call_with(size_t i, size_t has, size_t says, unsigned char last)
 {
     unsigned char *args = calloc(1, has);

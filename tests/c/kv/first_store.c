@@ -130,7 +130,7 @@ static int first_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadlin
     return TQ_OK;
 }
 
-/* The table ends where the memory of the process ends: who reads on, crashes. */
+/* The table ends where the memory of the process ends, so that reading on crashes. */
 static const first_client *first_make(void)
 {
     static const first_client table = {
