@@ -29,7 +29,7 @@ LIMITS: dict[str, tuple[int, ...]] = {
     "src/client": (3,),
     "src/controller": (2,),
     "src/manager/kv": (5,),
-    "src/manager/simple": (12,),
+    "src/manager/simple": (2,),
     "src/net": (8, 7, 3),
     "src/sampler": (4,),
     "src/table": (3, 2),

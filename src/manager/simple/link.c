@@ -16,37 +16,12 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "manager/simple/simple.h"
+#include "manager/simple/put.h"
 
 /* Ids of the first grant. */
 #define LINK_FIRST_GRANT 16u
 /* For a unit to hear of finished blocks. */
 #define LINK_FINISH_SECONDS 60.0
-
-void tqi_simple_wait_end(tqi_simple_waiter **row, const tq_error *err)
-{
-    tqi_simple_waiter *list = *row;
-
-    *row = NULL; /* a callback may wait again, in a new list */
-    while (list != NULL) {
-        tqi_simple_waiter *wait = list;
-        DL_DELETE(list, wait);
-        wait->fn(wait, err);
-    }
-}
-
-bool tqi_simple_wait_leave(tqi_simple_waiter **row, tqi_simple_waiter *wait)
-{
-    tqi_simple_waiter *at;
-
-    DL_FOREACH (*row, at) {
-        if (at == wait) {
-            DL_DELETE(*row, wait);
-            return true;
-        }
-    }
-    return false;
-}
 
 /* --- channel -------------------------------------------------------------- */
 
@@ -87,6 +62,42 @@ static void link_drop_channel(tqi_simple_link *link)
         tqi_net_channel_unref(link->channel);
         link->channel = NULL;
     }
+}
+
+/* --- what is known of it -------------------------------------------------- */
+
+void tqi_simple_link_settle(tqi_simple_link *link)
+{
+    tqi_simple *simple = link->simple;
+    tqi_simple_links *set = NULL;
+
+    if (link->present && link->incarnation != 0) {
+        set = tqi_simple_link_near(link) ? &simple->near : &simple->far;
+    }
+    if (set == link->set) {
+        return;
+    }
+    if (link->set != NULL) {
+        tqi_simple_link *last = link->set->items[--link->set->n];
+        link->set->items[link->place] = last;
+        last->place = link->place;
+    }
+    link->set = set;
+    if (set != NULL) {
+        link->place = set->n;
+        set->items[set->n++] = link;
+    }
+}
+
+uint64_t tqi_simple_link_used(const tqi_simple_link *link)
+{
+    return link->grown_in == link->simple->taken && link->grown > link->used ? link->grown : link->used;
+}
+
+void tqi_simple_link_grow(tqi_simple_link *link, uint64_t used)
+{
+    link->grown = used;
+    link->grown_in = link->simple->taken;
 }
 
 /* --- life ----------------------------------------------------------------- */

@@ -73,11 +73,6 @@ static size_t put_busy(const tqi_simple_link *link, uint64_t *ids)
     return n;
 }
 
-bool tqi_simple_put_at(const tqi_simple_link *link)
-{
-    return put_busy(link, NULL) > 0;
-}
-
 void tqi_simple_puts_new_session(tqi_simple *simple)
 {
     for (tqi_simple_link *link = simple->links; link != NULL; link = link->hh.next) {

@@ -50,6 +50,17 @@ typedef struct tqi_simple_put_op {
     struct tqi_simple_put_op *prev, *next; /* all of the manager, for cancel */
 } tqi_simple_put_op;
 
+/* Whether a put at that unit writes to it, or is about to. */
+static inline bool tqi_simple_put_at(const tqi_simple_link *link)
+{
+    const tqi_simple_put_op *op = link->simple->puts;
+
+    while (op != NULL && (op->unit != link || op->n_blocks + op->extra == 0)) {
+        op = op->next;
+    }
+    return op != NULL;
+}
+
 static inline uint32_t tqi_simple_put_block_of(const tqi_simple_put_op *op, uint32_t column)
 {
     return op->block_of != NULL ? op->block_of[column] : 0;

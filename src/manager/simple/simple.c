@@ -10,34 +10,6 @@
 #include "config_backends.h"
 #include "manager/simple/put.h"
 
-#define SIMPLE_PACE        16u
-#define SIMPLE_PACE_MAX_NS UINT64_C(5000000000)
-
-uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline)
-{
-    /* 2 s, 4 s, 8 s, ...; and time for the bytes on a slow link (50 MB/s). */
-    double seconds = 2.0 * (double)(1u << (k < 10 ? k : 10)) + (double)bytes / 5e7;
-    uint64_t end = tqi_deadline(seconds);
-
-    return end < deadline ? end : deadline;
-}
-
-void tqi_simple_took(tqi_simple *simple, uint64_t asked_at)
-{
-    uint64_t took = tqi_now() - asked_at;
-
-    took = took < TQI_SIMPLE_ANSWER_MAX_NS ? took : TQI_SIMPLE_ANSWER_MAX_NS;
-    simple->answer_ns = took > simple->answer_ns ? took : simple->answer_ns - (simple->answer_ns - took) / 4;
-}
-
-uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least)
-{
-    uint64_t pace = SIMPLE_PACE * simple->answer_ns;
-
-    pace = pace < SIMPLE_PACE_MAX_NS ? pace : SIMPLE_PACE_MAX_NS;
-    return pace > least ? pace : least;
-}
-
 /* --- open, close ---------------------------------------------------------- */
 
 /* Keys of the daemon that runs the units. */
@@ -114,6 +86,7 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
     simple->host = host;
     simple->connector = internal->connector;
     simple->controller = internal->controller;
+    simple->listed = tqi_simple_puts_listed;
     if (simple->controller != NULL) {
         tqi_net_channel_on_open(simple->controller, simple_session, simple);
     }

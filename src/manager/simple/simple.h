@@ -3,13 +3,14 @@
  *
  *   simple.c   the table: open, close, config, fork
  *   units.c    the list of units
+ *   query.c    requests to the client that may end after close
  *   link.c     the manager's side of one unit: its channel, its mapped memory, its granted block ids
  *   put.c      writing a batch to a unit: room in it
  *   put_choose.c  which unit
  *   put_wait.c  waiting for room
  *   put_write.c  its bytes
  *   get.c      reading ranges from units
- *   pause.c    time between two tries of a unit that cannot be reached
+ *   wait.c     rows of waiters, pauses between two tries, how long a try may take
  *   borrow.c     reading blocks in place
  *   copy.c     copies of many pieces, on the loop or on the thread pool
  *
@@ -250,7 +251,9 @@ struct tqi_simple {
     tqi_simple_link *links;     /* by name */
     tqi_simple_links near, far; /* the ones among these that can be written now */
     tqi_manager_owners_at list; /* as the units are known */
-    uint64_t taken;             /* answers with changes of it */
+    /* tqi_simple_puts_listed, for units.c, which is below the puts */
+    void (*listed)(tqi_simple *simple, const tqi_manager_owner_changes *changes);
+    uint64_t taken; /* answers with changes of it */
     tqi_simple_mapping *mappings;
     tqi_simple_query *queries;
     struct tqi_simple_put_op *puts;       /* under way */
@@ -293,14 +296,12 @@ uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
 void tqi_simple_stock_drop(tqi_simple_link *link);
 void tqi_simple_stock_idle(uv_timer_t *timer);
 
-/* pause.c: ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; fails if the client is closed. */
+/* wait.c: ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; fails if the client is closed. */
 void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_waiter *wait);
 /* Ends all pauses, now and from now on. */
 void tqi_simple_stop(void *state);
 
 void tqi_simple_put(void *state, tq_put_job *job);
-/* Whether a put is in progress at that unit. */
-bool tqi_simple_put_at(const tqi_simple_link *link);
 void tqi_simple_cancel(void *state, tq_put_job *job);
 void tqi_simple_get(void *state, tq_get_job *job);
 

@@ -10,77 +10,11 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "manager/simple/put.h"
+#include "manager/simple/simple.h"
 
 #define UNITS_REFRESH_NS UINT64_C(1000000000)
 
-/* --- queries -------------------------------------------------------------- */
-
-tqi_simple_query *tqi_simple_query_make(tqi_simple *simple)
-{
-    tqi_simple_query *query = calloc(1, sizeof(*query));
-
-    if (query != NULL) {
-        query->simple = simple;
-        query->asked_at = tqi_now();
-        DL_APPEND(simple->queries, query);
-    }
-    return query;
-}
-
-bool tqi_simple_query_end(tqi_simple_query *query)
-{
-    if (query->simple == NULL) {
-        return false;
-    }
-    DL_DELETE(query->simple->queries, query);
-    return true;
-}
-
-static void query_untold(void *arg, const tq_error *err)
-{
-    (void)arg;
-    (void)err;
-}
-
-bool tqi_simple_query_leave(tqi_simple *simple, const void *arg)
-{
-    tqi_simple_query *query;
-
-    DL_FOREACH (simple->queries, query) {
-        if (query->listed != NULL && query->arg == arg) {
-            query->listed = query_untold;
-            query->arg = NULL;
-            return true;
-        }
-    }
-    return false;
-}
-
 /* --- sets ----------------------------------------------------------------- */
-
-void tqi_simple_link_settle(tqi_simple_link *link)
-{
-    tqi_simple *simple = link->simple;
-    tqi_simple_links *set = NULL;
-
-    if (link->present && link->incarnation != 0) {
-        set = tqi_simple_link_near(link) ? &simple->near : &simple->far;
-    }
-    if (set == link->set) {
-        return;
-    }
-    if (link->set != NULL) {
-        tqi_simple_link *last = link->set->items[--link->set->n];
-        link->set->items[link->place] = last;
-        last->place = link->place;
-    }
-    link->set = set;
-    if (set != NULL) {
-        link->place = set->n;
-        set->items[set->n++] = link;
-    }
-}
 
 /* Room for one unit more. */
 static int units_reserve(tqi_simple *simple)
@@ -99,17 +33,6 @@ tqi_simple_link *tqi_simple_find(tqi_simple *simple, const char *name)
 
     HASH_FIND_STR(simple->links, name, link);
     return link;
-}
-
-uint64_t tqi_simple_link_used(const tqi_simple_link *link)
-{
-    return link->grown_in == link->simple->taken && link->grown > link->used ? link->grown : link->used;
-}
-
-void tqi_simple_link_grow(tqi_simple_link *link, uint64_t used)
-{
-    link->grown = used;
-    link->grown_in = link->simple->taken;
 }
 
 static int units_add(tqi_simple *simple, const tq_owner_info *info)
@@ -183,7 +106,7 @@ static void units_listed(const tq_error *err, const tqi_manager_owner_changes *c
                 tqi_error_nomem(&failed, "the list of storage units");
                 err = &failed;
             } else {
-                tqi_simple_puts_listed(simple, changes);
+                simple->listed(simple, changes);
             }
         }
         if (query->listed != NULL) {
