@@ -253,8 +253,8 @@ int core_texts_left(tq_data *data, size_t column, PyObject *list);
 /* stamp.c: stamp(member, values, untrack) -> copies of a NonTensorData, each with one of the values. */
 PyObject *core_stamp(PyObject *module, PyObject *args);
 
-/* unpack.c: unpack_rows(data, offsets, build, decode). */
-PyObject *core_unpack_rows(PyObject *module, PyObject *args);
+/* unpack.c: the rows in a buffer, as a list; `bounds` is a buffer of 64-bit offsets. */
+PyObject *core_unpack_rows(PyObject *object, PyObject *bounds, PyObject *build, PyObject *decode);
 /* Decodes one value of `size` bytes; unknown encodings go to `decode` as a memoryview. `build` as in unpack_rows, but
  * memory is always a bytearray; NULL: no extension type is decoded. */
 PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *build, PyObject *decode);

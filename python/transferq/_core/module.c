@@ -100,6 +100,20 @@ PyDoc_STRVAR(core_unpack_rows_doc,
              "a Left: then None when they are not there any more.  `build` "
              "makes what extension types stand for.  Rows that are malformed or nested deep are given to "
              "`decode` as a memoryview.");
+/* The rows come from memory, or straight from the store. */
+static PyObject *core_unpack_any(PyObject *module, PyObject *args)
+{
+    PyObject *object, *bounds, *build, *decode;
+
+    if (!PyArg_ParseTuple(args, "OOOO:unpack_rows", &object, &bounds, &build, &decode)) {
+        return NULL;
+    }
+    if (Py_IS_TYPE(object, ((core_state *)PyModule_GetState(module))->left)) {
+        return core_left_rows(object, build, decode);
+    }
+    return core_unpack_rows(object, bounds, build, decode);
+}
+
 PyDoc_STRVAR(core_weigh_doc, "weigh(value, limit, /)\n--\n\n"
                              "Whether encoding it costs more than `limit` small values; looks no further than that.");
 PyDoc_STRVAR(core_pace_doc, "pace()\n--\n\n"
@@ -115,7 +129,7 @@ PyDoc_STRVAR(core_kv_register_doc,
 
 static PyMethodDef core_functions[] = {
     {"pack_rows", core_pack_rows, METH_VARARGS, core_pack_rows_doc},
-    {"unpack_rows", core_unpack_rows, METH_VARARGS, core_unpack_rows_doc},
+    {"unpack_rows", core_unpack_any, METH_VARARGS, core_unpack_rows_doc},
     {"jagged_rows", core_jagged_rows, METH_VARARGS, core_jagged_rows_doc},
     {"weigh", core_weigh, METH_VARARGS, core_weigh_doc},
     {"pace", core_pace, METH_NOARGS, core_pace_doc},

@@ -437,18 +437,12 @@ static PyObject *unpack_all(PyObject *whole, const Py_buffer *offsets, PyObject 
     return list;
 }
 
-PyObject *core_unpack_rows(PyObject *module, PyObject *args)
+PyObject *core_unpack_rows(PyObject *object, PyObject *bounds, PyObject *build, PyObject *decode)
 {
-    PyObject *object, *bounds, *build, *decode, *list = NULL;
+    PyObject *list = NULL;
     Py_buffer offsets;
-
-    if (!PyArg_ParseTuple(args, "OOOO:unpack_rows", &object, &bounds, &build, &decode)) {
-        return NULL;
-    }
-    if (Py_IS_TYPE(object, ((core_state *)PyModule_GetState(module))->left)) {
-        return core_left_rows(object, build, decode);
-    }
     PyObject *whole = PyMemoryView_FromObject(object);
+
     if (whole && !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(whole), 'C')) {
         PyErr_SetString(PyExc_TypeError, "the data of the rows must be contiguous");
         Py_CLEAR(whole);
