@@ -15,7 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-HEADERS = ("tq.h", "types.h", "errors.h", "value.h", "sampler.h", "manager.h", "kv.h", "daemon.h")
+FIRST = ("tq.h", "types.h", "errors.h", "value.h")
+HEADERS = (
+    *FIRST,
+    *sorted({path.name for path in (ROOT / "include" / "tq").glob("*.h")} - set(FIRST)),
+)
 PAGE = ROOT / "docs" / "reference-c.md"
 MAN = ROOT / "man" / "tq.h.3"
 
@@ -35,7 +39,9 @@ ITEM = re.compile(
     re.DOTALL | re.MULTILINE,
 )
 NAME = re.compile(r"\b(tq_\w+)\(")
-FUNCTION = re.compile(r"^(?:static )?[\w][\w *]*?\b(?P<name>\w+)\([^;{]*\)\n\{\n.*?^\}$", re.DOTALL | re.MULTILINE)
+FUNCTION = re.compile(
+    r"^(?:static )?[\w][\w *]*?\b(?P<name>\w+)\([^;{]*\)\n\{\n.*?^\}$", re.DOTALL | re.MULTILINE
+)
 CALL = re.compile(r"\b(tq_\w+)\(")
 
 
@@ -80,7 +86,9 @@ def statements(body: str) -> Iterator[tuple[str, str]]:
     """Yield (comment, code) of each declaration of a section."""
     at = 0
     while True:
-        start = re.compile(r"^(?:/\*\*|TQ_API |typedef |struct |#define )", re.MULTILINE).search(body, at)
+        start = re.compile(r"^(?:/\*\*|TQ_API |typedef |struct |#define )", re.MULTILINE).search(
+            body, at
+        )
         if start is None:
             return
         at = start.start()
@@ -118,8 +126,12 @@ def sections(header: str) -> tuple[str, list[Section]]:
     source = (ROOT / "include" / "tq" / header).read_text(encoding="utf-8")
     head = prose(source[2 : source.index("*/")])
     source = source[source.index("*/") + 2 :]
-    source = re.sub(r"^#ifdef __cplusplus\n.*?^#endif\n", "", source, flags=re.DOTALL | re.MULTILINE)
-    source = re.sub(r"^#(?:if|ifndef|endif|else|include|undef)\b.*\n", "", source, flags=re.MULTILINE)
+    source = re.sub(
+        r"^#ifdef __cplusplus\n.*?^#endif\n", "", source, flags=re.DOTALL | re.MULTILINE
+    )
+    source = re.sub(
+        r"^#(?:if|ifndef|endif|else|include|undef)\b.*\n", "", source, flags=re.MULTILINE
+    )
     source = re.sub(r"^#define TQ_\w+_H\n", "", source, flags=re.MULTILINE)
     parts = RULE.split(source)
     made = [Section("")] + [Section(title) for title in parts[1::2]]
@@ -171,13 +183,17 @@ def page(shown: dict[str, tuple[str, str]]) -> str:
             if part.title:
                 out.append(f"\n### {part.title}")
             for one in part.declarations:
-                out.append(f"\n#### {', '.join(one.names[:3])}{', ...' if len(one.names) > 3 else ''}\n")
+                out.append(
+                    f"\n#### {', '.join(one.names[:3])}{', ...' if len(one.names) > 3 else ''}\n"
+                )
                 if one.text:
                     out.append(one.text + "\n")
                 out.append(f"```c\n{one.code}\n```")
                 example = shown.get(one.names[0]) if one.called else None
                 if example:
-                    out.append(f"\nExample ([{example[0]}](../{example[0]})):\n\n```c\n{example[1]}\n```")
+                    out.append(
+                        f"\nExample ([{example[0]}](../{example[0]})):\n\n```c\n{example[1]}\n```"
+                    )
     return "\n".join(out) + "\n"
 
 

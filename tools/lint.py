@@ -203,6 +203,8 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "english": lambda: python_script("check_english"),
     "tour": lambda: python_script("check_tour"),
     "test names": lambda: python_script("check_test_names"),
+    "C reference": lambda: python_script("c_reference", "--check"),
+    "manual pages": lambda: python_script("man_pages", str(BUILD), "--check"),
 }
 
 
@@ -231,7 +233,13 @@ def main() -> int:
         parser.error(f"no such check: {', '.join(unknown)}; there are {', '.join(CHECKS)}")
 
     results = {}
-    if not args.no_build and set(names) & {"clang-tidy", "symbols", "names", "calls"}:
+    if not args.no_build and set(names) & {
+        "clang-tidy",
+        "symbols",
+        "manual pages",
+        "names",
+        "calls",
+    }:
         # Needs the generated headers and the binaries.
         good, output = command("ninja", "-C", str(BUILD), "-k0", "--quiet")
         results["build"] = good

@@ -47,7 +47,16 @@ def manual(build: Path, program: str, include: Path) -> str:
         f'.\\" Written by tools/man_pages.py from {program} --help.',
         re.sub(r'^(\.TH \S+ "1" )"[^"]*"', r'\1""', lines[head]),
     ]
-    return "\n".join(lines)
+    return examples_apart("\n".join(lines))
+
+
+def examples_apart(page: str) -> str:
+    """Give each example a line of its own: help2man takes them for one paragraph."""
+
+    def apart(match: re.Match[str]) -> str:
+        return match.group(1) + match.group(2).rstrip("\n").replace("\n", "\n.br\n") + "\n"
+
+    return re.sub(r"(?s)(\.SH EXAMPLES\n\.IP\n)(.*?\n)(?=\.)", apart, page)
 
 
 def main() -> int:

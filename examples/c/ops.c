@@ -3,8 +3,21 @@
  */
 #include <pthread.h>
 #include <string.h>
+#include <tq/log.h>
 
 #include "example.h"
+
+static void write_line(tq_log_level level, const char *part, const char *text, void *arg)
+{
+    fprintf(arg, "tq %s: %s%s\n", part, level <= TQ_LOG_WARN ? "! " : "", text);
+}
+
+/* To the program's own log, and only what went wrong. */
+static void take_the_log(FILE *to)
+{
+    tq_log_set_sink(write_line, to);
+    tq_log_set_level(TQ_LOG_WARN);
+}
 
 static tq_claim_args claim_of(const char *task, const char *const *fields)
 {
@@ -90,6 +103,7 @@ int main(void)
     tq_op *op = tq_op_alloc(client, NULL, NULL);
     tq_claim_args first = claim_of("first", &field), never = claim_of("never", &missing);
 
+    take_the_log(stderr);
     put_numbers(op, "ops", numbers, 4);
     if (tq_claim(op, &first) == TQ_OK) {
         wait_in_turns(op);
