@@ -463,9 +463,10 @@ typedef struct tq_get_options {
     size_t n_fields;            /**< How many. */
     /** Do not copy columns that can be read in place, in memory shared by a storage unit on this machine: tensors of
      * 64 KiB or more whose rows lie end to end in one block, in order, and that are neither padded nor read into
-     * `dest`. Everything else is copied as usual. The caller gets a private view: its bytes stay the same whatever
-     * happens to the samples, and writes to it affect nobody else. The unit cannot reuse the memory until the data is
-     * released, so do not keep it for long. A fork, and closing the client, turn views in use into copies. */
+     * `dest`. Everything else is copied as usual. The caller borrows that memory, as a private mapping: its bytes
+     * stay the same whatever happens to the samples, and writes to it affect nobody else. The unit cannot reuse the
+     * memory until the data is released, so do not keep it for long. A fork, and closing the client, turn borrowed
+     * memory into copies. */
     bool zero_copy;
     /** Leave large columns of values in the store if their rows are long texts, bytes, or lists and maps of those, and
      * lie in memory shared by a storage unit on this machine: for readers that will copy the bytes anyway when they

@@ -23,9 +23,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define SERVER_TAIL     400
-#define SERVER_PROBE_MS 10
-#define SERVER_TERM_MS  3000
+#define CHILD_TAIL     400
+#define CHILD_PROBE_MS 10
+#define CHILD_TERM_MS  3000
 
 struct tqd_child {
     tqd_child_options options;
@@ -41,7 +41,7 @@ struct tqd_child {
     bool ended;
     int open; /* handles */
     char how[64];
-    char tail[SERVER_TAIL + 1]; /* the tail of its output */
+    char tail[CHILD_TAIL + 1]; /* the tail of its output */
     size_t tail_size;
     char chunk[4096];
 };
@@ -73,7 +73,7 @@ bool tqd_backend_kind_find(const char *name, char out[PATH_MAX])
 }
 
 /* Runs in the child, where only async-signal-safe functions may be called. */
-static void server_exec(const tqd_child_options *options, pid_t parent, int input, int output)
+static void child_exec(const tqd_child_options *options, pid_t parent, int input, int output)
 {
     static const char failed[] = "cannot be executed\n";
     sigset_t none;
@@ -83,12 +83,12 @@ static void server_exec(const tqd_child_options *options, pid_t parent, int inpu
     }
     sigemptyset(&none);
     sigprocmask(SIG_SETMASK, &none, NULL);
-    /* A process group of its own: a terminal's signals go to the daemon, which then stops the server itself. */
+    /* A process group of its own: a terminal's signals go to the daemon, which then stops the child itself. */
     setpgid(0, 0);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent) {
         _exit(127);
     }
-    /* Both are above 2, see server_fork. */
+    /* Both are above 2, see child_fork. */
     if (dup2(input, 0) < 0 || dup2(output, 1) < 0 || dup2(output, 2) < 0) {
         _exit(127);
     }
@@ -106,7 +106,7 @@ static void server_exec(const tqd_child_options *options, pid_t parent, int inpu
 }
 
 /* The child's input: the text, or nothing. */
-static int server_input(const char *text, tq_error *err)
+static int child_input(const char *text, tq_error *err)
 {
     int fds[2];
 
@@ -128,11 +128,11 @@ static int server_input(const char *text, tq_error *err)
 }
 
 /* Forks; the child's output is read from *output. */
-static int server_fork(tqd_child *server, int *output, tq_error *err)
+static int child_fork(tqd_child *child, int *output, tq_error *err)
 {
     sigset_t all, before;
     pid_t parent = getpid();
-    int input = server_input(server->options.input, err);
+    int input = child_input(child->options.input, err);
     int fds[2];
 
     if (input < 0) {
@@ -145,17 +145,17 @@ static int server_fork(tqd_child *server, int *output, tq_error *err)
     /* No handler of ours runs in the child. (Our own 0, 1 and 2 are open: tqi_stdio_guard.) */
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    server->pid = fork();
+    child->pid = fork();
     int failed = errno;
-    if (server->pid == 0) {
-        server_exec(&server->options, parent, input, fds[1]);
+    if (child->pid == 0) {
+        child_exec(&child->options, parent, input, fds[1]);
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     close(input);
     close(fds[1]);
-    if (server->pid < 0) {
+    if (child->pid < 0) {
         close(fds[0]);
-        return tqi_error_errno(err, failed, server->options.what);
+        return tqi_error_errno(err, failed, child->options.what);
     }
     *output = fds[0];
     return TQ_OK;
@@ -163,109 +163,109 @@ static int server_fork(tqd_child *server, int *output, tq_error *err)
 
 /* --- its end -------------------------------------------------------------- */
 
-static void server_closed(uv_handle_t *handle)
+static void child_closed(uv_handle_t *handle)
 {
-    tqd_child *server = handle->data;
+    tqd_child *child = handle->data;
 
-    if (--server->open > 0) {
+    if (--child->open > 0) {
         return;
     }
-    if (server->options.ended) {
-        server->options.ended(server->stopping ? NULL : server->how, server->options.arg);
+    if (child->options.ended) {
+        child->options.ended(child->stopping ? NULL : child->how, child->options.arg);
     }
-    free(server);
+    free(child);
 }
 
-static void server_tell(tqd_child *server, const tq_error *err)
+static void child_tell(tqd_child *child, const tq_error *err)
 {
-    if (!server->told) {
-        server->told = true;
-        server->options.ready(err, server->options.arg);
+    if (!child->told) {
+        child->told = true;
+        child->options.ready(err, child->options.arg);
     }
 }
 
 /* The tail of its output, as one line. */
-static const char *server_last(tqd_child *server)
+static const char *child_last(tqd_child *child)
 {
-    while (server->tail_size > 0 && strchr("\r\n ", server->tail[server->tail_size - 1])) {
-        server->tail_size--;
+    while (child->tail_size > 0 && strchr("\r\n ", child->tail[child->tail_size - 1])) {
+        child->tail_size--;
     }
-    server->tail[server->tail_size] = 0;
-    for (char *at = server->tail; *at; at++) {
+    child->tail[child->tail_size] = 0;
+    for (char *at = child->tail; *at; at++) {
         *at = (char)(*at == '\n' || *at == '\r' ? ' ' : *at);
     }
-    return server->tail_size > 0 ? server->tail : "nothing";
+    return child->tail_size > 0 ? child->tail : "nothing";
 }
 
-static void server_end(tqd_child *server)
+static void child_end(tqd_child *child)
 {
     tq_error err = {0};
     int status = 0;
 
-    if (server->ended) {
+    if (child->ended) {
         return;
     }
-    server->ended = true;
+    child->ended = true;
     /* A child that has closed its output may still be running; it must not be. */
-    int killed = waitpid(server->pid, &status, WNOHANG) == 0 ? kill(server->pid, SIGKILL) : -1;
-    while (killed == 0 && waitpid(server->pid, &status, 0) < 0 && errno == EINTR) {
+    int killed = waitpid(child->pid, &status, WNOHANG) == 0 ? kill(child->pid, SIGKILL) : -1;
+    while (killed == 0 && waitpid(child->pid, &status, 0) < 0 && errno == EINTR) {
     }
     if (WIFSIGNALED(status)) {
-        snprintf(server->how, sizeof(server->how), "signal %d", WTERMSIG(status));
+        snprintf(child->how, sizeof(child->how), "signal %d", WTERMSIG(status));
     } else {
-        snprintf(server->how, sizeof(server->how), "exit status %d", WEXITSTATUS(status));
+        snprintf(child->how, sizeof(child->how), "exit status %d", WEXITSTATUS(status));
     }
-    if (!server->stopping && !server->serves) {
-        tqi_error_set(&err, TQ_EIO, "%s did not start (%s); it said: %s", server->options.what, server->how,
-                      server_last(server));
-        server_tell(server, &err);
-    } else if (!server->stopping) {
-        tqi_log(TQI_ERROR, "tqd", "%s (process %d) has ended: %s; it said: %s", server->options.what, (int)server->pid,
-                server->how, server_last(server));
+    if (!child->stopping && !child->serves) {
+        tqi_error_set(&err, TQ_EIO, "%s did not start (%s); it said: %s", child->options.what, child->how,
+                      child_last(child));
+        child_tell(child, &err);
+    } else if (!child->stopping) {
+        tqi_log(TQI_ERROR, "tqd", "%s (process %d) has ended: %s; it said: %s", child->options.what, (int)child->pid,
+                child->how, child_last(child));
     }
-    uv_close((uv_handle_t *)&server->output, server_closed);
-    uv_close((uv_handle_t *)&server->timer, server_closed);
+    uv_close((uv_handle_t *)&child->output, child_closed);
+    uv_close((uv_handle_t *)&child->timer, child_closed);
 }
 
-static void server_on_late(uv_timer_t *timer)
+static void child_on_late(uv_timer_t *timer)
 {
-    tqd_child *server = timer->data;
+    tqd_child *child = timer->data;
 
-    tqi_log(TQI_WARN, "tqd", "%s (process %d) does not end when asked to, and is killed", server->options.what,
-            (int)server->pid);
-    kill(server->pid, SIGKILL);
+    tqi_log(TQI_WARN, "tqd", "%s (process %d) does not end when asked to, and is killed", child->options.what,
+            (int)child->pid);
+    kill(child->pid, SIGKILL);
 }
 
-void tqd_child_stop(tqd_child *server)
+void tqd_child_stop(tqd_child *child)
 {
-    if (server->stopping || server->ended) {
+    if (child->stopping || child->ended) {
         return;
     }
-    server->stopping = true;
-    server->told = true;
-    kill(server->pid, SIGTERM);
-    uv_timer_start(&server->timer, server_on_late, SERVER_TERM_MS, 0);
+    child->stopping = true;
+    child->told = true;
+    kill(child->pid, SIGTERM);
+    uv_timer_start(&child->timer, child_on_late, CHILD_TERM_MS, 0);
 }
 
-int tqd_child_pid(const tqd_child *server)
+int tqd_child_pid(const tqd_child *child)
 {
-    return server->pid;
+    return child->pid;
 }
 
 /* --- serving -------------------------------------------------------------- */
 
-static void server_serves(tqd_child *server)
+static void child_serves(tqd_child *child)
 {
-    if (!server->stopping && !server->serves) {
-        server->serves = true;
-        uv_timer_stop(&server->timer);
-        server_tell(server, NULL);
+    if (!child->stopping && !child->serves) {
+        child->serves = true;
+        uv_timer_stop(&child->timer);
+        child_tell(child, NULL);
     }
 }
 
 /* Whether anybody other than ourselves accepts connections there: a socket that connects to a free port of its own
  * address may connect to itself. */
-static bool server_accepts(const struct sockaddr_storage *at)
+static bool child_accepts(const struct sockaddr_storage *at)
 {
     socklen_t size = at->ss_family == AF_INET6 ? sizeof(struct sockaddr_in6) : sizeof(struct sockaddr_in);
     struct sockaddr_storage own = {0};
@@ -280,102 +280,102 @@ static bool server_accepts(const struct sockaddr_storage *at)
     return accepts;
 }
 
-static void server_on_timer(uv_timer_t *timer)
+static void child_on_timer(uv_timer_t *timer)
 {
-    tqd_child *server = timer->data;
+    tqd_child *child = timer->data;
     tq_error err = {0};
 
-    if (server->options.ready_at && server_accepts(&server->at)) {
-        server_serves(server);
-    } else if (tqi_now() >= server->deadline) {
-        tqi_error_set(&err, TQ_ETIMEDOUT, "%s does not serve after %.0f s; it said: %s", server->options.what,
-                      (double)server->options.timeout_ms / 1000, server_last(server));
-        server_tell(server, &err);
+    if (child->options.ready_at && child_accepts(&child->at)) {
+        child_serves(child);
+    } else if (tqi_now() >= child->deadline) {
+        tqi_error_set(&err, TQ_ETIMEDOUT, "%s does not serve after %.0f s; it said: %s", child->options.what,
+                      (double)child->options.timeout_ms / 1000, child_last(child));
+        child_tell(child, &err);
     } else {
-        uv_timer_start(timer, server_on_timer,
-                       server->options.ready_at ? SERVER_PROBE_MS : (server->deadline - tqi_now()) / 1000000 + 1, 0);
+        uv_timer_start(timer, child_on_timer,
+                       child->options.ready_at ? CHILD_PROBE_MS : (child->deadline - tqi_now()) / 1000000 + 1, 0);
     }
 }
 
-static void server_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
+static void child_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 {
-    tqd_child *server = handle->data;
+    tqd_child *child = handle->data;
 
     (void)suggested;
-    *buf = uv_buf_init(server->chunk, sizeof(server->chunk));
+    *buf = uv_buf_init(child->chunk, sizeof(child->chunk));
 }
 
-static void server_keep(tqd_child *server, const char *text, size_t size)
+static void child_keep(tqd_child *child, const char *text, size_t size)
 {
-    size_t keep = size > SERVER_TAIL ? SERVER_TAIL : size;
-    size_t old = server->tail_size + keep > SERVER_TAIL ? SERVER_TAIL - keep : server->tail_size;
+    size_t keep = size > CHILD_TAIL ? CHILD_TAIL : size;
+    size_t old = child->tail_size + keep > CHILD_TAIL ? CHILD_TAIL - keep : child->tail_size;
 
-    memmove(server->tail, server->tail + server->tail_size - old, old);
-    memcpy(server->tail + old, text + size - keep, keep);
-    server->tail_size = old + keep;
-    server->tail[server->tail_size] = 0;
+    memmove(child->tail, child->tail + child->tail_size - old, old);
+    memcpy(child->tail + old, text + size - keep, keep);
+    child->tail_size = old + keep;
+    child->tail[child->tail_size] = 0;
 }
 
 /* Whether the tail of the output says that it is serving. */
-static void server_look(tqd_child *server)
+static void child_look(tqd_child *child)
 {
-    const char *line = server->options.ready_line;
+    const char *line = child->options.ready_line;
 
-    if (!server->serves && line && memmem(server->tail, server->tail_size, line, strlen(line))) {
-        server_serves(server);
+    if (!child->serves && line && memmem(child->tail, child->tail_size, line, strlen(line))) {
+        child_serves(child);
     }
 }
 
-static void server_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
+static void child_on_read(uv_stream_t *stream, ssize_t size, const uv_buf_t *buf)
 {
-    tqd_child *server = stream->data;
+    tqd_child *child = stream->data;
 
     if (size < 0) {
-        server_end(server);
+        child_end(child);
         return;
     }
     /* In steps, so that at some step every line is complete in the tail, however much arrives at once. */
-    for (size_t at = 0; at < (size_t)size; at += SERVER_TAIL / 2) {
+    for (size_t at = 0; at < (size_t)size; at += CHILD_TAIL / 2) {
         size_t left = (size_t)size - at;
-        server_keep(server, buf->base + at, left < SERVER_TAIL / 2 ? left : SERVER_TAIL / 2);
-        server_look(server);
+        child_keep(child, buf->base + at, left < CHILD_TAIL / 2 ? left : CHILD_TAIL / 2);
+        child_look(child);
     }
 }
 
 int tqd_child_start(uv_loop_t *loop, const tqd_child_options *options, tqd_child **out, tq_error *err)
 {
-    tqd_child *server = calloc(1, sizeof(*server));
+    tqd_child *child = calloc(1, sizeof(*child));
     int output = -1;
 
-    if (!server) {
+    if (!child) {
         return tqi_error_nomem(err, options->what);
     }
-    server->options = *options;
+    child->options = *options;
     if (options->ready_at) {
-        server->at = *options->ready_at;
-        server->options.ready_at = &server->at;
+        child->at = *options->ready_at;
+        child->options.ready_at = &child->at;
     }
-    int rc = server_fork(server, &output, err);
+    int rc = child_fork(child, &output, err);
     if (rc) {
-        free(server);
+        free(child);
         return rc;
     }
-    server->open = 2;
-    server->deadline = tqi_now() + options->timeout_ms * 1000000;
-    uv_pipe_init(loop, &server->output, 0);
-    uv_timer_init(loop, &server->timer);
-    server->output.data = server->timer.data = server;
-    rc = uv_pipe_open(&server->output, output);
-    rc = rc ? rc : uv_read_start((uv_stream_t *)&server->output, server_on_alloc, server_on_read);
+    child->open = 2;
+    child->deadline = tqi_now() + options->timeout_ms * 1000000;
+    uv_pipe_init(loop, &child->output, 0);
+    uv_timer_init(loop, &child->timer);
+    child->output.data = child->timer.data = child;
+    rc = uv_pipe_open(&child->output, output);
+    rc = rc ? rc : uv_read_start((uv_stream_t *)&child->output, child_on_alloc, child_on_read);
     if (rc) {
-        server->stopping = true;
-        server->options.ended = NULL; /* reported now, so not reported again */
-        kill(server->pid, SIGKILL);
-        server_end(server);
+        child->stopping = true;
+        child->options.ended = NULL; /* reported now, so not reported again */
+        kill(child->pid, SIGKILL);
+        child_end(child);
         return tqi_error_set(err, TQ_EIO, "%s: %s", options->what, uv_strerror(rc));
     }
-    /* Not called at once: the caller must have the server before it is called back. */
-    uv_timer_start(&server->timer, server_on_timer, 0, 0);
-    *out = server;
+    /* Not called at once: the caller must have the child before it is called back. */
+    uv_timer_start(&child->timer, child_on_timer, 0, 0);
+    *out = child;
     return TQ_OK;
 }

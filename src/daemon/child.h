@@ -28,7 +28,7 @@ typedef struct tqd_child_options {
     uint64_t timeout_ms;                     /* until it must serve */
     /* Called once from the loop: it is serving (err is NULL), or never will. */
     void (*ready)(const tq_error *err, void *arg);
-    /* Called once when it has exited: after a stop, or by itself, then with a text that says how. Frees the server. */
+    /* Called once when it has exited: after a stop, or by itself, then with a text that says how. Frees the child. */
     void (*ended)(const char *how, void *arg);
     void *arg;
 } tqd_child_options;
@@ -38,7 +38,7 @@ bool tqd_backend_kind_find(const char *name, char out[PATH_MAX]);
 /* Starts it. Strings are used during the call only, but `what` and `ready_line` until it has ended. */
 int tqd_child_start(uv_loop_t *loop, const tqd_child_options *options, tqd_child **out, tq_error *err);
 /* Stops it; `ended` will be called, and `ready` no longer. */
-void tqd_child_stop(tqd_child *server);
-int tqd_child_pid(const tqd_child *server);
+void tqd_child_stop(tqd_child *child);
+int tqd_child_pid(const tqd_child *child);
 
 #endif

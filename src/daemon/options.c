@@ -41,7 +41,7 @@ static const char options_doc[] =
 enum {
     OPT_HELP_CONFIG = 256,
     OPT_NAME,
-    OPT_OWNER,
+    OPT_PARENT,
     OPT_READY
 };
 
@@ -55,7 +55,7 @@ static const struct argp_option options_table[] = {
     {"token-file", 't', "FILE", 0, "file with the system's secret; else, for storage, TQ_TOKEN_FILE", 0},
     {"runtime-dir", 'd', "DIR", 0, "directory for token, sockets and handle; removed at the end", 0},
     {"name", OPT_NAME, "NAME", 0, "name of the system (default)", 0},
-    {"owner-pid", OPT_OWNER, "PID", 0, "end when this process ends", 0},
+    {"owner-pid", OPT_PARENT, "PID", 0, "end when this process ends", 0},
     {"ready-fd", OPT_READY, "FD", 0, "write 'ready' (or 'error: ...' and 'code: N') there when all parts serve", 0},
     {"version", 'V', NULL, 0, "print the version and exit", -1},
     {"help-config", OPT_HELP_CONFIG, NULL, 0, "list the keys of the configuration and exit", 0},
@@ -135,8 +135,8 @@ static error_t options_parse(int key, char *arg, struct argp_state *state)
     case OPT_NAME:
         options->name = arg;
         break;
-    case OPT_OWNER:
-        options->owner_pid = (pid_t)options_number(state, "owner-pid", arg);
+    case OPT_PARENT:
+        options->parent_pid = (pid_t)options_number(state, "owner-pid", arg);
         break;
     case OPT_READY:
         options->ready_fd = (int)options_number(state, "ready-fd", arg);

@@ -21,7 +21,7 @@ typedef struct tqd_options {
     const char *name;        /* of the system */
     const char *token_file;  /* NULL: made in the runtime directory */
     const char *join;        /* controller of a storage daemon */
-    pid_t owner_pid;         /* end with this process; 0: none */
+    pid_t parent_pid;        /* end with this process; 0: none */
     int ready_fd;            /* notified when all are serving; -1: none */
     tqd_config *config;
 } tqd_options;

@@ -16,7 +16,7 @@
 #include <unistd.h>
 
 /* State and start time of a process from /proc; false if it is not there. */
-static bool owner_stat(pid_t pid, char *state, unsigned long long *start)
+static bool parent_stat(pid_t pid, char *state, unsigned long long *start)
 {
     char path[64], text[1024];
 
@@ -43,26 +43,26 @@ static bool owner_stat(pid_t pid, char *state, unsigned long long *start)
     return *start != 0;
 }
 
-bool tqd_parent_ended(const tqd_parent *owner)
+bool tqd_parent_ended(const tqd_parent *parent)
 {
     unsigned long long start = 0;
     char state = 0;
 
-    if (kill(owner->pid, 0) != 0 && errno != EPERM) {
+    if (kill(parent->pid, 0) != 0 && errno != EPERM) {
         return true;
     }
-    if (!owner_stat(owner->pid, &state, &start)) {
-        return owner->start != 0; /* it existed before, so it is gone; without /proc, its number has to do */
+    if (!parent_stat(parent->pid, &state, &start)) {
+        return parent->start != 0; /* it existed before, so it is gone; without /proc, its number has to do */
     }
-    return state == 'Z' || state == 'X' || (owner->start != 0 && start != owner->start);
+    return state == 'Z' || state == 'X' || (parent->start != 0 && start != parent->start);
 }
 
-int tqd_parent_init(tqd_parent *owner, pid_t pid, tq_error *err)
+int tqd_parent_init(tqd_parent *parent, pid_t pid, tq_error *err)
 {
     char state = 0;
 
-    *owner = (tqd_parent){.pid = pid, .fd = (int)syscall(SYS_pidfd_open, pid, 0)};
-    if (owner->fd >= 0) {
+    *parent = (tqd_parent){.pid = pid, .fd = (int)syscall(SYS_pidfd_open, pid, 0)};
+    if (parent->fd >= 0) {
         return TQ_OK;
     }
     int refused = errno;
@@ -71,18 +71,18 @@ int tqd_parent_init(tqd_parent *owner, pid_t pid, tq_error *err)
         return tqi_error_set(err, TQ_EIO, "cannot watch owner process %d: %s", (int)pid,
                              strerror(there ? refused : ESRCH));
     }
-    if (!owner_stat(pid, &state, &owner->start)) {
-        owner->start = 0;
+    if (!parent_stat(pid, &state, &parent->start)) {
+        parent->start = 0;
     }
     tqi_log(TQI_INFO, "tqd", "no pidfd (%s): owner process %d is looked at every %d ms", strerror(refused), (int)pid,
             TQD_PARENT_CHECK_MS);
     return TQ_OK;
 }
 
-void tqd_parent_fini(tqd_parent *owner)
+void tqd_parent_fini(tqd_parent *parent)
 {
-    if (owner->fd >= 0) {
-        close(owner->fd);
+    if (parent->fd >= 0) {
+        close(parent->fd);
     }
-    owner->fd = -1;
+    parent->fd = -1;
 }

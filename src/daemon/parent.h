@@ -21,9 +21,9 @@ typedef struct tqd_parent {
 } tqd_parent;
 
 /* Finds the process; an error if it does not exist. */
-int tqd_parent_init(tqd_parent *owner, pid_t pid, tq_error *err);
-void tqd_parent_fini(tqd_parent *owner);
-/* Whether it has ended; for an owner without a pidfd. */
-bool tqd_parent_ended(const tqd_parent *owner);
+int tqd_parent_init(tqd_parent *parent, pid_t pid, tq_error *err);
+void tqd_parent_fini(tqd_parent *parent);
+/* Whether it has ended; for a parent without a pidfd. */
+bool tqd_parent_ended(const tqd_parent *parent);
 
 #endif

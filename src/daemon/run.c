@@ -1,5 +1,5 @@
 /*
- * run.c - a daemon: a controller, storage units, or both, until a signal arrives or its owner exits.
+ * run.c - a daemon: a controller, storage units, or both, until a signal arrives or its parent exits.
  */
 #include <tq/daemon.h>
 
@@ -70,11 +70,11 @@ typedef struct daemon_state {
     tqd_units *units;
 #endif
     uv_signal_t signals[DAEMON_N_SIGNALS];
-    tqd_parent owner;
-    bool owner_watched;
-    uv_poll_t owner_poll;   /* of its pidfd */
-    uv_timer_t owner_timer; /* else */
-    tqd_watchdog *guard;    /* or NULL */
+    tqd_parent parent;
+    bool parent_watched;
+    uv_poll_t parent_poll;   /* of its pidfd */
+    uv_timer_t parent_timer; /* else */
+    tqd_watchdog *watchdog;  /* or NULL */
     bool stopping;
     int failed;
 } daemon_state;
@@ -147,8 +147,9 @@ static void daemon_stop(daemon_state *daemon, tqi_net_ending ending, const char 
     for (size_t i = 0; i < DAEMON_N_SIGNALS; i++) {
         uv_unref((uv_handle_t *)&daemon->signals[i]);
     }
-    if (daemon->owner_watched) {
-        uv_close(daemon->owner.fd >= 0 ? (uv_handle_t *)&daemon->owner_poll : (uv_handle_t *)&daemon->owner_timer, NULL);
+    if (daemon->parent_watched) {
+        uv_close(daemon->parent.fd >= 0 ? (uv_handle_t *)&daemon->parent_poll : (uv_handle_t *)&daemon->parent_timer,
+                 NULL);
     }
     tqd_rundir_withdraw(&daemon->rundir);
     tqd_exporter_stop(daemon->exporter);
@@ -204,26 +205,26 @@ static void daemon_watch_signals(daemon_state *daemon)
     }
 }
 
-static void daemon_owner_ended(daemon_state *daemon)
+static void daemon_parent_ended(daemon_state *daemon)
 {
     char reason[80];
-    snprintf(reason, sizeof(reason), "its owner, process %d, has ended", (int)daemon->options.owner_pid);
+    snprintf(reason, sizeof(reason), "its owner, process %d, has ended", (int)daemon->options.parent_pid);
     tqi_log(TQI_INFO, "tqd", "%s: ending", reason);
     daemon_stop(daemon, TQI_NET_ENDS_SYSTEM, reason);
 }
 
-static void daemon_on_owner(uv_poll_t *handle, int status, int events)
+static void daemon_on_parent(uv_poll_t *handle, int status, int events)
 {
     (void)status;
     (void)events;
-    daemon_owner_ended(handle->data);
+    daemon_parent_ended(handle->data);
 }
 
 static void daemon_on_look(uv_timer_t *timer)
 {
     daemon_state *daemon = timer->data;
-    if (tqd_parent_ended(&daemon->owner)) {
-        daemon_owner_ended(daemon);
+    if (tqd_parent_ended(&daemon->parent)) {
+        daemon_parent_ended(daemon);
     }
 }
 
@@ -231,7 +232,7 @@ static void daemon_on_look(uv_timer_t *timer)
 static int daemon_publish(daemon_state *daemon, tq_error *err)
 {
     json_t *backend = json_loads(daemon->backend_json, 0, NULL);
-    int rc = tqd_rundir_publish(&daemon->rundir, daemon->address, (uint64_t)daemon->options.owner_pid,
+    int rc = tqd_rundir_publish(&daemon->rundir, daemon->address, (uint64_t)daemon->options.parent_pid,
                                 json_string_value(json_object_get(backend, "library")),
                                 json_string_value(json_object_get(backend, "module")), err);
 
@@ -276,26 +277,26 @@ static void daemon_on_units(const tq_error *err, void *arg)
 }
 #endif
 
-static int daemon_watch_owner(daemon_state *daemon, tq_error *err)
+static int daemon_watch_parent(daemon_state *daemon, tq_error *err)
 {
-    if (!daemon->options.owner_pid) {
+    if (!daemon->options.parent_pid) {
         return TQ_OK;
     }
-    int rc = tqd_parent_init(&daemon->owner, daemon->options.owner_pid, err);
+    int rc = tqd_parent_init(&daemon->parent, daemon->options.parent_pid, err);
     if (rc) {
         return rc;
     }
-    daemon->owner_watched = true;
-    if (daemon->owner.fd >= 0) {
-        uv_poll_init(&daemon->loop, &daemon->owner_poll, daemon->owner.fd);
-        daemon->owner_poll.data = daemon;
-        uv_poll_start(&daemon->owner_poll, UV_READABLE, daemon_on_owner);
+    daemon->parent_watched = true;
+    if (daemon->parent.fd >= 0) {
+        uv_poll_init(&daemon->loop, &daemon->parent_poll, daemon->parent.fd);
+        daemon->parent_poll.data = daemon;
+        uv_poll_start(&daemon->parent_poll, UV_READABLE, daemon_on_parent);
     } else {
-        uv_timer_init(&daemon->loop, &daemon->owner_timer);
-        daemon->owner_timer.data = daemon;
-        uv_timer_start(&daemon->owner_timer, daemon_on_look, TQD_PARENT_CHECK_MS, TQD_PARENT_CHECK_MS);
+        uv_timer_init(&daemon->loop, &daemon->parent_timer);
+        daemon->parent_timer.data = daemon;
+        uv_timer_start(&daemon->parent_timer, daemon_on_look, TQD_PARENT_CHECK_MS, TQD_PARENT_CHECK_MS);
     }
-    return daemon->hosted ? tqd_watchdog_start(&daemon->owner, &daemon->rundir, &daemon->guard, err) : TQ_OK;
+    return daemon->hosted ? tqd_watchdog_start(&daemon->parent, &daemon->rundir, &daemon->watchdog, err) : TQ_OK;
 }
 
 /* A given token goes into the runtime directory, too: a client that finds the handle there uses it to attach. */
@@ -485,7 +486,7 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
         tq_log_set_level((tq_log_level)tqi_log_parse_level(level));
     }
     if ((rc = tqd_net_init(&daemon->net, daemon->options.config, daemon->options.join, err)) ||
-        (rc = daemon_token(daemon, err)) || (rc = daemon_watch_owner(daemon, err)) ||
+        (rc = daemon_token(daemon, err)) || (rc = daemon_watch_parent(daemon, err)) ||
         (rc = daemon_check_ports(daemon, err))) {
         return rc;
     }
@@ -522,7 +523,7 @@ static void daemon_loop(daemon_state *daemon)
         daemon_fail(daemon, err.message);
     }
     uv_run(&daemon->loop, UV_RUN_DEFAULT);
-    tqd_watchdog_stop(daemon->guard);
+    tqd_watchdog_stop(daemon->watchdog);
     tqd_rundir_fini(&daemon->rundir);
     for (size_t i = 0; i < DAEMON_N_SIGNALS; i++) {
         uv_close((uv_handle_t *)&daemon->signals[i], NULL);
@@ -554,7 +555,7 @@ int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
     daemon_raise_limit();
     signal(SIGPIPE, SIG_IGN);
     daemon->hosted = hooks != NULL;
-    daemon->owner.fd = -1;
+    daemon->parent.fd = -1;
     if (tqd_options_parse(&daemon->options, argc, argv, &err)) {
         daemon_say(daemon, &err);
         status = 2;
@@ -562,7 +563,7 @@ int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
         daemon_loop(daemon);
         status = daemon->failed;
     }
-    tqd_parent_fini(&daemon->owner);
+    tqd_parent_fini(&daemon->parent);
     free(daemon->address);
     free(daemon->config_json);
     free(daemon->backend_json);

@@ -161,13 +161,13 @@ uint8_t *tqi_store_map_borrow(const tqi_store_map *map, uint64_t offset, uint64_
     }
     uint64_t begin = offset / page * page;
     uint64_t length = (offset + size + page - 1) / page * page - begin;
-    uint8_t *view = tqi_store_huge_borrow(length, map->arena_fd, begin);
-    if (view == MAP_FAILED) {
+    uint8_t *memory = tqi_store_huge_borrow(length, map->arena_fd, begin);
+    if (memory == MAP_FAILED) {
         return NULL;
     }
-    *base = view;
+    *base = memory;
     *bytes = length;
-    return view + (offset - begin);
+    return memory + (offset - begin);
 }
 
 const _Atomic uint64_t *tqi_store_map_look(const tqi_store_map *map, uint64_t id, uint32_t slot, uint64_t offset,

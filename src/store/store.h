@@ -117,15 +117,15 @@ typedef struct tqi_store_map {
     uint64_t arena_bytes;
     const _Atomic uint64_t *slots;
     uint64_t n_slots;
-    int arena_fd; /* for views; -1: there are none */
+    int arena_fd; /* for borrowing; -1: not possible */
 } tqi_store_map;
 /* Maps both (arena read-write, slots read-only); MADV_DONTFORK on the arena. The caller keeps the descriptors. */
 int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t arena_bytes, uint64_t slots,
                        tq_error *err);
 void tqi_store_map_fini(tqi_store_map *map);
-/* A private view of [offset, offset + size) of the arena: it shows the present bytes, and writes to it are visible to
- * nobody else. The caller must make sure that the owner does not reuse the bytes, and must unmap [*base, *base +
- * *bytes). NULL: out of bounds, or refused by the system. */
+/* Borrows [offset, offset + size) of the arena, as a private mapping: it shows the present bytes, and writes to it are
+ * visible to nobody else. The caller must make sure that the owner does not reuse the bytes, and must unmap [*base,
+ * *base + *bytes). NULL: out of bounds, or refused by the system. */
 uint8_t *tqi_store_map_borrow(const tqi_store_map *map, uint64_t offset, uint64_t size, void **base, size_t *bytes);
 /* In a forked child: releases what was inherited. The arena was not: its addresses may be in use for something else by
  * now. */

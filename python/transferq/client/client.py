@@ -324,9 +324,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         into page-locked memory, for copies to a GPU.  Options that are not given come from the configuration
         (client.layout, padding, pin_memory).
 
-        `zero_copy`: tensors of 64 KiB or more are private views of a storage unit's memory where possible: on the
+        `zero_copy`: tensors of 64 KiB or more borrow a storage unit's memory, as private mappings, where possible: on the
         unit's machine, for rows that were put together and are read in order, neither padded nor page-locked.
-        Others are copied.  A view keeps its values even after the samples are cleared, and writes to it stay
+        Others are copied.  Borrowed memory keeps its values even after the samples are cleared, and writes to it stay
         private; but the unit cannot reuse that memory before all tensors of the read have been freed.
         """
         if metadata is None:
