@@ -205,6 +205,7 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "test names": lambda: python_script("check_test_names"),
     "C reference": lambda: python_script("c_reference", "--check"),
     "manual pages": lambda: python_script("man_pages", str(BUILD), "--check"),
+    "waiting": lambda: python_script("check_waiting"),
 }
 
 

@@ -366,12 +366,17 @@ def test_closing_while_the_server_stands_still(
         client.clear_partition("p")
         client.get_partition_list()  # dead blocks are reported before the answer to this
         client.close()
-        assert time.monotonic() - begun < 15
+        seconds = time.monotonic() - begun
     finally:
         server.process.send_signal(signal.SIGCONT)
-    # The client no longer waits for the removal, which may complete earlier if the machine is fast enough.
+    # A command has 4 s for its answer, and closing waits for 5 s, which may come first on a busy machine.
     said = capfd.readouterr().err
-    assert re.search(r"closing: [1-9] dead blocks? may be left in Redis|its storage has not", said)
+    reported = re.findall(
+        r"closing: (\d+) dead block may be left in Redis:127\.0\.0\.1:\d+/0, ", said
+    )
+    abandoned = said.count("its storage has not ended its work 5 s after close")
+    assert (reported, abandoned) == ((["1"], 0) if abandoned == 0 else ([], 1)), said
+    assert 4 + abandoned <= seconds < 15
     # A client of the system removes them.
     system.client("two").put(numbers(1, 1, 1), partition_id="q")
     wait_until("the values to be removed", server.values, lambda left: left <= 1)

@@ -63,7 +63,7 @@ class RedisServer:
 
 def values_of(keys: str) -> int:
     """How many of the keys are values, rather than records of live systems."""
-    return sum(not key.endswith(("/keepalive", "/looks", "/kept")) for key in keys.split())
+    return sum(not key.endswith(("/lease", "/looks", "/kept")) for key in keys.split())
 
 
 def redis_cli(*words: str) -> str:
