@@ -249,6 +249,23 @@ def check_modules(root: Path) -> tuple[int, list[str]]:
     return count, problems
 
 
+def check_stub(root: Path) -> tuple[int, list[str]]:
+    """Check the extension's stub, which editors show; what an overload says counts for those below it."""
+    path = root / "python" / "transferq" / "_core.pyi"
+    where = path.relative_to(root).as_posix()
+    if not path.exists():
+        return 0, [f"{where}: no stub found"]
+    tree = ast.parse(path.read_text(encoding="utf-8"), where)
+    # Error classes are documented in docs/errors.md, one line each here.
+    body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.ClassDef) and node.name.endswith("Error"))
+    ]
+    problems: list[str] = []
+    return check_scope(where, "", body, problems), problems
+
+
 def check_extension() -> tuple[int, list[str]]:
     """Check the public names of the installed extension and of its types."""
     try:
@@ -279,7 +296,12 @@ def main() -> int:
     root = Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).parent.parent).resolve()
     total = 0
     problems = []
-    for count, found in (check_headers(root), check_modules(root), check_extension()):
+    for count, found in (
+        check_headers(root),
+        check_modules(root),
+        check_stub(root),
+        check_extension(),
+    ):
         total += count
         problems += found
     for problem in problems:

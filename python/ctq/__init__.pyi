@@ -1,3 +1,5 @@
+"""The former name of the package `transferq`."""
+
 from transferq import *
 from transferq import __all__ as __all__
 from transferq import __version__ as __version__

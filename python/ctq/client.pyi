@@ -1,1 +1,3 @@
+"""`transferq.client` under the former name of the package."""
+
 from transferq.client import *

@@ -1,1 +1,3 @@
+"""`transferq.metadata` under the former name of the package."""
+
 from transferq.metadata import *

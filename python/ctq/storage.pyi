@@ -1,1 +1,3 @@
+"""`transferq.storage` under the former name of the package."""
+
 from transferq.storage import *

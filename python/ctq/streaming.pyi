@@ -1,1 +1,3 @@
+"""`transferq.streaming` under the former name of the package."""
+
 from transferq.streaming import *

@@ -66,7 +66,7 @@ def put(pid: str, rows: list[Any], keys: list[str] = KEYS) -> None:
 def left_of(client: Any, pid: str, keys: list[str] = KEYS) -> Any:
     """The column as the library returns it to a reader that makes objects of it."""
     _, data = client._core.get_keys(pid, keys, ["v"], leave_values=True).result()
-    return data.columns[0][9]
+    return data.columns[0].data
 
 
 def values_of(left: Any) -> list[Any] | None:
@@ -170,7 +170,7 @@ def test_a_read_finds_what_replaced_it(client: Any, pid: str, by: str) -> None:
     answer = next(steps).result()
     data = answer[1] if by == "keys" else answer
     put(pid, COLUMNS["letters"])
-    until_gone(client, data.columns[0][9])
+    until_gone(client, data.columns[0].data)
     got = run(cast("Any", Resumed(steps, answer))).get("v").tolist()
     del answer, data
     assert got == COLUMNS["letters"]

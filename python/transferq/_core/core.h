@@ -43,6 +43,7 @@ typedef struct core_state {
     PyObject *not_found;             /* StorageKeyNotFoundError */
     PyObject *errors[CORE_N_ERRORS]; /* errors[-code - 1] */
     PyTypeObject *client, *op, *meta, *data, *buffer, *queue, *left;
+    PyTypeObject *data_column, *meta_field; /* named tuples */
     PyObject *name_done, *name_set_result, *name_set_exception;
 } core_state;
 
@@ -210,6 +211,12 @@ PyObject *core_data_wrap(core_state *state, const tq_data *data);
 /* buffer.c: `n` items of a format ("B", "I", "Q") at `memory`, which is kept alive by `owner`. */
 PyTypeObject *core_buffer_type(PyObject *module);
 PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memory, size_t n, char format, bool writable);
+
+/* tuples.c: the types of the named tuples that describe columns. */
+PyTypeObject *core_data_column_type(PyObject *module);
+PyTypeObject *core_meta_field_type(PyObject *module);
+/* A named tuple of `n` items, whose references it takes over in any case; NULL if an item is NULL. */
+PyObject *core_tuple(PyTypeObject *type, PyObject *const *items, size_t n);
 
 /* left.c: Left, a column of values that a read left in the store. */
 PyTypeObject *core_left_type(PyObject *module);

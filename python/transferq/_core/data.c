@@ -44,32 +44,24 @@ static PyObject *data_column(core_data *self, size_t c)
         n_dims += column->ndims[i];
     }
     size_t size = column->offsets && column->data ? column->offsets[rows] : 0;
-    PyObject *name = core_text(column->name);
-    PyObject *shape = column->ragged ? Py_NewRef(Py_None) : core_shape(column->shape, column->ndim);
-    PyObject *ndims = core_buffer_make(state, owner, column->ndims, rows, 'I', false);
-    PyObject *dims = core_buffer_make(state, owner, column->dims, n_dims, 'Q', false);
-    PyObject *offsets = core_buffer_make(state, owner, column->offsets, column->offsets ? rows + 1 : 0, 'Q', false);
-    PyObject *data = column->left ? core_left_make(state, self->data, c)
-                                  : core_buffer_make(state, owner, column->data, size, 'B', true);
-    PyObject *notes = column->opaque ? core_notes(column->opaque, rows) : Py_NewRef(Py_None);
-    PyObject *length = column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None);
-    PyObject *types = core_types(column->types, rows);
-    PyObject *row = NULL;
-    if (types && length && name && shape && ndims && dims && offsets && data && notes) {
-        row = Py_BuildValue("(OiiiNOOOOOOOiO)", name, (int)column->kind, column->dtype.code, column->dtype.bits,
-                            PyBool_FromLong(column->ragged), shape, ndims, dims, offsets, data, notes, length,
-                            (int)column->ragged_dim, types);
-    }
-    Py_XDECREF(types);
-    Py_XDECREF(length);
-    Py_XDECREF(name);
-    Py_XDECREF(shape);
-    Py_XDECREF(ndims);
-    Py_XDECREF(dims);
-    Py_XDECREF(offsets);
-    Py_XDECREF(data);
-    Py_XDECREF(notes);
-    return row;
+    PyObject *items[] = {
+        core_text(column->name),
+        PyLong_FromLong(column->kind),
+        PyLong_FromLong(column->dtype.code),
+        PyLong_FromLong(column->dtype.bits),
+        PyBool_FromLong(column->ragged),
+        column->ragged ? Py_NewRef(Py_None) : core_shape(column->shape, column->ndim),
+        core_buffer_make(state, owner, column->ndims, rows, 'I', false),
+        core_buffer_make(state, owner, column->dims, n_dims, 'Q', false),
+        core_buffer_make(state, owner, column->offsets, column->offsets ? rows + 1 : 0, 'Q', false),
+        column->left ? core_left_make(state, self->data, c)
+                     : core_buffer_make(state, owner, column->data, size, 'B', true),
+        column->opaque ? core_notes(column->opaque, rows) : Py_NewRef(Py_None),
+        column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None),
+        PyLong_FromLong(column->ragged_dim),
+        core_types(column->types, rows),
+    };
+    return core_tuple(state->data_column, items, sizeof(items) / sizeof(items[0]));
 }
 
 static PyObject *data_columns(core_data *self, void *Py_UNUSED(closure))
@@ -89,11 +81,7 @@ static PyObject *data_columns(core_data *self, void *Py_UNUSED(closure))
 }
 
 static PyGetSetDef data_getset[] = {
-    {"columns", (getter)data_columns, NULL,
-     "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, offsets, data, notes, "
-     "padded length or None, ragged dim, types of rows or None) of each column; data is a Left "
-     "where it was left in the store.",
-     NULL},
+    {"columns", (getter)data_columns, NULL, "A DataColumn for each column.", NULL},
     {0},
 };
 

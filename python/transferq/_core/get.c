@@ -1,8 +1,7 @@
 /*
  * get.c - Client.get: reads, with columns laid out and placed as requested.
  *
- * A layout is a tuple (field, padded, length, multiple, dtype code, dtype bits, pad, address, bytes), as in
- * tq_get_field: pad is one element (b"": zeros), address the memory to read into (0: the library's).
+ * A layout is a transferq._impl.column.Layout, which names and explains its entries; they are those of tq_get_field.
  *
  * Memory to read into is lent to the library, which may write to it even after the operation has completed (a
  * cancelled read). Therefore a loan keeps its owner alive, not the operation. The library returns the loan on any

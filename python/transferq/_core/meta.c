@@ -270,24 +270,20 @@ static PyObject *meta_field(core_meta *self, const tq_meta_field *field)
     for (size_t i = 0; shapes && i < n; i++) {
         n_dims += field->ndims[i];
     }
-    PyObject *shape = field->ragged ? Py_NewRef(Py_None) : core_shape(field->shape, field->ndim);
-    PyObject *ndims = shapes ? core_buffer_make(state, owner, field->ndims, n, 'I', false) : Py_NewRef(Py_None);
-    PyObject *dims = shapes ? core_buffer_make(state, owner, field->dims, n_dims, 'Q', false) : Py_NewRef(Py_None);
-    PyObject *ready = core_buffer_make(state, owner, field->ready, field->ready ? n : 0, 'B', false);
-    PyObject *name = core_text(field->name);
-    PyObject *types = core_types(field->types, n);
-    PyObject *row = NULL;
-    if (types && shape && ndims && dims && ready && name) {
-        row = Py_BuildValue("(OiiiNOOOOiO)", name, (int)field->kind, field->dtype.code, field->dtype.bits,
-                            PyBool_FromLong(field->ragged), shape, ndims, dims, ready, (int)field->ragged_dim, types);
-    }
-    Py_XDECREF(types);
-    Py_XDECREF(name);
-    Py_XDECREF(shape);
-    Py_XDECREF(ndims);
-    Py_XDECREF(dims);
-    Py_XDECREF(ready);
-    return row;
+    PyObject *items[] = {
+        core_text(field->name),
+        PyLong_FromLong(field->kind),
+        PyLong_FromLong(field->dtype.code),
+        PyLong_FromLong(field->dtype.bits),
+        PyBool_FromLong(field->ragged),
+        field->ragged ? Py_NewRef(Py_None) : core_shape(field->shape, field->ndim),
+        shapes ? core_buffer_make(state, owner, field->ndims, n, 'I', false) : Py_NewRef(Py_None),
+        shapes ? core_buffer_make(state, owner, field->dims, n_dims, 'Q', false) : Py_NewRef(Py_None),
+        core_buffer_make(state, owner, field->ready, field->ready ? n : 0, 'B', false),
+        PyLong_FromLong(field->ragged_dim),
+        core_types(field->types, n),
+    };
+    return core_tuple(state->meta_field, items, sizeof(items) / sizeof(items[0]));
 }
 
 static PyObject *meta_fields(core_meta *self, void *Py_UNUSED(closure))
@@ -449,10 +445,7 @@ static PyGetSetDef meta_getset[] = {
     {"incarnations", (getter)meta_incarnations, NULL, "Incarnation of each sample; 0: any.", NULL},
     {"keys", (getter)meta_keys, NULL, "Key of each sample, or None.", NULL},
     {"groups", (getter)meta_groups, NULL, "Group of each sample, or None.", NULL},
-    {"fields", (getter)meta_fields, NULL,
-     "(name, kind, dtype code, dtype bits, ragged, shape, ndims, dims, ready, ragged dim, "
-     "types of rows or None) of each field.",
-     NULL},
+    {"fields", (getter)meta_fields, NULL, "A MetaField for each field.", NULL},
     {"field_names", (getter)meta_field_names, NULL, "Names of the fields.", NULL},
     {"tags", (getter)meta_tags, NULL, "(name, msgpack-encoded values, their sizes) of each tag.", NULL},
     {0},

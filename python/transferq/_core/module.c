@@ -160,9 +160,15 @@ static int core_add_types(PyObject *module, core_state *state)
         PyTypeObject **slot;
         PyTypeObject *(*make)(PyObject *module);
     } types[] = {
-        {&state->client, core_client_type}, {&state->op, core_op_type},         {&state->meta, core_meta_type},
-        {&state->data, core_data_type},     {&state->buffer, core_buffer_type}, {&state->queue, core_queue_type},
+        {&state->client, core_client_type},
+        {&state->op, core_op_type},
+        {&state->meta, core_meta_type},
+        {&state->data, core_data_type},
+        {&state->buffer, core_buffer_type},
+        {&state->queue, core_queue_type},
         {&state->left, core_left_type},
+        {&state->data_column, core_data_column_type},
+        {&state->meta_field, core_meta_field_type},
     };
 
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
@@ -214,6 +220,8 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->buffer);
     Py_VISIT(state->queue);
     Py_VISIT(state->left);
+    Py_VISIT(state->data_column);
+    Py_VISIT(state->meta_field);
     return 0;
 }
 
@@ -233,6 +241,8 @@ static int core_clear(PyObject *module)
     Py_CLEAR(state->buffer);
     Py_CLEAR(state->queue);
     Py_CLEAR(state->left);
+    Py_CLEAR(state->data_column);
+    Py_CLEAR(state->meta_field);
     Py_CLEAR(state->name_done);
     Py_CLEAR(state->name_set_result);
     Py_CLEAR(state->name_set_exception);

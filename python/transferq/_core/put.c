@@ -1,11 +1,9 @@
 /*
  * put.c - Client.put and Client.notify: convert columns of Python buffers to tq_column, without copying their bytes.
  *
- * A column is a tuple (name, kind, dtype code, dtype bits, rows, shape, ndims, dims, slices), optionally followed by
- * its
- * ragged dim, and by the kind and dtype of each row if rows differ (32-bit numbers, kind << 16 | bits << 8 | code).  A
- * slice is an object with the buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors).
- * Rows of other values give one slice each and neither shape nor dims: their sizes are the dims.
+ * A column is a transferq._impl.column.Column, which names and explains its entries. A slice is an object with the
+ * buffer protocol, or (address, bytes) of memory that `keep` keeps alive (torch tensors). Rows of other values give
+ * one slice each and neither shape nor dims: their sizes are the dims.
  */
 #include "core.h"
 

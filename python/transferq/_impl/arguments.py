@@ -139,7 +139,9 @@ def plain_names(names: Any) -> bool:
 
 def common_fields(meta: Meta) -> list[str]:
     """Fields that every sample has, or had and lost (reading a lost one is an error)."""
-    return [column[0] for column in meta.fields if len(column[8]) and all(memoryview(column[8]))]
+    return [
+        column.name for column in meta.fields if len(column.ready) and all(memoryview(column.ready))
+    ]
 
 
 def progress_arrays(progress: tuple[bytes, int, bytes] | None, flat: bool) -> tuple[Any, Any]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from .._core import Integers, Tag
+    from .._core import DataColumn, Integers, MetaField, Tag
+    from .column import Column
     from .dtypes import Dtype
     from .tensors import Fields
 
@@ -117,7 +118,7 @@ def schema_of(pieces: Sequence[Meta]) -> dict[str, Schema]:
     """Field schemas of all pieces together."""
     schema: dict[str, Schema] = {}
     for name, columns in _columns_by_name(pieces).items():
-        _, kind, code, bits, *_ = columns[0]
+        kind, code, bits = columns[0].kind, columns[0].code, columns[0].bits
         sizes = [len(piece) for piece in pieces]
         if _is_mixed(columns):
             schema[name] = _mixed_schema(columns, sizes)
@@ -137,20 +138,24 @@ def schema_of(pieces: Sequence[Meta]) -> dict[str, Schema]:
     return schema
 
 
-def _is_mixed(columns: Sequence[Any]) -> bool:
+def _is_mixed(columns: Sequence[MetaField | Column]) -> bool:
     """Whether rows of a field differ in dtype or kind; pieces about which nothing is known do not count."""
-    known = {column[1:4] for column in columns if column[5] is not None or column[6] is not None}
-    return len(known) > 1 or any(column[10] is not None for column in columns)
+    known = {
+        (column.kind, column.code, column.bits)
+        for column in columns
+        if column.shape is not None or column.ndims is not None
+    }
+    return len(known) > 1 or any(column.types is not None for column in columns)
 
 
-def types_of(column: Any, size: int) -> list[Dtype | None]:
+def types_of(column: MetaField | DataColumn | Column, size: int) -> list[Dtype | None]:
     """The element type of each row; None for other values."""
-    if column[10] is None:
-        return [None if column[1] == VALUE else tuple(column[2:4])] * size
-    return [unpacked_type(packed) for packed in memoryview(column[10]).cast("B").cast("I")]
+    if column.types is None:
+        return [None if column.kind == VALUE else (column.code, column.bits)] * size
+    return [unpacked_type(packed) for packed in memoryview(column.types).cast("B").cast("I")]
 
 
-def _mixed_schema(columns: Sequence[Any], sizes: Sequence[int]) -> Schema:
+def _mixed_schema(columns: Sequence[MetaField | Column], sizes: Sequence[int]) -> Schema:
     types = [
         each for column, size in zip(columns, sizes, strict=True) for each in types_of(column, size)
     ]
@@ -217,28 +222,30 @@ def dtypes_of(pieces: Sequence[Meta]) -> dict[str, Any]:
     """Element types of the fields of all pieces, without shapes."""
     return {
         name: None
-        if found[0][1] == VALUE or not found[0][3] or _is_mixed(found)
-        else dtype_of(tuple(found[0][2:4]))
+        if found[0].kind == VALUE or not found[0].bits or _is_mixed(found)
+        else dtype_of((found[0].code, found[0].bits))
         for name, found in _columns_by_name(pieces).items()
     }
 
 
-def _columns_by_name(pieces: Sequence[Meta]) -> dict[str, list[Any]]:
+def _columns_by_name(pieces: Sequence[Meta]) -> dict[str, list[MetaField]]:
     """Columns of the fields that all pieces have."""
-    columns: dict[str, list[Any]] = {}
+    columns: dict[str, list[MetaField]] = {}
     for piece in pieces:
         for column in piece.fields:
-            columns.setdefault(column[0], []).append(column)
+            columns.setdefault(column.name, []).append(column)
     return {name: found for name, found in columns.items() if len(found) == len(pieces)}
 
 
-def _shapes(columns: Sequence[Any], sizes: Sequence[int]) -> _Shapes:
-    uniform = {column[5] for column in columns}
-    if None not in uniform and len(uniform) == 1:
-        return _Shapes(_torch_shape(uniform.pop()), None)
+def _shapes(columns: Sequence[MetaField | Column], sizes: Sequence[int]) -> _Shapes:
+    uniform = {column.shape for column in columns}
+    first = columns[0].shape
+    if len(uniform) == 1 and first is not None:
+        return _Shapes(_torch_shape(first), None)
     each: list[tuple[int, ...]] = []
     for column, size in zip(columns, sizes, strict=True):
-        shape, ndims, dims = column[5:8]
+        shape, ndims = column.shape, column.ndims
+        dims: Any = column.dims
         if shape is not None:
             each.extend([tuple(shape)] * size)
         elif ndims is None:
@@ -273,27 +280,24 @@ def schema_of_fields(fields: Fields) -> dict[str, Schema]:
 
     schema: dict[str, Schema] = {}
     for column in to_batch(fields, Encoder()).columns:
-        name, kind, code, bits, rows, shape, ndims, dims = column[:8]
-        extra: tuple[Any, ...] = column[9:]
-        if len(extra) == 2:
-            schema[name] = _mixed_schema(
-                [(*column[:4], True, shape, ndims, dims, None, 0, extra[1])], [rows]
-            )
+        name = column.name
+        if column.types is not None:
+            schema[name] = _mixed_schema([column], [column.rows])
             continue
-        if kind == VALUE:
+        if column.kind == VALUE:
             schema[name] = {"dtype": None, "shape": None, "is_nested": False, "is_non_tensor": True}
             continue
-        found = _shapes([(name, kind, code, bits, ndims is not None, shape, ndims, dims)], [0])
+        found = _shapes([column], [0])
         schema[name] = {
-            "dtype": dtype_of((code, bits)),
+            "dtype": dtype_of((column.code, column.bits)),
             "shape": found.shape,
             "is_nested": found.each is not None,
             "is_non_tensor": False,
         }
         if found.each is not None:
             schema[name]["per_sample_shapes"] = found.each
-        if extra and extra[0]:
-            schema[name]["ragged_dim"] = extra[0]
+        if column.ragged_dim:
+            schema[name]["ragged_dim"] = column.ragged_dim
     return schema
 
 
@@ -315,7 +319,7 @@ def status_of(pieces: Sequence[Meta]) -> Status:
     for piece in pieces:
         ready = np.full(len(piece), bool(piece.fields))
         for column in piece.fields:
-            flags = np.frombuffer(memoryview(column[8]), dtype=np.uint8)
+            flags = np.frombuffer(memoryview(column.ready), dtype=np.uint8)
             ready &= (flags == 1) if len(flags) else False
         parts.append(ready.astype(np.int8))
     return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int8)

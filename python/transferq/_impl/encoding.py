@@ -30,7 +30,8 @@ from ..errors import SerializationError
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-    from .._core import Left, Slice
+    from .._core import Left
+    from .column import Slice
 
 TENSOR, NDARRAY, SCALAR, PICKLE, CLOUDPICKLE, TENSORDICT, INTEGER, COMPLEX, DATETIME, NESTED = (
     range(1, 11)

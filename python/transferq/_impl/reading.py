@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .._core import VALUE, Data, Left, Meta, jagged_rows
 from ..errors import DtypeError, InvalidArgumentError, RowCountError
+from .column import Layout
 from .dtypes import Dtype, have_torch, numpy_dtype_back, torch_dtypes_back, unpacked_type
 from .encoding import Decoder
 from .layouts import added_fields, lay_out_rows, merged_dim, pad_rows, padded_length
@@ -45,8 +46,7 @@ from .tensors import (
 from .work import ROWS, Work, are_heavy
 
 if TYPE_CHECKING:
-    from .._core import Client
-    from .._core import Layout as CoreLayout
+    from .._core import Client, DataColumn, MetaField
     from .calls import Steps
 
 
@@ -102,7 +102,7 @@ def packed(
     try:
         return (yield from _laid_out(data, decoder, options, columns=columns))
     except _GoneError:
-        names = [column[0] for column in columns]
+        names = [column.name for column in columns]
         data = yield core.get(found, names, zero_copy=zero_copy)
     return (yield from _laid_out(data, decoder, options))
 
@@ -112,7 +112,7 @@ def _laid_out(
     decoder: Decoder,
     options: ReadOptions | None = None,
     memory: Mapping[str, Any] | None = None,
-    columns: Sequence[Any] | None = None,
+    columns: Sequence[DataColumn] | None = None,
 ) -> Steps[Any]:
     """Turn what was read into the result of the call."""
     columns = data.columns if columns is None else columns
@@ -169,7 +169,7 @@ def _read_placed(
 class _Plan(NamedTuple):
     """How the library should place the columns of a read."""
 
-    layouts: list[CoreLayout]
+    layouts: list[Layout]
     memory: dict[str, Any]
     """Page-locked memory by field."""
     needs_schema: bool
@@ -178,7 +178,7 @@ class _Plan(NamedTuple):
     @classmethod
     def make(cls, meta: Meta, names: Sequence[str], options: ReadOptions) -> _Plan | None:
         """The plan; None if too little is known about the fields."""
-        fields = {column[0]: column for column in meta.fields}
+        fields = {column.name: column for column in meta.fields}
         plan = cls([], {}, options.pin_memory)
         for name in names:
             padded = options.layout(name) == "padded"
@@ -186,14 +186,14 @@ class _Plan(NamedTuple):
             if not padded and not options.pin_memory:
                 continue
             column = fields.get(name)
-            if column is not None and column[3] and (column[1] == VALUE or column[10] is not None):
+            if column is not None and _keeps_its_form(column):
                 continue
             pad = b""
             code = bits = address = size = 0
             if padding.value != 0 or options.pin_memory:
-                if column is None or not column[3]:
+                if column is None or not column.bits:
                     return None
-                code, bits = column[2:4]
+                code, bits = column.code, column.bits
                 pad = _element(name, padding.value, (code, bits)) if padding.value != 0 else b""
                 plan = plan._replace(needs_schema=True)
             if options.pin_memory and column is not None:
@@ -204,9 +204,16 @@ class _Plan(NamedTuple):
                 plan.memory[name] = _pinned(size)
                 address = plan.memory[name].data_ptr() if size else 0
             plan.layouts.append(
-                (name, padded, padding.length, padding.multiple, code, bits, pad, address, size)
+                Layout(
+                    name, padded, padding.length, padding.multiple, code, bits, pad, address, size
+                )
             )
         return plan
+
+
+def _keeps_its_form(column: MetaField) -> bool:
+    """Whether the rows of a field are known to be no tensors of one dtype, which are never padded."""
+    return bool(column.bits) and (column.kind == VALUE or column.types is not None)
 
 
 def _element(field: str, value: Any, dtype: Dtype) -> bytes:
@@ -226,11 +233,13 @@ def _element(field: str, value: Any, dtype: Dtype) -> bytes:
         ) from None
 
 
-def _shapes_of(column: Any, rows: int) -> Any:
+def _shapes_of(column: MetaField, rows: int) -> Any:
     """Shapes of the rows as one array (rows x dims) or a list of tuples; None if they are unknown."""
     import numpy as np
 
-    shape, ndims, dims = column[5:8]
+    shape: Any = column.shape
+    ndims: Any = column.ndims
+    dims: Any = column.dims
     if shape is not None:
         return np.tile(np.array(shape, dtype=np.int64), (rows, 1))
     if ndims is None:
@@ -288,7 +297,7 @@ def _result(columns: Iterator[tuple[str, Any]], rows: int) -> Any:
 
 
 def _columns(
-    columns: Sequence[Any],
+    columns: Sequence[DataColumn],
     rows: int,
     decoder: Decoder,
     options: ReadOptions | None,
@@ -297,7 +306,7 @@ def _columns(
     """The columns that were read, by field, with the fields that padding adds."""
     offsets: dict[bytes, RowOffsets] = {}
     for column in columns:
-        name = column[0]
+        name = column.name
         layout = "jagged" if options is None else options.layout(name)
         read = _Column(column, rows, offsets, (memory or {}).get(name))
         if read.kind == VALUE or read.types is not None or layout != "padded" or options is None:
@@ -317,21 +326,25 @@ class _Column:
 
     def __init__(
         self,
-        column: Any,
+        column: DataColumn,
         count: int,
         offsets: dict[bytes, RowOffsets] | None = None,
         memory: Any = None,
     ) -> None:
         """`offsets` holds the offsets of columns read so far: equal ones share one object, as torch expects."""
-        self.name, self.kind, code, bits, self._ragged, self._shape = column[:6]
-        self._ndims, self._dims, self._offsets, memory_of_library, _, self.length = column[6:12]
-        self.ragged_dim = column[12]
-        self.types = column[13]
-        self._dtype = (code, bits)
+        self.name, self.kind = column.name, column.kind
+        self.length, self.ragged_dim, self.types = column.length, column.ragged_dim, column.types
+        self._dtype = (column.code, column.bits)
+        self._ragged = column.ragged
+        self._shape: Any = column.shape
+        self._ndims: Any = column.ndims
+        self._dims: Any = column.dims
+        self._offsets = column.offsets
         self._count = count
         self._known = {} if offsets is None else offsets
-        self._left = memory_of_library if type(memory_of_library) is Left else None
-        self._bytes = memoryview(b"" if self._left is not None else memory_of_library)
+        data = column.data
+        self._left: Left | None = data if isinstance(data, Left) else None
+        self._bytes = memoryview(b"" if isinstance(data, Left) else data)
         self._tensor = memory  # the same bytes as a tensor, if the reader owns them
 
     def _over(self, shape: Sequence[int], start: int = 0, end: int | None = None) -> Any:
@@ -358,6 +371,7 @@ class _Column:
     def padded(self) -> Any:
         """The column, whose rows are at equal distances."""
         inner = [int(dim) for dim in self._sizes()[0, 1:]]
+        assert self.length is not None
         return self._over((self._count, self.length, *inner))
 
     def packed(self, layout: str, decoder: Decoder) -> Any:
@@ -419,6 +433,7 @@ class _Column:
 
     def _mixed_rows(self, decoder: Decoder) -> list[Any]:
         """Rows that differ in dtype or kind; each begins at its offset."""
+        assert self.types is not None
         sizes = memoryview(self._dims).tolist()
         starts = memoryview(self._offsets).tolist()
         values: list[Any] = []

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from .._core import TENSOR, VALUE
 from ..errors import InvalidArgumentError, RowCountError
+from .column import Column
 from .dtypes import (
     UINT,
     Dtype,
@@ -33,8 +34,6 @@ from .words import counted
 
 if TYPE_CHECKING:
     from tensordict import TensorDict
-
-    from .._core import Column
 
     Fields: TypeAlias = TensorDict | Mapping[str, Any]
 
@@ -183,7 +182,7 @@ def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: b
             made = _mixed_rows(name, items, batch.keep, encoder)
         if made is None:
             slices, sizes = encoder.encode_slices(name, items, batch.keep)
-            made = (name, VALUE, UINT, 8, given, None, None, sizes, slices)
+            made = Column(name, VALUE, UINT, 8, given, None, None, sizes, slices)
     if given != batch.rows:
         raise RowCountError(f"field {name!r}: expected {counted(batch.rows, 'row')}, got {given}")
     assert made is not None
@@ -191,7 +190,7 @@ def add_column(batch: Batch, name: str, column: Any, encoder: Encoder, arrays: b
 
 
 def _named_ragged(column: Column | None, dim: int) -> Column | None:
-    return column if column is None or dim == 0 else (*column[:9], dim)
+    return column if column is None or dim == 0 else column._replace(ragged_dim=dim)
 
 
 def row_list(name: str, column: Any, rows: int) -> list[Any]:
@@ -279,7 +278,8 @@ def dense_column(
     name: str, dtype: Dtype, rows: int, shape: tuple[int, ...], slices: list[Any]
 ) -> Column:
     """A column whose rows have one shape."""
-    return (name, TENSOR, *dtype, rows, shape, None, None, slices)
+    # A call of the class costs three times as much, which a put of many small columns feels.
+    return tuple.__new__(Column, (name, TENSOR, *dtype, rows, shape, None, None, slices, 0, None))
 
 
 def _ragged(
@@ -289,7 +289,7 @@ def _ragged(
         return dense_column(name, dtype, len(shapes), tuple(shapes[0]), slices)
     ndims = array("I", map(len, shapes))
     dims = array("Q", [dim for shape in shapes for dim in shape])
-    return (name, TENSOR, *dtype, len(shapes), None, ndims, dims, slices)
+    return Column(name, TENSOR, *dtype, len(shapes), None, ndims, dims, slices)
 
 
 def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
@@ -336,7 +336,7 @@ def _mixed_rows(name: str, rows: list[Any], keep: list[Any], encoder: Encoder) -
             slices.extend(parts)
     first = unpacked_type(types[0])
     kind, dtype = (VALUE, (UINT, 8)) if first is None else (TENSOR, first)
-    return (name, kind, *dtype, len(rows), None, ndims, dims, slices, 0, types)
+    return Column(name, kind, *dtype, len(rows), None, ndims, dims, slices, 0, types)
 
 
 def _all_plain(rows: list[Any]) -> bool:
@@ -394,7 +394,7 @@ def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
     dims[:, 0] = lengths
     dims[:, 1:] = inner
     ndims: Any = np.full(rows, 1 + len(inner), dtype=np.uint32)
-    return (name, TENSOR, *dtype, rows, None, ndims, dims.reshape(-1), [slice_of(ready)])
+    return Column(name, TENSOR, *dtype, rows, None, ndims, dims.reshape(-1), [slice_of(ready)])
 
 
 # --- out ------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from .._core import VALUE, pace, weigh
 
 if TYPE_CHECKING:
+    from .._core import DataColumn
     from .tensors import Fields
 
 P = ParamSpec("P")
@@ -203,14 +204,14 @@ def is_heavy_row(values: Mapping[str, Any]) -> bool:
     return False
 
 
-def are_heavy(columns: Sequence[Any], rows: int) -> bool:
+def are_heavy(columns: Sequence[DataColumn], rows: int) -> bool:
     """Whether columns that were read take long to decode."""
     if len(columns) > COLUMNS:
         return True
     for column in columns:
-        if column[1] == VALUE:
-            if rows > ROWS or len(column[9]) > BYTES // 4:
+        if column.kind == VALUE:
+            if rows > ROWS or len(column.data) > BYTES // 4:
                 return True
-        elif column[4] and rows > ROWS:
+        elif column.ragged and rows > ROWS:
             return True
     return False

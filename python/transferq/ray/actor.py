@@ -304,8 +304,8 @@ def snapshot(client: TransferQueueClient, partition_id: str) -> PartitionSnapsho
     rows = max([*indexes, *(index for each in consumed.values() for index in each), -1]) + 1
     produced = _zeros(rows, len(columns))
     for column in meta.fields:
-        for index, flag in zip(indexes, memoryview(column[8]), strict=True):
-            produced[index, columns[column[0]]] = flag
+        for index, flag in zip(indexes, memoryview(column.ready), strict=True):
+            produced[index, columns[column.name]] = flag
     status = {}
     for task, flags in consumed.items():
         status[task] = _zeros(rows)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from .._core import TENSOR, VALUE, Client, Meta
 from .._impl.calls import Steps, wait
+from .._impl.column import Column
 from .._impl.dtypes import describe_dtype, packed_type
 from .._impl.encoding import Decoder, Encoder
 from .._impl.layouts import merged_dim, with_ragged_dims
@@ -28,7 +29,6 @@ from ..config import Config, config_of_map
 from ..errors import ClearedError, InvalidArgumentError, UnknownManagerError
 
 if TYPE_CHECKING:
-    from .._core import Column
     from .._impl.tensors import Fields
     from ..metadata import BatchMeta
 
@@ -208,7 +208,7 @@ def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
     if dtypes is not None:
         return _mixed_column(name, schema, dtypes, rows)
     if schema.get("is_non_tensor"):
-        return (name, VALUE, 1, 8, rows, None, None, array("Q", [0] * rows), ())
+        return Column(name, VALUE, 1, 8, rows, None, None, array("Q", [0] * rows), ())
     dtype = describe_dtype(schema.get("dtype"))
     if dtype is None:
         raise InvalidArgumentError(
@@ -217,14 +217,16 @@ def _column(name: str, schema: Mapping[str, Any], rows: int) -> Column:
     each = schema.get("per_sample_shapes")
     dim = int(schema.get("ragged_dim") or 0)
     if each is None:
-        return (name, TENSOR, *dtype, rows, tuple(schema.get("shape") or ()), None, None, (), dim)
+        return Column(
+            name, TENSOR, *dtype, rows, tuple(schema.get("shape") or ()), None, None, (), dim
+        )
     if len(each) != rows:
         raise InvalidArgumentError(
             f"field {name!r}: expected {counted(rows, 'shape')}, got {len(each)}"
         )
     ndims = array("I", [len(shape) for shape in each])
     dims = array("Q", [dim for shape in each for dim in shape])
-    return (name, TENSOR, *dtype, rows, None, ndims, dims, (), dim)
+    return Column(name, TENSOR, *dtype, rows, None, ndims, dims, (), dim)
 
 
 def _mixed_column(name: str, schema: Mapping[str, Any], dtypes: Sequence[Any], rows: int) -> Column:
@@ -246,7 +248,7 @@ def _mixed_column(name: str, schema: Mapping[str, Any], dtypes: Sequence[Any], r
     dims = array("Q", [dim for shape in each for dim in shape])
     types = array("I", map(packed_type, known))
     kind, first = (VALUE, (1, 8)) if known[0] is None else (TENSOR, known[0])
-    return (name, kind, *first, rows, None, ndims, dims, (), 0, types)
+    return Column(name, kind, *first, rows, None, ndims, dims, (), 0, types)
 
 
 # --- how the client uses a manager ----------------------------------------------------------------
@@ -314,9 +316,9 @@ class ManagedStorage:
         for piece in metadata._pieces:
             data = yield self._core.get(piece, names)
             for column in data.columns:
-                for row, note in enumerate(column[10] or ()):
-                    metadata._custom_backend_meta[start + row][column[0]] = decoder.decode(note)
-                dims[column[0]] = merged_dim(dims.get(column[0], 0), column[12])
+                for row, note in enumerate(column.notes or ()):
+                    metadata._custom_backend_meta[start + row][column.name] = decoder.decode(note)
+                dims[column.name] = merged_dim(dims.get(column.name, 0), column.ragged_dim)
             start += len(piece)
         return dims
 
