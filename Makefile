@@ -176,7 +176,7 @@ verl: compat .venv-verl/.stamp
 build/test/build.ninja: meson_options.txt $(wildcard fuzz/*_fuzz.c) $(VENV)/.stamp-build
 	@mkdir -p build
 	@$(MESON) setup $(if $(wildcard build/test/build.ninja),--reconfigure) build/test \
-		-Dtests=true -Dshared=true -Dexamples=true -Dpython=true -Dwerror=true >build/test-setup.log \
+		-Dtests=true -Dexamples=true -Dpython=true -Dwerror=true >build/test-setup.log \
 		|| { cat build/test-setup.log; exit 1; }
 
 test: setup compat verl build/test/build.ninja

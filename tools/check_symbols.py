@@ -1,6 +1,7 @@
 """Check what the built binaries export, and that every public function is there.
 
-- libtq.so exports only names that begin with `tq_`, and every function marked TQ_API in include/tq/*.h.
+- libtq.so and libtqd.so export every function marked TQ_API in the headers of include/tq that are theirs, under the
+  version of their soname, and nothing else. libtq.so needs none of the libraries that only libtqd.so needs.
 - The extensions transferq._core and transferq._host export their module init function and nothing else.
 
 Usage: check_symbols.py BUILD_DIR
@@ -17,15 +18,28 @@ DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.MULTILINE)
 PUBLIC = re.compile(r"\bTQ_API\b[^;{(]*?\b(\w+)\s*\(")
 
 
-def exported(binary: Path) -> set[str]:
-    """Return the names that a shared object defines for others."""
-    output = subprocess.run(
-        ["nm", "-D", "--defined-only", "--format=posix", str(binary)],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
-    return {line.split()[0].split("@")[0] for line in output.splitlines() if line.strip()}
+# Headers of libtqd, and the functions in them that are in libtq: samplers written in Python use them there.
+DAEMON_HEADERS = {"daemon.h", "sampler.h"}
+IN_LIBTQ = {"tq_balance"}
+
+# What a program that is only a client must not load.
+ONLY_DAEMON = ("libroaring.", "libyaml-", "libmicrohttpd.")
+
+
+def output_of(*words: str | Path) -> str:
+    """Return what a command prints."""
+    done = subprocess.run([str(word) for word in words], check=True, capture_output=True, text=True)
+    return done.stdout
+
+
+def exported(binary: Path) -> dict[str, str]:
+    """Return the names that a shared object defines for others, with the version of each ("" for none)."""
+    lines = output_of(
+        *("nm", "-D", "--defined-only", "--with-symbol-versions", "--format=posix"), binary
+    ).splitlines()
+    pairs = [line.split()[0].partition("@") for line in lines if line.strip()]
+    # A node of versions is itself a name.
+    return {name: version.lstrip("@") for name, _, version in pairs if not name.startswith("TQ")}
 
 
 def declared() -> dict[str, str]:
@@ -38,22 +52,32 @@ def declared() -> dict[str, str]:
     return names
 
 
-def check_library(binary: Path) -> list[str]:
-    """Return a line for every wrong or missing name of libtq.so."""
+def check_library(binary: Path, public: dict[str, str]) -> list[str]:
+    """Return a line for everything wrong with the names and needs of a shared library."""
     names = exported(binary)
-    public = declared()
+    dynamic = output_of("readelf", "-d", binary)
+    soname = re.search(r"SONAME.*\[(\w+)\.so\.([\d.]+)\]", dynamic)
+    if soname is None:
+        return [f"{binary.name}: has no versioned soname"]
+    version = f"{soname[1].removeprefix('lib').upper()}_{soname[2]}"
     problems = [
-        f"{binary.name}: exports {name}" for name in sorted(names) if not name.startswith("tq_")
-    ]
-    problems += [
         f"{binary.name}: {name}, declared in tq/{public[name]}, is missing"
-        for name in sorted(public.keys() - names)
+        for name in sorted(public.keys() - names.keys())
     ]
     problems += [
-        f"{binary.name}: exports {name}, which no header declares"
-        for name in sorted(names - public.keys())
-        if name.startswith("tq_")
+        f"{binary.name}: exports {name}, which none of its headers declares"
+        for name in sorted(names.keys() - public.keys())
     ]
+    problems += [
+        f"{binary.name}: {name} has the version {found or 'none'}, expected {version}"
+        for name, found in sorted(names.items())
+        if found != version
+    ]
+    needed = re.findall(r"NEEDED.*\[(.*)\]", dynamic)
+    if binary.name.startswith("libtq."):
+        problems += [
+            f"{binary.name}: needs {name}" for name in needed if name.startswith(ONLY_DAEMON)
+        ]
     return problems
 
 
@@ -61,7 +85,7 @@ def check_extension(binary: Path) -> list[str]:
     """Return a line for every name that the extension exports besides its init function."""
     names = exported(binary)
     init = f"PyInit_{binary.name.split('.')[0]}"
-    problems = [f"{binary.name}: exports {name}" for name in sorted(names - {init})]
+    problems = [f"{binary.name}: exports {name}" for name in sorted(names.keys() - {init})]
     if init not in names:
         problems.append(f"{binary.name}: has no {init}")
     return problems
@@ -70,24 +94,30 @@ def check_extension(binary: Path) -> list[str]:
 def main() -> int:
     """Check the binaries of a build; 1 if anything is wrong."""
     build = Path(sys.argv[1])
-    library = build / "libtq.so"
     extensions = [
         binary
         for module in ("_core", "_host")
         for binary in (build / "python").rglob(f"{module}.*.so")
     ]
+    public = declared()
+    of_daemon = {
+        name for name, header in public.items() if header in DAEMON_HEADERS and name not in IN_LIBTQ
+    }
     problems = []
-    if library.exists():
-        problems += check_library(library.resolve())
-    else:
-        problems.append(f"{library} is not built")
+    for name, functions in (("libtq", public.keys() - of_daemon), ("libtqd", of_daemon)):
+        library = build / "install" / f"{name}.so"
+        if library.exists():
+            own = {function: public[function] for function in functions}
+            problems += check_library(library.resolve(), own)
+        else:
+            problems.append(f"{library} is not built")
     if len(extensions) < 2:
         problems.append("the extensions transferq._core and transferq._host are not built")
     for extension in extensions:
         problems += check_extension(extension)
     for problem in problems:
         print(problem)
-    print(f"check_symbols: {1 + len(extensions)} binaries, {len(problems)} problems")
+    print(f"check_symbols: {2 + len(extensions)} binaries, {len(problems)} problems")
     return 1 if problems else 0
 
 

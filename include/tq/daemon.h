@@ -1,6 +1,7 @@
 /*
  * daemon.h - runs a daemon inside your own process: the same as the program tqd, for processes that bring their own
- * samplers.
+ * samplers. In libtqd, which shares nothing with a libtq in the same process: it does not know the storage managers and
+ * the log sink that the process gave to libtq.
  */
 #ifndef TQ_DAEMON_H
 #define TQ_DAEMON_H

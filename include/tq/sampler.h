@@ -1,5 +1,5 @@
 /*
- * sampler.h - the plug-in interface for sampling policies.
+ * sampler.h - the plug-in interface for sampling policies. In libtqd, except tq_balance, which is in libtq.
  *
  * A sampler is a pure function. Its input is the claim's request and a read-only view of the samples that are ready
  * and that the task has not consumed yet; its output is the pick: the samples that the claim gets. The controller

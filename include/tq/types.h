@@ -16,7 +16,7 @@ extern "C" {
 #endif
 
 #if defined(__GNUC__)
-/** Marks what libtq exports; everything else is hidden. */
+/** Marks what libtq and libtqd export; everything else is hidden. */
 #define TQ_API __attribute__((visibility("default")))
 #else
 #define TQ_API
