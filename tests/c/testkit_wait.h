@@ -18,15 +18,15 @@
 #define TESTKIT_WAIT_SECONDS 60
 
 /* Waits until the condition holds; the failure says for what the test waited. */
-#define TESTKIT_WAIT_UNTIL(what, condition)                                                              \
-    do {                                                                                                 \
-        const uint64_t testkit_deadline = tqi_deadline(TESTKIT_WAIT_SECONDS);                            \
-        while (!(condition)) {                                                                           \
-            if (tqi_now() >= testkit_deadline) {                                                         \
-                fail_msg("waited %d s for %s", TESTKIT_WAIT_SECONDS, (what));                            \
-            }                                                                                            \
-            (void)nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);                               \
-        }                                                                                                \
+#define TESTKIT_WAIT_UNTIL(what, condition)                                   \
+    do {                                                                      \
+        const uint64_t testkit_deadline = tqi_deadline(TESTKIT_WAIT_SECONDS); \
+        while (!(condition)) {                                                \
+            if (tqi_now() >= testkit_deadline) {                              \
+                fail_msg("waited %d s for %s", TESTKIT_WAIT_SECONDS, (what)); \
+            }                                                                 \
+            (void)nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);    \
+        }                                                                     \
     } while (0)
 
 #endif

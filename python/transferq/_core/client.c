@@ -60,7 +60,7 @@ static void client_dealloc(core_client *self)
 }
 
 PyDoc_STRVAR(client_close_doc, "close($self, /)\n--\n\n"
-                               "End all operations with ClosedError and leave the system.  May be repeated.");
+                               "End all operations with ClosedError and leave the system. May be called again.");
 
 static PyObject *client_close(core_client *self, PyObject *Py_UNUSED(ignored))
 {

@@ -45,7 +45,7 @@ static Py_ssize_t meta_length(core_meta *self)
 /* --- making and combining ------------------------------------------------- */
 
 PyDoc_STRVAR(meta_make_doc, "make($cls, /, partition, indexes, fields=(), incarnations=None)\n--\n\n"
-                            "A meta by hand, without placements: a read resolves them.");
+                            "A Meta made by hand, without placements: a read asks the controller for them.");
 
 static PyObject *meta_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
 {
@@ -80,7 +80,8 @@ out:
 }
 
 PyDoc_STRVAR(meta_select_doc, "select($self, /, rows=None, fields=None)\n--\n\n"
-                              "Rows (places, in any order, repeats allowed; None: all) and fields (None: all).");
+                              "A Meta of these rows (positions, in any order, repeats allowed; None: all) and these\n"
+                              "fields (None: all).");
 
 static PyObject *meta_select(core_meta *self, PyObject *args, PyObject *kwargs)
 {
@@ -119,7 +120,8 @@ out:
 }
 
 PyDoc_STRVAR(meta_concat_doc,
-             "concat($cls, metas, /)\n--\n\nOne after the other; partitions, fields and dtypes must agree.");
+             "concat($cls, metas, /)\n--\n\n"
+             "A Meta of all rows, one Meta after the other. Partitions, fields and dtypes must agree.");
 
 static PyObject *meta_concat(PyTypeObject *type, PyObject *list)
 {
@@ -152,8 +154,10 @@ static PyObject *meta_concat(PyTypeObject *type, PyObject *list)
     return result;
 }
 
-PyDoc_STRVAR(meta_union_doc, "union($self, other, /)\n--\n\nFields of both for the same samples; "
-                             "where both have a field, that of the other.");
+PyDoc_STRVAR(meta_union_doc,
+             "union($self, other, /)\n--\n\n"
+             "A Meta of the same samples with the fields of both. A field that both have is taken from\n"
+             "`other`.");
 
 static PyObject *meta_union(core_meta *self, PyObject *other)
 {
@@ -171,7 +175,8 @@ static PyObject *meta_union(core_meta *self, PyObject *other)
     return meta_take(state, meta);
 }
 
-PyDoc_STRVAR(meta_pack_doc, "pack($self, /)\n--\n\nAs bytes, to send to another process.");
+PyDoc_STRVAR(meta_pack_doc, "pack($self, /)\n--\n\n"
+                            "The Meta as bytes, for another process.");
 
 static PyObject *meta_pack(core_meta *self, PyObject *Py_UNUSED(ignored))
 {
@@ -187,7 +192,8 @@ static PyObject *meta_pack(core_meta *self, PyObject *Py_UNUSED(ignored))
     return result;
 }
 
-PyDoc_STRVAR(meta_unpack_doc, "unpack($cls, bytes, /)\n--\n\nFrom bytes that pack made; they are checked.");
+PyDoc_STRVAR(meta_unpack_doc, "unpack($cls, bytes, /)\n--\n\n"
+                              "The Meta that these bytes, made by pack, describe. They are checked.");
 
 static PyObject *meta_unpack(PyTypeObject *type, PyObject *bytes)
 {
@@ -350,8 +356,8 @@ static PyObject *meta_tags(core_meta *self, void *Py_UNUSED(closure))
 #define NAME_MARK 0x1f
 
 PyDoc_STRVAR(meta_tag_maps_doc, "tag_maps($self, decode, decode_name, /)\n--\n\n"
-                                "The tags of each sample as a dict; decode is called for values that are not plain,\n"
-                                "decode_name for names that begin with the byte 0x1f: those stand for other keys.");
+                                "The tags of each sample as a dict. `decode` is called for values that are not plain,\n"
+                                "`decode_name` for names that begin with the byte 0x1f, which stand for other keys.");
 
 static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decode, PyObject *decode_name)
 {
@@ -405,8 +411,8 @@ static PyObject *meta_tag_maps(core_meta *self, PyObject *args)
 }
 
 PyDoc_STRVAR(meta_notes_doc, "notes($self, field, /)\n--\n\n"
-                             "Notes of a field's cells, one per sample (empty: none); None where the "
-                             "built-in managers keep it.");
+                             "The notes of a field's cells, one per sample (empty: none); None for a field that no\n"
+                             "storage manager in Python keeps.");
 
 static PyObject *meta_notes(core_meta *self, PyObject *name)
 {

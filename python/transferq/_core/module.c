@@ -5,7 +5,8 @@
 
 static const char *const core_live_names[CORE_N_KINDS] = {"client", "op", "meta", "data", "buffer", "queue", "left"};
 
-PyDoc_STRVAR(core_live_doc, "live()\n--\n\nHow many objects of each kind are alive; for tests.");
+PyDoc_STRVAR(core_live_doc, "live()\n--\n\n"
+                            "How many objects of each kind are alive, for tests.");
 
 static PyObject *core_live_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
@@ -22,8 +23,8 @@ static PyObject *core_live_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
 }
 
 PyDoc_STRVAR(core_memory_limit_doc,
-             "memory_limit() -> (int, bool): bytes that this process may use, and whether its control "
-             "group says so.");
+             "memory_limit() -> (int, bool): bytes that this process may use, and whether its control\n"
+             "group sets that limit.");
 
 static PyObject *core_memory_limit(PyObject *module, PyObject *unused)
 {
@@ -35,7 +36,8 @@ static PyObject *core_memory_limit(PyObject *module, PyObject *unused)
     return Py_BuildValue("KO", (unsigned long long)bytes, of_cgroup ? Py_True : Py_False);
 }
 
-PyDoc_STRVAR(core_runtime_dir_doc, "runtime_dir() -> str: where the systems of this user have their directories.");
+PyDoc_STRVAR(core_runtime_dir_doc,
+             "runtime_dir() -> str: directory that holds the directories of this user's systems.");
 
 static PyObject *core_runtime_dir(PyObject *module, PyObject *unused)
 {
@@ -51,8 +53,8 @@ static PyObject *core_runtime_dir(PyObject *module, PyObject *unused)
 
 PyDoc_STRVAR(core_runtime_open_doc,
              "runtime_open(name, make=False, /)\n--\n\n"
-             "A descriptor of the directory of runtime_dir() (None), or of that of a system in it.  "
-             "ConfigError unless they are this user's alone.");
+             "A descriptor of runtime_dir() (name None), or of the directory of a system in it. Raises\n"
+             "ConfigError unless only this user can use it.");
 
 static PyObject *core_runtime_open(PyObject *module, PyObject *args)
 {
@@ -71,7 +73,7 @@ static PyObject *core_runtime_open(PyObject *module, PyObject *args)
 }
 
 PyDoc_STRVAR(core_runtime_clear_doc, "runtime_clear(fd, /)\n--\n\n"
-                                     "Removes what a daemon that was killed has left in the directory of its system.");
+                                     "Remove what a killed daemon left in the directory of its system.");
 
 static PyObject *core_runtime_clear(PyObject *module, PyObject *fd)
 {
@@ -85,21 +87,22 @@ static PyObject *core_runtime_clear(PyObject *module, PyObject *fd)
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(core_balance_doc, "balance(weights, k, equal) -> list: the part of each thing, from 0; parts weigh nearly "
-                               "the same.");
+PyDoc_STRVAR(core_balance_doc,
+             "balance(weights, k, equal) -> list: the part (0 to k - 1) of each item, so that all parts\n"
+             "weigh nearly the same.");
 
 PyDoc_STRVAR(core_pack_rows_doc,
              "pack_rows(rows, convert, keep=None, /)\n--\n\n"
-             "A list of values as MessagePack: their bytes end to end (bytes, or a Buffer when there are "
-             "many), and the size of each as 64-bit integers.  Values that are not plain are given to "
-             "`convert`.  With a list `keep` the bytes are a list of slices, in which large memory is not "
-             "copied, and what they point into is appended to `keep`.");
+             "A list of values as MessagePack: their bytes end to end (bytes, or a Buffer if they are\n"
+             "many), and the size of each as 64-bit integers. Values that are not plain are passed to\n"
+             "`convert`. With a list `keep`, the bytes are a list of slices in which large memory is not\n"
+             "copied; the objects that own that memory are appended to `keep`.");
 PyDoc_STRVAR(core_unpack_rows_doc,
              "unpack_rows(data, offsets, build, decode, /)\n--\n\n"
-             "The opposite: a list of the values that lie between 64-bit offsets in the data, which may be "
-             "a Left: then None when they are not there any more.  `build` "
-             "makes what extension types stand for.  Rows that are malformed or nested deep are given to "
-             "`decode` as a memoryview.");
+             "The opposite of pack_rows: the values that lie between these 64-bit offsets of the data.\n"
+             "The data may be a Left; then the result is None if the store does not have it any more.\n"
+             "`build` makes the objects of extension types. Rows that are malformed or deeply nested are\n"
+             "passed to `decode` as a memoryview.");
 /* The rows come from memory, or straight from the store. */
 static PyObject *core_unpack_any(PyObject *module, PyObject *args)
 {
@@ -115,17 +118,18 @@ static PyObject *core_unpack_any(PyObject *module, PyObject *args)
 }
 
 PyDoc_STRVAR(core_weigh_doc, "weigh(value, limit, /)\n--\n\n"
-                             "Whether encoding it costs more than `limit` small values; looks no further than that.");
+                             "Whether encoding the value costs more than `limit` small values. Stops counting there.");
 PyDoc_STRVAR(core_pace_doc, "pace()\n--\n\n"
-                            "From now on pack_rows and unpack_rows hand the GIL over about once a millisecond in "
-                            "this thread.");
+                            "Make pack_rows and unpack_rows release the GIL about once a millisecond in this thread\n"
+                            "from now on.");
 PyDoc_STRVAR(core_jagged_rows_doc,
              "jagged_rows(ndims, dims, ragged, /)\n--\n\n"
-             "Rows that agree in all dims but `ragged`, counted from 0: their offsets along it as 64-bit "
-             "integers in bytes, the least and the greatest length, and the shape of all rows end "
-             "to end.  None for rows that differ in more.");
+             "For rows that agree in all dims but `ragged` (counted from 0): their offsets along it as\n"
+             "64-bit integers in bytes, the least and the greatest length, and the shape of all rows end\n"
+             "to end. None if they differ in other dims.");
 PyDoc_STRVAR(core_kv_register_doc,
-             "kv_register(type, make, value_max): make(config) gives a client of a key-value store.");
+             "kv_register(type, make, value_max): registers a storage type; make(config) returns a\n"
+             "client of its key-value store.");
 
 static PyMethodDef core_functions[] = {
     {"pack_rows", core_pack_rows, METH_VARARGS, core_pack_rows_doc},

@@ -299,10 +299,9 @@ static int op_await(core_op *self, double timeout)
     }
 }
 
-PyDoc_STRVAR(op_result_doc,
-             "result($self, /, timeout=None)\n--\n\n"
-             "Wait for the end; return the result or raise the error.\n\n"
-             "With a timeout (seconds), TimedOutError is raised when it is over; the operation goes on.");
+PyDoc_STRVAR(op_result_doc, "result($self, /, timeout=None)\n--\n\n"
+                            "Wait for the operation; return its result or raise its error.\n\n"
+                            "Raises TimedOutError after `timeout` seconds; the operation continues.");
 
 static PyObject *op_result(core_op *self, PyObject *args, PyObject *kwargs)
 {
@@ -332,8 +331,8 @@ static PyObject *op_result(core_op *self, PyObject *args, PyObject *kwargs)
 
 PyDoc_STRVAR(op_attach_doc, "attach($self, queue, future, /)\n--\n\n"
                             "Let the event loop of the queue resolve the future when the operation ends.\n\n"
-                            "False: it has ended already, and the future is left alone.  Attaching again replaces "
-                            "a future that was given up.");
+                            "Returns False if it has ended already; the future is then left alone. Another call\n"
+                            "replaces the future.");
 
 static PyObject *op_attach(core_op *self, PyObject *const *args, Py_ssize_t nargs)
 {
@@ -371,8 +370,10 @@ static PyObject *op_attach(core_op *self, PyObject *const *args, Py_ssize_t narg
     return PyBool_FromLong(!done);
 }
 
-PyDoc_STRVAR(op_cancel_doc, "cancel($self, /)\n--\n\n"
-                            "Ask for an early end: with CanceledError, or with the result when that is on its way.");
+PyDoc_STRVAR(op_cancel_doc,
+             "cancel($self, /)\n--\n\n"
+             "Ask the operation to end early: with CanceledError, or with its result if that is already\n"
+             "on its way.");
 
 static PyObject *op_cancel(core_op *self, PyObject *Py_UNUSED(ignored))
 {
@@ -382,7 +383,8 @@ static PyObject *op_cancel(core_op *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(op_done_doc, "done($self, /)\n--\n\nWhether it has ended.");
+PyDoc_STRVAR(op_done_doc, "done($self, /)\n--\n\n"
+                          "Whether the operation has ended.");
 
 static PyObject *op_done(core_op *self, PyObject *Py_UNUSED(ignored))
 {

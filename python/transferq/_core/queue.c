@@ -143,16 +143,17 @@ static PyObject *queue_drain(core_queue *self, PyObject *Py_UNUSED(ignored))
     return PyLong_FromLong(n);
 }
 
-PyDoc_STRVAR(queue_fileno_doc,
-             "fileno($self, /)\n--\n\nDescriptor that is readable when operations have ended; -1: closed.");
+PyDoc_STRVAR(queue_fileno_doc, "fileno($self, /)\n--\n\n"
+                               "A descriptor that is readable when operations have ended; -1 after close.");
 
 static PyObject *queue_fileno(core_queue *self, PyObject *Py_UNUSED(ignored))
 {
     return PyLong_FromLong(self->fd);
 }
 
-PyDoc_STRVAR(queue_close_doc, "close($self, /)\n--\n\n"
-                              "Close the descriptor; what ends from now on resolves no future.  May be repeated.");
+PyDoc_STRVAR(queue_close_doc,
+             "close($self, /)\n--\n\n"
+             "Close the descriptor. Operations that end later resolve no future. May be called again.");
 
 static PyObject *queue_close(core_queue *self, PyObject *Py_UNUSED(ignored))
 {
@@ -161,7 +162,7 @@ static PyObject *queue_close(core_queue *self, PyObject *Py_UNUSED(ignored))
     Py_RETURN_NONE;
 }
 
-PyDoc_STRVAR(queue_pid_doc, "Process that made the queue; a forked child needs one of its own.");
+PyDoc_STRVAR(queue_pid_doc, "Process that made the queue. A forked child needs another queue.");
 
 static PyObject *queue_pid(core_queue *self, void *Py_UNUSED(closure))
 {

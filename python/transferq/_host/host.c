@@ -330,12 +330,13 @@ static PyObject *host_run_daemon(PyObject *module, PyObject *args)
 /* --- module --------------------------------------------------------------- */
 
 PyDoc_STRVAR(host_run_daemon_doc,
-             "run_daemon(arguments, load) -> int: runs a daemon like tqd until it is told to end.\n\n"
-             "load(name) gives the object whose pick, kept and forget are called for the sampler "
-             "of that name.");
+             "run_daemon(arguments, load) -> int: runs a daemon like tqd until a signal or its parent's\n"
+             "end.\n\n"
+             "load(name) returns the object whose pick, kept and forget are called for the sampler of\n"
+             "that name.");
 PyDoc_STRVAR(host_view_sample_doc,
-             "view_sample(view, place) -> (group or None, ordinal, [(tag, encoded), ...]): a sample "
-             "of the view, during a pick.");
+             "view_sample(view, place) -> (group or None, ordinal, [(tag, encoded), ...]): one sample of\n"
+             "the view, during a pick.");
 
 static PyMethodDef host_functions[] = {
     {"run_daemon", host_run_daemon, METH_VARARGS, host_run_daemon_doc},

@@ -64,7 +64,7 @@ static void link_drop_channel(tqi_simple_link *link)
     }
 }
 
-/* --- what is known of it -------------------------------------------------- */
+/* --- what the link knows ----------------------------------------------------- */
 
 void tqi_simple_link_settle(tqi_simple_link *link)
 {
