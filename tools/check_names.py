@@ -75,6 +75,11 @@ RETIRED = (
         "sparse: of a block that is dead in part",
         r"^(src|protocol)/|^fuzz/.*\.[ch]$",
     ),
+    Retired(
+        r"\b(?:un)?views?\b|\bshow_\w+",
+        "borrow, give back: of memory read in place; a view is a set of fields, or a sampler's",
+        r"^src/(client|manager)/.*\.[ch]$",
+    ),
     Retired(r"\bhandlers_write\b", "src/controller/write.c", ANY),
     Retired(r"\btq_(?:meta|data|client|op|values)_rele\b", "..._unref", ANY),
     Retired(r"\btq_get_keys\b", "tq_get_by_key", ANY),

@@ -54,22 +54,22 @@ static void request_orphan_free(void *arg)
 /* The reply is acknowledged after this returns; until then, a release can find the claim. */
 static void request_answered(tqi_client_task *task, tqi_net_answer *answer)
 {
-    tqi_client_request_task *plain = (tqi_client_request_task *)task;
+    tqi_client_request_task *request = (tqi_client_request_task *)task;
     tq_error err = {0};
     int code = TQ_OK;
 
-    if (answer->status != TQ_OK && !(plain->quiet_timeout && answer->status == TQ_ETIMEDOUT)) {
+    if (answer->status != TQ_OK && !(request->quiet_timeout && answer->status == TQ_ETIMEDOUT)) {
         tqi_client_task_finish(task, answer->error);
         return;
     }
-    if (plain->claim && tqi_client_op_canceled(task->op)) {
+    if (request->claim && tqi_client_op_canceled(task->op)) {
         code = tqi_error_set(&err, TQ_ECANCELED, "cancelled");
-    } else if (plain->decode) {
-        code = plain->decode(task->op, task, answer->reply, &err);
+    } else if (request->decode) {
+        code = request->decode(task->op, task, answer->reply, &err);
     }
     if (code != TQ_OK) {
         err.code = code;
-        if (plain->claim && answer->reply) {
+        if (request->claim && answer->reply) {
             request_release(task->rt->controller, answer->reply);
         }
     }
@@ -78,17 +78,17 @@ static void request_answered(tqi_client_task *task, tqi_net_answer *answer)
 
 static void request_begin(tqi_client_task *task)
 {
-    tqi_client_request_task *plain = (tqi_client_request_task *)task;
-    tqi_net_call_args args = {.kind = plain->kind, .message = plain->message, .deadline = task->deadline};
+    tqi_client_request_task *request = (tqi_client_request_task *)task;
+    tqi_net_call_args args = {.kind = request->kind, .message = request->message, .deadline = task->deadline};
     tq_error err = {0};
 
-    if (plain->timeout_ms) {
-        *plain->timeout_ms = tqi_client_remaining_ms(task->deadline);
+    if (request->timeout_ms) {
+        *request->timeout_ms = tqi_client_remaining_ms(task->deadline);
         if (args.deadline < TQI_NEVER - REQUEST_SLACK_NS) {
             args.deadline += REQUEST_SLACK_NS;
         }
     }
-    if (plain->claim) {
+    if (request->claim) {
         args.orphan = request_orphan;
         args.orphan_free = request_orphan_free;
         tqi_client_notice_watch(task);
@@ -103,18 +103,18 @@ static const tqi_client_task_type request_type = {.size = sizeof(tqi_client_requ
 tqi_client_request_task *tqi_client_request_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
                                                  tqi_client_decode_fn decode, int *code)
 {
-    tqi_client_request_task *plain = (tqi_client_request_task *)tqi_client_task_make(op, &request_type, code);
-    if (!plain) {
+    tqi_client_request_task *request = (tqi_client_request_task *)tqi_client_task_make(op, &request_type, code);
+    if (!request) {
         return NULL;
     }
-    plain->kind = kind;
-    plain->decode = decode;
-    plain->message = tqi_region_array(&plain->task.region, 1, type->sizeof_message);
-    if (!plain->message) {
+    request->kind = kind;
+    request->decode = decode;
+    request->message = tqi_region_array(&request->task.region, 1, type->sizeof_message);
+    if (!request->message) {
         tq_error err = {0};
-        *code = tqi_client_task_submit(op, &plain->task, tqi_error_nomem(&err, "a request"), &err);
+        *code = tqi_client_task_submit(op, &request->task, tqi_error_nomem(&err, "a request"), &err);
         return NULL;
     }
-    protobuf_c_message_init(type, plain->message);
-    return plain;
+    protobuf_c_message_init(type, request->message);
+    return request;
 }

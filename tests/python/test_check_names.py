@@ -51,6 +51,7 @@ static int conn_close(void)
     return 0;
 }
 """,
+    "src/client/get.c": "/* get.c - reads. */\n",
     "docs/design.md": """# Design
 
 ## 2. Words
@@ -116,6 +117,7 @@ def test_names_with_one_meaning_pass(check: Check) -> None:
         ("src/base/buf.c", "see buf.h.", "calls tqi_m_sum", "'tqi_m_sum' is retired: tqi_t_"),
         ("src/base/buf.c", "see buf.h.", "of a tqi_plain", "'tqi_plain' is retired"),
         ("src/base/buf.c", "see buf.h.", "thin blocks", "'thin' is retired: sparse"),
+        ("src/client/get.c", "reads", "unview it", "'unview' is retired: borrow, give back"),
         ("src/base/buf.c", "see buf.h.", "sends LEASE_BLOCKS", "'LEASE_BLOCKS' is retired: grant"),
         ("docs/page.md", "The table is in", "tq_meta_rele frees; see", "'tq_meta_rele' is retired"),
         ("docs/page.md", "The table is in", "tq_get_keys reads; see", "is retired: tq_get_by_key"),

@@ -80,16 +80,17 @@ int tq_claim(tq_op *op, const tq_claim_args *given)
     tq_claim_args args;
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_CLAIM, &tq__claim__descriptor, claim_decode, &code);
-    if (!plain) {
+    tqi_client_request_task *request =
+        tqi_client_request_make(op, TQI_CLAIM, &tq__claim__descriptor, claim_decode, &code);
+    if (!request) {
         return code;
     }
-    Tq__Claim *message = (Tq__Claim *)plain->message;
-    plain->claim = true;
-    plain->timeout_ms = &message->timeout_ms;
+    Tq__Claim *message = (Tq__Claim *)request->message;
+    request->claim = true;
+    request->timeout_ms = &message->timeout_ms;
     code = TQI_SIZED_ARGS("tq_claim", tq_claim_args, given, &args, &err);
-    code = code ? code : claim_fill(&plain->task.region, &args, message, &err);
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    code = code ? code : claim_fill(&request->task.region, &args, message, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 /* --- resolve -------------------------------------------------------------- */
@@ -136,14 +137,14 @@ int tq_resolve(tq_op *op, const tq_resolve_args *given)
     tq_resolve_args args;
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_RESOLVE, &tq__resolve__descriptor, claim_resolved, &code);
-    if (!plain) {
+    if (!request) {
         return code;
     }
     code = TQI_SIZED_ARGS("tq_resolve", tq_resolve_args, given, &args, &err);
-    code = code ? code : claim_fill_resolve(&plain->task.region, &args, (Tq__Resolve *)plain->message, &err);
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    code = code ? code : claim_fill_resolve(&request->task.region, &args, (Tq__Resolve *)request->message, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 /* --- reserve -------------------------------------------------------------- */
@@ -164,14 +165,14 @@ int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *ke
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_RESERVE, &tq__reserve__descriptor, claim_reserved, &code);
-    if (!plain) {
+    if (!request) {
         return code;
     }
-    Tq__Reserve *message = (Tq__Reserve *)plain->message;
-    tqi_region *region = &plain->task.region;
-    plain->n = n;
+    Tq__Reserve *message = (Tq__Reserve *)request->message;
+    tqi_region *region = &request->task.region;
+    request->n = n;
     code = tqi_client_copy_name(region, "partition", partition, &message->partition, &err);
     code = code ? code : tqi_client_check_samples(n, &err);
     if (code == TQ_OK && n == 0) {
@@ -182,5 +183,5 @@ int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *ke
     }
     code = code ? code : tqi_client_copy_groups(region, groups, n, &message->group, &message->n_group, &err);
     message->samples = keys ? 0 : (uint32_t)n;
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }

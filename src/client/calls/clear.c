@@ -21,21 +21,22 @@ static int clear_decode(tq_op *op, const tqi_client_task *task, const ProtobufCM
 static tqi_client_request_task *clear_make(tq_op *op, const char *partition, Tq__Clear **message, int *code,
                                            tq_error *err)
 {
-    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_CLEAR, &tq__clear__descriptor, clear_decode, code);
-    if (plain) {
-        *message = (Tq__Clear *)plain->message;
-        *code = tqi_client_copy_name(&plain->task.region, "partition", partition, &(*message)->partition, err);
+    tqi_client_request_task *request =
+        tqi_client_request_make(op, TQI_CLEAR, &tq__clear__descriptor, clear_decode, code);
+    if (request) {
+        *message = (Tq__Clear *)request->message;
+        *code = tqi_client_copy_name(&request->task.region, "partition", partition, &(*message)->partition, err);
     }
-    return plain;
+    return request;
 }
 
-static int clear_indexes(tqi_client_request_task *plain, Tq__Clear *message, const uint32_t *indexes, size_t n,
+static int clear_indexes(tqi_client_request_task *request, Tq__Clear *message, const uint32_t *indexes, size_t n,
                          tq_error *err)
 {
     int code = tqi_client_check_samples(n, err);
     code = code ? code : tqi_client_check_array("indexes", indexes, n, err);
     if (code == TQ_OK) {
-        message->index = tqi_region_copy(&plain->task.region, indexes, n, sizeof *indexes);
+        message->index = tqi_region_copy(&request->task.region, indexes, n, sizeof *indexes);
         message->n_index = n;
         code = message->index ? TQ_OK : tqi_error_nomem(err, "indexes");
     }
@@ -47,20 +48,20 @@ int tq_clear_meta(tq_op *op, const tq_meta *meta)
     Tq__Clear *message;
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = clear_make(op, meta ? meta->partition : "", &message, &code, &err);
-    if (!plain) {
+    tqi_client_request_task *request = clear_make(op, meta ? meta->partition : "", &message, &code, &err);
+    if (!request) {
         return code;
     }
     code = meta ? code : tqi_error_null(&err, "tq_clear_meta: meta");
-    code = code ? code : clear_indexes(plain, message, meta->indexes, meta->n, &err);
+    code = code ? code : clear_indexes(request, message, meta->indexes, meta->n, &err);
     if (code == TQ_OK) {
         message->incarnation =
-            tqi_region_copy(&plain->task.region, meta->incarnations, meta->n, sizeof *meta->incarnations);
+            tqi_region_copy(&request->task.region, meta->incarnations, meta->n, sizeof *meta->incarnations);
         message->n_incarnation = meta->n;
         message->epoch = meta->epoch;
         code = message->incarnation ? TQ_OK : tqi_error_nomem(&err, "incarnations");
     }
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 int tq_clear_indexes(tq_op *op, const char *partition, const uint32_t *indexes, size_t n)
@@ -68,12 +69,12 @@ int tq_clear_indexes(tq_op *op, const char *partition, const uint32_t *indexes, 
     Tq__Clear *message;
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = clear_make(op, partition, &message, &code, &err);
-    if (!plain) {
+    tqi_client_request_task *request = clear_make(op, partition, &message, &code, &err);
+    if (!request) {
         return code;
     }
-    code = code ? code : clear_indexes(plain, message, indexes, n, &err);
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    code = code ? code : clear_indexes(request, message, indexes, n, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 int tq_clear_keys(tq_op *op, const char *partition, const char *const *keys, size_t n)
@@ -81,12 +82,12 @@ int tq_clear_keys(tq_op *op, const char *partition, const char *const *keys, siz
     Tq__Clear *message;
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = clear_make(op, partition, &message, &code, &err);
-    if (!plain) {
+    tqi_client_request_task *request = clear_make(op, partition, &message, &code, &err);
+    if (!request) {
         return code;
     }
-    code = code ? code : tqi_client_copy_keys(&plain->task.region, keys, n, &message->key, &message->n_key, &err);
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    code = code ? code : tqi_client_copy_keys(&request->task.region, keys, n, &message->key, &message->n_key, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 int tq_clear_partition(tq_op *op, const char *partition)
@@ -94,12 +95,12 @@ int tq_clear_partition(tq_op *op, const char *partition)
     Tq__Clear *message;
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = clear_make(op, partition, &message, &code, &err);
-    if (!plain) {
+    tqi_client_request_task *request = clear_make(op, partition, &message, &code, &err);
+    if (!request) {
         return code;
     }
     message->all = true;
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 /* --- in two halves -------------------------------------------------------- */
@@ -145,48 +146,49 @@ int tq_begin_clear(tq_op *op, const tq_begin_clear_args *given)
     tq_begin_clear_args args;
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_BEGIN_CLEAR, &tq__begin_clear__descriptor, clear_begun, &code);
-    if (!plain) {
+    if (!request) {
         return code;
     }
-    Tq__BeginClear *message = (Tq__BeginClear *)plain->message;
-    tqi_region *region = &plain->task.region;
+    Tq__BeginClear *message = (Tq__BeginClear *)request->message;
+    tqi_region *region = &request->task.region;
     code = TQI_SIZED_ARGS("tq_begin_clear", tq_begin_clear_args, given, &args, &err);
     code = code ? code : tqi_client_copy_name(region, "remover", args.remover, &message->remover, &err);
     if (code == TQ_OK && (args.meta || args.partition)) {
         code = clear_fill(region, &args, &message->clear, &err);
     }
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 int tq_end_clear(tq_op *op, uint64_t id, bool removed)
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain = tqi_client_request_make(op, TQI_END_CLEAR, &tq__end_clear__descriptor, NULL, &code);
-    if (!plain) {
+    tqi_client_request_task *request =
+        tqi_client_request_make(op, TQI_END_CLEAR, &tq__end_clear__descriptor, NULL, &code);
+    if (!request) {
         return code;
     }
-    Tq__EndClear *message = (Tq__EndClear *)plain->message;
+    Tq__EndClear *message = (Tq__EndClear *)request->message;
     message->id = id;
     message->removed = removed;
-    return tqi_client_task_submit(op, &plain->task, TQ_OK, &err);
+    return tqi_client_task_submit(op, &request->task, TQ_OK, &err);
 }
 
 int tq_reset_consumption(tq_op *op, const char *partition, const char *task)
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_RESET_CONSUMPTION, &tq__reset_consumption__descriptor, NULL, &code);
-    if (!plain) {
+    if (!request) {
         return code;
     }
-    Tq__ResetConsumption *message = (Tq__ResetConsumption *)plain->message;
-    code = tqi_client_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
+    Tq__ResetConsumption *message = (Tq__ResetConsumption *)request->message;
+    code = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
     if (code == TQ_OK && task) {
-        code = tqi_client_copy_name(&plain->task.region, "task", task, &message->task, &err);
+        code = tqi_client_copy_name(&request->task.region, "task", task, &message->task, &err);
     }
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }

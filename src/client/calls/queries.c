@@ -49,15 +49,15 @@ int tq_query_consumption(tq_op *op, const char *partition, const char *task)
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_CONSUMPTION, &tq__consumption_query__descriptor, lists_consumption, &code);
-    if (!plain) {
+    if (!request) {
         return code;
     }
-    Tq__ConsumptionQuery *message = (Tq__ConsumptionQuery *)plain->message;
-    code = tqi_client_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
-    code = code ? code : tqi_client_copy_name(&plain->task.region, "task", task, &message->task, &err);
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    Tq__ConsumptionQuery *message = (Tq__ConsumptionQuery *)request->message;
+    code = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
+    code = code ? code : tqi_client_copy_name(&request->task.region, "task", task, &message->task, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 static int lists_production(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
@@ -71,20 +71,20 @@ int tq_query_production(tq_op *op, const char *partition, const char *const *fie
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_PRODUCTION, &tq__production_query__descriptor, lists_production, &code);
-    if (!plain) {
+    if (!request) {
         return code;
     }
-    Tq__ProductionQuery *message = (Tq__ProductionQuery *)plain->message;
-    tqi_region *region = &plain->task.region;
-    plain->n = n_fields;
+    Tq__ProductionQuery *message = (Tq__ProductionQuery *)request->message;
+    tqi_region *region = &request->task.region;
+    request->n = n_fields;
     code = tqi_client_copy_name(region, "partition", partition, &message->partition, &err);
     code = code ? code : tqi_client_copy_fields(region, fields, n_fields, &message->field, &message->n_field, &err);
     if (code == TQ_OK && message->n_field == 0) {
         code = tqi_error_set(&err, TQ_EINVAL, "partition '%s': no fields given", partition);
     }
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 /* --- names ---------------------------------------------------------------- */
@@ -112,9 +112,9 @@ int tq_list_partitions(tq_op *op)
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_LIST_PARTITIONS, &tq__list_partitions__descriptor, lists_partitions, &code);
-    return plain ? tqi_client_task_submit(op, &plain->task, TQ_OK, &err) : code;
+    return request ? tqi_client_task_submit(op, &request->task, TQ_OK, &err) : code;
 }
 
 static int lists_keys(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
@@ -146,14 +146,14 @@ int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *give
     size_t n_after = 0;
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_LIST_KEYS, &tq__list_keys__descriptor, lists_keys, &code);
-    if (!plain) {
+    if (!request) {
         return code;
     }
-    Tq__ListKeys *message = (Tq__ListKeys *)plain->message;
-    code = tqi_client_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
-    plain->partition = message->partition;
+    Tq__ListKeys *message = (Tq__ListKeys *)request->message;
+    code = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
+    request->partition = message->partition;
     if (code == TQ_OK) {
         code = given ? tqi_sized_copy("tq_keys_page", given, &page, sizeof page, &err)
                      : tqi_error_null(&err, "tq_list_keys_page: page");
@@ -163,10 +163,10 @@ int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *give
         message->mark = page.mark;
     }
     if (code == TQ_OK && page.mark != 0) {
-        code = tqi_client_copy_keys(&plain->task.region, &page.after, 1, &after, &n_after, &err);
+        code = tqi_client_copy_keys(&request->task.region, &page.after, 1, &after, &n_after, &err);
         message->after = code == TQ_OK ? after[0] : message->after;
     }
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }
 
 static int lists_retrieved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
@@ -183,20 +183,20 @@ int tq_keys_of(tq_op *op, const char *partition, const uint32_t *indexes, size_t
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_RETRIEVE_KEYS, &tq__retrieve_keys__descriptor, lists_retrieved, &code);
-    if (!plain) {
+    if (!request) {
         return code;
     }
-    Tq__RetrieveKeys *message = (Tq__RetrieveKeys *)plain->message;
-    plain->n = n;
-    code = tqi_client_copy_name(&plain->task.region, "partition", partition, &message->partition, &err);
+    Tq__RetrieveKeys *message = (Tq__RetrieveKeys *)request->message;
+    request->n = n;
+    code = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
     code = code ? code : tqi_client_check_samples(n, &err);
     code = code ? code : tqi_client_check_array("indexes", indexes, n, &err);
     if (code == TQ_OK) {
-        message->index = tqi_region_copy(&plain->task.region, indexes, n, sizeof *indexes);
+        message->index = tqi_region_copy(&request->task.region, indexes, n, sizeof *indexes);
         message->n_index = n;
         code = message->index ? TQ_OK : tqi_error_nomem(&err, "indexes");
     }
-    return tqi_client_task_submit(op, &plain->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, code, &err);
 }

@@ -213,9 +213,9 @@ int tq_query_status(tq_op *op)
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_SYSTEM_STATUS, &tq__system_status__descriptor, status_decode, &code);
-    return plain ? tqi_client_task_submit(op, &plain->task, TQ_OK, &err) : code;
+    return request ? tqi_client_task_submit(op, &request->task, TQ_OK, &err) : code;
 }
 
 static int status_events(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
@@ -260,17 +260,17 @@ int tq_query_events(tq_op *op, uint64_t since, uint32_t limit, bool wait)
 {
     tq_error err = {0};
     int code;
-    tqi_client_request_task *plain =
+    tqi_client_request_task *request =
         tqi_client_request_make(op, TQI_EVENTS, &tq__events__descriptor, status_events, &code);
-    if (!plain) {
+    if (!request) {
         return code;
     }
-    Tq__Events *message = (Tq__Events *)plain->message;
+    Tq__Events *message = (Tq__Events *)request->message;
     message->since = since;
     message->limit = limit;
     message->wait = wait;
     message->epoch = since ? atomic_load(&op->client->events_epoch) : 0;
-    plain->timeout_ms = wait ? &message->timeout_ms : NULL;
-    plain->quiet_timeout = wait;
-    return tqi_client_task_submit(op, &plain->task, TQ_OK, &err);
+    request->timeout_ms = wait ? &message->timeout_ms : NULL;
+    request->quiet_timeout = wait;
+    return tqi_client_task_submit(op, &request->task, TQ_OK, &err);
 }

@@ -1,6 +1,6 @@
 /*
- * borrow.c - lends readers the memory of blocks, which are pinned at their unit and then mapped privately: a pin keeps
- * a block's memory, a borrow is the reader's mapping. The ranges of a read are divided into parts, one per (unit,
+ * borrow.c - readers borrow the memory of blocks: their unit pins it, and it is mapped privately here. A pin keeps a
+ * block's memory, a borrow is the reader's mapping. The ranges of a read are divided into parts, one per (unit,
  * incarnation). A part is one request: the unit is asked to keep the blocks' memory from being reused (and says
  * whether they exist), and each range gets its own mapping. With a single mapping for all, a page that the reader
  * wrote to would keep its old bytes after the unit has reused it. A shared range is not pinned: its reader gets the
