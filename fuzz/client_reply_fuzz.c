@@ -19,7 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             const tqi_client_cells *cells = &meta->fields[f];
             for (size_t i = 0; i < meta->n; i++) {
                 uint32_t block = cells->block[i];
-                if (block != TQI_CLIENT_CELL_NONE && block < TQI_CLIENT_CELL_MARKS &&
+                if (tqi_block_named(block) &&
                     (block > meta->blocks->n ||
                      cells->offset[i] + tqi_client_cells_size(cells, i) > meta->blocks->blocks[block - 1].size)) {
                     abort(); /* a cell outside of its block */

@@ -44,7 +44,7 @@ static void check_cell(const check *c, const tqi_table_field *field, uint32_t ro
     uint64_t size = tqi_t_cell_bytes(field, cell);
     ++*stored;
     *bytes += size;
-    if (cell->block == TQI_TABLE_CELL_OPAQUE) {
+    if (cell->block == TQI_BLOCK_OPAQUE) {
         return;
     }
     check_that(c, cell->block <= check_handles(c->table), "a block's handle", field->name);
@@ -64,7 +64,7 @@ static void check_field(check *c, const tqi_table_partition *partition, const tq
     uint32_t produced = 0, lost = 0, seen = 0;
     roaring_uint32_iterator_t at;
     for (uint32_t row = 0; row < field->capacity; row++) {
-        seen += field->cells[row].block != TQI_TABLE_CELL_NONE;
+        seen += field->cells[row].block != TQI_BLOCK_NONE;
     }
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
@@ -73,8 +73,8 @@ static void check_field(check *c, const tqi_table_partition *partition, const tq
         if (tqi_t_produced(block)) {
             check_cell(c, field, sample->row, &produced, bytes);
         }
-        lost += block == TQI_TABLE_CELL_LOST;
-        check_that(c, block != TQI_TABLE_CELL_LOST || roaring_bitmap_contains(partition->lost, at.current_value),
+        lost += block == TQI_BLOCK_LOST;
+        check_that(c, block != TQI_BLOCK_LOST || roaring_bitmap_contains(partition->lost, at.current_value),
                    "lost samples", partition->name);
     }
     check_that(c, produced == field->produced, "produced rows", field->name);

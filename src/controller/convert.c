@@ -112,7 +112,7 @@ static int conv_shape_in(const Tq__Field *in, size_t n, tq_error *err)
     return TQ_OK;
 }
 
-/* Fills runs, whose marks are counted from the number of blocks on the wire. */
+/* Fills runs. */
 static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_table_run *runs, bool *opaque, tq_error *err)
 {
     uint64_t rows = 0;
@@ -124,14 +124,9 @@ static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_tabl
         if (in->run_rows[i] == 0) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': run %zu has no rows", in->name, i);
         }
-        if (block <= n_blocks) {
-            runs[i].block = (uint32_t)block;
-        } else if (block == n_blocks + 1) {
-            runs[i].block = TQI_TABLE_RUN_LOST;
-        } else if (block == n_blocks + 2) {
-            runs[i].block = TQI_TABLE_RUN_OPAQUE;
-            *opaque = true;
-        } else {
+        runs[i].block = tqi_mark_unpack(block, n_blocks);
+        *opaque = *opaque || runs[i].block == TQI_BLOCK_OPAQUE;
+        if (runs[i].block == TQI_BLOCK_UNKNOWN) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': run %zu names block %u of %zu", in->name, i,
                                  (unsigned)block, n_blocks);
         }
@@ -304,14 +299,6 @@ int tqi_ctl_conv_batch_in(tqi_region *conv, const Tq__Batch *in, size_t samples,
 
 /* --- to send -------------------------------------------------------------- */
 
-static uint32_t conv_mark(uint32_t block, size_t n_blocks)
-{
-    if (block == TQI_TABLE_RUN_LOST) {
-        return (uint32_t)n_blocks + 1;
-    }
-    return block == TQI_TABLE_RUN_OPAQUE ? (uint32_t)n_blocks + 2 : block;
-}
-
 /* Splits runs into their three columns, and opaque cells into protobuf-c's bytes. */
 static int conv_runs_out(tqi_region *conv, const tqi_table_batch_field *in, const tqi_table_batch *batch,
                          Tq__Field *out, tq_error *err)
@@ -323,7 +310,7 @@ static int conv_runs_out(tqi_region *conv, const tqi_table_batch_field *in, cons
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < in->n_runs; i++) {
-        blocks[i] = conv_mark(in->runs[i].block, batch->n_blocks);
+        blocks[i] = tqi_mark_pack(in->runs[i].block, (uint32_t)batch->n_blocks);
         rows[i] = in->runs[i].rows;
         offsets[i] = in->runs[i].offset;
     }

@@ -197,7 +197,7 @@ static void meter_field(tqi_ctl_meter_name *name, const tqi_table_batch_field *f
     uint64_t each = field->ragged ? 0 : meter_elements(field->shape, field->ndim);
     for (size_t r = 0; r < field->n_runs; r++) {
         const tqi_table_run *run = &field->runs[r];
-        bool there = run->block != TQI_TABLE_RUN_NONE && run->block != TQI_TABLE_RUN_LOST;
+        bool there = run->block != TQI_BLOCK_NONE && run->block != TQI_BLOCK_LOST;
         cells += there ? run->rows : 0;
         if (!field->ragged) {
             bytes += there ? each * run->rows * size : 0;

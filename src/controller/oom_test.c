@@ -56,7 +56,7 @@ static void batches_convert_or_say_why(void **state)
     static tqi_table_run runs[ROWS];
     for (uint32_t i = 0; i < ROWS; i++) {
         indexes[i] = i;
-        runs[i] = (tqi_table_run){.block = i % 3 ? 1 + i % 2 : TQI_TABLE_RUN_LOST, .rows = 1, .offset = i};
+        runs[i] = (tqi_table_run){.block = i % 3 ? 1 + i % 2 : TQI_BLOCK_LOST, .rows = 1, .offset = i};
     }
     tqi_table_batch_field fields[] = {{.name = "x", .dtype = {TQ_INT, 8}, .runs = runs, .n_runs = ROWS}};
     tqi_table_batch_block blocks[] = {{.id = 1, .owner = "a", .owner_incarnation = 1, .size = ROWS},

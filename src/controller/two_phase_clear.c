@@ -132,7 +132,7 @@ static bool clearing_has_cells(const tqi_table_batch *batch)
 {
     for (size_t f = 0; f < batch->n_fields; f++) {
         for (size_t r = 0; r < batch->fields[f].n_runs; r++) {
-            if (batch->fields[f].runs[r].block == TQI_TABLE_RUN_OPAQUE) {
+            if (batch->fields[f].runs[r].block == TQI_BLOCK_OPAQUE) {
                 return true;
             }
         }

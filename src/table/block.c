@@ -110,7 +110,7 @@ int tqi_t_blocks_reserve(tqi_table *table, size_t n, tq_error *err)
         tqi_table_block *page;
         uint64_t first = (uint64_t)table->n_block_pages * TQI_T_BLOCK_PAGE + 1;
 
-        if (first + TQI_T_BLOCK_PAGE > TQI_TABLE_CELL_OPAQUE) {
+        if (first + TQI_T_BLOCK_PAGE > TQI_BLOCK_OPAQUE) {
             return tqi_error_set(err, TQ_EFULL, "too many blocks");
         }
         if (tqi_grow(&table->block_pages, &table->block_pages_capacity, table->n_block_pages + 1,
@@ -221,7 +221,7 @@ void tqi_t_partition_cells(tqi_table_partition *partition, tqi_t_cell_fn fn, voi
         for (roaring_init_iterator(partition->members, &it); it.has_value && field->known;
              roaring_advance_uint32_iterator(&it)) {
             uint32_t row = tqi_t_sample(partition->table, it.current_value)->row;
-            if (row < field->capacity && field->cells[row].block != TQI_TABLE_CELL_NONE) {
+            if (row < field->capacity && field->cells[row].block != TQI_BLOCK_NONE) {
                 fn(field, it.current_value, row, &field->cells[row], arg);
             }
         }
@@ -240,7 +240,7 @@ static void block_lose_cell(tqi_table_field *field, uint32_t index, uint32_t row
     block_loss *loss = arg;
 
     if (tqi_t_stored(cell) && tqi_t_block(field->partition->table, cell->block)->stamp == loss->stamp) {
-        tqi_t_cell_unlink(field, index, row, TQI_TABLE_CELL_LOST);
+        tqi_t_cell_unlink(field, index, row, TQI_BLOCK_LOST);
         if (loss->hit != NULL) {
             roaring_bitmap_add(loss->hit, index);
         }

@@ -34,10 +34,10 @@ void tqi_t_block_unref(tqi_table *table, uint32_t handle);
 /* Whether the cell lies in a block. */
 static inline bool tqi_t_stored(const tqi_table_cell *cell)
 {
-    return tqi_t_produced(cell->block) && cell->block != TQI_TABLE_CELL_OPAQUE;
+    return tqi_t_produced(cell->block) && cell->block != TQI_BLOCK_OPAQUE;
 }
 uint32_t tqi_t_block_find(const tqi_table *table, uint64_t id); /* 0: none */
-/* Calls fn for each cell that is not TQI_TABLE_CELL_NONE. */
+/* Calls fn for each cell that is not TQI_BLOCK_NONE. */
 typedef void (*tqi_t_cell_fn)(tqi_table_field *field, uint32_t index, uint32_t row, tqi_table_cell *cell, void *arg);
 void tqi_t_partition_cells(tqi_table_partition *partition, tqi_t_cell_fn fn, void *arg);
 /* Marks the cells of stamped blocks as lost, and calls `lost`. */

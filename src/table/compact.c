@@ -98,7 +98,7 @@ static void compact_walk(tqi_table *table, const compact_rows *rows, compact_fn 
 
     for (tqi_table_field *field = rows->partition->known; field != NULL && left > 0; field = field->next) {
         uint64_t end = (uint64_t)rows->last + 1 < field->capacity ? (uint64_t)rows->last + 1 : field->capacity;
-        uint32_t other = TQI_TABLE_CELL_NONE; /* the last block seen that has no stamp */
+        uint32_t other = TQI_BLOCK_NONE; /* the last block seen that has no stamp */
         for (uint64_t row = rows->first; row < end && left > 0; row++) {
             tqi_table_cell *cell = &field->cells[row];
             if (cell->block == other || !tqi_t_stored(cell)) {

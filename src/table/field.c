@@ -156,7 +156,7 @@ uint64_t tqi_t_cell_bytes(const tqi_table_field *field, const tqi_table_cell *ce
 /* Whether the cell is empty: see tqi_t_cell_blank. */
 static bool field_is_blank(const tqi_table_cell *cell)
 {
-    return cell->block == TQI_TABLE_CELL_OPAQUE && cell->offset == 0;
+    return cell->block == TQI_BLOCK_OPAQUE && cell->offset == 0;
 }
 
 bool tqi_t_cell_filled(const tqi_table_field *field, const tqi_table_cell *cell)
@@ -197,7 +197,7 @@ static void field_found(tqi_table_field *field, uint32_t index, uint32_t row)
 
     field->lost--;
     for (other = field->partition->known; other != NULL; other = other->next) {
-        if (other != field && tqi_t_cell(other, row).block == TQI_TABLE_CELL_LOST) {
+        if (other != field && tqi_t_cell(other, row).block == TQI_BLOCK_LOST) {
             return;
         }
     }
@@ -212,7 +212,7 @@ static void field_release(tqi_table_field *field, const tqi_table_cell *cell)
 
     field->partition->bytes -= bytes;
     tqi_t_shape_unref(table, cell->shape, 1);
-    if (cell->block == TQI_TABLE_CELL_OPAQUE) {
+    if (cell->block == TQI_BLOCK_OPAQUE) {
         free((void *)(uintptr_t)cell->offset);
     } else {
         tqi_t_block_unlink(table, cell->block, bytes);
@@ -224,7 +224,7 @@ void tqi_t_cell_link(tqi_table_field *field, uint32_t index, uint32_t row, tqi_t
     tqi_table_cell old = field->cells[row];
     uint64_t bytes = field_count(field, &cell, 1);
 
-    if (cell.block != TQI_TABLE_CELL_OPAQUE) {
+    if (cell.block != TQI_BLOCK_OPAQUE) {
         tqi_t_block_link(tqi_t_block(field->partition->table, cell.block), row, bytes);
     }
     field->partition->bytes += bytes;
@@ -235,7 +235,7 @@ void tqi_t_cell_link(tqi_table_field *field, uint32_t index, uint32_t row, tqi_t
     }
     field->produced++;
     field->partition->live_cells++;
-    if (old.block == TQI_TABLE_CELL_LOST) {
+    if (old.block == TQI_BLOCK_LOST) {
         field_found(field, index, row);
     }
     tqi_t_ready_gain(field, index, row);
@@ -247,7 +247,7 @@ void tqi_t_cell_blank(tqi_table_field *field, uint32_t row)
 
     if (tqi_t_produced(old.block)) {
         field_release(field, &old);
-        field->cells[row] = (tqi_table_cell){TQI_TABLE_CELL_OPAQUE, TQI_TABLE_SHAPE_INLINE, 0};
+        field->cells[row] = (tqi_table_cell){TQI_BLOCK_OPAQUE, TQI_TABLE_SHAPE_INLINE, 0};
     }
 }
 
@@ -258,7 +258,7 @@ void tqi_t_cell_unlink(tqi_table_field *field, uint32_t index, uint32_t row, uin
     if (old.block == mark) {
         return;
     }
-    if (old.block == TQI_TABLE_CELL_NONE) {
+    if (old.block == TQI_BLOCK_NONE) {
         return; /* what was never produced cannot be lost */
     }
     field->cells[row] = (tqi_table_cell){.block = mark};
@@ -270,7 +270,7 @@ void tqi_t_cell_unlink(tqi_table_field *field, uint32_t index, uint32_t row, uin
     } else {
         field_found(field, index, row);
     }
-    if (mark == TQI_TABLE_CELL_LOST) {
+    if (mark == TQI_BLOCK_LOST) {
         field->lost++;
         roaring_bitmap_add(field->partition->lost, index);
     }

@@ -37,7 +37,7 @@ void tqi_t_field_make_ragged(tqi_table_field *field);
 /* Sets the cell of a row to a block or opaque bytes. Takes over the counted shape (and the bytes); counts the block;
  * releases what was there; updates readiness. Cannot fail. */
 void tqi_t_cell_link(tqi_table_field *field, uint32_t index, uint32_t row, tqi_table_cell cell);
-/* Sets the cell of a row to `mark` (TQI_TABLE_CELL_NONE or TQI_TABLE_CELL_LOST). The field may lose its schema with
+/* Sets the cell of a row to `mark` (TQI_BLOCK_NONE or TQI_BLOCK_LOST). The field may lose its schema with
  * its last cell, but it is not freed: call gc. Cannot fail. */
 void tqi_t_cell_unlink(tqi_table_field *field, uint32_t index, uint32_t row, uint32_t mark);
 uint64_t tqi_t_cell_bytes(const tqi_table_field *field, const tqi_table_cell *cell);

@@ -67,7 +67,7 @@ static bool publish_is_other(const tqi_table_plan *plan, const tqi_table_field *
         }
     }
     for (size_t i = 0; i < plan->n; i++) {
-        if (tqi_t_cell(field, plan->rows[i].row).block == TQI_TABLE_CELL_NONE) {
+        if (tqi_t_cell(field, plan->rows[i].row).block == TQI_BLOCK_NONE) {
             return false;
         }
     }

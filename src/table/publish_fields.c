@@ -32,14 +32,14 @@ static int plan_check_runs(const tqi_table_plan *plan, tqi_table_plan_field *out
     for (size_t i = 0; i < in->n_runs; i++) {
         uint32_t block = in->runs[i].block;
         if (in->runs[i].rows == 0 ||
-            (block != TQI_TABLE_RUN_NONE && block != TQI_TABLE_RUN_OPAQUE && block > plan->batch->n_blocks)) {
+            (block != TQI_BLOCK_NONE && block != TQI_BLOCK_OPAQUE && block > plan->batch->n_blocks)) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': run %zu is malformed", in->name, i);
         }
-        if (block == TQI_TABLE_RUN_OPAQUE && in->opaque == NULL) {
+        if (block == TQI_BLOCK_OPAQUE && in->opaque == NULL) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': opaque cells without bytes", in->name);
         }
         rows += in->runs[i].rows;
-        out->produced += block != TQI_TABLE_RUN_NONE ? in->runs[i].rows : 0;
+        out->produced += block != TQI_BLOCK_NONE ? in->runs[i].rows : 0;
     }
     if (rows != plan->n) {
         return tqi_error_set(err, TQ_EROWS, "field '%s' has %llu row%s, the batch has %zu", in->name,
@@ -79,7 +79,7 @@ static int plan_ragged(tqi_table_plan *plan, tqi_table_plan_field *out, tq_error
     }
     for (size_t i = 0; i < plan->n; i++) {
         uint32_t ndim = in->ndims[in->n_ndims == 1 ? 0 : i];
-        bool cell = tqi_t_plan_next(&walk)->block != TQI_TABLE_RUN_NONE;
+        bool cell = tqi_t_plan_next(&walk)->block != TQI_BLOCK_NONE;
         uint32_t type = tqi_t_plan_given_type(in, i);
         int rc = TQ_OK;
 
@@ -169,13 +169,13 @@ static int plan_check_bytes(const tqi_table_plan *plan, const tqi_table_plan_fie
         uint64_t end = run->offset;
         bool fits = true;
 
-        for (uint32_t r = 0; run->block != TQI_TABLE_RUN_NONE && r < run->rows; r++) {
+        for (uint32_t r = 0; run->block != TQI_BLOCK_NONE && r < run->rows; r++) {
             uint64_t elements = tqi_t_shape_elements(plan->table, plan_shape(field, row + r));
             uint64_t bytes = 0;
             fits = !__builtin_mul_overflow(elements, plan_size(in, row + r), &bytes) && fits;
             fits = !__builtin_add_overflow(end, bytes, &end) && fits;
         }
-        if (!fits || (run->block != TQI_TABLE_RUN_NONE && run->block != TQI_TABLE_RUN_OPAQUE &&
+        if (!fits || (run->block != TQI_BLOCK_NONE && run->block != TQI_BLOCK_OPAQUE &&
                       end > plan->batch->blocks[run->block - 1].size)) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': rows %zu to %zu do not fit into their block", in->name,
                                  row, row + run->rows - 1);
@@ -198,7 +198,7 @@ static int plan_opaque(const tqi_table_plan *plan, tqi_table_plan_field *out, tq
     }
     for (size_t i = 0; i < plan->n; i++) {
         const tq_slice *slice = &out->in->opaque[i];
-        if (tqi_t_plan_next(&walk)->block != TQI_TABLE_RUN_OPAQUE) {
+        if (tqi_t_plan_next(&walk)->block != TQI_BLOCK_OPAQUE) {
             continue;
         }
         out->opaque[i] = malloc(sizeof(tqi_table_opaque) + slice->size);
@@ -364,12 +364,12 @@ static void plan_link_field(tqi_table_plan *plan, tqi_table_plan_field *from)
 
         for (uint32_t r = 0; r < run->rows; r++, row++) {
             tqi_table_cell cell = {0};
-            if (run->block == TQI_TABLE_RUN_NONE) {
+            if (run->block == TQI_BLOCK_NONE) {
                 continue;
             }
             cell.shape = plan_shape(from, row);
-            if (run->block == TQI_TABLE_RUN_OPAQUE) {
-                cell.block = TQI_TABLE_CELL_OPAQUE;
+            if (run->block == TQI_BLOCK_OPAQUE) {
+                cell.block = TQI_BLOCK_OPAQUE;
                 cell.offset = (uint64_t)(uintptr_t)from->opaque[row];
             } else {
                 cell.block = plan->handles[run->block - 1];
@@ -387,7 +387,7 @@ static void plan_blank(const tqi_table_plan *plan, const tqi_table_plan_field *f
     tqi_table_plan_walk walk = {.in = from->in};
 
     for (size_t i = 0; i < plan->n; i++) {
-        if (tqi_t_plan_next(&walk)->block != TQI_TABLE_RUN_NONE) {
+        if (tqi_t_plan_next(&walk)->block != TQI_BLOCK_NONE) {
             tqi_t_cell_blank(from->field, plan->rows[i].row);
         }
     }

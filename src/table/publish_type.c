@@ -69,7 +69,7 @@ static int plan_replaces(const tqi_table_plan *plan, const tqi_table_plan_field 
         return tqi_error_nomem(err, "rows");
     }
     for (size_t i = 0; i < plan->n; i++) {
-        if (tqi_t_plan_next(&walk)->block != TQI_TABLE_RUN_NONE) {
+        if (tqi_t_plan_next(&walk)->block != TQI_BLOCK_NONE) {
             rows[n++] = plan->rows[i].row;
         }
     }
@@ -99,7 +99,7 @@ static int plan_given(const tqi_table_plan *plan, const tqi_table_plan_field *ou
         uint32_t ndim = in->ragged ? in->ndims[in->n_ndims == 1 ? 0 : i] : in->ndim;
         const uint64_t *dims = in->ragged ? in->dims + at : in->shape;
         uint32_t type = tqi_t_plan_given_type(in, i);
-        bool cell = tqi_t_plan_next(&walk)->block != TQI_TABLE_RUN_NONE;
+        bool cell = tqi_t_plan_next(&walk)->block != TQI_BLOCK_NONE;
         bool empty = false;
 
         if (in->ragged && ndim > in->n_dims - at) {

@@ -100,13 +100,10 @@ struct tqi_table_clearing {
 
 /* Where a cell lies: 16 bytes, an array per field, indexed by row. */
 typedef struct tqi_table_cell {
-    uint32_t block;  /* handle, or one of the marks */
+    uint32_t block;  /* handle, or a mark (base/marks.h) */
     uint32_t shape;  /* handle; counted */
     uint64_t offset; /* opaque cells: a tqi_table_opaque pointer */
 } tqi_table_cell;
-#define TQI_TABLE_CELL_NONE   0u
-#define TQI_TABLE_CELL_LOST   UINT32_MAX
-#define TQI_TABLE_CELL_OPAQUE (UINT32_MAX - 1)
 
 typedef struct tqi_table_opaque {
     size_t size;
@@ -115,7 +112,7 @@ typedef struct tqi_table_opaque {
 
 static inline bool tqi_t_produced(uint32_t block)
 {
-    return block != TQI_TABLE_CELL_NONE && block != TQI_TABLE_CELL_LOST;
+    return block != TQI_BLOCK_NONE && block != TQI_BLOCK_LOST;
 }
 
 /* A column. It exists while it has a schema (`known`: at least one cell was produced or lost) or a field set names

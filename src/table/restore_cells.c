@@ -89,7 +89,7 @@ static int restore_collect(tqi_table_restore_part *part, tq_error *err)
         part->blocks[kept++].in = in;
     }
     part->n_blocks = kept;
-    return kept < TQI_TABLE_CELL_OPAQUE - 1 ? TQ_OK : tqi_error_set(err, TQ_EFULL, "too many blocks");
+    return kept < TQI_BLOCK_OPAQUE - 1 ? TQ_OK : tqi_error_set(err, TQ_EFULL, "too many blocks");
 }
 
 int tqi_t_restore_blocks(const tqi_table_restoring *run, tqi_table_restore_part *part, tq_error *err)
@@ -161,7 +161,7 @@ static int restore_bad(const restore_walk *walk, const char *what, tq_error *err
 
 static void restore_lose(const restore_walk *walk, size_t row)
 {
-    walk->field->cells[row] = (tqi_table_cell){.block = TQI_TABLE_CELL_LOST};
+    walk->field->cells[row] = (tqi_table_cell){.block = TQI_BLOCK_LOST};
     walk->field->lost++;
     walk->run->out.lost++;
     roaring_bitmap_add(walk->part->made->lost, walk->part->indexes[row]);
@@ -246,7 +246,7 @@ static int restore_opaque(const restore_walk *walk, size_t i, uint32_t shape, tq
     if (slice->size > 0) {
         memcpy(opaque->data, slice->data, slice->size);
     }
-    restore_link(walk, walk->base + i, (tqi_table_cell){TQI_TABLE_CELL_OPAQUE, shape, (uint64_t)(uintptr_t)opaque});
+    restore_link(walk, walk->base + i, (tqi_table_cell){TQI_BLOCK_OPAQUE, shape, (uint64_t)(uintptr_t)opaque});
     return TQ_OK;
 }
 
@@ -269,7 +269,7 @@ static int restore_cell(restore_walk *walk, size_t i, const tqi_table_run *run, 
     if (rc != TQ_OK) {
         return rc;
     }
-    if (run->block == TQI_TABLE_RUN_OPAQUE) {
+    if (run->block == TQI_BLOCK_OPAQUE) {
         rc = restore_opaque(walk, i, shape, err);
     } else if (__builtin_mul_overflow(tqi_t_shape_elements(walk->run->table, shape), (uint64_t)tqi_type_size(type),
                                       &bytes) ||
@@ -289,8 +289,7 @@ static int restore_cell(restore_walk *walk, size_t i, const tqi_table_run *run, 
         restore_link(walk, walk->base + i, (tqi_table_cell){(uint32_t)(block - walk->part->blocks) + 1, shape, *offset});
     }
     *offset += bytes;
-    if (rc == TQ_OK && !field->ragged && field->cells[walk->base + i].block != TQI_TABLE_CELL_LOST &&
-        shape != field->shape) {
+    if (rc == TQ_OK && !field->ragged && field->cells[walk->base + i].block != TQI_BLOCK_LOST && shape != field->shape) {
         rc = restore_bad(walk, "a row has another shape than the schema says", err);
     }
     return rc;
@@ -300,11 +299,11 @@ static int restore_run(restore_walk *walk, size_t first, const tqi_table_run *ru
 {
     tqi_table_restore_block *block = NULL;
     uint64_t offset = run->offset;
-    bool there = run->block != TQI_TABLE_RUN_NONE && run->block != TQI_TABLE_RUN_LOST;
+    bool there = run->block != TQI_BLOCK_NONE && run->block != TQI_BLOCK_LOST;
     uint32_t ndim;
     int rc = TQ_OK;
 
-    if (there && run->block != TQI_TABLE_RUN_OPAQUE) {
+    if (there && run->block != TQI_BLOCK_OPAQUE) {
         if (run->block > walk->batch->n_blocks) {
             return restore_bad(walk, "a run names a block that is not there", err);
         }
@@ -315,7 +314,7 @@ static int restore_run(restore_walk *walk, size_t first, const tqi_table_run *ru
             rc = restore_cell(walk, i, run, block, &offset, err);
         } else if (restore_dims(walk, i, &ndim) == NULL) {
             rc = restore_bad(walk, "the shape of a row is malformed", err);
-        } else if (run->block == TQI_TABLE_RUN_LOST) {
+        } else if (run->block == TQI_BLOCK_LOST) {
             restore_lose(walk, walk->base + i);
         }
     }
@@ -412,7 +411,7 @@ void tqi_t_restore_undo_fields(tqi_table_restore_part *part)
             if (tqi_t_produced(cell.block)) {
                 tqi_t_shape_unref(table, cell.shape, 1);
             }
-            if (cell.block == TQI_TABLE_CELL_OPAQUE) {
+            if (cell.block == TQI_BLOCK_OPAQUE) {
                 free((void *)(uintptr_t)cell.offset);
             }
         }

@@ -122,7 +122,7 @@ static void commit_cells(const tqi_table_restore_part *part)
     for (field = part->made->known; field != NULL; field = field->next) {
         for (size_t row = 0; row < part->n; row++) {
             tqi_table_cell *cell = &field->cells[row];
-            if (tqi_t_produced(cell->block) && cell->block != TQI_TABLE_CELL_OPAQUE) {
+            if (tqi_t_produced(cell->block) && cell->block != TQI_BLOCK_OPAQUE) {
                 cell->block = part->blocks[cell->block - 1].handle;
             }
         }

@@ -127,7 +127,7 @@ static int result_runs(result_scratch *scratch, const tqi_table_field *field, co
     scratch->n_runs = 0;
     for (size_t i = 0; i < n; i++) {
         tqi_table_cell cell = tqi_t_cell(field, rows[i].row);
-        bool stored = cell.block != TQI_TABLE_CELL_OPAQUE && tqi_t_produced(cell.block);
+        bool stored = cell.block != TQI_BLOCK_OPAQUE && tqi_t_produced(cell.block);
         uint64_t bytes = tqi_t_produced(cell.block) ? tqi_t_cell_bytes(field, &cell) : 0;
         uint32_t place = cell.block; /* the marks are the same */
 
@@ -213,7 +213,7 @@ static int result_opaque(result_scratch *scratch, const tqi_table_field *field, 
         const tqi_table_opaque *opaque = (const tqi_table_opaque *)(uintptr_t)cell.offset;
         uint8_t *copy;
 
-        if (cell.block != TQI_TABLE_CELL_OPAQUE) {
+        if (cell.block != TQI_BLOCK_OPAQUE) {
             continue;
         }
         slices = slices != NULL ? slices : tqi_region_zero(&scratch->result->region, n, sizeof(*slices));
@@ -307,7 +307,7 @@ static int result_field(result_scratch *scratch, const tqi_table_field *field, c
     out->runs = runs;
     out->n_runs = scratch->n_runs;
     for (size_t i = 0; i < out->n_runs; i++) {
-        opaque = opaque || runs[i].block == TQI_TABLE_RUN_OPAQUE;
+        opaque = opaque || runs[i].block == TQI_BLOCK_OPAQUE;
     }
     return opaque ? result_opaque(scratch, field, rows, n, out) : TQ_OK;
 }

@@ -129,7 +129,7 @@ void tqi_t_sample_clear(tqi_table_partition *partition, uint32_t index)
     tqi_t_ready_leave(partition, index, sample->row);
     for (field = partition->known; field != NULL; field = next) {
         next = field->next;
-        tqi_t_cell_unlink(field, index, sample->row, TQI_TABLE_CELL_NONE);
+        tqi_t_cell_unlink(field, index, sample->row, TQI_BLOCK_NONE);
         tqi_t_field_gc(field);
     }
     if (sample->extras != NULL) {

@@ -19,6 +19,7 @@
 
 #include <tq/types.h>
 
+#include "base/marks.h"
 #include "base/region.h"
 
 typedef struct tqi_table tqi_table;
@@ -46,15 +47,12 @@ uint64_t tqi_table_epoch(const tqi_table *table);
 /* --- batches in and out --------------------------------------------------- */
 
 /* Placement of `rows` rows that lie end to end in one block from byte `offset`. `block` is an index into the batch's
- * blocks plus 1, or one of the marks below. */
+ * blocks plus 1, or a mark (base/marks.h). */
 typedef struct tqi_table_run {
     uint32_t block;
     uint32_t rows;
     uint64_t offset;
 } tqi_table_run;
-#define TQI_TABLE_RUN_NONE   0u               /* not produced */
-#define TQI_TABLE_RUN_LOST   UINT32_MAX       /* lost with its storage */
-#define TQI_TABLE_RUN_OPAQUE (UINT32_MAX - 1) /* its manager keeps it by index: see opaque */
 
 /* One field of a batch; arrays belong to the caller (in) or to the batch (out). */
 typedef struct tqi_table_batch_field {
@@ -70,7 +68,7 @@ typedef struct tqi_table_batch_field {
     size_t n_dims;
     const tqi_table_run *runs; /* cover all samples of the batch in order */
     size_t n_runs;
-    const tq_slice *opaque; /* per sample, for TQI_TABLE_RUN_OPAQUE; else NULL */
+    const tq_slice *opaque; /* per sample, for TQI_BLOCK_OPAQUE; else NULL */
     uint8_t ragged_dim;     /* in: what the column declares; out: what the schema knows */
     /* Per row (see base/type.h), if they differ: the field is then ragged, and kind and dtype are those of the first
      * row; else NULL. */

@@ -14,7 +14,7 @@
 
 static bool plan_placed(uint32_t block)
 {
-    return block != TQI_CLIENT_CELL_NONE && block < TQI_CLIENT_CELL_MARKS;
+    return tqi_block_named(block);
 }
 
 /* --- naming what is missing ----------------------------------------------- */
@@ -72,13 +72,13 @@ static int plan_name(const tqi_client_get *get, plan_match match, int code, cons
 static bool plan_is_lost(const tqi_client_get *get, const tqi_client_cells *cells, size_t row)
 {
     (void)get;
-    return cells->block[row] == TQI_CLIENT_CELL_LOST;
+    return cells->block[row] == TQI_BLOCK_LOST;
 }
 
 static bool plan_is_not_ready(const tqi_client_get *get, const tqi_client_cells *cells, size_t row)
 {
     (void)get;
-    return cells->block[row] == TQI_CLIENT_CELL_NONE || cells->block[row] == TQI_CLIENT_CELL_UNKNOWN;
+    return cells->block[row] == TQI_BLOCK_NONE || cells->block[row] == TQI_BLOCK_UNKNOWN;
 }
 
 bool tqi_client_get_missing(const tqi_client_get *get, tq_error *err)
@@ -194,7 +194,7 @@ static int plan_opaque(tq_data *data, const tqi_client_cells *cells, size_t rows
     size_t found = 0;
 
     for (size_t i = 0; i < rows; i++) {
-        found += cells->block[i] == TQI_CLIENT_CELL_OPAQUE;
+        found += cells->block[i] == TQI_BLOCK_OPAQUE;
     }
     *opaque = found > 0;
     if (found == 0) {

@@ -108,7 +108,7 @@ void tqi_client_cells_agree(tqi_client_cells *cells, size_t n)
 tqi_client_meta_blocks *tqi_client_meta_blocks_alloc(size_t n)
 {
     tqi_client_meta_blocks *blocks;
-    if (n >= TQI_CLIENT_CELL_MARKS) {
+    if (n >= TQI_BLOCK_MARKS) {
         return NULL;
     }
     blocks = calloc(1, sizeof *blocks);
@@ -208,7 +208,7 @@ static int meta_unknown_field(tq_meta *meta, size_t f, const char *name)
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < meta->n; i++) {
-        cells->block[i] = TQI_CLIENT_CELL_UNKNOWN;
+        cells->block[i] = TQI_BLOCK_UNKNOWN;
     }
     cells->pub.dtype = (tq_dtype){TQ_UINT, 8};
     cells->pub.ragged = true;

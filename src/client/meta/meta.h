@@ -10,18 +10,12 @@
 
 #include <stdatomic.h>
 
+#include "base/marks.h"
 #include "base/region.h"
 #include "wire/methods.h"
 
 #include <tq/manager.h>
 #include <tq/tq.h>
-
-/* Marks in place of a block. */
-#define TQI_CLIENT_CELL_NONE    0u                /* not produced */
-#define TQI_CLIENT_CELL_LOST    UINT32_MAX        /* lost with its storage */
-#define TQI_CLIENT_CELL_OPAQUE  (UINT32_MAX - 1u) /* kept by a manager that keys by index */
-#define TQI_CLIENT_CELL_UNKNOWN (UINT32_MAX - 2u) /* the controller has to be asked */
-#define TQI_CLIENT_CELL_MARKS   (UINT32_MAX - 2u) /* marks start here */
 
 /* Blocks; immutable, counted. */
 typedef struct tqi_client_meta_blocks {
@@ -100,8 +94,5 @@ int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, u
  * in it: the caller unrefs their metas. */
 int tqi_client_clearings_decode(Tq__Clearing *const *from, size_t n, tqi_region *region, const tq_clearing ***out,
                                 size_t *n_out, tq_error *err);
-/* Marks of packed metas, counted from the number of blocks, after those of Field. */
-#define TQI_CLIENT_PACKED_UNKNOWN       3u /* placement unknown, and not produced as far as is known */
-#define TQI_CLIENT_PACKED_UNKNOWN_READY 4u /* placement unknown, produced */
 
 #endif

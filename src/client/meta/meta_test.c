@@ -331,7 +331,7 @@ static void metas_are_concatenated(void **state)
     assert_int_equal(out->fields[1].block[7], 4);
     assert_int_equal(out->blocks->blocks[3].id, 71);
     assert_string_equal(out->blocks->blocks[3].owner, "unit");
-    assert_int_equal(out->fields[1].block[5], TQI_CLIENT_CELL_LOST);
+    assert_int_equal(out->fields[1].block[5], TQI_BLOCK_LOST);
     assert_int_equal(out->fields[1].pub.ndims[7], 2);
     assert_int_equal(tq_meta_claim(out), 5);
     tq_meta_unref(b);
@@ -440,7 +440,7 @@ static void a_packed_meta_is_unpacked_alike(void **state)
     assert_int_equal(tq_meta_make("p", &index, NULL, 1, &r, 1, &meta, NULL), TQ_OK);
     assert_int_equal(tq_meta_pack(meta, &bytes, &size, NULL), TQ_OK);
     assert_int_equal(tq_meta_unpack(bytes, size, &out, NULL), TQ_OK);
-    assert_int_equal(out->fields[0].block[0], TQI_CLIENT_CELL_UNKNOWN);
+    assert_int_equal(out->fields[0].block[0], TQI_BLOCK_UNKNOWN);
     assert_int_equal(out->fields[0].ready[0], 0);
     tq_meta_unref(out);
     tq_meta_unref(meta);
@@ -454,7 +454,7 @@ static void marks_of_a_packed_meta_are_refused_from_the_controller(void **state)
     tq_meta *meta = NULL;
     (void)state;
     sample_init(&s);
-    s.u_block = 2 + TQI_CLIENT_PACKED_UNKNOWN;
+    s.u_block = 2 + TQI_MARK_UNKNOWN;
     assert_int_equal(tqi_client_meta_decode(&s.batch, NULL, 0, false, &meta, NULL), TQ_EPROTO);
     assert_int_equal(tqi_client_meta_decode(&s.batch, NULL, 0, true, &meta, NULL), TQ_OK);
     tq_meta_unref(meta);

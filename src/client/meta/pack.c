@@ -59,7 +59,7 @@ static int pack_blocks(pack_out *out, Tq__Batch *batch)
     for (size_t f = 0; f < meta->n_fields; f++) {
         for (size_t i = 0; i < meta->n; i++) {
             uint32_t block = meta->fields[f].block[i];
-            if (block != TQI_CLIENT_CELL_NONE && block < TQI_CLIENT_CELL_MARKS && !out->places[block - 1]) {
+            if (tqi_block_named(block) && !out->places[block - 1]) {
                 out->places[block - 1] = ++out->n_blocks;
             }
         }
@@ -93,18 +93,10 @@ static int pack_blocks(pack_out *out, Tq__Batch *batch)
 static uint32_t pack_mark(const pack_out *out, const tqi_client_cells *cells, size_t i)
 {
     uint32_t block = cells->block[i];
-    switch (block) {
-    case TQI_CLIENT_CELL_NONE:
-        return 0;
-    case TQI_CLIENT_CELL_LOST:
-        return out->n_blocks + 1;
-    case TQI_CLIENT_CELL_OPAQUE:
-        return out->n_blocks + 2;
-    case TQI_CLIENT_CELL_UNKNOWN:
-        return out->n_blocks + (cells->ready[i] ? TQI_CLIENT_PACKED_UNKNOWN_READY : TQI_CLIENT_PACKED_UNKNOWN);
-    default:
-        return out->places[block - 1];
+    if (block == TQI_BLOCK_UNKNOWN) {
+        return out->n_blocks + (cells->ready[i] ? TQI_MARK_UNKNOWN_READY : TQI_MARK_UNKNOWN);
     }
+    return tqi_block_named(block) ? out->places[block - 1] : tqi_mark_pack(block, out->n_blocks);
 }
 
 static int pack_runs(pack_out *out, const tqi_client_cells *cells, Tq__Field *to)

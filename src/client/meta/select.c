@@ -198,7 +198,7 @@ static int sel_field(tq_meta *out, tqi_client_cells *to, const sel_part *parts, 
         for (size_t i = 0; i < parts[p].n; i++, row++) {
             size_t source = sel_row(&parts[p], i);
             uint32_t block = from[p]->block[source];
-            if (block != TQI_CLIENT_CELL_NONE && block < TQI_CLIENT_CELL_MARKS) {
+            if (tqi_block_named(block)) {
                 block += parts[p].shift;
             }
             to->block[row] = block;
@@ -427,7 +427,7 @@ static int sel_blocks(tq_meta *out, sel_part *parts, size_t n_parts)
         } else {
             parts[p].shift = blocks ? parts[q].shift : 0;
         }
-        if (total >= TQI_CLIENT_CELL_MARKS) {
+        if (total >= TQI_BLOCK_MARKS) {
             return TQ_ENOMEM;
         }
     }

@@ -168,22 +168,21 @@ static int wire_run(wire_in *in, const Tq__Field *from, tqi_client_cells *to, si
 {
     uint64_t n_blocks = in->fields->n_block;
     uint64_t place = from->run_block[run];
-    uint32_t mark = TQI_CLIENT_CELL_NONE;
+    uint32_t mark = TQI_BLOCK_NONE;
     uint8_t ready = 0;
 
     if (place >= 1 && place <= n_blocks) {
         return wire_run_cells(in, from, to, row, run);
     }
-    if (place == n_blocks + 1) {
-        mark = TQI_CLIENT_CELL_LOST;
+    if (place == n_blocks + TQI_MARK_LOST) {
+        mark = TQI_BLOCK_LOST;
         ready = 2;
-    } else if (place == n_blocks + 2 && to->opaque) {
-        mark = TQI_CLIENT_CELL_OPAQUE;
+    } else if (place == n_blocks + TQI_MARK_OPAQUE && to->opaque) {
+        mark = TQI_BLOCK_OPAQUE;
         ready = 1;
-    } else if (in->packed &&
-               (place == n_blocks + TQI_CLIENT_PACKED_UNKNOWN || place == n_blocks + TQI_CLIENT_PACKED_UNKNOWN_READY)) {
-        mark = TQI_CLIENT_CELL_UNKNOWN;
-        ready = place == n_blocks + TQI_CLIENT_PACKED_UNKNOWN_READY;
+    } else if (in->packed && (place == n_blocks + TQI_MARK_UNKNOWN || place == n_blocks + TQI_MARK_UNKNOWN_READY)) {
+        mark = TQI_BLOCK_UNKNOWN;
+        ready = place == n_blocks + TQI_MARK_UNKNOWN_READY;
     } else if (place != 0) {
         return wire_bad(in, "block of a run of field", from->name, place, n_blocks);
     }
@@ -205,7 +204,7 @@ static int wire_runs(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
     }
     if (from->n_run_block == 0) {
         for (size_t i = 0; i < n; i++) {
-            to->block[i] = TQI_CLIENT_CELL_UNKNOWN;
+            to->block[i] = TQI_BLOCK_UNKNOWN;
             to->offset[i] = 0;
             to->ready[i] = in->names != in->fields || !in->packed;
         }

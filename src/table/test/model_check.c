@@ -92,13 +92,13 @@ static void check_cell(const run *r, const tqi_table_batch *batch, const tqi_tab
     }
     switch (cell->state) {
     case CELL_NONE:
-        assert_int_equal(at->block, TQI_TABLE_RUN_NONE);
+        assert_int_equal(at->block, TQI_BLOCK_NONE);
         break;
     case CELL_LOST:
-        assert_int_equal(at->block, TQI_TABLE_RUN_LOST);
+        assert_int_equal(at->block, TQI_BLOCK_LOST);
         break;
     case CELL_OPAQUE:
-        assert_int_equal(at->block, TQI_TABLE_RUN_OPAQUE);
+        assert_int_equal(at->block, TQI_BLOCK_OPAQUE);
         assert_true(note && note->size == 4 && memcmp(note->data, &cell->opaque, 4) == 0);
         assert_true(model_shape_equal(shape, &cell->shape));
         break;

@@ -126,7 +126,7 @@ static void pub_field(run *r, pub *p, size_t at)
     for (size_t i = 0; i < p->n; i++) {
         model_cell *cell = &p->cells[at][i];
         tqi_table_run *last = n_runs > 0 ? &p->runs[at][n_runs - 1] : NULL;
-        uint32_t mark = TQI_TABLE_RUN_NONE;
+        uint32_t mark = TQI_BLOCK_NONE;
 
         memset(cell, 0, sizeof(*cell));
         cell->shape = ragged ? shapes[rnd(r, N_SHAPES)] : same;
@@ -135,7 +135,7 @@ static void pub_field(run *r, pub *p, size_t at)
         if (rnd(r, 16) == 0) {
             cell->state = CELL_OPAQUE;
             cell->opaque = rnd(r, 1000);
-            mark = TQI_TABLE_RUN_OPAQUE;
+            mark = TQI_BLOCK_OPAQUE;
         } else if (p->n_blocks > 0 && rnd(r, 6) > 0) {
             cell->state = CELL_STORED;
             cell->block = p->blocks[block].id;

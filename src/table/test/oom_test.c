@@ -135,7 +135,7 @@ static int call_publish(scene *s, const char *partition, tqi_table_naming naming
     const tqi_table_batch_tag tags[] = {{"t", values, 4, sizes}, {"u", values, 4, sizes}};
     const tqi_table_run uniform[] = {{1, 4, 0}};
     const tqi_table_run ragged[] = {{2, 1, 0}, {0, 1, 0}, {3, 2, 0}};
-    const tqi_table_run kept[] = {{TQI_TABLE_RUN_OPAQUE, 4, 0}};
+    const tqi_table_run kept[] = {{TQI_BLOCK_OPAQUE, 4, 0}};
     const tqi_table_batch_field fields[] = {
         {.name = "c", .dtype = {TQ_INT, 16}, .ndim = 2, .shape = shape, .runs = uniform, .n_runs = 1},
         {

@@ -383,8 +383,8 @@ static void malformed_batches_are_refused(void **state)
     static const uint32_t ndims[] = {2, 2};
     static const uint64_t dims[] = {2, 3, 2};
     static const tqi_table_run holes[] = {{1, 1, 0}, {1, 0, 0}, {0, 1, 0}};
-    static const tqi_table_run lost[] = {{TQI_TABLE_RUN_LOST, 2, 0}};
-    static const tqi_table_run opaque[] = {{TQI_TABLE_RUN_OPAQUE, 2, 0}};
+    static const tqi_table_run lost[] = {{TQI_BLOCK_LOST, 2, 0}};
+    static const tqi_table_run opaque[] = {{TQI_BLOCK_OPAQUE, 2, 0}};
     static const tqi_table_run ahead[] = {{2, 2, 0}};
     char name[TQ_NAME_MAX + 2];
     table t;

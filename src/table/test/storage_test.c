@@ -223,7 +223,7 @@ static void lost_cells_are_listed_and_healed(void **state)
     tqi_table_resolve_args ask = {.partition = "p", .fields = ab + 1, .n_fields = 1};
     assert_int_equal(tqi_table_resolve(t.table, &ask, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.fields[0].n_runs, 1);
-    assert_int_equal(r.batch.fields[0].runs[0].block, TQI_TABLE_RUN_LOST);
+    assert_int_equal(r.batch.fields[0].runs[0].block, TQI_BLOCK_LOST);
     assert_int_equal(r.batch.fields[0].runs[0].rows, 3);
     assert_int_equal(r.bytes, 0);
     tqi_table_result_fini(&r);
