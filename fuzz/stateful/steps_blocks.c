@@ -3,6 +3,8 @@
  */
 #include "stateful.h"
 
+#include <tq/types.h>
+
 #include <string.h>
 
 static bool owner_served(const sf *f, int owner)
@@ -58,7 +60,7 @@ void sf_step_grant_blocks(sf *f, sf_client *client)
         return;
     }
     message->owner = sf_text(f, "%s", sf_owner_name(owner));
-    message->count = sf_once_in(f, 32) ? 256 : 1 + sf_pick(f, 24);
+    message->count = sf_once_in(f, 32) ? TQ_GRANT_MAX : 1 + sf_pick(f, 24);
     if (sf_pick(f, 2)) {
         message->incarnation = f->owner[owner].incarnation;
     }

@@ -32,8 +32,6 @@ extern "C" {
 
 /** Version of this interface. 1: open, close, put, cancel, get, owner, remove, forked. */
 #define TQ_MANAGER_ABI 1
-/** Most block ids in one grant. */
-#define TQ_GRANT_MAX 256
 
 /** A piece of storage, as its manager describes it. */
 typedef struct tq_block {

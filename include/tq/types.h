@@ -46,6 +46,8 @@ extern "C" {
 #define TQ_RAGGED_MANY 255
 /** Longest locator of a block, in bytes. */
 #define TQ_LOCATOR_MAX 48
+/** Most block ids in one grant. */
+#define TQ_GRANT_MAX 256
 /** No index: no such sample. */
 #define TQ_NO_INDEX UINT32_MAX
 /** A deadline that never comes, in seconds. */

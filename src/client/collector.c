@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/pointer.h"
 #include "base/text.h"
 
 #define COLLECT_RETRY_MS 1000
@@ -190,7 +191,7 @@ static void collect_next(tqi_client_collector *c)
     if (c->calling || c->removing) {
         return;
     }
-    message.owner = (char *)(uintptr_t)c->owner;
+    message.owner = tqi_unconst(c->owner);
     message.done = c->done;
     c->calling = true;
     if (tqi_net_call_start(c->rt->controller, &args, &call, &err) != TQ_OK) {
@@ -238,9 +239,9 @@ static int collect_ask(tqi_client_collector *c, tq_error *err)
 static void collect_describe(const tqi_client_collector *c, uint64_t incarnation, Tq__RegisterOwner *message)
 {
     tq__register_owner__init(message);
-    message->name = (char *)(uintptr_t)c->owner;
+    message->name = tqi_unconst(c->owner);
     message->incarnation = incarnation;
-    message->manager = (char *)(uintptr_t)c->rt->manager->type;
+    message->manager = tqi_unconst(c->rt->manager->type);
     message->shared = true;
 }
 

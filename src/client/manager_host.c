@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/pointer.h"
 #include "wire/methods.h"
 
 /* The server answers a wait this much before the client gives up. */
@@ -33,7 +34,7 @@ typedef struct host_call {
 
 static tqi_client_runtime *host_runtime(tq_manager_host *host)
 {
-    return (tqi_client_runtime *)(void *)((char *)host - offsetof(tqi_client_runtime, host));
+    return TQI_CONTAINER(host, tqi_client_runtime, host);
 }
 
 static int host_start(host_call *made, uint16_t kind, const ProtobufCMessage *message, uint64_t deadline,
@@ -101,7 +102,7 @@ static void host_grant(tq_manager_host *host, const char *owner, uint32_t count,
     tq_error err = {0};
 
     tq__grant_blocks__init(&message);
-    message.owner = (char *)(uintptr_t)owner;
+    message.owner = tqi_unconst(owner);
     message.count = count;
     if (count < 1 || count > TQ_GRANT_MAX) {
         tqi_error_set(&err, TQ_EINVAL, "grant of %u blocks, expected 1 to %d", count, TQ_GRANT_MAX);
@@ -124,7 +125,7 @@ void tqi_client_abandon(tqi_client_runtime *rt, const uint64_t *ids, size_t n, b
     Tq__AbandonBlocks message;
 
     tq__abandon_blocks__init(&message);
-    message.id = (uint64_t *)(uintptr_t)ids;
+    message.id = tqi_unconst(ids);
     message.n_id = n;
     message.writing = !done;
     if (n > 0) {
@@ -139,7 +140,7 @@ void tqi_client_report_lost(tqi_client_runtime *rt, const uint64_t *ids, size_t 
 
     tq__report_lost__init(&message);
     for (size_t at = 0; at < n; at += message.n_id) {
-        message.id = (uint64_t *)(uintptr_t)&ids[at];
+        message.id = tqi_unconst(&ids[at]);
         message.n_id = n - at < TQI_REPORT_LOST_MAX ? n - at : TQI_REPORT_LOST_MAX;
         host_start(&made, TQI_REPORT_LOST, &message.base, TQI_NEVER, host_told, NULL);
     }
@@ -184,7 +185,7 @@ static void host_list(host_call *made, Tq__ListOwners *message, uint64_t deadlin
 {
     tq_error err = {0};
 
-    message->manager = (char *)(uintptr_t)made->rt->manager->type;
+    message->manager = tqi_unconst(made->rt->manager->type);
     message->timeout_ms = tqi_client_remaining_ms(deadline);
     message->brief = true;
     if (message->wait && deadline < TQI_NEVER - HOST_SLACK_NS) {
@@ -225,7 +226,7 @@ void tqi_client_owners(tqi_client_runtime *rt, const char *const *names, size_t 
     Tq__ListOwners message;
 
     tq__list_owners__init(&message);
-    message.name = (char **)(uintptr_t)names;
+    message.name = tqi_unconst(names);
     message.n_name = n;
     host_list(&made, &message, deadline);
 }

@@ -27,6 +27,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/pointer.h"
 #include "client/queue.h"
 
 static void op_free_results(tqi_client_results *results)
@@ -34,7 +35,7 @@ static void op_free_results(tqi_client_results *results)
     tq_meta_unref(results->meta);
     tq_data_unref(results->data);
     for (size_t i = 0; i < results->n_clearings; i++) {
-        tq_meta_unref((tq_meta *)(uintptr_t)results->clearings[i]->meta);
+        tq_meta_unref(tqi_unconst(results->clearings[i]->meta));
     }
     tqi_region_fini(&results->region);
 }

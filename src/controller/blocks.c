@@ -45,9 +45,9 @@ int tqi_ctl_on_grant_blocks(tqi_controller *ctl, tqi_net_request *request, const
     if (msg->incarnation && msg->incarnation != incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is another run of it now", msg->owner);
     }
-    if (msg->count < 1 || msg->count > 256) {
-        return tqi_error_set(err, TQ_EINVAL, "grant of %u blocks under owner '%s', 1 to 256 are possible",
-                             (unsigned)msg->count, msg->owner);
+    if (msg->count < 1 || msg->count > TQ_GRANT_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "grant of %u blocks under owner '%s', 1 to %d are possible",
+                             (unsigned)msg->count, msg->owner, TQ_GRANT_MAX);
     }
     int rc = tqi_table_grant(ctl->table, tqi_ctl_session_number(request), owner->table_owner, msg->count, &first, err);
     if (rc) {

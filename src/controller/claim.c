@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/pointer.h"
 #include "base/text.h"
 #include "controller/claims.h"
 #include "controller/controller.h"
@@ -181,7 +182,7 @@ static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
 
 int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_region *conv, Tq__WaitInfo *out, tq_error *err)
 {
-    const claim_wait *wait = (const claim_wait *)(const void *)((const char *)parked - offsetof(claim_wait, parked));
+    const claim_wait *wait = TQI_CONTAINER(parked, claim_wait, parked);
     char *missing = tqi_ctl_conv_alloc(conv, TQI_CTL_SHORTAGE, 1, err);
     if (!missing) {
         return TQ_ENOMEM;
@@ -234,7 +235,7 @@ static bool claim_try(claim_wait *wait)
 
 static claim_wait *claim_of(tqi_ctl_claim_place *place)
 {
-    return place ? (claim_wait *)(void *)((char *)place - offsetof(claim_wait, place)) : NULL;
+    return place ? TQI_CONTAINER(place, claim_wait, place) : NULL;
 }
 
 /* Serves the waiters that can be served now, oldest first. */

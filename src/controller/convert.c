@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/pointer.h"
 #include "base/type.h"
 
 /* --- memory --------------------------------------------------------------- */
@@ -165,7 +166,7 @@ static int conv_field_in(tqi_region *conv, const Tq__Field *in, size_t n, size_t
     *out = (tqi_table_batch_field){
         .name = in->name,
         .kind = (uint8_t)in->kind,
-        .dtype = {.code = (uint8_t)(in->dtype & 0xff), .bits = (uint8_t)(in->dtype >> 8)},
+        .dtype = tqi_type_dtype(in->dtype),
         .ragged = in->ragged,
         .ragged_dim = (uint8_t)in->ragged_dim,
         .ndim = (uint32_t)in->n_shape,
@@ -363,14 +364,14 @@ static int conv_fields_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batc
         tq__field__init(to);
         to->name = tqi_ctl_conv_text(from->name);
         to->kind = from->kind;
-        to->dtype = from->dtype.code | (uint32_t)from->dtype.bits << 8;
+        to->dtype = tqi_type_pack(0, from->dtype);
         to->ragged = from->ragged;
         to->ragged_dim = from->ragged_dim;
-        to->shape = tqi_ctl_conv_u64(from->shape);
+        to->shape = tqi_unconst(from->shape);
         to->n_shape = from->ragged ? 0 : from->ndim;
-        to->ndims = tqi_ctl_conv_u32(from->ndims);
+        to->ndims = tqi_unconst(from->ndims);
         to->n_ndims = from->n_ndims;
-        to->dims = tqi_ctl_conv_u64(from->dims);
+        to->dims = tqi_unconst(from->dims);
         to->n_dims = from->n_dims;
         out->field[i] = to;
         int rc = conv_runs_out(conv, from, in, to, err);
@@ -395,7 +396,7 @@ static int conv_tags_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batch 
         tq__tag__init(&tags[i]);
         tags[i].name = tqi_ctl_conv_text(from->name);
         tags[i].values = tqi_ctl_conv_bytes(from->values, from->values_size);
-        tags[i].size = tqi_ctl_conv_u32(from->sizes);
+        tags[i].size = tqi_unconst(from->sizes);
         tags[i].n_size = in->n;
         out->tag[i] = &tags[i];
     }
@@ -450,7 +451,7 @@ static char **conv_texts_out(tqi_region *conv, const char *const *texts, size_t 
         i++;
     }
     if (i == n) {
-        return tqi_ctl_conv_texts(texts);
+        return tqi_unconst(texts);
     }
     char **out = tqi_ctl_conv_pointers(conv, n, err);
     for (i = 0; out && i < n; i++) {
@@ -477,11 +478,11 @@ int tqi_ctl_conv_batch_out(tqi_region *conv, const tqi_table_batch *in, uint64_t
     tq__batch__init(out);
     out->partition = tqi_ctl_conv_text(in->partition);
     out->epoch = epoch;
-    out->index = tqi_ctl_conv_u32(in->indexes);
+    out->index = tqi_unconst(in->indexes);
     out->n_index = in->indexes ? in->n : 0;
-    out->incarnation = tqi_ctl_conv_u32(in->incarnations);
+    out->incarnation = tqi_unconst(in->incarnations);
     out->n_incarnation = in->incarnations ? in->n : 0;
-    out->ordinal = tqi_ctl_conv_u64(in->ordinals);
+    out->ordinal = tqi_unconst(in->ordinals);
     out->n_ordinal = in->ordinals ? in->n : 0;
     int rc = conv_names_out(conv, in, out, err);
     rc = rc ? rc : conv_tags_out(conv, in, out, err);

@@ -6,6 +6,7 @@
 #ifndef TQI_CONTROLLER_CONVERT_H
 #define TQI_CONTROLLER_CONVERT_H
 
+#include "base/pointer.h"
 #include "base/region.h"
 #include "table/table.h"
 #include "wire/methods.h"
@@ -22,27 +23,12 @@ void *tqi_ctl_conv_pointers(tqi_region *conv, size_t n, tq_error *err);
 /* protobuf-c's structs lack const, but it does not write to what it packs. */
 static inline char *tqi_ctl_conv_text(const char *text)
 {
-    return (char *)(uintptr_t)(text ? text : "");
-}
-
-static inline char **tqi_ctl_conv_texts(const char *const *texts)
-{
-    return (char **)(uintptr_t)texts;
-}
-
-static inline uint32_t *tqi_ctl_conv_u32(const uint32_t *items)
-{
-    return (uint32_t *)(uintptr_t)items;
-}
-
-static inline uint64_t *tqi_ctl_conv_u64(const uint64_t *items)
-{
-    return (uint64_t *)(uintptr_t)items;
+    return tqi_unconst(text ? text : "");
 }
 
 static inline ProtobufCBinaryData tqi_ctl_conv_bytes(const void *data, size_t size)
 {
-    return (ProtobufCBinaryData){.len = size, .data = (uint8_t *)(uintptr_t)data};
+    return (ProtobufCBinaryData){.len = size, .data = tqi_unconst(data)};
 }
 
 /* Converts a received batch of `samples` rows and checks everything that does not need the table: lengths agree, runs

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pointer.h"
 #include "controller/controller_state.h"
 #include "controller/convert.h"
 #include "controller/handlers.h"
@@ -145,7 +146,7 @@ static void event_message(const tqi_ctl_event *event, Tq__Event *out)
     out->task = tqi_ctl_conv_text(event->task);
     out->samples = event->samples;
     out->bytes = event->bytes;
-    out->index = tqi_ctl_conv_u32(event->indexes);
+    out->index = tqi_unconst(event->indexes);
     out->n_index = event->n_indexes;
 }
 

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/heap.h"
+#include "base/pointer.h"
 #include "controller/controller_state.h"
 #include "controller/owners.h"
 #include "controller/wait.h"
@@ -25,7 +26,7 @@ static void late_arm(tqi_controller *ctl, tqi_ctl_owner *owner)
 
 void tqi_ctl_late_due(tqi_ctl_timed *timed)
 {
-    tqi_ctl_owner *owner = (tqi_ctl_owner *)((char *)timed - offsetof(tqi_ctl_owner, late));
+    tqi_ctl_owner *owner = TQI_CONTAINER(timed, tqi_ctl_owner, late);
 
     tqi_table_owner_late_die(owner->table_owner, tqi_now());
     late_arm(timed->ctl, owner);

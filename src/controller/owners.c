@@ -21,6 +21,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pointer.h"
 #include "base/text.h"
 #include "controller/controller_state.h"
 #include "controller/events.h"
@@ -165,7 +166,7 @@ static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by
 
 static void owner_gone(tqi_ctl_timed *timed)
 {
-    tqi_ctl_owner *owner = (tqi_ctl_owner *)((char *)timed - offsetof(tqi_ctl_owner, gone));
+    tqi_ctl_owner *owner = TQI_CONTAINER(timed, tqi_ctl_owner, gone);
     owner_lost(timed->ctl, owner, owner->name);
 }
 

@@ -11,6 +11,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/pointer.h"
 
 struct tqi_ctl_claim_family {
     tqi_fit fit;
@@ -301,8 +302,7 @@ static tqi_ctl_claim_place *queue_oldest(const tqi_ctl_claim_queue *queue, uint3
     for (family = queue->families; family != NULL; family = family->hh.next) {
         tqi_fit_node *node = tqi_fit_first(&family->fit, queue_family_room(queue, family, ready));
         if (node != NULL) {
-            tqi_ctl_claim_place *place =
-                (tqi_ctl_claim_place *)(void *)((char *)node - offsetof(tqi_ctl_claim_place, fit));
+            tqi_ctl_claim_place *place = TQI_CONTAINER(node, tqi_ctl_claim_place, fit);
             oldest = oldest == NULL || place->number < oldest->number ? place : oldest;
         }
     }

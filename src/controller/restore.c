@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pointer.h"
 #include "controller/claims.h"
 #include "controller/controller_state.h"
 #include "controller/events.h"
@@ -74,7 +75,7 @@ static int restore_unknown(uint64_t id, tq_error *err)
 
 static void restore_due(tqi_ctl_timed *timed)
 {
-    tqi_ctl_restore *restore = (tqi_ctl_restore *)((char *)timed - offsetof(tqi_ctl_restore, idle));
+    tqi_ctl_restore *restore = TQI_CONTAINER(timed, tqi_ctl_restore, idle);
     tqi_log(TQI_WARN, "controller", "restore %llu of '%s' got nothing for %llu s and is dropped (limits.restore_idle)",
             (unsigned long long)restore->id, tqi_net_session_name(restore->session->net),
             (unsigned long long)(tqi_limits.restore_idle / 1000));

@@ -13,6 +13,7 @@
 #include "base/error.h"
 #include "base/limits.h"
 #include "base/log.h"
+#include "base/pointer.h"
 #include "controller/controller_state.h"
 #include "controller/events.h"
 #include "controller/handlers.h"
@@ -48,7 +49,7 @@ static void snapshot_close(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 static void snapshot_due(tqi_ctl_timed *timed)
 {
     tqi_controller *ctl = timed->ctl;
-    tqi_ctl_snapshot *snapshot = (tqi_ctl_snapshot *)((char *)timed - offsetof(tqi_ctl_snapshot, idle));
+    tqi_ctl_snapshot *snapshot = TQI_CONTAINER(timed, tqi_ctl_snapshot, idle);
     tqi_log(TQI_WARN, "controller", "snapshot %llu of '%s' was not read for %llu s and is closed (limits.snapshot_idle)",
             (unsigned long long)snapshot->id, tqi_net_session_name(snapshot->session->net),
             (unsigned long long)(tqi_limits.snapshot_idle / 1000));

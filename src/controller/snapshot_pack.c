@@ -8,6 +8,8 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/pointer.h"
+#include "base/type.h"
 #include "wire/frame.h"
 
 /* Most samples in one part, and the size that it should stay below. */
@@ -26,11 +28,11 @@ static int parts_fields(tqi_region *conv, const tqi_table_snap_partition *in, Tq
         tq__field_info__init(&items[i]);
         items[i].name = tqi_ctl_conv_text(field->name);
         items[i].kind = field->kind;
-        items[i].dtype = field->dtype.code | (uint32_t)field->dtype.bits << 8;
+        items[i].dtype = tqi_type_pack(0, field->dtype);
         items[i].ragged = field->ragged;
         items[i].ragged_dim = field->ragged_dim;
         items[i].mixed = field->mixed;
-        items[i].shape = tqi_ctl_conv_u64(field->shape);
+        items[i].shape = tqi_unconst(field->shape);
         items[i].n_shape = field->ragged ? 0 : field->ndim;
         out->field[out->n_field++] = &items[i];
     }
@@ -47,7 +49,7 @@ static int parts_cached_picks(tqi_region *conv, const tqi_table_snap_task *in, T
     for (size_t i = 0; i < in->n_cached_picks; i++) {
         tq__snapshot_slot__init(&items[i]);
         items[i].name = tqi_ctl_conv_text(in->cached_picks[i].name);
-        items[i].index = tqi_ctl_conv_u32(in->cached_picks[i].indexes);
+        items[i].index = tqi_unconst(in->cached_picks[i].indexes);
         items[i].n_index = in->cached_picks[i].n;
         out->slot[out->n_slot++] = &items[i];
     }

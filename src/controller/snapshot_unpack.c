@@ -4,6 +4,8 @@
 #include "controller/snapshot_parts.h"
 
 #include "base/error.h"
+#include "base/pointer.h"
+#include "base/type.h"
 
 static int parts_read_fields(tqi_ctl_reading *reading, const Tq__SnapshotPartition *in, tqi_table_snap_partition *out,
                              tq_error *err)
@@ -22,7 +24,7 @@ static int parts_read_fields(tqi_ctl_reading *reading, const Tq__SnapshotPartiti
         fields[i] = (tqi_table_field_info){
             .name = from->name,
             .kind = (uint8_t)from->kind,
-            .dtype = {.code = (uint8_t)(from->dtype & 0xff), .bits = (uint8_t)(from->dtype >> 8)},
+            .dtype = tqi_type_dtype(from->dtype),
             .ragged = from->ragged,
             .ragged_dim = (uint8_t)from->ragged_dim,
             .ndim = (uint32_t)from->n_shape,
@@ -81,7 +83,7 @@ static int parts_read_rows(tqi_ctl_reading *reading, const Tq__SnapshotPart *par
                              partition->name, batch->n_index, batch->n_ordinal, part->consumed.len);
     }
     for (size_t i = 0; i < rows->batch.n_blocks && reading->strange; i++) {
-        ((tqi_table_batch_block *)(uintptr_t)rows->batch.blocks)[i].owner = "";
+        ((tqi_table_batch_block *)tqi_unconst(rows->batch.blocks))[i].owner = "";
     }
     rows->batch.ordinals = batch->ordinal;
     rows->consumed = part->consumed.data;

@@ -2,6 +2,8 @@
  * status.c - a picture of the whole system for people: partitions, owners, sessions; and its configuration.
  */
 #include "base/clock.h"
+#include "base/pointer.h"
+#include "base/type.h"
 #include "controller/claims.h"
 #include "controller/controller_state.h"
 #include "controller/convert.h"
@@ -25,11 +27,11 @@ static int status_fields(tqi_region *conv, const tqi_table_partition *partition,
         tq__field_info__init(&items[i]);
         items[i].name = tqi_ctl_conv_text(field.name);
         items[i].kind = field.kind;
-        items[i].dtype = field.dtype.code | (uint32_t)field.dtype.bits << 8;
+        items[i].dtype = tqi_type_pack(0, field.dtype);
         items[i].ragged = field.ragged;
         items[i].ragged_dim = field.ragged_dim;
         items[i].mixed = field.mixed;
-        items[i].shape = tqi_ctl_conv_u64(field.shape);
+        items[i].shape = tqi_unconst(field.shape);
         items[i].n_shape = field.ragged ? 0 : field.ndim;
         items[i].produced = field.produced;
         items[i].lost = field.lost;

@@ -9,14 +9,10 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/pointer.h"
 #include "net/internal.h"
 
 #define KIT_DEADLINE 20.0
-
-static char *kit_text(const char *text)
-{
-    return (char *)(uintptr_t)text;
-}
 
 /* --- the controller ------------------------------------------------------- */
 
@@ -189,9 +185,9 @@ void kit_register(kit_client *unit, const char *owner, uint64_t incarnation, boo
 {
     Tq__RegisterOwner msg;
     tq__register_owner__init(&msg);
-    msg.name = kit_text(owner);
+    msg.name = tqi_unconst(owner);
     msg.incarnation = incarnation;
-    msg.manager = kit_text("test");
+    msg.manager = tqi_unconst("test");
     msg.shared = shared;
     uint8_t key[TQI_NET_GRANT_KEY];
     memset(key, 'k', sizeof(key));
@@ -230,7 +226,7 @@ uint64_t kit_grant(kit_client *client, const char *owner, uint32_t count)
 {
     Tq__GrantBlocks msg;
     tq__grant_blocks__init(&msg);
-    msg.owner = kit_text(owner);
+    msg.owner = tqi_unconst(owner);
     msg.count = count;
     Tq__GrantBlocksReply *reply = kit_ok(client, TQI_GRANT_BLOCKS, &msg);
     uint64_t first = reply->first;
@@ -256,7 +252,7 @@ static void kit_compose(kit_client *client, kit_put *put, kit_message *m)
     Tq__GrantBlocks grant;
     const char *owner = put->owner ? put->owner : "unit";
     tq__grant_blocks__init(&grant);
-    grant.owner = kit_text(owner);
+    grant.owner = tqi_unconst(owner);
     grant.count = 1;
     Tq__GrantBlocksReply *granted = kit_ok(client, TQI_GRANT_BLOCKS, &grant);
     tq__publish__init(&m->publish);
@@ -264,14 +260,14 @@ static void kit_compose(kit_client *client, kit_put *put, kit_message *m)
     tq__field__init(&m->field);
     tq__block__init(&m->block);
     tq__owner__init(&m->owner);
-    m->owner.name = kit_text(owner);
+    m->owner.name = tqi_unconst(owner);
     m->owner.incarnation = granted->incarnation;
     m->block.id = put->block = granted->first;
     m->block.size = put->rows * 8u;
-    m->block.locator.data = (uint8_t *)kit_text("here");
+    m->block.locator.data = tqi_unconst("here");
     m->block.locator.len = 4;
     kit_free(granted);
-    m->field.name = kit_text(put->field);
+    m->field.name = tqi_unconst(put->field);
     m->field.dtype = TQ_INT | 64 << 8;
     m->run_block[0] = 1;
     m->run_rows[0] = put->rows;
@@ -280,7 +276,7 @@ static void kit_compose(kit_client *client, kit_put *put, kit_message *m)
     m->field.run_rows = m->run_rows;
     m->field.run_offset = m->run_offset;
     m->field.n_run_block = m->field.n_run_rows = m->field.n_run_offset = 1;
-    m->batch.partition = kit_text(put->partition);
+    m->batch.partition = tqi_unconst(put->partition);
     m->batch.epoch = put->epoch;
     m->fields[0] = &m->field;
     m->blocks[0] = &m->block;
@@ -291,7 +287,7 @@ static void kit_compose(kit_client *client, kit_put *put, kit_message *m)
     m->batch.n_field = m->batch.n_block = m->batch.n_owner = 1;
     m->publish.batch = &m->batch;
     if (put->indexes) {
-        m->batch.index = (uint32_t *)(uintptr_t)put->indexes;
+        m->batch.index = tqi_unconst(put->indexes);
         m->batch.n_index = put->rows;
     } else if (put->keys) {
         m->batch.key = put->keys;
@@ -326,17 +322,17 @@ void kit_publish_fails(kit_client *client, kit_put *put, int code, const char *t
 void kit_claim(Tq__Claim *claim, const char *partition, char **field, int64_t size, const char *task)
 {
     tq__claim__init(claim);
-    claim->partition = kit_text(partition);
+    claim->partition = tqi_unconst(partition);
     claim->field = field;
     claim->n_field = 1;
     claim->batch_size = size;
-    claim->task = kit_text(task);
+    claim->task = tqi_unconst(task);
 }
 
 size_t kit_poll(kit_client *client, const char *partition, const char *field, int64_t size, const char *task)
 {
     Tq__Claim claim;
-    char *fields[] = {kit_text(field)};
+    char *fields[] = {tqi_unconst(field)};
     kit_call call;
     size_t n = 0;
     kit_claim(&claim, partition, fields, size, task);
@@ -449,7 +445,7 @@ void kit_raw_open(kit *k, kit_raw *raw)
     hello.nonce = (ProtobufCBinaryData){sizeof(nonce), nonce};
     hello.proof = (ProtobufCBinaryData){sizeof(proof), proof};
     hello.session = (ProtobufCBinaryData){sizeof(session), session};
-    hello.name = kit_text("raw");
+    hello.name = tqi_unconst("raw");
     raw_write(raw, TQI_HELLO, 0, 0, &hello.base);
     kit_free(raw_message(raw, &frame));
     assert_int_equal(frame.kind, TQI_WELCOME);

@@ -2,13 +2,14 @@
  * testkit_owner.c - see testkit_owner.h.
  */
 #include "controller/testkit_owner.h"
+#include "base/pointer.h"
 
 kit k;
 kit_client unit, client;
 
 char *kit_text(const char *s)
 {
-    return (char *)(uintptr_t)s;
+    return tqi_unconst(s);
 }
 
 static int owner_setup_with(uint64_t owner_timeout_ms)

@@ -19,6 +19,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/pointer.h"
 #include "controller/controller_state.h"
 #include "controller/meter.h"
 
@@ -112,7 +113,7 @@ static void wait_end(tqi_ctl_wait *wait, const tq_error *err)
 
 static void wait_due(tqi_ctl_timed *timed)
 {
-    tqi_ctl_wait *wait = (tqi_ctl_wait *)((char *)timed - offsetof(tqi_ctl_wait, timed));
+    tqi_ctl_wait *wait = TQI_CONTAINER(timed, tqi_ctl_wait, timed);
     tq_error err = {0};
     wait->type->describe(wait, &err);
     wait_end(wait, &err);

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "base/pointer.h"
 #include "controller/controller_state.h"
 #include "controller/convert.h"
 #include "controller/events.h"
@@ -115,7 +116,7 @@ static int write_accept(const tqi_table_result *result, void *arg, tq_error *err
     answer->publish.batch = answer->reserve.batch = &answer->batch;
     int rc =
         tqi_ctl_conv_batch_out(&answer->conv, &result->batch, tqi_table_epoch(answer->ctl->table), &answer->batch, err);
-    answer->publish.other_field = (char **)(uintptr_t)result->other_fields;
+    answer->publish.other_field = tqi_unconst(result->other_fields);
     answer->publish.n_other_field = result->n_other_fields;
     return rc ? rc : tqi_ctl_prepare_reply(answer->request, answer->message, answer->what, result->batch.n, err);
 }

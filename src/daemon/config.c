@@ -4,6 +4,7 @@
 #include "daemon/config.h"
 
 #include "base/error.h"
+#include "base/pointer.h"
 #include "daemon/config_value.h"
 
 #include <errno.h>
@@ -40,7 +41,7 @@ static json_t *config_get(const json_t *tree, const char *path)
         path += size + (path[size] == '.');
     }
     /* jansson accepts and returns only non-const nodes. */
-    return json_incref((json_t *)(uintptr_t)node);
+    return json_incref(tqi_unconst(node));
 }
 
 /* Borrowed: the tree keeps it. */

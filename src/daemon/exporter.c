@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
+#include "base/pointer.h"
 #include "base/process.h"
 
 #include <microhttpd.h>
@@ -166,9 +167,9 @@ static enum MHD_Result exporter_respond(struct MHD_Connection *connection, unsig
 static enum MHD_Result exporter_text(struct MHD_Connection *connection, unsigned status, const char *type,
                                      const char *text)
 {
-    return exporter_respond(
-        connection, status,
-        MHD_create_response_from_buffer(strlen(text), (void *)(uintptr_t)text, MHD_RESPMEM_PERSISTENT), type);
+    return exporter_respond(connection, status,
+                            MHD_create_response_from_buffer(strlen(text), tqi_unconst(text), MHD_RESPMEM_PERSISTENT),
+                            type);
 }
 
 static enum MHD_Result exporter_metrics(tqd_exporter *exporter, struct MHD_Connection *connection)

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "base/pointer.h"
 #include "manager/manager.h"
 
 int tqi_manager_owner_changes_read(const Tq__ListOwnersReply *reply, tqi_manager_owner_changes *out, tq_error *err)
@@ -39,5 +40,5 @@ int tqi_manager_owner_changes_read(const Tq__ListOwnersReply *reply, tqi_manager
 
 void tqi_manager_owner_changes_fini(tqi_manager_owner_changes *changes)
 {
-    free((void *)(uintptr_t)changes->owners);
+    free(tqi_unconst(changes->owners));
 }

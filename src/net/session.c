@@ -12,12 +12,13 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/pointer.h"
 
 /* --- the process of a session --------------------------------------------- */
 
 static void session_on_exit(tqi_net_exit *exit, const char *failed)
 {
-    tqi_net_session *session = (tqi_net_session *)((char *)exit - offsetof(tqi_net_session, exit));
+    tqi_net_session *session = TQI_CONTAINER(exit, tqi_net_session, exit);
     const char *component = session->server->service->name;
     unsigned long long pid = session->process->pid;
     if (failed) {

@@ -6,6 +6,7 @@
 #include "sampler/sampler.h"
 
 #include "base/error.h"
+#include "base/pointer.h"
 
 #include <jansson.h>
 #include <stddef.h>
@@ -213,7 +214,7 @@ int tqi_sampler_prepare(const tq_sampler *sampler, tq_pick_request *request, tq_
 
 void tqi_sampler_release(tq_pick_request *request)
 {
-    free((void *)(uintptr_t)request->prepared);
+    free(tqi_unconst(request->prepared));
     request->prepared = NULL;
 }
 

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "base/error.h"
+#include "base/pointer.h"
 #include "store/fence.h"
 #include "store/huge.h"
 #include "store/store.h"
@@ -113,7 +114,7 @@ static void map_drop_rest(tqi_store_map *map)
         close(map->arena_fd);
     }
     if (map->slots != NULL) {
-        munmap((void *)(uintptr_t)map->slots, map->n_slots * sizeof(uint64_t));
+        munmap(tqi_unconst(map->slots), map->n_slots * sizeof(uint64_t));
     }
 }
 

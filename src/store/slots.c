@@ -17,6 +17,7 @@
 
 #include "base/buf.h"
 #include "base/error.h"
+#include "base/pointer.h"
 #include "store/arena.h"
 #include "store/fence.h"
 
@@ -79,7 +80,7 @@ int tqi_store_slots_init(tqi_store_slot_table *slots, uint32_t count, char why[T
 void tqi_store_slots_fini(tqi_store_slot_table *slots)
 {
     if (slots->words != NULL) {
-        munmap((void *)(uintptr_t)slots->words, (size_t)slots->count * sizeof(uint64_t));
+        munmap(tqi_unconst(slots->words), (size_t)slots->count * sizeof(uint64_t));
         if (slots->fd >= 0) {
             close(slots->fd);
         }

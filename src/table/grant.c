@@ -111,8 +111,8 @@ int tqi_table_grant(tqi_table *table, uint64_t session_id, tqi_table_owner *owne
     tqi_table_range *range;
     int rc;
 
-    if (count == 0 || count > TQI_T_GRANT_MAX) {
-        return tqi_error_set(err, TQ_EINVAL, "a grant is of 1 to %u blocks, not %u", TQI_T_GRANT_MAX, count);
+    if (count == 0 || count > TQ_GRANT_MAX) {
+        return tqi_error_set(err, TQ_EINVAL, "a grant is of 1 to %d blocks, not %u", TQ_GRANT_MAX, count);
     }
     rc = tqi_t_session_get(table, session_id, &session, err);
     if (rc != TQ_OK) {

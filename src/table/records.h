@@ -314,10 +314,9 @@ struct tqi_table_range {
     tqi_table_owner *owner;
     uint64_t first;
     uint32_t count;
-    uint32_t left;    /* unpublished */
-    uint64_t used[4]; /* bit per id: published or dead */
+    uint32_t left;                    /* unpublished */
+    uint64_t used[TQ_GRANT_MAX / 64]; /* bit per id: published or dead */
 };
-#define TQI_T_GRANT_MAX 256u
 
 struct tqi_table_session {
     UT_hash_handle hh;

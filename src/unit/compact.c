@@ -31,7 +31,6 @@
 /* Most blocks in a batch, and most bytes unless it is a single block. */
 #define COMPACT_BLOCKS 64u
 #define COMPACT_BYTES  (UINT64_C(16) << 20)
-#define COMPACT_GRANT  256u
 /* Pause before a batch, as a multiple of the previous batch's duration, and of the controller time it used (the
  * controller is one loop that serves everyone). While puts wait, it equals the controller time, if anything was moved. */
 #define COMPACT_PAUSE     3u
@@ -511,7 +510,7 @@ void tqi_unit_compact_timer(uv_timer_t *timer)
     tq__grant_blocks__init(&message);
     message.owner = unit->name;
     message.incarnation = unit->incarnation;
-    message.count = COMPACT_GRANT;
+    message.count = TQ_GRANT_MAX;
     if (!compact_call(batch, TQI_GRANT_BLOCKS, &message.base, compact_granted)) {
         compact_end(batch, true);
     }

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/pointer.h"
 #include "base/text.h"
 #include "config_backends.h"
 #include "unit/internal.h"
@@ -173,7 +174,7 @@ static void join_register(tqi_unit *unit)
     tq__register_owner__init(&message);
     message.name = unit->name;
     message.incarnation = unit->incarnation;
-    message.manager = (char *)(uintptr_t)TQI_BACKEND_SIMPLESTORAGE;
+    message.manager = tqi_unconst(TQI_BACKEND_SIMPLESTORAGE);
     message.info.data = (uint8_t *)unit->info;
     message.info.len = unit->info_size;
     message.mortal = true;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "base/clock.h"
+#include "base/pointer.h"
 #include "base/process.h"
 #include "unit/internal.h"
 
@@ -93,12 +94,6 @@ typedef struct report_told {
     size_t n_pins;
 } report_told;
 
-/* protobuf-c's structs lack const, but it does not write to what it packs. */
-static char *report_text(const char *text)
-{
-    return (char *)(uintptr_t)text;
-}
-
 static void report_wait(const tqi_unit *unit, const tqi_unit_wait *wait, bool behind, report_told *told)
 {
     const tqi_net_session *session = tqi_net_request_session(wait->request);
@@ -106,12 +101,12 @@ static void report_wait(const tqi_unit *unit, const tqi_unit_wait *wait, bool be
     char *missing = told->missing[told->n_waits];
 
     tq__wait_info__init(info);
-    info->kind = report_text("put");
+    info->kind = tqi_unconst("put");
     if (session != NULL) {
-        info->client = report_text(tqi_net_session_name(session));
+        info->client = tqi_unconst(tqi_net_session_name(session));
         info->pid = tqi_net_session_pid(session);
-        info->host = report_text(tqi_net_session_host(session));
-        info->session.data = (uint8_t *)(uintptr_t)tqi_net_session_id(session);
+        info->host = tqi_unconst(tqi_net_session_host(session));
+        info->session.data = tqi_unconst(tqi_net_session_id(session));
         info->session.len = TQI_NET_SESSION_ID;
     }
     info->wanted = tqi_unit_wanted(wait->message);
@@ -133,8 +128,8 @@ static void report_pins(const tqi_unit *unit, report_told *told)
         Tq__PinInfo *info = &told->pins[i];
         tq__pin_info__init(info);
         if (session != NULL) {
-            info->client = report_text(tqi_net_session_name(session));
-            info->host = report_text(tqi_net_session_host(session));
+            info->client = tqi_unconst(tqi_net_session_name(session));
+            info->host = tqi_unconst(tqi_net_session_host(session));
         }
         info->pid = holders[i]->pid;
         info->pins = HASH_COUNT(holders[i]->pins);

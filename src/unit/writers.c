@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/buf.h"
+#include "base/pointer.h"
 #include "base/text.h"
 #include "unit/internal.h"
 
@@ -203,7 +204,7 @@ static void writer_finished(tqi_unit_writer *writer)
 
 static void writer_exited(tqi_net_exit *exit, const char *failed)
 {
-    tqi_unit_writer *writer = (tqi_unit_writer *)((char *)exit - offsetof(tqi_unit_writer, exit));
+    tqi_unit_writer *writer = TQI_CONTAINER(exit, tqi_unit_writer, exit);
 
     if (failed != NULL) {
         /* The watch failed, which does not mean that the process has exited. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/type.h"
 
 /* Copies of strings and arrays into the op's results. `failed` is checked once, when all are made. */
 typedef struct status_out {
@@ -47,11 +48,6 @@ static const void *status_list(status_out *out, const void *array, size_t n, siz
     return list;
 }
 
-static tq_dtype status_dtype(uint32_t dtype)
-{
-    return (tq_dtype){(uint8_t)(dtype & 0xffu), (uint8_t)(dtype >> 8)};
-}
-
 static const tq_status_field *const *status_fields(status_out *out, const Tq__PartitionInfo *from)
 {
     tq_status_field *to = status_array(out, from->n_field, sizeof *to);
@@ -59,7 +55,7 @@ static const tq_status_field *const *status_fields(status_out *out, const Tq__Pa
         const Tq__FieldInfo *info = from->field[i];
         to[i].name = status_text(out, info->name);
         to[i].kind = info->kind == TQ_VALUE ? TQ_VALUE : TQ_TENSOR;
-        to[i].dtype = status_dtype(info->dtype);
+        to[i].dtype = tqi_type_dtype(info->dtype);
         to[i].ragged = info->ragged;
         to[i].ndim = (uint32_t)info->n_shape;
         to[i].shape = status_copy(out, info->shape, info->n_shape, sizeof *info->shape);

@@ -14,6 +14,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/pointer.h"
 
 #define LOAD_BUFFER  (UINT64_C(8) << 20)
 #define LOAD_COLUMNS 128u
@@ -175,7 +176,7 @@ static int load_swap_blocks(const load_task *load, load_swap *swap, uint64_t *sh
         if (n_owners == 0 || strcmp(owners[n_owners - 1].name, to->owner) != 0 ||
             owners[n_owners - 1].incarnation != to->owner_incarnation) {
             tq__owner__init(&owners[n_owners]);
-            owners[n_owners].name = (char *)(uintptr_t)to->owner;
+            owners[n_owners].name = tqi_unconst(to->owner);
             owners[n_owners].incarnation = to->owner_incarnation;
             owner[n_owners] = &owners[n_owners];
             n_owners++;
@@ -184,7 +185,7 @@ static int load_swap_blocks(const load_task *load, load_swap *swap, uint64_t *sh
         blocks[i].id = to->id;
         blocks[i].owner = (uint32_t)n_owners - 1;
         blocks[i].size = to->size;
-        blocks[i].locator.data = (uint8_t *)(uintptr_t)to->locator;
+        blocks[i].locator.data = tqi_unconst(to->locator);
         blocks[i].locator.len = to->locator_size;
         block[i] = &blocks[i];
         shifts[i] = found->shift;

@@ -2,6 +2,7 @@
  * data.c - tq_data: reference-counted columns of rows in the library's memory.
  */
 #include "client/get/data.h"
+#include "base/pointer.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,7 +28,7 @@ tq_data *tqi_client_data_alloc(size_t rows, size_t n_columns)
 
 tq_data *tq_data_ref(const tq_data *data)
 {
-    tq_data *held = (tq_data *)(uintptr_t)data; /* counted, not changed */
+    tq_data *held = tqi_unconst(data); /* counted, not changed */
 
     if (held) {
         atomic_fetch_add_explicit(&held->refs, 1, memory_order_relaxed);

@@ -25,6 +25,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/pointer.h"
 #include "base/sized.h"
 #include "client/args.h"
 
@@ -120,12 +121,12 @@ static void get_resolve(tqi_client_get *get)
 
     tq__resolve__init(&message);
     get->resolved = true;
-    message.partition = (char *)(uintptr_t)get->meta->partition;
+    message.partition = tqi_unconst(get->meta->partition);
     message.index = get->meta->indexes;
     message.n_index = get->meta->n;
     message.incarnation = get->meta->incarnations;
     message.n_incarnation = get->meta->n;
-    message.field = (char **)(uintptr_t)get->fields;
+    message.field = tqi_unconst(get->fields);
     message.n_field = get->n_fields;
     message.epoch = get->meta->epoch;
     if (tqi_client_task_call(&get->task, TQI_RESOLVE, &message.base, get_resolved, &err) != TQ_OK) {
@@ -430,7 +431,7 @@ static int get_prepare_keys(tqi_client_get *get, const tq_get_by_key_args *args,
     code = code ? code : tqi_client_copy_keys(region, args->keys, args->n, &get->keys->key, &get->keys->n_key, err);
     if (code == TQ_OK && args->fields) {
         code = tqi_client_copy_fields(region, args->fields, args->n_fields, &fields, &get->n_fields, err);
-        get->fields = (const char **)(uintptr_t)fields;
+        get->fields = tqi_unconst(fields);
     }
     if (code == TQ_OK && args->n == 0) {
         code = tqi_error_set(err, TQ_EINVAL, "partition '%s': no keys to read", args->partition);
@@ -495,7 +496,7 @@ static int get_prepare(tqi_client_get *get, const tq_meta *meta, const char *con
         return get->fields ? TQ_OK : tqi_error_nomem(err, "a read");
     }
     code = tqi_client_copy_fields(region, fields, n_fields, &names, &get->n_fields, err);
-    get->fields = (const char **)(uintptr_t)names;
+    get->fields = tqi_unconst(names);
     for (size_t f = 0; f < get->n_fields && code == TQ_OK; f++) {
         if (tqi_client_meta_find(meta, get->fields[f]) < 0) {
             code = tqi_error_set(err, TQ_EFIELD, "field '%s' is not in the metadata of partition '%s'", get->fields[f],

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "base/name_table.h"
+#include "base/pointer.h"
 #include "client/args.h"
 
 static int layout_set(tqi_client_get *get, ptrdiff_t f, const tq_get_field *from, tq_error *err)
@@ -83,7 +84,7 @@ int tqi_client_get_pad(tqi_client_get *get, size_t c, tq_error *err)
     const tq_get_field *layout = get->layouts ? &get->layouts[c] : NULL;
     tq_data_column *column = &get->data->columns[c];
     size_t rows = get->meta->n;
-    uint64_t *offsets = (uint64_t *)(uintptr_t)column->offsets; /* of this read's region */
+    uint64_t *offsets = tqi_unconst(column->offsets); /* of this read's region */
     uint64_t size = column->dtype.bits / 8, length, total, rest;
 
     if (!layout || !layout->padded || !layout_can_pad(column, rows, &length)) {

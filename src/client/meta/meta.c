@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/name_table.h"
+#include "base/pointer.h"
 #include "client/args.h"
 
 /* --- dtypes and shapes ---------------------------------------------------- */
@@ -160,7 +161,7 @@ tq_meta *tqi_client_meta_alloc(const char *partition, size_t n, size_t n_fields,
 
 tq_meta *tq_meta_ref(const tq_meta *meta)
 {
-    tq_meta *held = (tq_meta *)(uintptr_t)meta; /* counted, not changed */
+    tq_meta *held = tqi_unconst(meta); /* counted, not changed */
 
     if (held) {
         atomic_fetch_add_explicit(&held->refs, 1, memory_order_relaxed);

@@ -11,6 +11,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/pointer.h"
 #include "base/type.h"
 
 #define PACK_HEADER 4u
@@ -23,11 +24,6 @@ typedef struct pack_out {
     uint32_t n_blocks;
 } pack_out;
 
-static void *pack_const(const void *data)
-{
-    return (void *)(uintptr_t)data; /* protobuf-c does not write to what it packs */
-}
-
 static int pack_owner(Tq__Batch *batch, const tq_block *block, Tq__Owner *owners, uint32_t *place)
 {
     for (size_t i = batch->n_owner; i > 0; i--) {
@@ -39,7 +35,7 @@ static int pack_owner(Tq__Batch *batch, const tq_block *block, Tq__Owner *owners
     }
     *place = (uint32_t)batch->n_owner;
     tq__owner__init(&owners[*place]);
-    owners[*place].name = pack_const(block->owner);
+    owners[*place].name = tqi_unconst(block->owner);
     owners[*place].incarnation = block->owner_incarnation;
     batch->owner[batch->n_owner++] = &owners[*place];
     return TQ_OK;
@@ -82,7 +78,7 @@ static int pack_blocks(pack_out *out, Tq__Batch *batch)
         tq__block__init(to);
         to->id = from->id;
         to->size = from->size;
-        to->locator.data = pack_const(from->locator);
+        to->locator.data = tqi_unconst(from->locator);
         to->locator.len = from->locator_size;
         pack_owner(batch, from, owners, &to->owner);
         batch->block[out->places[b] - 1] = to;
@@ -154,18 +150,18 @@ static int pack_field(pack_out *out, const tqi_client_cells *cells, Tq__Field *t
     size_t n = out->meta->n;
 
     tq__field__init(to);
-    to->name = pack_const(cells->pub.name);
+    to->name = tqi_unconst(cells->pub.name);
     to->kind = cells->pub.kind;
-    to->dtype = cells->pub.dtype.code | (uint32_t)cells->pub.dtype.bits << 8;
+    to->dtype = tqi_type_pack(0, cells->pub.dtype);
     to->ragged = cells->pub.ragged;
     to->ragged_dim = cells->pub.ragged_dim;
     if (!cells->pub.ragged) {
-        to->shape = pack_const(cells->pub.shape);
+        to->shape = tqi_unconst(cells->pub.shape);
         to->n_shape = cells->pub.ndim;
     } else if (cells->pub.ndims && n > 0) {
-        to->ndims = pack_const(cells->pub.ndims);
+        to->ndims = tqi_unconst(cells->pub.ndims);
         to->n_ndims = n;
-        to->dims = pack_const(cells->pub.dims);
+        to->dims = tqi_unconst(cells->pub.dims);
         to->n_dims = cells->starts[n];
     }
     if (cells->opaque) {
@@ -175,7 +171,7 @@ static int pack_field(pack_out *out, const tqi_client_cells *cells, Tq__Field *t
         }
         to->n_opaque = n;
         for (size_t i = 0; i < n; i++) {
-            to->opaque[i].data = pack_const(cells->opaque[i].data);
+            to->opaque[i].data = tqi_unconst(cells->opaque[i].data);
             to->opaque[i].len = cells->opaque[i].size;
         }
     }
@@ -193,7 +189,7 @@ static int pack_texts(pack_out *out, const char **texts, char ***to, size_t *n)
     }
     *n = out->meta->n;
     for (size_t i = 0; i < *n; i++) {
-        (*to)[i] = pack_const(texts[i] ? texts[i] : "");
+        (*to)[i] = tqi_unconst(texts[i] ? texts[i] : "");
     }
     return TQ_OK;
 }
@@ -209,10 +205,10 @@ static int pack_tags(pack_out *out, Tq__Batch *batch)
     batch->n_tag = meta->n_tags;
     for (size_t t = 0; t < meta->n_tags; t++) {
         tq__tag__init(&tags[t]);
-        tags[t].name = pack_const(meta->tags[t].name);
-        tags[t].values.data = pack_const(meta->tags[t].values);
+        tags[t].name = tqi_unconst(meta->tags[t].name);
+        tags[t].values.data = tqi_unconst(meta->tags[t].values);
         tags[t].values.len = meta->tag_starts[t][meta->n];
-        tags[t].size = pack_const(meta->tags[t].sizes);
+        tags[t].size = tqi_unconst(meta->tags[t].sizes);
         tags[t].n_size = meta->n;
         batch->tag[t] = &tags[t];
     }
@@ -225,7 +221,7 @@ static int pack_batch(pack_out *out, Tq__Batch *batch)
     Tq__Field *fields = tqi_region_array(&out->region, meta->n_fields, sizeof *fields);
     int code;
 
-    batch->partition = pack_const(meta->partition);
+    batch->partition = tqi_unconst(meta->partition);
     batch->epoch = meta->epoch;
     batch->index = meta->indexes;
     batch->n_index = meta->n;

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "base/pointer.h"
 #include "base/type.h"
 
 /* What is being decoded, for messages and checks. */
@@ -289,7 +290,7 @@ static int wire_field(wire_in *in, const Tq__Field *from, const Tq__Field *known
         return wire_bad(in, "kind or dtype of field", from->name, known->kind, TQ_VALUE);
     }
     to->pub.kind = (tq_kind)known->kind;
-    to->pub.dtype = (tq_dtype){(uint8_t)(known->dtype & 0xffu), (uint8_t)(known->dtype >> 8)};
+    to->pub.dtype = tqi_type_dtype(known->dtype);
     to->pub.ragged = from->ragged;
     if (ragged_dim > TQ_NDIM_MAX && ragged_dim != TQ_RAGGED_MANY) {
         return wire_bad(in, "ragged dim of field", from->name, ragged_dim, TQ_NDIM_MAX);
@@ -354,7 +355,7 @@ static int wire_texts(wire_in *in, const char *what, char **texts, size_t given,
     if (given != n) {
         return wire_bad(in, what, in->names->partition, given, n);
     }
-    *out = (const char **)(uintptr_t)tqi_region_strings(&in->meta->region, (const char *const *)texts, n, NULL);
+    *out = tqi_unconst(tqi_region_strings(&in->meta->region, (const char *const *)texts, n, NULL));
     return *out ? TQ_OK : wire_nomem(in);
 }
 

@@ -161,7 +161,7 @@ static int put_uniform(tqi_client_put *put, const tq_column *column, const uint6
                        Tq__Field *field, tq_put_column *out, tq_error *err)
 {
     tqi_region *region = &put->task.region;
-    tq_dtype dtype = {(uint8_t)(field->dtype & 0xffu), (uint8_t)(field->dtype >> 8)};
+    tq_dtype dtype = tqi_type_dtype(field->dtype);
 
     if (!tqi_client_row_size(dtype, shape, ndim, &out->row_size) ||
         __builtin_mul_overflow(out->row_size, put->n, &out->size)) {
@@ -323,7 +323,7 @@ static int put_types(tqi_client_put *put, const tq_column *column, Tq__Field *fi
     int code = put_check_type(column, kind, &dtype, err);
 
     field->kind = kind;
-    field->dtype = dtype.code | (uint32_t)dtype.bits << 8;
+    field->dtype = tqi_type_pack(0, dtype);
     if (code != TQ_OK || !column->types) {
         return code;
     }

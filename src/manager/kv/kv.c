@@ -2,6 +2,7 @@
  * kv.c - the table of the generic KV storage manager: one per registered KV client (see kv.h).
  */
 #include "manager/kv/kv.h"
+#include "base/pointer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,7 @@
 
 static const tqi_kv_type *kv_type_of(const tq_storage_manager *manager)
 {
-    return (const tqi_kv_type *)(const void *)((const char *)manager - offsetof(tqi_kv_type, manager));
+    return TQI_CONTAINER(manager, tqi_kv_type, manager);
 }
 
 /* --- keys and locators ---------------------------------------------------- */

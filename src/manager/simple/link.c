@@ -16,6 +16,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/pointer.h"
 #include "manager/simple/put.h"
 
 /* Ids of the first grant. */
@@ -305,7 +306,7 @@ void tqi_simple_link_finish(tqi_simple_link *link, const uint64_t *ids, size_t n
         return; /* nothing was reserved there */
     }
     tq__unit_finish__init(&message);
-    message.id = (uint64_t *)(uintptr_t)ids;
+    message.id = tqi_unconst(ids);
     message.n_id = n;
     message.others = others;
     tqi_net_call_args args = {

@@ -13,6 +13,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/pointer.h"
 #include "manager/simple/put.h"
 
 #define PUT_RESTARTS    3u
@@ -396,7 +397,7 @@ static int put_grants_make(const tqi_simple_put_op *op, put_grants *made)
         tq__grant__init(&made->grants[i]);
         made->grants[i].first = grant->first;
         made->grants[i].count = grant->count;
-        made->grants[i].proof.data = (uint8_t *)(uintptr_t)grant->proof;
+        made->grants[i].proof.data = tqi_unconst(grant->proof);
         made->grants[i].proof.len = TQI_NET_GRANT;
         made->list[i] = &made->grants[i];
     }

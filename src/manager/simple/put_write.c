@@ -3,6 +3,7 @@
  */
 #include <stdlib.h>
 
+#include "base/pointer.h"
 #include "manager/simple/put.h"
 
 static const uint8_t put_zeros[TQI_SIMPLE_ALIGN];
@@ -136,12 +137,12 @@ static int put_gather(tqi_simple_put_op *op, uint32_t from, uint32_t to, struct 
             continue;
         }
         if (op->starts[i] > end) { /* not of the first one in its block */
-            iov[n].iov_base = (void *)(uintptr_t)put_zeros;
+            iov[n].iov_base = tqi_unconst(put_zeros);
             iov[n++].iov_len = op->starts[i] - end;
         }
         for (size_t s = 0; s < column->n_slices; s++) {
             if (column->slices[s].size > 0) {
-                iov[n].iov_base = (void *)(uintptr_t)column->slices[s].data;
+                iov[n].iov_base = tqi_unconst(column->slices[s].data);
                 iov[n++].iov_len = column->slices[s].size;
             }
         }

@@ -20,6 +20,7 @@
 #include <sys/uio.h>
 
 #include "base/clock.h"
+#include "base/pointer.h"
 
 #define LINK_IOV 64
 
@@ -247,7 +248,7 @@ int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, 
     iov[n++] = (struct iovec){.iov_base = head, .iov_len = (size_t)link_head(command, head, sizeof(head))};
     for (size_t s = 0; s < slices && code == TQ_OK; s++) {
         const tq_slice *slice = &command->value->slices[s];
-        iov[n++] = (struct iovec){.iov_base = (void *)(uintptr_t)slice->data, .iov_len = slice->size};
+        iov[n++] = (struct iovec){.iov_base = tqi_unconst(slice->data), .iov_len = slice->size};
         if (n == LINK_IOV) {
             code = link_write(link, iov, n, err);
             n = 0;
@@ -255,7 +256,7 @@ int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, 
     }
     if (code == TQ_OK && command->verb == TQI_REDIS_SET) {
         static const char end[] = "\r\n";
-        iov[n++] = (struct iovec){.iov_base = (void *)(uintptr_t)end, .iov_len = 2};
+        iov[n++] = (struct iovec){.iov_base = tqi_unconst(end), .iov_len = 2};
     }
     return code == TQ_OK && n > 0 ? link_write(link, iov, n, err) : code;
 }
