@@ -16,7 +16,8 @@
  *   - A cancel is a link in the client's list, guarded by the client's lock. The loop thread unlinks it under the
  *     lock and touches the op only if it is BUSY then, which only the loop thread can change. Freeing unlinks it
  *     under the lock.
- *   - An op with a queue (queue.c) is linked there where it completes, and is DONE then: no callback is due.
+ *   - An op with a queue (queue.c) is put there instead, also between two events: the ops that one event completes then
+ *     cost the program one wake-up. It is DONE at once, for no code of the program runs here.
  *   - An op that was BUSY when the process forked belongs to an older generation than the child's: in the child it is
  *     never done.
  */
@@ -397,11 +398,7 @@ void tqi_client_task_end(tqi_client_task *task, const tq_error *err)
         op->error = *err;
     }
     op->task = NULL;
-    if (op->queue && !op->free_when_done) {
-        tqi_client_queue_push(op);
-        return;
-    }
-    if (!op->done && !op->free_when_done) {
+    if (!op->done && !op->queue && !op->free_when_done) {
         tqi_client_op_release(op);
         return;
     }
@@ -448,7 +445,7 @@ static void op_call_back(tqi_client_runtime *rt, tq_op *op)
     op->ender = pthread_self();
     op->freed = &freed;
     atomic_fetch_xor_explicit(&op->state, TQI_CLIENT_OP_BUSY | TQI_CLIENT_OP_ENDING, memory_order_acq_rel);
-    if (op->done && !op->queue && !op->free_when_done) {
+    if (op->done && !op->free_when_done) {
         op->done(op, op->arg);
     }
     if (!freed) {
@@ -476,7 +473,11 @@ void tqi_client_op_flush(tqi_client_runtime *rt)
             rt->ended_last = NULL;
         }
         op->next = NULL;
-        op_call_back(rt, op);
+        if (op->queue && !op->free_when_done) {
+            tqi_client_queue_push(op);
+        } else {
+            op_call_back(rt, op);
+        }
     }
 }
 

@@ -2,8 +2,8 @@
  * queue.c - tq_queue: completed ops for a program with an event loop of its own.
  *
  * Rules
- *   - The loop thread links an op and makes it DONE under the queue's lock, so that whoever takes it may use or free it
- *     at once. No callback is involved: the thread does not have to be between two events for that.
+ *   - The loop thread links an op and makes it DONE under the queue's lock, so that the thread that takes it may use or
+ *     free it at once.
  *   - The eventfd is readable as long as the list is not empty. It is written when the first op comes and read when the
  *     last one is taken, both under the lock: a burst of completions costs one wake-up.
  *   - A queue lives as long as the program or an op refers to it. After tq_queue_free, ops complete without it.

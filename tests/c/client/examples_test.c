@@ -36,7 +36,7 @@ static int tear_down(void **state)
     return 0;
 }
 
-static void test_programs(void **state)
+static void each_program_succeeds(void **state)
 {
     (void)state;
     for (char **program = programs; *program; program++) {
@@ -56,7 +56,7 @@ static void test_programs(void **state)
 
 int main(int argc, char **argv)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_programs)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(each_program_succeeds)};
 
     programs = argv + 1;
     return argc < 2 ? 1 : cmocka_run_group_tests_name("examples", tests, set_up, tear_down);

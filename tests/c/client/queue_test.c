@@ -47,7 +47,7 @@ static void called(tq_op *done, void *arg)
     fail_msg("an op with a queue was called back");
 }
 
-static void test_batches(void **state)
+static void completed_ops_are_taken_in_batches(void **state)
 {
     enum {
         N = 8
@@ -84,7 +84,7 @@ static void test_batches(void **state)
 }
 
 /* An op that is used again, or freed, before it is taken is in the queue once, or not at all. */
-static void test_not_taken(void **state)
+static void an_op_that_is_used_again_or_freed_is_not_taken(void **state)
 {
     tq_op *again = tq_op_alloc(client, NULL, NULL), *gone = tq_op_alloc(client, NULL, NULL), *taken[4];
 
@@ -105,7 +105,7 @@ static void test_not_taken(void **state)
     tq_op_free(again);
 }
 
-static void test_cancel(void **state)
+static void a_cancelled_op_is_taken(void **state)
 {
     const char *field = "x";
     const tq_claim_args claim = {
@@ -130,7 +130,7 @@ static void test_cancel(void **state)
 }
 
 /* The program frees the queue first: its ops complete without it. */
-static void test_freed_first(void **state)
+static void ops_complete_without_a_queue_that_is_freed(void **state)
 {
     tq_op *busy = tq_op_alloc(client, NULL, NULL), *done = tq_op_alloc(client, NULL, NULL);
     tq_queue *other;
@@ -167,7 +167,7 @@ static void *take_all(void *arg)
     return NULL;
 }
 
-static void test_threads(void **state)
+static void one_thread_takes_and_frees_what_another_starts(void **state)
 {
     unsigned left = 500;
     pthread_t taker;
@@ -185,7 +185,7 @@ static void test_threads(void **state)
 
 #ifndef TEST_NO_FORK
 /* A child has a descriptor of its own: it neither sees nor takes the parent's wake-ups. */
-static void test_fork(void **state)
+static void a_child_has_its_own_descriptor(void **state)
 {
     tq_op *before = tq_op_alloc(client, NULL, NULL), *taken[2];
     int status = -1, fd = tq_queue_fd(queue);
@@ -219,10 +219,13 @@ static void test_fork(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_batches),     cmocka_unit_test(test_not_taken), cmocka_unit_test(test_cancel),
-        cmocka_unit_test(test_freed_first), cmocka_unit_test(test_threads),
+        cmocka_unit_test(completed_ops_are_taken_in_batches),
+        cmocka_unit_test(an_op_that_is_used_again_or_freed_is_not_taken),
+        cmocka_unit_test(a_cancelled_op_is_taken),
+        cmocka_unit_test(ops_complete_without_a_queue_that_is_freed),
+        cmocka_unit_test(one_thread_takes_and_frees_what_another_starts),
 #ifndef TEST_NO_FORK
-        cmocka_unit_test(test_fork),
+        cmocka_unit_test(a_child_has_its_own_descriptor),
 #endif
     };
 

@@ -85,7 +85,7 @@ static void *exactly(const void *args, size_t size)
 }
 
 /* A program that was built with headers that had fewer members. */
-static void test_former_program(void **state)
+static void a_program_with_fewer_members_runs(void **state)
 {
     const uint64_t numbers[2] = {7, 8};
     const tq_slice slice = {numbers, sizeof numbers};
@@ -117,7 +117,7 @@ static void test_former_program(void **state)
 }
 
 /* A program that was built with headers that have more members: it runs unless it uses them. */
-static void test_later_program(void **state)
+static void a_program_with_more_members_runs_unless_it_sets_them(void **state)
 {
     const uint64_t numbers[2] = {7, 8};
     const tq_slice slice = {numbers, sizeof numbers};
@@ -235,7 +235,7 @@ static tq_error call_with(size_t i, size_t has, size_t says, unsigned char last)
     return err;
 }
 
-static void test_each(void **state)
+static void each_struct_checks_its_size(void **state)
 {
     char text[256];
 
@@ -264,7 +264,7 @@ static void test_each(void **state)
     }
 }
 
-static void test_client_options(void **state)
+static void client_options_check_their_size(void **state)
 {
     tq_client_options options = tq_client_options_init();
     tq_error err = {0};
@@ -280,7 +280,7 @@ static void test_client_options(void **state)
 }
 
 /* What the library fills: as much of it as the program has room for. */
-static void test_location(void **state)
+static void a_location_is_filled_as_far_as_it_goes(void **state)
 {
     struct {
         size_t size;
@@ -309,7 +309,7 @@ static void test_location(void **state)
 }
 
 /* A buffer that is returned with another size than it was taken with is not handed out as a larger one. */
-static void test_buffers(void **state)
+static void a_buffer_given_back_with_another_size_does_no_harm(void **state)
 {
     const size_t sizes[] = {0, 100, 5000, 1 << 20, 3 << 20, SIZE_MAX};
 
@@ -327,7 +327,7 @@ static void test_buffers(void **state)
     }
 }
 
-static void test_hooks(void **state)
+static void hooks_check_their_size(void **state)
 {
     tq_daemon_hooks hooks = {.size = 0};
     char *argv[] = {"tqd", NULL};
@@ -339,9 +339,13 @@ static void test_hooks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_former_program), cmocka_unit_test(test_later_program), cmocka_unit_test(test_each),
-        cmocka_unit_test(test_client_options), cmocka_unit_test(test_location),      cmocka_unit_test(test_hooks),
-        cmocka_unit_test(test_buffers),
+        cmocka_unit_test(a_program_with_fewer_members_runs),
+        cmocka_unit_test(a_program_with_more_members_runs_unless_it_sets_them),
+        cmocka_unit_test(each_struct_checks_its_size),
+        cmocka_unit_test(client_options_check_their_size),
+        cmocka_unit_test(a_location_is_filled_as_far_as_it_goes),
+        cmocka_unit_test(hooks_check_their_size),
+        cmocka_unit_test(a_buffer_given_back_with_another_size_does_no_harm),
     };
 
     return cmocka_run_group_tests_name("sizes", tests, set_up, tear_down);
