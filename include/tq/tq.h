@@ -472,8 +472,8 @@ typedef struct tq_get_options {
      * lie in memory shared by a storage unit on this machine: for readers that will copy the bytes anyway when they
      * decode them. Nothing keeps the rows there: see tq_data_look. */
     bool leave_values;
-    /** Called exactly once, on any thread, even if the call fails, when the library no longer uses `dest` memory. A
-     * cancelled read may write to it until then. May be NULL. */
+    /** Called exactly once, on any thread, even if the call fails (unless `size` was not set), when the library no
+     * longer uses `dest` memory. A cancelled read may write to it until then. May be NULL. */
     void (*release)(void *arg);
     void *release_arg; /**< Its argument. */
 } tq_get_options;

@@ -7,6 +7,8 @@
 
 #include "base/error.h"
 
+#define SIZED_MAX ((size_t)1 << 16)
+
 static size_t sized_of(const void *given)
 {
     size_t size;
@@ -19,8 +21,8 @@ int tqi_sized_check(const char *type, const void *given, size_t size, tq_error *
 {
     size_t has = sized_of(given);
 
-    /* Not even one member: the size of a pointer, say. */
-    if (has <= sizeof has) {
+    /* Not even one member (the size of a pointer, say), or no size that a struct has: it was not set. */
+    if (has <= sizeof has || has % sizeof has != 0 || has > SIZED_MAX) {
         return tqi_error_set(err, TQ_EINVAL,
                              "%s.size is %zu, this library expects %zu: set it to sizeof(%s), or begin with %s_init()",
                              type, has, size, type, type);
@@ -48,6 +50,11 @@ int tqi_sized_copy(const char *type, const void *given, void *out, size_t size, 
     if (code != TQ_OK) {
         return code;
     }
+    memcpy(out, given, has < size ? has : size);
+    if (has < size) {
+        memset((char *)out + has, 0, size - has);
+    }
+    memcpy(out, &size, sizeof size);
     for (size_t i = size; i < has; i++) {
         if (((const unsigned char *)given)[i] != 0) {
             return tqi_error_set(
@@ -57,10 +64,5 @@ int tqi_sized_copy(const char *type, const void *given, void *out, size_t size, 
                 type, has, i, size);
         }
     }
-    memcpy(out, given, has < size ? has : size);
-    if (has < size) {
-        memset((char *)out + has, 0, size - has);
-    }
-    memcpy(out, &size, sizeof size);
     return TQ_OK;
 }

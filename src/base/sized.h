@@ -11,7 +11,8 @@
 
 /* Copies a struct of the caller into one of this library's size. A smaller one, of an older program, is filled up with
  * zeros; a larger one, of a newer program, must have nothing but zeros where this library has no members. Else
- * TQ_EINVAL, with a message that names the type and the sizes. */
+ * TQ_EINVAL, with a message that names the type and the sizes; what the library knows of a larger one is copied even
+ * then, and nothing of one without a size. */
 int tqi_sized_copy(const char *type, const void *given, void *out, size_t size, tq_error *err);
 
 /* The same for the arguments of a call, which may be NULL: TQ_EINVAL, too. */

@@ -533,17 +533,15 @@ int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_f
     tqi_client_get *get = (tqi_client_get *)tqi_client_task_make(op, &get_type, &code);
 
     if (!get) {
-        if (sized == TQ_OK && options.release) {
+        if (options.release) {
             options.release(options.release_arg);
         }
         return code;
     }
-    if (sized == TQ_OK) {
-        get->release = options.release; /* from now on with the task */
-        get->release_arg = options.release_arg;
-        get->zero_copy = options.zero_copy;
-        get->leave_values = options.leave_values;
-    }
+    get->release = options.release; /* from now on with the task */
+    get->release_arg = options.release_arg;
+    get->zero_copy = options.zero_copy;
+    get->leave_values = options.leave_values;
     code = sized ? sized : get_prepare(get, meta, fields, n_fields, &err);
     if (code == TQ_OK && options.n_fields > 0) {
         code = tqi_client_get_layouts(get, &options, &err);

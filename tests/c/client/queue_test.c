@@ -149,6 +149,32 @@ static void ops_complete_without_a_queue_that_is_freed(void **state)
     tq_op_free(done);
 }
 
+/* Closing a client ends its ops; they can still be taken. */
+static void ops_of_a_closed_client_are_taken(void **state)
+{
+    const char *field = "x";
+    const tq_claim_args claim = {
+        .size = sizeof claim,
+        .partition = "nothing",
+        .fields = &field,
+        .n_fields = 1,
+        .batch_size = 1,
+        .task = "t",
+    };
+    tq_client *other = system_open(&sys, 30);
+    tq_op *waits = tq_op_alloc(other, NULL, NULL), *taken = NULL;
+
+    (void)state;
+    tq_op_set_queue(waits, queue);
+    assert_int_equal(tq_claim(waits, &claim), TQ_OK);
+    tq_client_close(other);
+    assert_true(readable(queue, 10000));
+    assert_int_equal(tq_queue_take(queue, &taken, 1), 1);
+    assert_ptr_equal(taken, waits);
+    assert_int_equal(tq_op_error(taken)->code, TQ_ECLOSED);
+    tq_op_free(taken);
+}
+
 /* One thread takes and frees, as fast as it can, what others start. */
 static void *take_all(void *arg)
 {
@@ -223,6 +249,7 @@ int main(void)
         cmocka_unit_test(an_op_that_is_used_again_or_freed_is_not_taken),
         cmocka_unit_test(a_cancelled_op_is_taken),
         cmocka_unit_test(ops_complete_without_a_queue_that_is_freed),
+        cmocka_unit_test(ops_of_a_closed_client_are_taken),
         cmocka_unit_test(one_thread_takes_and_frees_what_another_starts),
 #ifndef TEST_NO_FORK
         cmocka_unit_test(a_child_has_its_own_descriptor),

@@ -244,7 +244,7 @@ static void each_struct_checks_its_size(void **state)
         const size_t size = each[i].size;
         const tq_error plain = call_with(i, size, size, 0);
         const tq_error shorter = call_with(i, 2 * sizeof(size_t), 2 * sizeof(size_t), 0);
-        const tq_error longer = call_with(i, size + 9, size + 9, 0);
+        const tq_error longer = call_with(i, size + 16, size + 16, 0);
         assert_string_equal(plain.message, shorter.message);
         assert_string_equal(plain.message, longer.message);
         assert_null(strstr(plain.message, ".size"));
@@ -257,11 +257,37 @@ static void each_struct_checks_its_size(void **state)
         assert_string_equal(err.message, text);
         err = call_with(i, size, sizeof(void *), 0);
         assert_non_null(strstr(err.message, ".size is 8"));
-        err = call_with(i, size + 9, size + 9, 1);
-        snprintf(text, sizeof text, "%s.size is %zu", each[i].name, size + 9);
+        /* Sizes that nobody has set. */
+        err = call_with(i, size, size - 1, 0);
+        assert_non_null(strstr(err.message, "set it to sizeof"));
+        err = call_with(i, size, SIZE_MAX / 16 * 8, 0);
+        assert_non_null(strstr(err.message, "set it to sizeof"));
+        err = call_with(i, size + 16, size + 16, 1);
+        snprintf(text, sizeof text, "%s.size is %zu", each[i].name, size + 16);
         assert_int_equal(err.code, TQ_EINVAL);
         assert_non_null(strstr(err.message, text));
     }
+}
+
+static void count(void *arg)
+{
+    ++*(int *)arg;
+}
+
+/* The caller's memory is released even if the library is older than the options. */
+static void a_refused_read_releases_its_memory(void **state)
+{
+    int released = 0;
+    struct {
+        tq_get_options known;
+        uint64_t added;
+    } later = {.known = {.size = sizeof later, .release = count, .release_arg = &released}, .added = 1};
+
+    (void)state;
+    expect_error(op, tq_get(op, NULL, NULL, 0, &later.known), TQ_EINVAL, "tq_get_options.size");
+    assert_int_equal(released, 1);
+    assert_int_equal(tq_get(NULL, NULL, NULL, 0, &later.known), TQ_EINVAL);
+    assert_int_equal(released, 2);
 }
 
 static void client_options_check_their_size(void **state)
@@ -343,6 +369,7 @@ int main(void)
         cmocka_unit_test(a_program_with_more_members_runs_unless_it_sets_them),
         cmocka_unit_test(each_struct_checks_its_size),
         cmocka_unit_test(client_options_check_their_size),
+        cmocka_unit_test(a_refused_read_releases_its_memory),
         cmocka_unit_test(a_location_is_filled_as_far_as_it_goes),
         cmocka_unit_test(hooks_check_their_size),
         cmocka_unit_test(a_buffer_given_back_with_another_size_does_no_harm),
