@@ -25,8 +25,8 @@ EDITS = (
     ("the client in C", "src/client/get/get.c", C_TEST),
     ("the table", "src/table/view.c", ("meson", "test", "-C", BUILD, "table_view")),
     ("a test in C", "tests/c/client/read_test.c", C_TEST),
-    ("the client in Python", "python/transferq/client.py", PYTHON_TEST),
-    ("the client in Python", "python/transferq/client.py", PYTHON_TESTS),
+    ("the client in Python", "python/transferq/client/client.py", PYTHON_TEST),
+    ("the client in Python", "python/transferq/client/client.py", PYTHON_TESTS),
     ("the client in C, tested from Python", "src/client/get/get.c", PYTHON_TEST),
 )
 """What is edited, and the test of it."""
