@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import transferq
 from support.daemons import System
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -60,7 +61,7 @@ int main(int argc, char **argv)
 CMAKE = """
 cmake_minimum_required(VERSION 3.16)
 project(user C)
-find_package(tq 0.2 REQUIRED COMPONENTS tqd)
+find_package(tq @VERSION@ REQUIRED COMPONENTS tqd)
 foreach(kind "" _static)
     add_executable(hello${kind} hello.c)
     target_link_libraries(hello${kind} PRIVATE tq::tq${kind})
@@ -94,7 +95,7 @@ class Prefix:
     """An installation of the libraries."""
 
     def __init__(self, root: Path) -> None:
-        """The installation below this folder; moved there, so its pkg-config files are told where they are."""
+        """The installation below this folder; its pkg-config files get its path as their prefix."""
         (pc,) = root.glob("**/tq.pc")
         (header,) = root.glob("**/include/tq/tq.h")
         self.lib = pc.parent.parent
@@ -127,7 +128,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Prefix:
     """The tests' build, installed."""
     root = tmp_path_factory.mktemp("installed")
     install = (str(MESON), "install", "-C", BUILD, "--no-rebuild", "--quiet")
-    run(*install, "--tags", "runtime,devel", DESTDIR=str(root))
+    run(*install, "--tags", "runtime,devel,man", DESTDIR=str(root))
     return Prefix(root)
 
 
@@ -151,6 +152,21 @@ def greets(program: Path, environment: Mapping[str, str], prefix: Prefix) -> Non
     """Checks that examples/hello.c does what it says."""
     told = run(program, **{**environment, **prefix.environment})
     assert told == "1 2 3\n"
+
+
+def test_everything_is_installed(installed: Prefix) -> None:
+    headers = {path.name for path in (ROOT / "include" / "tq").glob("*.h")}
+    assert {path.name for path in (installed.top / "include" / "tq").iterdir()} == headers
+    major, minor, _ = transferq.__version__.split(".")
+    soversion = f"0.{minor}" if major == "0" else major
+    for name in ("libtq", "libtqd"):
+        assert (installed.lib / f"{name}.a").read_bytes().startswith(b"!<arch>\n")
+        assert (installed.lib / f"{name}.so").resolve().name == f"{name}.so.{transferq.__version__}"
+        dynamic = run("readelf", "-d", installed.lib / f"{name}.so")
+        assert f"Library soname: [{name}.so.{soversion}]" in dynamic
+    for program in ("tq", "tqd"):
+        assert os.access(installed.top / "bin" / program, os.X_OK)
+        assert list(installed.top.glob(f"share/man/man1/{program}.1*"))
 
 
 @pytest.mark.parametrize("standard", STANDARDS)
@@ -221,7 +237,8 @@ def test_programs_are_built_with_cmake(
     shutil.copyfile(HELLO, tmp_path / "hello.c")
     (tmp_path / "host.c").write_text(HOST, "utf-8")
     lists = tmp_path / "CMakeLists.txt"
-    lists.write_text(CMAKE, "utf-8")
+    major, minor, _ = transferq.__version__.split(".")
+    lists.write_text(CMAKE.replace("@VERSION@", f"{major}.{minor}"), "utf-8")
     build = tmp_path / "build"
     configure = (cmake, "-S", tmp_path, "-B", build)
     run(*configure, **installed.environment)
@@ -235,9 +252,9 @@ def test_programs_are_built_with_cmake(
         assert ("libtqd.so" in installed.libraries(build / program)) == (program == "host")
 
     # A program written for another minor version is refused: until 1.0 its ABI is another one.
-    lists.write_text(CMAKE.replace("find_package(tq 0.2", "find_package(tq 0.1"), "utf-8")
+    lists.write_text(CMAKE.replace("@VERSION@", f"{major}.{int(minor) + 1}"), "utf-8")
     told = run(*configure, "--fresh", status=1, **installed.environment)
-    assert "tqConfig.cmake, version: 0.2" in told
+    assert f"tqConfig.cmake, version: {transferq.__version__}" in told
 
 
 def test_cmake_names_what_is_missing(archives: Prefix, tmp_path: Path) -> None:
