@@ -1,6 +1,6 @@
-"""Write docs/errors.md: each error of include/tq/errors.h with its causes and remedies.
+"""Write docs/errors.md: each error of include/tq/errors.h with its causes, remedies and an example.
 
-A new code needs an entry in ADVICE below, where {TQ_NAME_MAX} and the like stand for the limits of types.h. The lint
+A new code needs an entry in ADVICE below, where {TQ_NAME_MAX} and the like stand for the limits of types.h; its example stands in docs/error_examples.toml. The lint
 runs this with --check: the page must equal the output of this program.
 
 Usage: error_page.py [--check]
@@ -9,6 +9,8 @@ Usage: error_page.py [--check]
 import re
 import sys
 from pathlib import Path
+
+import tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = re.compile(r"^#define (TQ_\w+_MAX) (\d+)$", re.MULTILINE)
@@ -167,14 +169,25 @@ def page() -> str:
         )
     types = (ROOT / "include/tq/types.h").read_text(encoding="utf-8")
     limits = {name: f"{int(value):,}" for name, value in LIMIT.findall(types)}
+    examples = tomllib.loads((ROOT / "docs/error_examples.toml").read_text(encoding="utf-8"))
+    if set(examples) != set(codes):
+        raise SystemExit(f"error_page: docs/error_examples.toml: {set(examples) ^ set(codes)}")
     parts = [HEAD]
     for code, number, name, base, text in rows:
         cause, remedy = (each.format(**limits) for each in ADVICE[code])
         parts.append(
             f"## {code}\n\n{number}, `transferq.{name}` (a `{base}`): {text}.\n\n"
-            f"- **Cause.** {cause}\n- **Remedy.** {remedy}\n"
+            f"- **Cause.** {cause}\n- **Remedy.** {remedy}\n{example(**examples[code])}"
         )
     return "\n".join(parts)
+
+
+def example(call: str, says: str, **_: str) -> str:
+    """Return the example of an error: what provokes it, and what it says."""
+    if not says:
+        return f"- **Example.** {call}\n"
+    shown = f"`{call}`" if "(" in call else call
+    return f"- **Example.** {shown}\n\n  ```text\n  {says.strip()}\n  ```\n"
 
 
 def main() -> int:
