@@ -95,6 +95,8 @@ static void refuses_what_cannot_serve(void **state)
     table.abi = TQ_MANAGER_ABI + 1;
     assert_int_equal(tq_manager_register(&table, &err), TQ_EVERSION);
     assert_non_null(strstr(err.message, "'Bad'"));
+    table.abi = 0; /* there was no such version */
+    assert_int_equal(tq_manager_register(&table, &err), TQ_EVERSION);
     table = good;
     table.type = "";
     assert_int_equal(tq_manager_register(&table, &err), TQ_ENAME);
