@@ -14,6 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from support.daemons import System
+from transferq._impl import log
 
 # A shell ignores these signals for its background processes, and a daemon inherits that.  The tests' daemons end by
 # them, wherever the tests run.
@@ -59,6 +60,16 @@ def pytest_collection_finish() -> None:
     """Freeze the modules' objects: tests that collect garbage need not walk them, 0.2 s each time with torch."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture
+def capfd(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> pytest.CaptureFixture[str]:
+    """The process's stderr, to which the library writes as where Python's logging has no handler (pytest's are none)."""
+    log.stop()
+    monkeypatch.setattr(log, "forward", lambda: None)
+    return capfd
 
 
 @pytest.fixture

@@ -103,6 +103,16 @@ def jagged_rows(
 def weigh(value: object, limit: int, /) -> bool:
     """Whether encoding the value costs more than `limit` small values; looks no further than that."""
 
+def log_start() -> None:
+    """From now on the library's lines wait for `log_wait`, in place of going to stderr."""
+
+def log_stop() -> None:
+    """From now on the library's lines go to stderr; `log_wait` returns what is left, and then None."""
+
+def log_wait() -> tuple[list[tuple[float, int, str, str]], int] | None:
+    """Wait for lines of the library: time, level (0: error, 1: warn, 2: info, 3: debug), part, text; and how many were
+    dropped because too many waited.  None when stopped."""
+
 def pace() -> None:
     """From now on this thread releases the GIL about once a millisecond in pack_rows and unpack_rows."""
 

@@ -5,8 +5,9 @@
  * memory of a Meta or Data to NumPy and torch without a copy. Every handle has one destructor, every error goes
  * through one translator (core_raise), and live objects are counted so that tests can check that none leaks.
  *
- * Threads. All Python objects are used with the GIL held. The one function that runs without it is the callback of an
- * operation (op.c), on a thread of libtq; it uses only the fields of core_op that are marked so, under core_lock.
+ * Threads. All Python objects are used with the GIL held. Two functions run without it, on a thread of libtq: the
+ * callback of an operation (op.c), which uses only the fields of core_op that are marked so, under core_lock; and the
+ * sink of the library's log (log.c), which uses no Python object.
  */
 #ifndef CORE_H
 #define CORE_H
@@ -217,6 +218,12 @@ PyTypeObject *core_data_column_type(PyObject *module);
 PyTypeObject *core_meta_field_type(PyObject *module);
 /* A named tuple of `n` items, whose references it takes over in any case; NULL if an item is NULL. */
 PyObject *core_tuple(PyTypeObject *type, PyObject *const *items, size_t n);
+
+/* log.c: the library's lines on their way to Python's logging. */
+int core_log_init(void);
+PyObject *core_log_start(PyObject *module, PyObject *ignored);
+PyObject *core_log_stop(PyObject *module, PyObject *ignored);
+PyObject *core_log_wait(PyObject *module, PyObject *ignored);
 
 /* left.c: Left, a column of values that a read left in the store. */
 PyTypeObject *core_left_type(PyObject *module);

@@ -150,6 +150,13 @@ static PyMethodDef core_functions[] = {
     {"runtime_dir", core_runtime_dir, METH_NOARGS, core_runtime_dir_doc},
     {"runtime_open", core_runtime_open, METH_VARARGS, core_runtime_open_doc},
     {"runtime_clear", core_runtime_clear, METH_O, core_runtime_clear_doc},
+    {"log_start", core_log_start, METH_NOARGS,
+     "log_start()\n--\n\nFrom now on the library's lines wait for log_wait, in place of going to stderr."},
+    {"log_stop", core_log_stop, METH_NOARGS,
+     "log_stop()\n--\n\nFrom now on the library's lines go to stderr; log_wait returns what is left, then None."},
+    {"log_wait", core_log_wait, METH_NOARGS,
+     "log_wait()\n--\n\nWait for lines of the library, and return them (time, level from 0 = error, part, text) with\n"
+     "the number of those that were dropped because too many waited; None when stopped."},
     {"live", core_live_counts, METH_NOARGS, core_live_doc},
     {"copy_maps", core_copy_maps, METH_VARARGS,
      "copy_maps(maps, places, deepcopy, /)\n--\n\n"
@@ -194,7 +201,8 @@ static int core_exec(PyObject *module)
     if (!state->name_done || !state->name_set_result || !state->name_set_exception) {
         return -1;
     }
-    if (core_errors_init(module, state) || core_add_types(module, state) || core_fork_init()) {
+    if (core_errors_init(module, state) || core_add_types(module, state) || core_fork_init() ||
+        core_log_init()) {
         return -1;
     }
     if (PyModule_AddStringConstant(module, "version", tq_version()) ||

@@ -22,7 +22,7 @@ from ..errors import (
     UnreachableError,
 )
 from ..metadata import KVBatchMeta
-from . import system
+from . import log, system
 from .arguments import Parser, expect_text
 from .calls import Steps, twins
 from .in_force import differences, warn, without_effect
@@ -249,6 +249,7 @@ def get_client() -> TransferQueueClient:
     session = _process.session
     if session is None:
         raise ClosedError("this process is attached to no system: call transferq.init() first")
+    log.forward()  # handlers may have been added since the client was made
     return session.client
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from .._core import Client, Op
+from .._impl import log
 from .._impl.calls import run
 from .._impl.encoding import Decoder, Encoder, refuse_pickles
 from .._impl.in_force import in_force
@@ -41,6 +42,7 @@ class Connection:
         controller_info: ControllerInfo | Sequence[str | None] | str | None,
         config: Mapping[str, Any] | None,
     ) -> None:
+        log.forward()
         self.client_id = client_id or f"transferq-{os.getpid()}"
         self._given = read_config(config)
         self._info = allowing(_as_info(controller_info), self._given)
