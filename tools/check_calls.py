@@ -25,7 +25,7 @@ from pathlib import Path
 # _core        an op completes into a queue, whose reader takes results and drops what reads borrowed
 # net          the client's half of a connection; the server's half; what both need to close one
 # table        a partition with its samples and views; a block and the fields whose cells lie in it
-# unit         room is made below and waited for above
+# unit         blocks whose writers or readers are not done: their end makes room, which those that wait take
 LIMITS: dict[str, tuple[int, ...]] = {
     "python/transferq/_core": (3,),
     "src/client": (3,),
@@ -35,7 +35,7 @@ LIMITS: dict[str, tuple[int, ...]] = {
     "src/net": (8, 7, 3),
     "src/sampler": (4,),
     "src/table": (3, 2),
-    "src/unit": (10,),
+    "src/unit": (4,),
 }
 
 # The folders of which each is checked for itself, with the folders in it.

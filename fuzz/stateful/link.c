@@ -14,7 +14,8 @@
 #include "controller/controller_state.h"
 #include "net/serving.h"
 #include "stateful.h"
-#include "unit/internal.h"
+#include "unit/unit_state.h"
+#include "unit/writers.h"
 
 #define LINK_IN 65536u
 

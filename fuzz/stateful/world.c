@@ -13,7 +13,8 @@
 #include "controller/controller_state.h"
 #include "controller/owners.h"
 #include "stateful.h"
-#include "unit/internal.h"
+#include "unit/unit.h"
+#include "unit/unit_state.h"
 
 /* Turns in which something happens, at most: more is a loop that spins. */
 #define WORLD_TURNS 20000u

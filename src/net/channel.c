@@ -2,6 +2,19 @@
  * channel.c - a channel: when it connects, what it does when that fails, and how it closes. It connects at the first
  * call. Once it has been connected, and for as long as somebody holds it, it reconnects when the connection is lost,
  * even without calls: its session at the server must stay alive, and with it everything that depends on the session.
+ *
+ * States (TQI_NET_CHANNEL_*):
+ *
+ *   IDLE -> WAIT -> RESOLVE -> CONNECT -> GREET -> OPEN
+ *
+ *   IDLE     to WAIT with the first call (tqi_net_channel_kick)
+ *   WAIT     to an attempt when the retry timer fires; a unix socket, or an address that is known, needs no RESOLVE
+ *   RESOLVE, CONNECT, GREET
+ *            to OPEN when the server has answered the greeting; when the attempt fails or takes too long, to the next
+ *            address, then to the next endpoint, and after the last one to WAIT, for longer each time
+ *   OPEN     to WAIT when the connection breaks, to IDLE when it is parked because nobody needs it now
+ *   any      to IDLE when nothing wants a connection any more, or an error is final; to CLOSED, for good, when it is
+ *            closed
  */
 #include "net/calling.h"
 

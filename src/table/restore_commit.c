@@ -1,6 +1,6 @@
 /*
  * restore_commit.c - committing a restore: drops what is replaced and puts the new partitions in its place. Nothing
- * here can fail (but see internal.h about bitmaps).
+ * here can fail (but see records.h about bitmaps).
  */
 #include "table/block.h"
 #include "table/claim.h"

@@ -15,18 +15,35 @@
  * controller, which alone knows whether it accepted it; the ids are abandoned, and a notice comes if it did not. Ids
  * die with the session that granted them: work in progress then starts over.
  *
+ * States of a batch, by the function that begins each:
+ *
+ *   compact_timer -> [GRANT_BLOCKS: compact_granted] -> compact_ask -> [COMPACT_LIVE: compact_answered] ->
+ *   compact_plan
+ *     -> compact_start_copy -> [thread pool: compact_copied] -> compact_tell -> [COMPACT_MOVE: compact_moved]
+ *     -> compact_end
+ *
+ * In brackets is what the batch waits for, and the function that goes on then; ids that are left over need no
+ * GRANT_BLOCKS. Every state may also end the batch: compact_put_back returns its blocks to the queue, compact_undo
+ * frees the new blocks that the controller has not been offered, compact_abandon gives up their ids.
+ *
  * After each batch the unit pauses for a multiple of the time the batch took, and a larger multiple of the controller
  * time it used. Copies take at most half of the remaining room, unless puts are waiting for room: then there is no
  * pause either, except after a batch that moved nothing. Blocks that are pinned by readers stay where they are,
  * because a move would not free their memory; so the last tenth, which is for columns, is only borrowed. These pinned
  * blocks, and blocks that do not fit, wait until room is freed or a pin ends.
  */
+#include "unit/compact.h"
+
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "unit/internal.h"
+#include "base/log.h"
+#include "unit/memory.h"
+#include "unit/report.h"
+#include "unit/unit_state.h"
+#include "unit/wait.h"
 
 /* Most blocks in a batch, and most bytes unless it is a single block. */
 #define COMPACT_BLOCKS 64u

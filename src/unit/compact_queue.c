@@ -8,7 +8,8 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
-#include "unit/internal.h"
+#include "unit/compact.h"
+#include "unit/unit_state.h"
 
 void tqi_unit_compact_arm(tqi_unit *unit)
 {
@@ -20,7 +21,7 @@ void tqi_unit_compact_arm(tqi_unit *unit)
     }
     at = tqi_unit_waited_for(unit) ? compact->urged_before : compact->not_before;
     uv_update_time(unit->loop);
-    uv_timer_start(&compact->timer, tqi_unit_compact_timer, at > now ? (at - now + 999999) / 1000000 : 0, 0);
+    uv_timer_start(&compact->timer, compact->begin, at > now ? (at - now + 999999) / 1000000 : 0, 0);
 }
 
 /* Makes room for n more; if out of memory, they are forgotten, and named again when more of them is dead. */

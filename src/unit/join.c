@@ -4,19 +4,29 @@
  * waits at the controller until there are dead blocks. If either fails, it is retried after a growing pause; only a
  * unit that was refused before it was ever registered may be told to give up.
  *
- * What makes the unit drop everything and begin a new incarnation: - another epoch: no block of the old one can be
- * named any
- *   more, and ids start again;
+ * Two things make the unit drop everything and begin a new incarnation:
+ *
+ *   - another epoch: no block of the old one can be named any more, and ids start again;
  *   - a controller that had forgotten the owner meanwhile (it was away for longer than the owner timeout).
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/error.h"
+#include "base/log.h"
 #include "base/pointer.h"
 #include "base/text.h"
 #include "config_backends.h"
-#include "unit/internal.h"
+#include "unit/compact.h"
+#include "unit/memory.h"
+#include "unit/report.h"
+#include "unit/sift.h"
+#include "unit/tombs.h"
+#include "unit/unit.h"
+#include "unit/unit_state.h"
+#include "unit/wait.h"
+#include "unit/writers.h"
 
 #define JOIN_RETRY_MIN 50u
 #define JOIN_RETRY_MAX 1000u
@@ -45,6 +55,32 @@ void tqi_unit_retry(uv_timer_t *timer)
     }
 }
 
+/*
+ * A new store, with its own memfds, rather than an emptied one: a writer of the old epoch in the middle of a copy then
+ * writes into memory that nobody reads any more, and a reader with old locators finds an empty slot table, whatever
+ * ids the new epoch hands out.
+ */
+static int join_renew_store(tqi_unit *unit, tq_error *err)
+{
+    tq_error why = {0};
+    tqi_unit_store *fresh = tqi_unit_store_make(unit, &why);
+
+    if (fresh == NULL) {
+        return tqi_error_set(err, why.code, "%s", why.message);
+    }
+    tqi_unit_waits_fail(unit, TQ_ESTALE, "has started anew");
+    tqi_unit_writers_forget(unit);
+    tqi_store_drop_all(unit->store);
+    tqi_store_trim(unit->store);
+    tqi_unit_store_unref(unit->held);
+    unit->held = fresh;
+    unit->store = fresh->store;
+    unit->incarnation = tqi_random_id();
+    tqi_unit_tombs_clear(&unit->tombs);
+    tqi_unit_compact_forget(unit);
+    return TQ_OK;
+}
+
 /* Drops what was held; false if that must be retried. */
 static bool join_renew(tqi_unit *unit, const char *why)
 {
@@ -53,7 +89,7 @@ static bool join_renew(tqi_unit *unit, const char *why)
     if (unit->collecting != NULL) {
         tqi_net_call_cancel(unit->collecting);
     }
-    if (tqi_unit_renew(unit, &err) != TQ_OK) {
+    if (join_renew_store(unit, &err) != TQ_OK) {
         tqi_log(TQI_ERROR, "unit", "%s: cannot start anew: %s", unit->name, err.message);
         return false;
     }
@@ -219,20 +255,6 @@ static void join_opened(tqi_net_channel *channel, uint64_t epoch, bool fresh, vo
 }
 
 /* --- collect -------------------------------------------------------------- */
-
-int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done)
-{
-    if (!tqi_store_has(unit->store, id)) {
-        tqi_unit_tombs_add(&unit->tombs, id, 1);
-        return TQ_OK;
-    }
-    tqi_unit_writer *writer = writer_done ? NULL : tqi_unit_writer_of(unit, id);
-    if (writer != NULL && writer->mapped) {
-        return tqi_unit_writer_defer(writer, id);
-    }
-    tqi_unit_writer_free_block(unit, id);
-    return TQ_OK;
-}
 
 static int join_dead_all(tqi_unit *unit, const Tq__CollectDeadReply *reply, tq_error *err)
 {

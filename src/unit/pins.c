@@ -9,8 +9,15 @@
  */
 #include <stdlib.h>
 
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/limits.h"
 #include "base/text.h"
-#include "unit/internal.h"
+#include "unit/memory.h"
+#include "unit/report.h"
+#include "unit/unit_state.h"
+#include "unit/wait.h"
+#include "unit/writers.h"
 
 static void pin_end(tqi_unit_writer *writer, tqi_unit_pinned *pin)
 {

@@ -3,12 +3,21 @@
  * wait for room, and clients that pin blocks. Only requests are counted. Reads on the same machine copy from the
  * unit's memory and do not appear here.
  */
+#include "unit/report.h"
+
 #include <stdlib.h>
 
+#include <utlist.h>
+
 #include "base/clock.h"
+#include "base/limits.h"
+#include "base/log.h"
 #include "base/pointer.h"
 #include "base/process.h"
-#include "unit/internal.h"
+#include "unit/room.h"
+#include "unit/unit_state.h"
+#include "unit/wait.h"
+#include "unit/writers.h"
 
 /* The least time between two reports. In a system of many units the controller asks for more; while puts wait here it
  * is at most the second, because their clients ask the controller what they are waiting for. */

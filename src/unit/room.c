@@ -1,11 +1,24 @@
 /*
  * room.c - why a put finds no room, in words: for its error, for the status, and for its client's log.
  */
+#include "unit/room.h"
+
 #include "base/text.h"
-#include "unit/internal.h"
+#include "unit/unit_state.h"
+#include "unit/writers.h"
 
 /* Clients with pins that a text names. */
 #define ROOM_HOLDERS 3u
+
+uint64_t tqi_unit_wanted(const Tq__UnitReserve *message)
+{
+    uint64_t sum = 0;
+
+    for (size_t i = 0; i < message->n_size; i++) {
+        sum = sum > UINT64_MAX - message->size[i] ? UINT64_MAX : sum + message->size[i];
+    }
+    return sum;
+}
 
 uint64_t tqi_unit_room(const tqi_unit *unit, bool adds_samples)
 {

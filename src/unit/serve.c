@@ -9,7 +9,12 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "unit/internal.h"
+#include "base/error.h"
+#include "unit/memory.h"
+#include "unit/report.h"
+#include "unit/unit_state.h"
+#include "unit/wait.h"
+#include "unit/writers.h"
 
 /* Blocks of one store that are held for a request. */
 typedef struct serve_held {

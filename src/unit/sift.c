@@ -1,12 +1,18 @@
 /*
- * sift.c - frees blocks that no table knows and whose writers are gone (see internal.h). A round walks the slots in
+ * sift.c - frees blocks that no table knows and whose writers are gone (see unit_state.h). A round walks the slots in
  * steps, asks the controller about the blocks whose writer has ended, and frees those it does not know. Those it knows
  * are published, granted or dead: a notice comes when they end. A block is asked about once, so a round costs the
  * controller as many ids as were left behind since the previous one.
  */
+#include "unit/sift.h"
+
 #include "base/clock.h"
+#include "base/log.h"
 #include "base/text.h"
-#include "unit/internal.h"
+#include "unit/memory.h"
+#include "unit/unit_state.h"
+#include "unit/wait.h"
+#include "unit/writers.h"
 
 /* How long ended writers are gathered; how many slots are examined in one step. */
 #define SIFT_PAUSE_MS 200u

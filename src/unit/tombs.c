@@ -1,9 +1,9 @@
 /*
- * tombs.c - ids that ended before their reserve arrived (see internal.h).
+ * tombs.c - ids that ended before their reserve arrived.
  */
-#include <string.h>
+#include "unit/tombs.h"
 
-#include "unit/internal.h"
+#include <string.h>
 
 void tqi_unit_tombs_clear(tqi_unit_tombs *tombs)
 {

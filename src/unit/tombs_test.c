@@ -2,6 +2,8 @@
  * tombs_test.c - ids that ended before their reserve arrived: against a naive model, at the limits, and across the
  * wrap.
  */
+#include "unit/tombs.h"
+
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,8 +11,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-#include "unit/internal.h"
 
 static tqi_unit_tombs tombs;
 

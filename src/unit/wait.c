@@ -3,11 +3,23 @@
  *
  * Waiting is state: a parked request is a record in a queue, and the free that makes room completes it.
  */
+#include "unit/wait.h"
+
 #include <stdlib.h>
 
+#include <utlist.h>
+
 #include "base/clock.h"
+#include "base/error.h"
+#include "base/heap.h"
 #include "base/text.h"
-#include "unit/internal.h"
+#include "unit/compact.h"
+#include "unit/memory.h"
+#include "unit/report.h"
+#include "unit/room.h"
+#include "unit/tombs.h"
+#include "unit/unit_state.h"
+#include "unit/writers.h"
 
 /* Answers with the places. */
 static void wait_answer(tqi_unit *unit, tqi_net_request *request, const tqi_store_place *places, size_t n)
@@ -93,16 +105,6 @@ static int wait_check_fresh(const tqi_unit *unit, const Tq__UnitReserve *message
         }
     }
     return TQ_OK;
-}
-
-uint64_t tqi_unit_wanted(const Tq__UnitReserve *message)
-{
-    uint64_t sum = 0;
-
-    for (size_t i = 0; i < message->n_size; i++) {
-        sum = sum > UINT64_MAX - message->size[i] ? UINT64_MAX : sum + message->size[i];
-    }
-    return sum;
 }
 
 static int wait_check(const tqi_unit *unit, tqi_unit_writer *writer, const Tq__UnitReserve *message, tq_error *err)
@@ -279,11 +281,6 @@ static bool wait_try(tqi_unit *unit, tqi_unit_wait *wait)
     }
     free(places);
     return true;
-}
-
-bool tqi_unit_waited_for(const tqi_unit *unit)
-{
-    return unit->waits.row[0] != NULL || unit->waits.row[1] != NULL;
 }
 
 void tqi_unit_wake(tqi_unit *unit)

@@ -11,14 +11,25 @@
  * Blocks of all other writers wait in the writer's list. A session's pins are kept as long, because a process that may
  * write may also read.
  */
+#include "unit/writers.h"
+
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include <utlist.h>
+
 #include "base/buf.h"
+#include "base/error.h"
+#include "base/hash.h"
+#include "base/log.h"
 #include "base/pointer.h"
 #include "base/text.h"
-#include "unit/internal.h"
+#include "unit/memory.h"
+#include "unit/sift.h"
+#include "unit/tombs.h"
+#include "unit/unit_state.h"
+#include "unit/wait.h"
 
 int tqi_unit_writer_open(tqi_unit *unit, tqi_net_session *session)
 {
@@ -353,4 +364,20 @@ void tqi_unit_writers_close(tqi_unit *unit)
             writer_forget(writer);
         }
     }
+}
+
+/* --- dead blocks ---------------------------------------------------------- */
+
+int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done)
+{
+    if (!tqi_store_has(unit->store, id)) {
+        tqi_unit_tombs_add(&unit->tombs, id, 1);
+        return TQ_OK;
+    }
+    tqi_unit_writer *writer = writer_done ? NULL : tqi_unit_writer_of(unit, id);
+    if (writer != NULL && writer->mapped) {
+        return tqi_unit_writer_defer(writer, id);
+    }
+    tqi_unit_writer_free_block(unit, id);
+    return TQ_OK;
 }

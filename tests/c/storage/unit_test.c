@@ -1,12 +1,12 @@
 /*
  * unit_test.c - a storage unit with a real controller: reserve, write, read, map, report.
  */
-#include "testkit.h"
-
 #include <stdio.h>
 #include <string.h>
 
-#include "unit/internal.h"
+#include "testkit.h"
+
+#include "unit/unit_state.h"
 
 #define MIB (UINT64_C(1) << 20)
 
