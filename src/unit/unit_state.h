@@ -101,7 +101,7 @@ struct tqi_unit {
 
     /* closing */
     bool closing;
-    unsigned open; /* things still to close: server, connector, handles, warming */
+    unsigned open;               /* things still to close: server, connector, handles, warming */
     void (*end)(tqi_unit *unit); /* called when none is left */
     void (*closed)(void *arg);
     void *closed_arg;
