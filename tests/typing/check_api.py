@@ -103,3 +103,31 @@ class Manager(transferq.StorageManager):
 
 
 assert_type(transferq.StorageManagerFactory.register("m")(Manager), type[Manager])
+
+
+def read_options(client: TransferQueueClient, meta: BatchMeta) -> None:
+    client.get_data(meta, layout="dense")
+    client.get_data(meta, layout={"x": "padded", "*": "jagged"}, padding={"x": {"multiple": 8}})
+    client.get_data(meta, layout="padded", padding=-100, pin_memory=True)
+    client.get_data(meta, layout=5)  # type: ignore[arg-type]
+    client.get_data(meta, layout=["dense"])  # type: ignore[arg-type]
+    client.get_data(meta, layout={"x": 1})  # type: ignore[dict-item]
+    client.get_data(meta, layout={1: "dense"})  # type: ignore[dict-item]
+    client.get_data(meta, padding="0")  # type: ignore[arg-type]
+    client.get_data(meta, padding=[0])  # type: ignore[arg-type]
+    client.get_data(meta, padding={0: 0})  # type: ignore[dict-item]
+    transferq.kv_batch_get(["k"], "p", layout=b"dense")  # type: ignore[arg-type]
+    transferq.kv_batch_get(["k"], "p", padding="0")  # type: ignore[arg-type]
+
+
+def sampling(client: TransferQueueClient) -> None:
+    client.get_meta(["x"], 1, "p", task_name="t", sampling_config={"n_samples_per_prompt": 4})
+    client.get_meta(["x"], 1, "p", sampling_config="grpo")  # type: ignore[arg-type]
+    client.get_meta(["x"], 1, "p", sampling_config=[("n", 4)])  # type: ignore[arg-type]
+    client.get_meta(["x"], 1, "p", sampling_config={4: "n"})  # type: ignore[dict-item]
+
+
+async def async_read_options(client: TransferQueueClient, meta: BatchMeta) -> None:
+    await client.async_get_data(meta, layout="dense", padding={"x": 0.5})
+    await client.async_get_data(meta, layout=5)  # type: ignore[arg-type]
+    await client.async_get_meta(["x"], 1, "p", sampling_config="grpo")  # type: ignore[arg-type]
