@@ -23,17 +23,15 @@ from pathlib import Path
 # client       an op starts the runtime, which opens, and then begins the ops that waited
 # controller   an owner and its blocks
 # _core        an op completes into a queue, whose reader takes results and drops what reads borrowed
-# net          the client's half of a connection; the server's half; what both need to close one
+# net          the client's half of a connection; the server's half; what sends and receives
 # table        a partition with its samples and views; a block and the fields whose cells lie in it
 # unit         blocks whose writers or readers are not done: their end makes room, which those that wait take
 LIMITS: dict[str, tuple[int, ...]] = {
     "python/transferq/_core": (3,),
     "src/client": (3,),
     "src/controller": (2,),
-    "src/manager/kv": (5,),
     "src/manager/simple": (2,),
     "src/net": (8, 7, 3),
-    "src/sampler": (4,),
     "src/table": (3, 2),
     "src/unit": (4,),
 }

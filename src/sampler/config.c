@@ -2,7 +2,6 @@
  * config.c - reading the sampling_config of a claim; relies on jansson.
  */
 #include "sampler/config.h"
-#include "sampler/builtin.h"
 #include "sampler/sampler.h"
 
 #include "base/error.h"
@@ -162,8 +161,7 @@ static int config_read(const tq_pick_request *request, const char *sampler, tqi_
     return rc;
 }
 
-/* Bytes of a config without what its slot does not use. */
-static size_t config_size(const tqi_sampler_config *config)
+size_t tqi_sampler_config_size(const tqi_sampler_config *config)
 {
     return offsetof(tqi_sampler_config, slot) + strlen(config->slot) + 1;
 }
@@ -171,64 +169,10 @@ static size_t config_size(const tqi_sampler_config *config)
 int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler, tqi_sampler_config *out, tq_error *err)
 {
     if (request->prepared != NULL) {
-        memcpy(out, request->prepared, config_size(request->prepared));
+        memcpy(out, request->prepared, tqi_sampler_config_size(request->prepared));
         return TQ_OK;
     }
     return config_read(request, sampler, out, err);
-}
-
-static bool config_builtin(const tq_sampler *sampler)
-{
-    return sampler == &tqi_sampler_sequential || sampler == &tqi_sampler_rank_aware ||
-           sampler == &tqi_sampler_grpo_group_n || sampler == &tqi_sampler_seqlen_balanced;
-}
-
-int tqi_sampler_prepare(const tq_sampler *sampler, tq_pick_request *request, tq_error *err)
-{
-    size_t size = strlen(request->config);
-    tqi_sampler_config config;
-    void *prepared;
-    int rc;
-
-    if (size > TQI_SAMPLER_CONFIG_MAX) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "sampling_config of %zu bytes: it may have at most %u; large data "
-                             "belongs into samples or tags",
-                             size, TQI_SAMPLER_CONFIG_MAX);
-    }
-    request->user = sampler->user;
-    if (config_builtin(sampler)) {
-        rc = config_read(request, sampler->name, &config, err);
-        if (rc != TQ_OK) {
-            return rc;
-        }
-        prepared = malloc(config_size(&config));
-        if (prepared == NULL) {
-            return tqi_error_nomem(err, "sampling_config");
-        }
-        memcpy(prepared, &config, config_size(&config));
-        request->prepared = prepared;
-    }
-    return sampler->check != NULL ? sampler->check(request, err) : TQ_OK;
-}
-
-void tqi_sampler_release(tq_pick_request *request)
-{
-    free(tqi_unconst(request->prepared));
-    request->prepared = NULL;
-}
-
-uint32_t tqi_sampler_group(const tq_sampler *sampler, const tq_pick_request *request)
-{
-    tqi_sampler_config config = {.group = 1};
-    tq_error err = {0};
-
-    /* Compared by name, which is unique: the table may be a copy. */
-    if (strcmp(sampler->name, tqi_sampler_grpo_group_n.name) != 0 &&
-        strcmp(sampler->name, tqi_sampler_seqlen_balanced.name) != 0) {
-        return 1;
-    }
-    return tqi_sampler_config_read(request, sampler->name, &config, &err) == TQ_OK ? config.group : 1;
 }
 
 int tqi_sampler_config_rank(const tqi_sampler_config *config, const char *sampler, tq_error *err)
@@ -258,17 +202,4 @@ int tqi_sampler_config_slot(const tqi_sampler_config *config, uint32_t rank, cha
         return tqi_error_set(err, TQ_EINVAL, "dp_rank and batch_index are too long");
     }
     return TQ_OK;
-}
-
-tqi_sampler_family tqi_sampler_family_of(const tq_sampler *sampler, const tq_pick_request *request)
-{
-    if (config_builtin(sampler)) {
-        return (tqi_sampler_family){
-            .sampler = sampler,
-            .group = tqi_sampler_group(sampler, request),
-            .grows = true,
-            .config = "",
-        };
-    }
-    return (tqi_sampler_family){.sampler = sampler, .batch_size = request->batch_size, .config = request->config};
 }

@@ -20,6 +20,9 @@ typedef struct tqi_sampler_config {
     char slot[TQ_NAME_MAX + 1];
 } tqi_sampler_config;
 
+/* Bytes of a config without what its slot does not use. */
+size_t tqi_sampler_config_size(const tqi_sampler_config *config);
+
 /* Taken from request->prepared if set, else parsed from its text. TQ_EINVAL names what is wrong: an unknown key (and
  * the known ones), or a value of the wrong kind. */
 int tqi_sampler_config_read(const tq_pick_request *request, const char *sampler, tqi_sampler_config *out, tq_error *err);
