@@ -5,7 +5,6 @@
 #include "sampler/sampler.h"
 
 #include "base/error.h"
-#include "base/pointer.h"
 
 #include <jansson.h>
 #include <stddef.h>
