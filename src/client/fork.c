@@ -1,7 +1,7 @@
 /*
  * fork.c - clients in a forking process.
  *
- * - prepare: every loop thread is asked to pause where no network code is on its stack (parked in its queue, or in a
+ * - prepare: every loop thread is asked to pause where no network code is on its stack (paused in its queue, or in a
  *   user's callback), and all locks of the client are taken: list of clients, each client, buffer pool, queues.
  * - parent: everything resumes.
  * - child: the loop threads do not exist. Each runtime is abandoned: the descriptors of its connections are closed

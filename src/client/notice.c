@@ -112,7 +112,7 @@ static void notice_ask(tqi_client_runtime *rt)
     tqi_net_call *call;
 
     message.mine = true;
-    /* The call began here slightly before it was parked there. */
+    /* The call began here slightly before the wait there. */
     message.older_ms = rt->notice_ms / 2;
     if (!rt->stopping && rt->controller) {
         tqi_net_call_start(rt->controller, &args, &call, NULL);

@@ -34,7 +34,7 @@ int tqi_client_runtime_check_manager(const tqi_client_runtime *rt, const char *w
 /* --- queue ---------------------------------------------------------------- */
 
 /* Lets a fork happen while this thread is paused. */
-static void rt_park(tqi_client_runtime *rt)
+static void rt_pause(tqi_client_runtime *rt)
 {
     tq_client *client = rt->client;
     if (!client->pause) {
@@ -72,7 +72,7 @@ static void rt_drain(tqi_client_runtime *rt)
     tq_op *op;
 
     pthread_mutex_lock(&client->lock);
-    rt_park(rt);
+    rt_pause(rt);
     client->woken = false;
     op = client->submit_first;
     client->submit_first = NULL;

@@ -31,7 +31,7 @@ struct tqi_client_runtime {
 
     /* under the client's lock */
     tqi_client_runtime_state state;
-    bool quiet; /* the loop thread runs no code of ours: it is parked, or in a user's callback */
+    bool quiet; /* the loop thread runs no code of ours: it is paused, or in a user's callback */
     bool deaf;  /* the async must not be sent any more */
     /* closed in its own callback, or not waited for: the thread frees the runtime and client */
     bool self_free;

@@ -231,7 +231,7 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
     collect->session = session;
     collect->sparse = msg->sparse;
     DL_APPEND(owner->collects, collect);
-    tqi_ctl_wait_park(ctl, &collect->base, &collect_wait_type, request, 0);
+    tqi_ctl_wait_add(ctl, &collect->base, &collect_wait_type, request, 0);
     return TQ_OK;
 }
 

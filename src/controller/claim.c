@@ -47,7 +47,7 @@ typedef struct claim_wait {
     claim_receipt *receipt;    /* made before anything is taken */
     tqi_ctl_claim_place place; /* in the queue of the view */
     tqi_ctl_session *session;
-    tqi_ctl_parked parked; /* in the list of the session */
+    tqi_ctl_waiter waiter; /* in the list of the session */
 } claim_wait;
 
 static void claim_settled(bool acked, void *arg)
@@ -145,7 +145,7 @@ static void claim_leave(tqi_ctl_wait *base)
 {
     claim_wait *wait = (claim_wait *)base;
     tqi_ctl_claim_queue_remove(wait->view, &wait->place);
-    DL_DELETE(wait->session->parked, &wait->parked);
+    DL_DELETE(wait->session->waiters, &wait->waiter);
     base->ctl->waiting--;
     if (wait->meter) {
         wait->meter->waiting--;
@@ -180,9 +180,9 @@ static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
                   tqi_ctl_uptime(base->ctl, up));
 }
 
-int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_region *conv, Tq__WaitInfo *out, tq_error *err)
+int tqi_ctl_claim_info(const tqi_ctl_waiter *waiter, tqi_region *conv, Tq__WaitInfo *out, tq_error *err)
 {
-    const claim_wait *wait = TQI_CONTAINER(parked, claim_wait, parked);
+    const claim_wait *wait = TQI_CONTAINER(waiter, claim_wait, waiter);
     char *missing = tqi_ctl_conv_alloc(conv, TQI_CTL_SHORTAGE, 1, err);
     if (!missing) {
         return TQ_ENOMEM;
@@ -195,8 +195,8 @@ int tqi_ctl_claim_info(const tqi_ctl_parked *parked, tqi_region *conv, Tq__WaitI
     out->n_field = wait->msg->n_field;
     out->wanted = wait->pick.batch_size;
     out->ready = tqi_table_view_ready(wait->view);
-    out->age_ms = (tqi_now() - parked->since) / 1000000u;
-    out->number = parked->number;
+    out->age_ms = (tqi_now() - waiter->since) / 1000000u;
+    out->number = waiter->number;
     return TQ_OK;
 }
 
@@ -358,7 +358,7 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
 }
 
 /* Parks a claim that could not be served at once. */
-static int claim_park(tqi_controller *ctl, tqi_net_request *request, claim_wait *wait, tq_error *err)
+static int claim_enqueue(tqi_controller *ctl, tqi_net_request *request, claim_wait *wait, tq_error *err)
 {
     const Tq__Claim *msg = wait->msg;
     int rc = tqi_ctl_claim_queue_add(wait->view, &wait->place, ctl->last_wait + 1, wait->sampler, &wait->pick, err);
@@ -368,15 +368,15 @@ static int claim_park(tqi_controller *ctl, tqi_net_request *request, claim_wait 
     }
     tqi_ctl_claim_queue_failed(&wait->place);
     wait->session = tqi_ctl_session_of(request);
-    wait->parked = (tqi_ctl_parked){.number = ++ctl->last_wait, .since = tqi_now()};
-    DL_APPEND(wait->session->parked, &wait->parked);
+    wait->waiter = (tqi_ctl_waiter){.number = ++ctl->last_wait, .since = tqi_now()};
+    DL_APPEND(wait->session->waiters, &wait->waiter);
     ctl->waiting++;
     wait->meter = tqi_ctl_meter_task(ctl->meter, msg->task);
     if (wait->meter) {
         wait->meter->waiting++;
     }
     wait->base.op = tqi_ctl_meter_op_of(ctl->meter, TQI_CLAIM, &msg->base);
-    tqi_ctl_wait_park(ctl, &wait->base, &claim_wait_type, request, msg->timeout_ms);
+    tqi_ctl_wait_add(ctl, &wait->base, &claim_wait_type, request, msg->timeout_ms);
     return TQ_OK;
 }
 
@@ -396,7 +396,7 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_net_request *request, const Tq__Cl
     }
     rc = claim_take(ctl, request, wait, err);
     if (rc == TQ_EAGAIN && !msg->poll && !ctl->polling) {
-        return claim_park(ctl, request, wait, err);
+        return claim_enqueue(ctl, request, wait, err);
     }
     if (rc == TQ_OK) {
         rc = claim_reply(ctl, request, &wait->result, &wait->receipt, err);

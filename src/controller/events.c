@@ -237,6 +237,6 @@ int tqi_ctl_on_events(tqi_controller *ctl, tqi_net_request *request, const Tq__E
     wait->since = since;
     wait->limit = msg->limit;
     DL_APPEND(ctl->events.waits, wait);
-    tqi_ctl_wait_park(ctl, &wait->base, &events_wait_type, request, msg->timeout_ms);
+    tqi_ctl_wait_add(ctl, &wait->base, &events_wait_type, request, msg->timeout_ms);
     return TQ_OK;
 }

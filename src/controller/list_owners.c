@@ -248,6 +248,6 @@ int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_net_request *request, const 
     wait->number = ++ctl->last_wait;
     wait->since = tqi_now();
     DL_APPEND(ctl->owner_waits, wait);
-    tqi_ctl_wait_park(ctl, &wait->base, &owners_wait_type, request, msg->timeout_ms);
+    tqi_ctl_wait_add(ctl, &wait->base, &owners_wait_type, request, msg->timeout_ms);
     return TQ_OK;
 }

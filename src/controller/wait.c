@@ -1,11 +1,11 @@
 /*
- * wait.c - waiting is state: deadlines under one timer, and parked requests. wake.c finds those that a change
+ * wait.c - waiting is state: deadlines under one timer, and waiting requests. wake.c finds those that a change
  * satisfies.
  *
  * States of a wait:
  *
- *   parked -> ready -> answered      a change satisfied it, and tqi_ctl_wake sends the answer
- *   parked -> failed                 its deadline passed, its client cancelled it, or its session ended
+ *   waiting -> ready -> answered      a change satisfied it, and tqi_ctl_wake sends the answer
+ *   waiting -> failed                 its deadline passed, its client cancelled it, or its session ended
  *
  * A cancel that finds it ready is too late: the answer is sent. Every end is wait_end, which leaves the lists of the
  * kind, then answers or fails the request, then frees the wait.
@@ -132,8 +132,8 @@ static void wait_cancelled(tqi_net_request *request, void *arg)
     wait_end(wait, &err);
 }
 
-void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type, tqi_net_request *request,
-                       uint64_t timeout_ms)
+void tqi_ctl_wait_add(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type, tqi_net_request *request,
+                      uint64_t timeout_ms)
 {
     wait->type = type;
     wait->ctl = ctl;

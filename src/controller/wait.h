@@ -56,8 +56,8 @@ struct tqi_ctl_wait {
 };
 
 /* Parks a request; timeout_ms 0: for ever. From here on its client can cancel it. */
-void tqi_ctl_wait_park(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type, tqi_net_request *request,
-                       uint64_t timeout_ms);
+void tqi_ctl_wait_add(tqi_controller *ctl, tqi_ctl_wait *wait, const tqi_ctl_wait_type *type, tqi_net_request *request,
+                      uint64_t timeout_ms);
 /* Marks it to be answered by the running or next tqi_ctl_wake. */
 void tqi_ctl_wait_ready(tqi_ctl_wait *wait);
 /* Answers those that are ready; an answer may end others. */

@@ -54,27 +54,27 @@ static void waiting_claims(tqi_net_session *net, void *arg)
 {
     waiting_list *list = arg;
     tqi_ctl_session *session = tqi_net_session_user(net);
-    tqi_ctl_parked *parked = NULL;
+    tqi_ctl_waiter *waiter = NULL;
     if (!session) {
         return;
     }
-    DL_FOREACH (session->parked, parked) {
+    DL_FOREACH (session->waiters, waiter) {
         if (list->n == list->max || list->rc) {
             return;
         }
         if (list->only) {
-            if (parked->number <= session->last_wait) {
+            if (waiter->number <= session->last_wait) {
                 continue;
             }
-            if ((list->now - parked->since) / 1000000u < list->older_ms) {
+            if ((list->now - waiter->since) / 1000000u < list->older_ms) {
                 return; /* those after it are younger */
             }
         }
         Tq__WaitInfo *info =
             waiting_next(list, "claim", tqi_net_session_name(net), tqi_net_session_pid(net), tqi_net_session_host(net));
         if (info) {
-            list->last = parked->number;
-            list->rc = tqi_ctl_claim_info(parked, list->conv, info, list->err);
+            list->last = waiter->number;
+            list->rc = tqi_ctl_claim_info(waiter, list->conv, info, list->err);
         }
     }
 }

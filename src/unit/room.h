@@ -8,7 +8,7 @@
 #include "unit/writers.h"
 #include "wire/methods.h"
 
-/* Bytes that a parked reserve wants. */
+/* Bytes that a waiting reserve wants. */
 uint64_t tqi_unit_wanted(const Tq__UnitReserve *message);
 
 /* Bytes still available to blocks of a kind. */

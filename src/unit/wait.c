@@ -1,7 +1,7 @@
 /*
- * wait.c - reserves: answered at once, or parked until room is made or their deadline passes.
+ * wait.c - reserves: answered at once, or waiting until room is made or their deadline passes.
  *
- * Waiting is state: a parked request is a record in a queue, and the free that makes room completes it.
+ * Waiting is state: a waiting request is a record in a queue, and the free that makes room completes it.
  */
 #include "unit/wait.h"
 
@@ -169,7 +169,7 @@ static void wait_arm(tqi_unit *unit)
     uv_timer_start(&unit->waits.timer, tqi_unit_waits_timer, ms, 0);
 }
 
-/* Removes a parked reserve from its queue; the caller must complete its request. */
+/* Removes a waiting reserve from its queue; the caller must complete its request. */
 static void wait_remove(tqi_unit_wait *wait)
 {
     tqi_unit_wait **row = &wait->unit->waits.row[wait->message->adds_samples ? 1 : 0];
@@ -196,7 +196,7 @@ static void wait_cancel(tqi_net_request *request, void *arg)
     tqi_unit_wake(unit);
 }
 
-static void wait_park(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message, tqi_store_place *places)
+static void wait_add(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message, tqi_store_place *places)
 {
     tqi_unit_wait *wait = calloc(1, sizeof(*wait));
     tq_error err;
@@ -250,7 +250,7 @@ void tqi_unit_reserve(tqi_unit *unit, tqi_net_request *request, const Tq__UnitRe
     if (err.code == TQ_OK) {
         wait_answer(unit, request, places, message->n_id);
     } else if (err.code == TQ_EFULL && message->wait) {
-        wait_park(unit, request, message, places);
+        wait_add(unit, request, message, places);
         return;
     } else {
         wait_fail(unit, request, message, &err, "is full");

@@ -28,7 +28,7 @@ typedef struct tqi_unit_waits {
     uint64_t last;         /* number */
 } tqi_unit_waits;
 
-/* Reserves at once, parks the request, or fails it. */
+/* Reserves at once, lets the request wait, or fails it. */
 void tqi_unit_reserve(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message);
 /* Room was made. */
 void tqi_unit_wake(tqi_unit *unit);

@@ -201,8 +201,7 @@ static int core_exec(PyObject *module)
     if (!state->name_done || !state->name_set_result || !state->name_set_exception) {
         return -1;
     }
-    if (core_errors_init(module, state) || core_add_types(module, state) || core_fork_init() ||
-        core_log_init()) {
+    if (core_errors_init(module, state) || core_add_types(module, state) || core_fork_init() || core_log_init()) {
         return -1;
     }
     if (PyModule_AddStringConstant(module, "version", tq_version()) ||
