@@ -61,8 +61,10 @@ def run(*words: str | Path) -> None:
 
 
 def query(*words: str) -> str:
-    """The output of a query to Debian's package database."""
-    return subprocess.run(["dpkg-query", *words], capture_output=True, text=True, check=True).stdout
+    """The output of a query to Debian's package database, "" if nothing there matches."""
+    return subprocess.run(
+        ["dpkg-query", *words], capture_output=True, text=True, check=False
+    ).stdout
 
 
 def only(folder: Path, pattern: str) -> Path:
