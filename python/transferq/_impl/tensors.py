@@ -35,6 +35,8 @@ from .words import counted
 if TYPE_CHECKING:
     from tensordict import TensorDict
 
+    from .torch_types import Tensor
+
     Fields: TypeAlias = TensorDict | Mapping[str, Any]
 
 
@@ -136,7 +138,7 @@ def to_batch(fields: Fields, encoder: Encoder) -> Batch:
     return batch
 
 
-def is_plain(tensor: Any) -> bool:
+def is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is of torch's own class, on the CPU, with contiguous elements that need no conversion."""
     import torch
 
@@ -212,7 +214,7 @@ def row_list(name: str, column: Any, rows: int) -> list[Any]:
     return _unbound(column) if is_tensor(column) else list(column)
 
 
-def _unbound(tensor: Any) -> list[Any]:
+def _unbound(tensor: Tensor) -> list[Tensor]:
     """The rows of a tensor, as data: detached from autograd."""
     import torch
 
@@ -224,14 +226,14 @@ def _unbound(tensor: Any) -> list[Any]:
     return list(tensor.unbind())
 
 
-def _torch_ok(tensor: Any) -> bool:
+def _torch_ok(tensor: Tensor) -> bool:
     """Whether it is a tensor with rows of plain elements."""
     import torch
 
     return tensor.layout in (torch.strided, torch.jagged) and tensor.dtype in torch_dtypes()
 
 
-def _ready(tensor: Any, keep: list[Any]) -> Any:
+def _ready(tensor: Tensor, keep: list[Any]) -> Tensor:
     """The tensor on the CPU and contiguous; kept alive by `keep`."""
     import torch
 
@@ -247,7 +249,7 @@ def _ready(tensor: Any, keep: list[Any]) -> Any:
     return tensor
 
 
-def _to_host(tensor: Any) -> Any:
+def _to_host(tensor: Tensor) -> Tensor:
     """A copy on the host; from a GPU in page-locked memory, which torch caches for later copies."""
     import torch
 
@@ -255,12 +257,11 @@ def _to_host(tensor: Any) -> Any:
         raise InvalidArgumentError("a tensor on the meta device has no data to store")
     if tensor.device.type != "cuda":
         return tensor.cpu()
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True).copy_(
-        tensor
-    )
+    copy: Tensor = torch.empty(tensor.shape, dtype=tensor.dtype, device="cpu", pin_memory=True)
+    return copy.copy_(tensor)
 
 
-def slice_of(tensor: Any) -> tuple[int, int]:
+def slice_of(tensor: Tensor) -> tuple[int, int]:
     """Address and size of a contiguous tensor's bytes."""
     return tensor.data_ptr(), tensor.numel() * tensor.element_size()
 
@@ -292,7 +293,7 @@ def _ragged(
     return Column(name, TENSOR, *dtype, len(shapes), None, ndims, dims, slices)
 
 
-def _torch_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
+def _torch_rows(name: str, rows: list[Tensor], keep: list[Any]) -> Column | None:
     """A column of tensors, one per row; None if they differ in dtype, or do not have plain elements."""
     import torch
 
@@ -339,7 +340,7 @@ def _mixed_rows(name: str, rows: list[Any], keep: list[Any], encoder: Encoder) -
     return Column(name, kind, *dtype, len(rows), None, ndims, dims, slices, 0, types)
 
 
-def _all_plain(rows: list[Any]) -> bool:
+def _all_plain(rows: list[Tensor]) -> bool:
     """Whether all rows are on the CPU with elements that need no conversion."""
     from torch import Tensor
 
@@ -350,7 +351,7 @@ def _all_plain(rows: list[Any]) -> bool:
     )
 
 
-def _together(rows: list[Any], shapes: Sequence[tuple[int, ...]]) -> Any:
+def _together(rows: list[Tensor], shapes: Sequence[tuple[int, ...]]) -> Tensor | None:
     """Rows on a GPU joined into one tensor there, so that one copy brings them to the host; None for others."""
     import torch
 
@@ -361,7 +362,8 @@ def _together(rows: list[Any], shapes: Sequence[tuple[int, ...]]) -> Any:
         return None
     try:
         with torch.no_grad():
-            return torch.cat(rows) if shapes[0] else torch.stack(rows)
+            joined: Tensor = torch.cat(rows) if shapes[0] else torch.stack(rows)
+            return joined
     except (RuntimeError, NotImplementedError):  # torch does not support this for some dtypes
         return None
 
@@ -375,7 +377,7 @@ def _array_rows(name: str, rows: list[Any], keep: list[Any]) -> Column | None:
     return _ragged(name, dtype, [tuple(row.shape) for row in rows], slices)
 
 
-def _jagged_column(name: str, tensor: Any, keep: list[Any]) -> Column | None:
+def _jagged_column(name: str, tensor: Tensor, keep: list[Any]) -> Column | None:
     """A column over a jagged nested tensor whose rows are end to end, without splitting it; otherwise None."""
     import numpy as np
     import torch
@@ -476,30 +478,31 @@ def stack_of_rows(rows: list[Any]) -> Any:
     return stack_of_objects(rows)
 
 
-def tensor_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:
+def tensor_over(memory: memoryview, dtype: Dtype, shape: Sequence[int]) -> Tensor:
     """A tensor with this shape over memory of the library."""
     import torch
 
     of_torch = torch_dtypes_back()[dtype]
     if len(memory) == 0:
         # Reads are on the CPU, whatever the user's default device.
-        return torch.empty(tuple(shape), dtype=of_torch, device="cpu")
+        made: Tensor = torch.empty(tuple(shape), dtype=of_torch, device="cpu")
+        return made
     return shaped(torch.frombuffer(memory, dtype=of_torch), shape)
 
 
-def shaped(flat: Any, shape: Sequence[int]) -> Any:
+def shaped(flat: Tensor, shape: Sequence[int]) -> Tensor:
     """Reshape a flat tensor to one that is not a view, so that torch lets users modify it in place."""
     return flat if len(shape) == 1 else flat.view(tuple(shape)).detach()
 
 
-def array_over(memory: Any, dtype: Dtype, shape: Sequence[int]) -> Any:
+def array_over(memory: memoryview, dtype: Dtype, shape: Sequence[int]) -> Any:
     """An array with this shape over memory of the library."""
     import numpy as np
 
     return np.frombuffer(memory, dtype=numpy_dtype_back(dtype)).reshape(shape)
 
 
-def tensor_memory(tensor: Any) -> tuple[list[Any], tuple[int, int], Any] | None:
+def tensor_memory(tensor: Tensor) -> tuple[list[Any], tuple[int, int], Tensor] | None:
     """A tensor inside a value: its dtype and shape, its memory, and the owner; None if it is not a plain tensor."""
     import torch
 
