@@ -1,5 +1,7 @@
 """Check that no test got lost in a rename: every former name is in the tree, or leads to a name that is.
 
+Also that C tests are named by sentences, without `test_`.
+
 tests/former_names.txt has the names of an earlier commit. tests/RENAMED.md has the renames since, one per line as
 `- old -> new`; the new name of a Python test needs no path if that is the same, and for a file that was moved as a whole
 the two paths are enough. Names are read from the
@@ -110,7 +112,10 @@ def check() -> int:
     lost = [name for name in former if not kept(name, renamed, there)]
     for name in lost:
         print(f"{name}: neither a test nor in tests/RENAMED.md with a new name that is one")
-    return 1 if lost else 0
+    bare = sorted(name for name in there if name.startswith("test_"))
+    for name in bare:
+        print(f"{name}: a C test is named by a sentence on what is right, see tests/README.md")
+    return 1 if lost or bare else 0
 
 
 def main() -> int:

@@ -100,6 +100,13 @@ def test_a_new_name_must_be_there_too(tree: Path) -> None:
     assert check(tree, former, renamed) == former
 
 
+def test_c_tests_are_sentences(tree: Path) -> None:
+    (tree / "src/base/base_test.c").write_text(
+        "cmocka_unit_test(test_it), cmocka_unit_test(it_is),"
+    )
+    assert check(tree, []) == ["test_it"]
+
+
 def test_writes_the_names_of_a_commit(tree: Path) -> None:
     for words in (["add", "."], ["-c", "user.name=t", "-c", "user.email=t", "commit", "-qm", "x"]):
         subprocess.run(["git", *words], cwd=tree, check=True)
