@@ -118,7 +118,7 @@ setup: deps-test build $(VENV)/.stamp-dev
 
 # An import builds only what Python needs (the target `package`), and `meson test NAME` only what its test needs.
 DEV_OPTIONS := -Cbuild-dir=build/dev -Ccompile-args=package $(addprefix -Csetup-args=, -Dbuildtype=debugoptimized \
-	-Dtests=true -Dshared_tests=true -Dexamples=true)
+	-Ddefault_library=static -Dtests=true -Dshared_tests=true -Dexamples=true)
 
 # The programs lie beside Python, as in an installation.
 .venv-dev/.stamp-transferq: meson_options.txt pyproject.toml .venv-dev/.stamp
@@ -173,7 +173,7 @@ compat: build .venv-peer/.stamp .venv-compat/.stamp-compat
 verl: compat .venv-verl/.stamp
 
 # The build of the C unit tests; also what clang-tidy and the symbol check look at.
-build/test/build.ninja: meson_options.txt $(wildcard fuzz/*_fuzz.c) $(VENV)/.stamp-build
+build/test/build.ninja: meson_options.txt $(VENV)/.stamp-build
 	@mkdir -p build
 	@$(MESON) setup $(if $(wildcard build/test/build.ninja),--reconfigure) build/test \
 		-Dtests=true -Dexamples=true -Dpython=true -Dwerror=true >build/test-setup.log \
