@@ -229,7 +229,7 @@ static void rt_stop_now(tqi_client_runtime *rt)
     uv_timer_stop(&rt->open_timer);
     uv_timer_stop(&rt->wait_timer);
     uv_timer_stop(&rt->notice_timer);
-    uv_timer_stop(&rt->save_timer);
+    uv_timer_stop(&rt->keep_timer);
     tqi_client_borrows_stop(rt);
     tqi_client_collector_stop(rt);
     if (rt->internal.stop) {
@@ -255,7 +255,7 @@ static void rt_fini_handles(tqi_client_runtime *rt)
     uv_close((uv_handle_t *)&rt->open_timer, NULL);
     uv_close((uv_handle_t *)&rt->wait_timer, NULL);
     uv_close((uv_handle_t *)&rt->notice_timer, NULL);
-    uv_close((uv_handle_t *)&rt->save_timer, NULL);
+    uv_close((uv_handle_t *)&rt->keep_timer, NULL);
 }
 
 static void rt_close_handles(tqi_client_runtime *rt)
@@ -345,14 +345,14 @@ static int rt_init_handles(tqi_client_runtime *rt)
     uv_timer_init(&rt->loop, &rt->open_timer);
     uv_timer_init(&rt->loop, &rt->wait_timer);
     uv_timer_init(&rt->loop, &rt->notice_timer);
-    uv_timer_init(&rt->loop, &rt->save_timer);
+    uv_timer_init(&rt->loop, &rt->keep_timer);
     rt->async.data = rt;
     rt->prepare.data = rt;
     rt->check.data = rt;
     rt->open_timer.data = rt;
     rt->wait_timer.data = rt;
     rt->notice_timer.data = rt;
-    rt->save_timer.data = rt;
+    rt->keep_timer.data = rt;
     uv_prepare_start(&rt->prepare, rt_on_prepare);
     uv_check_start(&rt->check, rt_on_check);
     return 0;

@@ -44,7 +44,7 @@ struct tqi_client_runtime {
     uv_timer_t open_timer;
     uv_timer_t wait_timer; /* earliest deadline of tasks that are waiting for the opening */
     uv_timer_t notice_timer;
-    uv_timer_t save_timer;                       /* of `saves` */
+    uv_timer_t keep_timer;                       /* of `kept` */
     uint64_t notice_ms;                          /* 0: no notices */
     bool noticing;                               /* the timer runs */
     uint64_t next_claim_notice, next_put_notice; /* not before, when nothing looks wrong */
@@ -69,8 +69,8 @@ struct tqi_client_runtime {
     tq_manager_host host;
     tqi_manager_internal internal;
     tqi_client_collector *collector;
-    struct save_task *saves; /* checkpoint/save.c: those with a snapshot */
-    char *manager_config;    /* what the manager was opened with */
+    struct tqi_client_ckpt_kept *kept; /* checkpoint/keep.c: snapshots */
+    char *manager_config;              /* what the manager was opened with */
 };
 
 /* Starts a runtime for the client; with the client's lock held, any thread. */

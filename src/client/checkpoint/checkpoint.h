@@ -36,6 +36,18 @@ int tqi_client_ckpt_collect(tqi_client_ckpt_blocks *blocks, const Tq__SnapshotPa
 tqi_client_ckpt_block *tqi_client_ckpt_find(const tqi_client_ckpt_blocks *blocks, uint64_t id);
 void tqi_client_ckpt_blocks_fini(tqi_client_ckpt_blocks *blocks);
 
+/* A snapshot that is kept open. Zero-initialise. */
+typedef struct tqi_client_ckpt_kept {
+    tqi_client_runtime *rt; /* NULL: not kept */
+    uint64_t snapshot;
+    struct tqi_client_ckpt_kept *prev, *next; /* runtime->kept */
+} tqi_client_ckpt_kept;
+
+/* keep.c: tells the controller regularly that the snapshot is in use. */
+void tqi_client_ckpt_keep_begin(tqi_client_ckpt_kept *kept, tqi_client_runtime *rt, uint64_t snapshot);
+/* Ends that, if it was begun. */
+void tqi_client_ckpt_keep_end(tqi_client_ckpt_kept *kept);
+
 /* Deadline of a step that begins now. */
 uint64_t tqi_client_ckpt_step_deadline(const tqi_client_task *task);
 /* A request with the deadline of a step. */

@@ -4,9 +4,8 @@
  *   files made -> SNAPSHOT -> [SNAPSHOT_READ, part written]* -> [blocks read, written]* -> SNAPSHOT_CLOSE -> files
  *   placed
  *
- * The blocks of the snapshot stay in place until it is closed, whatever is cleared or overwritten meanwhile. A timer
- * tells the controller that the snapshot is in use (otherwise the controller would close it), even while a read or
- * write hangs. There are two buffers: one is written while the other is read into.
+ * The blocks of the snapshot stay in place until it is closed, whatever is cleared or overwritten meanwhile. There are
+ * two buffers: one is written while the other is read into.
  */
 #include "client/checkpoint/checkpoint.h"
 
@@ -14,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <utlist.h>
 
 #include "base/clock.h"
 #include "base/error.h"
@@ -24,9 +22,6 @@
 
 #define SAVE_BUFFER (UINT64_C(8) << 20)
 #define SAVE_RANGES 1024u
-/* Interval at which the snapshot is kept alive at the controller. */
-#define SAVE_KEEP_MS 2000u
-#define SAVE_KEEP_NS (SAVE_KEEP_MS * UINT64_C(1000000))
 
 /* Bytes in transit from the store to the file. */
 typedef struct save_buffer {
@@ -52,10 +47,9 @@ typedef struct save_task {
     char *metadata; /* the file */
     const char *user_metadata;
     bool state_only;
-    uint64_t snapshot;                       /* 0: none open */
-    struct save_task *prev_kept, *next_kept; /* runtime->saves */
-    bool kept;                               /* it exists */
-    uint32_t n_lost;                         /* blocks that are gone */
+    uint64_t snapshot; /* 0: none open */
+    tqi_client_ckpt_kept kept;
+    uint32_t n_lost; /* blocks that are gone */
     const char *lost_owner;
     uint32_t part;
     uint64_t partitions;
@@ -77,60 +71,6 @@ static void save_fini(tqi_client_task *task)
     free(save->buffers[1].bytes);
     if (save->reply) {
         tq__snapshot_read_reply__free_unpacked(save->reply, NULL);
-    }
-}
-
-/* --- the snapshot is used ------------------------------------------------- */
-
-static void save_kept(tqi_net_call *call, tqi_net_answer *answer, void *arg)
-{
-    (void)call;
-    (void)answer; /* if it is closed, reading will show what is gone */
-    (void)arg;
-}
-
-/* The controller closes a snapshot that nobody reads. Blocks may take hours after the last part, and a single write as
- * long as its file system pleases; so a timer tells the controller, whatever the save is waiting for. */
-static void save_keep_due(uv_timer_t *timer)
-{
-    tqi_client_runtime *rt = timer->data;
-
-    for (save_task *save = rt->saves; save; save = save->next_kept) {
-        Tq__SnapshotRead message;
-        tqi_net_call_args args = {
-            .kind = TQI_SNAPSHOT_READ,
-            .message = &message.base,
-            .deadline = tqi_now() + 2 * SAVE_KEEP_NS,
-            .done = save_kept,
-        };
-        tq__snapshot_read__init(&message);
-        message.id = save->snapshot;
-        message.keep = true;
-        tqi_net_call_start(rt->controller, &args, NULL, NULL);
-    }
-}
-
-static void save_keep_begin(save_task *save)
-{
-    tqi_client_runtime *rt = save->task.rt;
-
-    DL_APPEND2(rt->saves, save, prev_kept, next_kept);
-    save->kept = true;
-    if (!rt->stopping && !uv_is_active((uv_handle_t *)&rt->save_timer)) {
-        uv_timer_start(&rt->save_timer, save_keep_due, SAVE_KEEP_MS, SAVE_KEEP_MS);
-    }
-}
-
-static void save_keep_end(save_task *save)
-{
-    tqi_client_runtime *rt = save->task.rt;
-
-    if (save->kept) {
-        DL_DELETE2(rt->saves, save, prev_kept, next_kept);
-        save->kept = false;
-        if (!rt->saves) {
-            uv_timer_stop(&rt->save_timer);
-        }
     }
 }
 
@@ -164,7 +104,7 @@ static void save_close(save_task *save)
     Tq__SnapshotClose message;
     tq__snapshot_close__init(&message);
     message.id = save->snapshot;
-    save_keep_end(save);
+    tqi_client_ckpt_keep_end(&save->kept);
     save->snapshot = 0;
     if (message.id == 0 ||
         tqi_client_ckpt_call(&save->task, TQI_SNAPSHOT_CLOSE, &message.base, save_closed, NULL) != TQ_OK) {
@@ -490,7 +430,7 @@ static void save_taken(tqi_client_task *task, tqi_net_answer *answer)
         return;
     }
     save->snapshot = reply->id;
-    save_keep_begin(save);
+    tqi_client_ckpt_keep_begin(&save->kept, save->task.rt, save->snapshot);
     save->about.parts = reply->parts;
     save->about.samples = reply->samples;
     save->about.epoch = reply->epoch;

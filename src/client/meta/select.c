@@ -1,359 +1,12 @@
 /*
  * select.c - metas made from other metas: select, concat, union.
- *
- * All three gather rows of parts column by column; a selection of 100,000 samples is a few array
- * copies.
  */
-#include "client/meta/meta.h"
+#include "client/meta/gather.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/error.h"
-#include "base/type.h"
-
-/* Rows of one source, in the order of the result. */
-typedef struct sel_part {
-    const tq_meta *meta;
-    const uint32_t *rows; /* NULL: all */
-    size_t n;
-    uint32_t shift; /* added to places of blocks */
-} sel_part;
-
-static size_t sel_row(const sel_part *part, size_t i)
-{
-    return part->rows ? part->rows[i] : i;
-}
-
-/* --- shapes --------------------------------------------------------------- */
-
-static bool sel_same_shape(const tqi_client_cells *a, const tqi_client_cells *b)
-{
-    return !a->pub.ragged && !b->pub.ragged && a->pub.ndim == b->pub.ndim &&
-           memcmp(a->pub.shape, b->pub.shape, a->pub.ndim * sizeof *a->pub.shape) == 0;
-}
-
-/* Dims of a row for a ragged result: none for cells that were not produced. */
-static const uint64_t *sel_dims(const tqi_client_cells *cells, size_t row, uint32_t *ndim)
-{
-    if (!cells->ready[row] || !tqi_client_cells_shaped(cells)) {
-        *ndim = 0;
-        return NULL;
-    }
-    return tqi_client_cells_dims(cells, row, ndim);
-}
-
-static int sel_ragged(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
-                      size_t n_parts)
-{
-    size_t total = 0;
-    size_t row = 0;
-    uint64_t *dims;
-    uint32_t *ndims = tqi_region_array(&out->region, out->n, sizeof *ndims);
-    uint32_t ndim;
-
-    to->starts = tqi_region_array(&out->region, out->n + 1, sizeof *to->starts);
-    if (!ndims || !to->starts) {
-        return TQ_ENOMEM;
-    }
-    for (size_t p = 0; p < n_parts; p++) {
-        for (size_t i = 0; i < parts[p].n; i++) {
-            sel_dims(from[p], sel_row(&parts[p], i), &ndim);
-            ndims[row] = ndim;
-            to->starts[row++] = total;
-            total += ndim;
-        }
-    }
-    to->starts[row] = total;
-    dims = tqi_region_array(&out->region, total, sizeof *dims);
-    if (!dims) {
-        return TQ_ENOMEM;
-    }
-    row = 0;
-    for (size_t p = 0; p < n_parts; p++) {
-        for (size_t i = 0; i < parts[p].n; i++, row++) {
-            const uint64_t *source = sel_dims(from[p], sel_row(&parts[p], i), &ndim);
-            for (uint32_t d = 0; d < ndim; d++) {
-                dims[to->starts[row] + d] = source[d];
-            }
-        }
-    }
-    to->pub.ragged = true;
-    to->pub.ndims = ndims;
-    to->pub.dims = dims;
-    return TQ_OK;
-}
-
-/* Types of the rows, if they may differ: within one part, or between two parts. */
-static int sel_types(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
-                     size_t n_parts)
-{
-    const tqi_client_cells *first = NULL;
-    bool differ = false;
-    size_t row = 0;
-
-    for (size_t p = 0; p < n_parts; p++) {
-        if (!tqi_client_cells_shaped(from[p])) {
-            continue; /* nothing is known of it */
-        }
-        first = first ? first : from[p];
-        differ = differ || from[p]->types || from[p]->pub.kind != first->pub.kind ||
-                 from[p]->pub.dtype.code != first->pub.dtype.code || from[p]->pub.dtype.bits != first->pub.dtype.bits;
-    }
-    if (first) {
-        to->pub.kind = first->pub.kind;
-        to->pub.dtype = first->pub.dtype;
-    }
-    if (!differ || out->n == 0) {
-        return TQ_OK;
-    }
-    to->types = tqi_region_array(&out->region, out->n, sizeof *to->types);
-    if (!to->types) {
-        return TQ_ENOMEM;
-    }
-    for (size_t p = 0; p < n_parts; p++) {
-        for (size_t i = 0; i < parts[p].n; i++, row++) {
-            to->types[row] = tqi_client_cells_shaped(from[p]) ? tqi_client_cells_type(from[p], sel_row(&parts[p], i))
-                                                              : (tq_type){(uint8_t)to->pub.kind, to->pub.dtype};
-        }
-    }
-    return TQ_OK;
-}
-
-static int sel_shape(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
-                     size_t n_parts)
-{
-    bool uniform = !to->types;
-    bool shaped = false;
-    for (size_t p = 0; p < n_parts; p++) {
-        uniform = uniform && sel_same_shape(from[0], from[p]);
-        shaped = shaped || tqi_client_cells_shaped(from[p]);
-    }
-    if (uniform) {
-        to->pub.ragged = false;
-        to->pub.ndim = from[0]->pub.ndim;
-        to->pub.shape = tqi_region_copy(&out->region, from[0]->pub.shape, to->pub.ndim, sizeof *to->pub.shape);
-        return to->pub.shape ? TQ_OK : TQ_ENOMEM;
-    }
-    if (!shaped) {
-        to->pub.ragged = true;
-        return TQ_OK;
-    }
-    return sel_ragged(out, to, parts, from, n_parts);
-}
-
-/* --- cells ---------------------------------------------------------------- */
-
-static int sel_opaque(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
-                      size_t n_parts)
-{
-    size_t row = 0;
-    bool any = false;
-    for (size_t p = 0; p < n_parts; p++) {
-        any = any || from[p]->opaque;
-    }
-    if (!any) {
-        return TQ_OK;
-    }
-    to->opaque = tqi_region_zero(&out->region, out->n, sizeof *to->opaque);
-    if (!to->opaque) {
-        return TQ_ENOMEM;
-    }
-    for (size_t p = 0; p < n_parts; p++) {
-        for (size_t i = 0; i < parts[p].n; i++, row++) {
-            const tq_slice *source = from[p]->opaque ? &from[p]->opaque[sel_row(&parts[p], i)] : NULL;
-            if (source && source->size > 0) {
-                to->opaque[row].size = source->size;
-                to->opaque[row].data = tqi_region_copy(&out->region, source->data, source->size, 1);
-                if (!to->opaque[row].data) {
-                    return TQ_ENOMEM;
-                }
-            }
-        }
-    }
-    return TQ_OK;
-}
-
-static int sel_field(tq_meta *out, tqi_client_cells *to, const sel_part *parts, const tqi_client_cells *const *from,
-                     size_t n_parts)
-{
-    size_t row = 0;
-    int code;
-
-    to->pub.name = tqi_region_string(&out->region, from[0]->pub.name);
-    to->pub.kind = from[0]->pub.kind;
-    to->pub.dtype = from[0]->pub.dtype;
-    /* Parts may be from different times: what any of them knows holds. */
-    for (size_t p = 0; p < n_parts; p++) {
-        to->pub.ragged_dim = tqi_ragged_dim_join(to->pub.ragged_dim, from[p]->pub.ragged_dim);
-    }
-    to->block = tqi_region_array(&out->region, out->n, sizeof *to->block);
-    to->offset = tqi_region_array(&out->region, out->n, sizeof *to->offset);
-    to->ready = tqi_region_array(&out->region, out->n, 1);
-    if (!to->pub.name || !to->block || !to->offset || !to->ready) {
-        return TQ_ENOMEM;
-    }
-    to->pub.ready = to->ready;
-    for (size_t p = 0; p < n_parts; p++) {
-        for (size_t i = 0; i < parts[p].n; i++, row++) {
-            size_t source = sel_row(&parts[p], i);
-            uint32_t block = from[p]->block[source];
-            if (tqi_block_named(block)) {
-                block += parts[p].shift;
-            }
-            to->block[row] = block;
-            to->offset[row] = from[p]->offset[source];
-            to->ready[row] = from[p]->ready[source];
-        }
-    }
-    code = sel_types(out, to, parts, from, n_parts);
-    code = code ? code : sel_shape(out, to, parts, from, n_parts);
-    if (code == TQ_OK) {
-        tqi_client_cells_agree(to, out->n);
-    }
-    return code ? code : sel_opaque(out, to, parts, from, n_parts);
-}
-
-/* --- names and tags ------------------------------------------------------- */
-
-static int sel_texts(tq_meta *out, const sel_part *parts, size_t n_parts, bool groups, const char ***to)
-{
-    size_t row = 0;
-    bool any = false;
-    for (size_t p = 0; p < n_parts; p++) {
-        any = any || (groups ? parts[p].meta->groups : parts[p].meta->keys);
-    }
-    if (!any) {
-        return TQ_OK;
-    }
-    *to = tqi_region_zero(&out->region, out->n, sizeof **to);
-    if (!*to) {
-        return TQ_ENOMEM;
-    }
-    for (size_t p = 0; p < n_parts; p++) {
-        const char **from = groups ? parts[p].meta->groups : parts[p].meta->keys;
-        for (size_t i = 0; i < parts[p].n; i++, row++) {
-            const char *text = from ? from[sel_row(&parts[p], i)] : NULL;
-            if (text && !((*to)[row] = tqi_region_string(&out->region, text))) {
-                return TQ_ENOMEM;
-            }
-        }
-    }
-    return TQ_OK;
-}
-
-static ptrdiff_t sel_find_tag(const tq_meta *meta, const char *name)
-{
-    for (size_t t = 0; t < meta->n_tags; t++) {
-        if (strcmp(meta->tags[t].name, name) == 0) {
-            return (ptrdiff_t)t;
-        }
-    }
-    return -1;
-}
-
-static int sel_tag(tq_meta *out, size_t t, const char *name, const sel_part *parts, size_t n_parts)
-{
-    uint32_t *sizes = tqi_region_zero(&out->region, out->n, sizeof *sizes);
-    uint64_t *starts = tqi_region_array(&out->region, out->n + 1, sizeof *starts);
-    uint64_t total = 0;
-    uint8_t *values = NULL;
-    size_t row = 0;
-
-    if (!sizes || !starts) {
-        return TQ_ENOMEM;
-    }
-    for (int pass = 0; pass < 2; pass++) {
-        row = 0;
-        for (size_t p = 0; p < n_parts; p++) {
-            const tq_meta *meta = parts[p].meta;
-            ptrdiff_t from = sel_find_tag(meta, name);
-            for (size_t i = 0; i < parts[p].n; i++, row++) {
-                size_t source = sel_row(&parts[p], i);
-                if (pass == 0) {
-                    sizes[row] = from < 0 ? 0 : meta->tags[from].sizes[source];
-                    starts[row] = total;
-                    total += sizes[row];
-                } else if (sizes[row] > 0) {
-                    memcpy(values + starts[row], meta->tags[from].values + meta->tag_starts[from][source], sizes[row]);
-                }
-            }
-        }
-        starts[row] = total;
-        if (pass == 0 && !(values = tqi_region_array(&out->region, total, 1))) {
-            return TQ_ENOMEM;
-        }
-    }
-    out->tags[t].name = tqi_region_string(&out->region, name);
-    out->tags[t].sizes = sizes;
-    out->tags[t].values = values;
-    out->tag_starts[t] = starts;
-    return out->tags[t].name ? TQ_OK : TQ_ENOMEM;
-}
-
-/* Merges a tag of `other` (given by its index there) into tag t of `out`, for the same samples: a sample that lacks it
- * in `other` keeps its own. */
-static int sel_merge_tag(tq_meta *out, size_t t, const tq_meta *other, size_t from)
-{
-    const tq_meta_tag mine = out->tags[t];
-    const tq_meta_tag *theirs = &other->tags[from];
-    const uint64_t *my_starts = out->tag_starts[t];
-    uint32_t *sizes = tqi_region_array(&out->region, out->n, sizeof *sizes);
-    uint64_t *starts = tqi_region_array(&out->region, out->n + 1, sizeof *starts);
-    uint64_t total = 0;
-    uint8_t *values;
-
-    if (!sizes || !starts) {
-        return TQ_ENOMEM;
-    }
-    for (size_t i = 0; i < out->n; i++) {
-        sizes[i] = theirs->sizes[i] > 0 ? theirs->sizes[i] : mine.sizes[i];
-        starts[i] = total;
-        total += sizes[i];
-    }
-    starts[out->n] = total;
-    values = tqi_region_array(&out->region, total, 1);
-    if (!values) {
-        return TQ_ENOMEM;
-    }
-    for (size_t i = 0; i < out->n; i++) {
-        const uint8_t *value =
-            theirs->sizes[i] > 0 ? theirs->values + other->tag_starts[from][i] : mine.values + my_starts[i];
-        memcpy(values + starts[i], value, sizes[i]);
-    }
-    out->tags[t].sizes = sizes;
-    out->tags[t].values = values;
-    out->tag_starts[t] = starts;
-    return TQ_OK;
-}
-
-/* Indexes, keys, groups; tags of any part. out has room for the tags of all parts together. */
-static int sel_names(tq_meta *out, const sel_part *parts, size_t n_parts)
-{
-    size_t row = 0;
-    size_t n_tags = 0;
-    int code;
-
-    for (size_t p = 0; p < n_parts; p++) {
-        for (size_t i = 0; i < parts[p].n; i++, row++) {
-            out->indexes[row] = parts[p].meta->indexes[sel_row(&parts[p], i)];
-            out->incarnations[row] = parts[p].meta->incarnations[sel_row(&parts[p], i)];
-        }
-    }
-    code = sel_texts(out, parts, n_parts, false, &out->keys);
-    code = code ? code : sel_texts(out, parts, n_parts, true, &out->groups);
-    out->n_tags = 0;
-    for (size_t p = 0; p < n_parts && code == TQ_OK; p++) {
-        for (size_t t = 0; t < parts[p].meta->n_tags && code == TQ_OK; t++) {
-            const char *name = parts[p].meta->tags[t].name;
-            if (sel_find_tag(out, name) < 0) {
-                code = sel_tag(out, n_tags, name, parts, n_parts);
-                out->n_tags = code == TQ_OK ? ++n_tags : n_tags;
-            }
-        }
-    }
-    return code;
-}
 
 /* --- select --------------------------------------------------------------- */
 
@@ -366,7 +19,7 @@ int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows, con
     if (!meta || !out) {
         return tqi_error_null(err, !meta ? "tq_meta_select: meta" : "tq_meta_select: out");
     }
-    sel_part part = {.meta = meta, .rows = rows, .n = rows ? n_rows : meta->n};
+    tqi_client_part part = {.meta = meta, .rows = rows, .n = rows ? n_rows : meta->n};
     *out = NULL;
     for (size_t i = 0; rows && i < n_rows; i++) {
         if (rows[i] >= meta->n) {
@@ -392,10 +45,10 @@ int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows, con
         made->blocks = meta->blocks;
         atomic_fetch_add_explicit(&made->blocks->refs, 1, memory_order_relaxed);
     }
-    code = sel_names(made, &part, 1);
+    code = tqi_client_gather_names(made, &part, 1);
     for (size_t f = 0; f < made->n_fields && code == TQ_OK; f++) {
         const tqi_client_cells *from = &meta->fields[fields ? (size_t)tqi_client_meta_find(meta, fields[f]) : f];
-        code = sel_field(made, &made->fields[f], &part, &from, 1);
+        code = tqi_client_gather_field(made, &made->fields[f], &part, &from, 1);
     }
     if (code != TQ_OK) {
         tq_meta_unref(made);
@@ -407,7 +60,7 @@ int tq_meta_select(const tq_meta *meta, const uint32_t *rows, size_t n_rows, con
 
 /* --- concat --------------------------------------------------------------- */
 
-static int sel_blocks(tq_meta *out, sel_part *parts, size_t n_parts)
+static int sel_blocks(tq_meta *out, tqi_client_part *parts, size_t n_parts)
 {
     size_t total = 0;
     size_t tables = 0;
@@ -493,7 +146,7 @@ static int sel_agree_fields(const tq_meta *a, const tq_meta *b, tq_error *err)
 }
 
 /* Fields of all parts, in the order of the first part; the schema comes from a part that knows it. */
-static int sel_concat_fields(tq_meta *out, const sel_part *parts, size_t n_parts)
+static int sel_concat_fields(tq_meta *out, const tqi_client_part *parts, size_t n_parts)
 {
     const tqi_client_cells **from = calloc(n_parts, sizeof *from);
     int code = from ? TQ_OK : TQ_ENOMEM;
@@ -503,15 +156,15 @@ static int sel_concat_fields(tq_meta *out, const sel_part *parts, size_t n_parts
         for (size_t p = 0; p < n_parts; p++) {
             from[p] = &parts[p].meta->fields[tqi_client_meta_find(parts[p].meta, parts[0].meta->fields[f].pub.name)];
         }
-        code = sel_field(out, to, parts, from, n_parts);
+        code = tqi_client_gather_field(out, to, parts, from, n_parts);
     }
     free(from);
     return code;
 }
 
-static int sel_join(const sel_part *given, size_t n_parts, tq_meta **out, tq_error *err)
+static int sel_join(const tqi_client_part *given, size_t n_parts, tq_meta **out, tq_error *err)
 {
-    sel_part *parts = malloc(n_parts * sizeof *parts);
+    tqi_client_part *parts = malloc(n_parts * sizeof *parts);
     size_t rows = 0;
     size_t tags = 0;
     tq_meta *made = NULL;
@@ -534,7 +187,7 @@ static int sel_join(const sel_part *given, size_t n_parts, tq_meta **out, tq_err
         }
         code = sel_blocks(made, parts, n_parts);
     }
-    code = code ? code : sel_names(made, parts, n_parts);
+    code = code ? code : tqi_client_gather_names(made, parts, n_parts);
     code = code ? code : sel_concat_fields(made, parts, n_parts);
     free(parts);
     if (code != TQ_OK) {
@@ -547,7 +200,7 @@ static int sel_join(const sel_part *given, size_t n_parts, tq_meta **out, tq_err
 
 int tq_meta_concat(tq_meta *const *metas, size_t n, tq_meta **out, tq_error *err)
 {
-    sel_part *parts;
+    tqi_client_part *parts;
     size_t used = 0;
     int code = TQ_OK;
 
@@ -590,34 +243,34 @@ int tq_meta_concat(tq_meta *const *metas, size_t n, tq_meta **out, tq_error *err
 /* Identity and tags of both, fields of `meta` that `other` does not have, then those of `other`. */
 static int sel_union(tq_meta *made, const tq_meta *meta, const tq_meta *other)
 {
-    sel_part parts[2] = {{.meta = meta, .n = meta->n}, {.meta = other, .n = other->n}};
+    tqi_client_part parts[2] = {{.meta = meta, .n = meta->n}, {.meta = other, .n = other->n}};
     size_t n_fields = 0;
     size_t n_tags;
     int code = sel_blocks(made, parts, 2);
 
-    code = code ? code : sel_names(made, parts, 1);
+    code = code ? code : tqi_client_gather_names(made, parts, 1);
     if (code == TQ_OK && other->keys) {
-        code = sel_texts(made, parts + 1, 1, false, &made->keys);
+        code = tqi_client_gather_texts(made, parts + 1, 1, false, &made->keys);
     }
     if (code == TQ_OK && other->groups) {
-        code = sel_texts(made, parts + 1, 1, true, &made->groups);
+        code = tqi_client_gather_texts(made, parts + 1, 1, true, &made->groups);
     }
     n_tags = made->n_tags;
     for (size_t t = 0; t < other->n_tags && code == TQ_OK; t++) {
-        ptrdiff_t at = sel_find_tag(made, other->tags[t].name);
-        code = at < 0 ? sel_tag(made, n_tags++, other->tags[t].name, parts + 1, 1)
-                      : sel_merge_tag(made, (size_t)at, other, t);
+        ptrdiff_t at = tqi_client_gather_find_tag(made, other->tags[t].name);
+        code = at < 0 ? tqi_client_gather_tag(made, n_tags++, other->tags[t].name, parts + 1, 1)
+                      : tqi_client_gather_merge_tag(made, (size_t)at, other, t);
         made->n_tags = n_tags;
     }
     for (size_t f = 0; f < meta->n_fields && code == TQ_OK; f++) {
         const tqi_client_cells *from = &meta->fields[f];
         if (tqi_client_meta_find(other, from->pub.name) < 0) {
-            code = sel_field(made, &made->fields[n_fields++], parts, &from, 1);
+            code = tqi_client_gather_field(made, &made->fields[n_fields++], parts, &from, 1);
         }
     }
     for (size_t f = 0; f < other->n_fields && code == TQ_OK; f++) {
         const tqi_client_cells *from = &other->fields[f];
-        code = sel_field(made, &made->fields[n_fields++], parts + 1, &from, 1);
+        code = tqi_client_gather_field(made, &made->fields[n_fields++], parts + 1, &from, 1);
     }
     made->n_fields = n_fields;
     return code;
