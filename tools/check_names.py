@@ -83,6 +83,15 @@ RETIRED = (
     Retired(r"\bhandlers_write\b", "src/controller/write.c", ANY),
     Retired(r"\btq_(?:meta|data|client|op|values)_rele\b", "..._unref", ANY),
     Retired(r"\btq_get_keys\b", "tq_get_by_key", ANY),
+    Retired(r"\btq_get_as\b", "tq_get, with options", ANY),
+    Retired(
+        r"\btq_(?:meta_(?:fields|tags|size)|data_(?:rows|columns))\b",
+        "..._count: how many there are",
+        ANY,
+    ),
+    Retired(r"\bTQ_(?:FORCE_)?FETCH\b", "TQ_CLAIM_...", ANY),
+    Retired(r"\blimits\.leases\b", "limits.grants", ANY),
+    Retired(r"\btqi_ctl_parked\b", "tqi_ctl_waiter: requests wait, connections are parked"),
     Retired(r"\btq_retrieve_keys\b", "tq_keys_of", ANY),
     Retired(r"\btq_(?:consumption|production|status|events)\(", "tq_query_..."),
     Retired(
