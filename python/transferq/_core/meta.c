@@ -352,7 +352,7 @@ static PyObject *meta_tags(core_meta *self, void *Py_UNUSED(closure))
     return list;
 }
 
-/* First byte of the name of a tag whose key is no ordinary text; see transferq.encoding.tag_name. */
+/* First byte of the name of a tag whose key is no ordinary text; see transferq._impl.tag_names.tag_name. */
 #define NAME_MARK 0x1f
 
 PyDoc_STRVAR(meta_tag_maps_doc, "tag_maps($self, decode, decode_name, /)\n--\n\n"

@@ -3,8 +3,8 @@
  *
  * tensordict needs about 1.5 us of Python code for each, which for a column of texts takes as long as reading them.
  * Members of plain values differ only in the value, so they are copied from one made by tensordict: the object, its
- * dict, the empty TensorDict in it, and the dict that holds the value. transferq/stacks.py makes sure that a member
- * looks like that.
+ * dict, the empty TensorDict in it, and the dict that holds the value. transferq/_impl/stacks.py makes sure that a
+ * member looks like that.
  */
 #include "core.h"
 
