@@ -43,7 +43,7 @@ static void log_take(tq_log_level level, const char *part, const char *text, voi
     log_line *line = malloc(sizeof(*line) + size);
 
     (void)arg;
-    if (line) {
+    if (line != NULL) {
         line->next = NULL;
         line->time = log_now();
         line->level = (int)level;
@@ -51,7 +51,7 @@ static void log_take(tq_log_level level, const char *part, const char *text, voi
         memcpy(line->text, text, size);
     }
     pthread_mutex_lock(&log_lock);
-    if (line && log_waiting < LOG_MOST) {
+    if (line != NULL && log_waiting < LOG_MOST) {
         *log_end = line;
         log_end = &line->next;
         log_waiting++;
@@ -78,7 +78,7 @@ static log_line *log_drain(unsigned *dropped)
 
 static void log_free(log_line *lines)
 {
-    while (lines) {
+    while (lines != NULL) {
         log_line *next = lines->next;
         free(lines);
         lines = next;
@@ -109,6 +109,7 @@ static void log_fork_child(void)
 int core_log_init(void)
 {
     static bool done;
+
     if (!done && pthread_atfork(log_fork_prepare, log_fork_parent, log_fork_child)) {
         PyErr_NoMemory();
         return -1;
@@ -143,24 +144,24 @@ PyObject *core_log_wait(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored
 
     Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&log_lock);
-    while (log_on && !log_first && !log_dropped) {
+    while (log_on && log_first == NULL && !log_dropped) {
         pthread_cond_wait(&log_changed, &log_lock);
     }
     lines = log_drain(&dropped);
     pthread_mutex_unlock(&log_lock);
     Py_END_ALLOW_THREADS
-    if (!lines && !dropped) {
+    if (lines == NULL && !dropped) {
         Py_RETURN_NONE; /* stopped */
     }
     PyObject *list = PyList_New(0);
-    for (log_line *line = lines; list && line; line = line->next) {
+    for (log_line *line = lines; list != NULL && line != NULL; line = line->next) {
         /* The N takes over the reference, even if it is NULL. */
         PyObject *item = Py_BuildValue("(diNN)", line->time, line->level, core_text(line->part), core_text(line->text));
-        if (!item || PyList_Append(list, item)) {
+        if (item == NULL || PyList_Append(list, item)) {
             Py_CLEAR(list);
         }
         Py_XDECREF(item);
     }
     log_free(lines);
-    return list ? Py_BuildValue("(NI)", list, dropped) : NULL;
+    return list != NULL ? Py_BuildValue("(NI)", list, dropped) : NULL;
 }

@@ -46,6 +46,7 @@ PyTypeObject *core_data_column_type(PyObject *Py_UNUSED(module))
         .fields = tuples_data_column_fields,
         .n_in_sequence = TUPLES_SIZE(tuples_data_column_fields),
     };
+
     return PyStructSequence_NewType(&description);
 }
 
@@ -57,6 +58,7 @@ PyTypeObject *core_meta_field_type(PyObject *Py_UNUSED(module))
         .fields = tuples_meta_field_fields,
         .n_in_sequence = TUPLES_SIZE(tuples_meta_field_fields),
     };
+
     return PyStructSequence_NewType(&description);
 }
 
@@ -66,13 +68,13 @@ PyObject *core_tuple(PyTypeObject *type, PyObject *const *items, size_t n)
     bool whole = true;
 
     for (size_t i = 0; i < n; i++) {
-        whole = whole && items[i];
+        whole = whole && items[i] != NULL;
     }
     if (whole) {
         tuple = PyStructSequence_New(type);
     }
     for (size_t i = 0; i < n; i++) {
-        if (tuple) {
+        if (tuple != NULL) {
             PyStructSequence_SetItem(tuple, (Py_ssize_t)i, items[i]);
         } else {
             Py_XDECREF(items[i]);
