@@ -26,7 +26,7 @@
 struct tqi_ctl_snapshot {
     uint64_t id;
     const tqi_ctl_session *session;
-    tqi_table_freeze *hold;
+    tqi_table_freeze *freeze;
     tqi_ctl_parts parts;
     tqi_ctl_timed idle; /* runs from the last read on */
     tqi_ctl_snapshot *prev, *next;
@@ -34,7 +34,7 @@ struct tqi_ctl_snapshot {
 
 static void snapshot_free(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 {
-    tqi_table_freeze_close(ctl->table, snapshot->hold);
+    tqi_table_freeze_close(ctl->table, snapshot->freeze);
     tqi_ctl_parts_fini(&snapshot->parts);
     free(snapshot);
 }
@@ -132,7 +132,7 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq_
         return tqi_error_nomem(err, "a snapshot");
     }
     snapshot->session = tqi_ctl_session_of(request);
-    int rc = tqi_table_freeze_open(ctl->table, &snapshot->hold, err);
+    int rc = tqi_table_freeze_open(ctl->table, &snapshot->freeze, err);
     rc = rc ? rc : tqi_ctl_parts_take(ctl->table, msg->partition, &snapshot->parts, err);
     if (rc) {
         snapshot_free(ctl, snapshot);

@@ -33,7 +33,8 @@ static void write_event(tqi_controller *ctl, tqi_net_request *request, const cha
 
 /* --- publish -------------------------------------------------------------- */
 
-/* Blocks of a refused publish die if the session granted and has not published them; all others are left alone. */
+/* Blocks of a refused publish die if they were granted to the session and it has not published them; all others are
+ * left alone. */
 static void publish_abandon(tqi_controller *ctl, tqi_net_request *request, const Tq__Batch *batch)
 {
     uint64_t session = tqi_ctl_session_number(request);

@@ -19,7 +19,7 @@
 
 typedef struct servers_one {
     tqd_backend_servers *all;
-    tqd_child *server; /* NULL: does not run */
+    tqd_child *child; /* NULL: does not run */
 } servers_one;
 
 struct tqd_backend_servers {
@@ -41,11 +41,11 @@ static int servers_start_next(tqd_backend_servers *servers, tq_error *err);
 /* Stops the last one that is running; frees everything if there is none. */
 static void servers_stop_next(tqd_backend_servers *servers)
 {
-    while (servers->n > 0 && !servers->ones[servers->n - 1].server) {
+    while (servers->n > 0 && !servers->ones[servers->n - 1].child) {
         servers->n--;
     }
     if (servers->n > 0) {
-        tqd_child_stop(servers->ones[servers->n - 1].server);
+        tqd_child_stop(servers->ones[servers->n - 1].child);
     } else {
         free(servers);
     }
@@ -57,7 +57,7 @@ static void servers_on_ended(const char *how, void *arg)
     tqd_backend_servers *servers = one->all;
     tq_error err = servers->failed;
 
-    one->server = NULL;
+    one->child = NULL;
     if (servers->stopping) {
         servers_stop_next(servers);
         return;
@@ -135,11 +135,11 @@ static int servers_start_next(tqd_backend_servers *servers, tq_error *err)
             .arg = one,
         };
         one->all = servers;
-        rc = tqd_child_start(servers->loop, &options, &one->server, err);
+        rc = tqd_child_start(servers->loop, &options, &one->child, err);
     }
     if (!rc) {
         servers->n++;
-        tqi_log(TQI_INFO, "tqd", "%s is process %d", plan->what, tqd_child_pid(one->server));
+        tqi_log(TQI_INFO, "tqd", "%s is process %d", plan->what, tqd_child_pid(one->child));
     }
     free(plan);
     return rc;

@@ -13,7 +13,7 @@
  * meanwhile stay so, because only cells that still point to the old block are relinked. If anything fails, the old
  * blocks stay as they are and are tried again later. A new block is never freed here once it was offered to the
  * controller, which alone knows whether it accepted it; the ids are abandoned, and a notice comes if it did not. Ids
- * die with the session that granted them: work in progress then starts over.
+ * die with the session to which they were granted: work in progress then starts over.
  *
  * States of a batch, by the function that begins each:
  *

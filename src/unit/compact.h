@@ -18,7 +18,7 @@ typedef struct tqi_unit_compact {
     bool full_urged;      /* puts waited then */
     uint64_t first_id;    /* granted ids */
     uint32_t n_ids;
-    uint64_t grant;           /* incremented when a session has ended, and its ids with it */
+    uint64_t grant;           /* number of the grant: incremented when a session has ended, and its ids with it */
     uv_timer_t timer;         /* the pause before the next batch */
     uv_timer_cb begin;        /* tqi_unit_compact_timer, for compact_queue.c, which is below it */
     uint64_t not_before;      /* when it ends */
@@ -46,7 +46,7 @@ void tqi_unit_compact_append(tqi_unit *unit, const uint64_t *ids, size_t n);
 void tqi_unit_compact_prepend(tqi_unit *unit, const uint64_t *ids, size_t n);
 /* It cannot be moved now: to the back, until something has changed. */
 void tqi_unit_compact_refuse(tqi_unit *unit, uint64_t id);
-/* The session that granted the ids has ended. */
+/* The session to which the ids were granted has ended. */
 void tqi_unit_compact_forget_ids(tqi_unit *unit);
 /* The store was replaced. */
 void tqi_unit_compact_forget(tqi_unit *unit);

@@ -13,7 +13,7 @@
 /*
  * Ids that are dead but had no block here when their end was announced: a reserve for one may still be in flight, and
  * its room would never be freed. Kept as ranges; if there are too many, the lower half is replaced by a floor: ids are
- * handed out in ascending order, so a reserve at or below the floor is an old one, and its writer is told to grant new
+ * handed out in ascending order, so a reserve at or below the floor is an old one, and its writer is asked to get new
  * ids. Bounded, and errs only on the safe side.
  */
 typedef struct tqi_unit_tombs {

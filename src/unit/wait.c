@@ -95,7 +95,7 @@ static int wait_check_grants(const tqi_unit *unit, tqi_unit_writer *writer, cons
     return TQ_OK;
 }
 
-/* An id that already exists here has been used: its writer must grant new ones. */
+/* An id that already exists here has been used: its writer has to get new ones. */
 static int wait_check_fresh(const tqi_unit *unit, const Tq__UnitReserve *message, tq_error *err)
 {
     for (size_t i = 0; i < message->n_id; i++) {

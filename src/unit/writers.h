@@ -76,7 +76,7 @@ tqi_unit_writer *tqi_unit_writer_former(const tqi_unit_writer *writer, const tqi
 void tqi_unit_writer_settle(tqi_unit_writer *writer);
 /* Permits it to map the arena; TQ_EUNSUPPORTED without a pidfd. */
 int tqi_unit_writer_map(tqi_unit_writer *writer, tq_error *err);
-/* Whether the controller granted the grant to the writer's session, under this incarnation. */
+/* Whether the controller made this grant to the writer's session, under this incarnation. */
 bool tqi_unit_writer_granted(tqi_unit_writer *writer, const Tq__Grant *grant);
 /* Makes it the writer of a block that it has just reserved. */
 void tqi_unit_writer_add(tqi_unit_writer *writer, uint64_t id);

@@ -417,7 +417,7 @@ static void link_granted(const tq_error *err, uint64_t first, uint64_t incarnati
     tqi_simple_wait_end(&link->grant_waits, err);
 }
 
-/* Grants ids, `want` at least. */
+/* Asks for a grant of `want` ids at least. */
 static void link_grant(tqi_simple_link *link, size_t want, uint64_t deadline)
 {
     tqi_simple_query *query = tqi_simple_query_make(link->simple);
@@ -440,7 +440,7 @@ static void link_grant(tqi_simple_link *link, size_t want, uint64_t deadline)
     link->simple->host->grant(link->simple->host, link->name, query->count, deadline, link_granted, query);
 }
 
-/* Room for the grants of the next n ids, each of which may come from a different grant. */
+/* Room for the grants of the next n ids, each of which may have its own. */
 static int link_reserve_grants(const tqi_simple_link *link, size_t n, tqi_simple_grants *grants)
 {
     size_t most = 0;

@@ -1,5 +1,5 @@
 /*
- * put.c - writes a batch to a unit: choose, map, grant, reserve, copy or stream, finish.
+ * put.c - writes a batch to a unit: choose, map, take ids, reserve, copy or stream, finish.
  *
  * Units are tried in the order of put_choose.c, each without waiting, and if all are full, the put waits at the one
  * with the most room until there is room elsewhere. If a unit does not answer, the put moves on to the next one after

@@ -18,7 +18,7 @@
  * unit is the block's owner.
  *
  * Everything belongs to the client's loop thread; only the copies of copy.c run elsewhere. Requests that may outlive
- * the manager (grant, owners) hold a record that close detaches.
+ * the manager (for a grant, for the list of owners) hold a record that close detaches.
  */
 #ifndef TQI_MANAGER_SIMPLE_SIMPLE_H
 #define TQI_MANAGER_SIMPLE_SIMPLE_H
