@@ -107,6 +107,9 @@ def init(conf: Any = None, *, attach: bool | None = None, name: str | None = Non
 
     A second call returns the configuration of the system in use.  If that system has ended, the call logs a
     warning and acts like a first call: it attaches to the system that runs now, or starts one.
+
+        config = transferq.init({"backend": {"SimpleStorage": {"total_storage_size": "8GiB"}}})
+        config.address  # for processes elsewhere: transferq.init({"address": ..., "token_file": ...})
     """
     with _process.lock:
         given = read(conf)

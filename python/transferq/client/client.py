@@ -231,6 +231,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         With `metadata`, `partition_id` is ignored; with `strict` it must match the samples' partition.
         `data_parser` gets the columns as a dict (ragged and non-tensor columns as lists of rows) and either changes
         them in place or returns the dict to store instead.
+
+            meta = client.put({"prompt": prompts}, partition_id="train")  # one new sample per row
+            client.put({"reward": rewards}, metadata=meta)  # another field of the same samples
         """
         check_data("data", data)
         data = parsed(data, data_parser)
@@ -328,6 +331,9 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         unit's machine, for rows that were put together and are read in order, neither padded nor page-locked.
         Others are copied.  Borrowed memory keeps its values even after the samples are cleared, and writes to it stay
         private; but the unit cannot reuse that memory before all tensors of the read have been freed.
+
+            data = client.get_data(meta.select_fields(["prompt"]), layout="padded", padding=-1)
+            data["prompt"]  # one tensor of len(meta) rows, the shorter ones filled up with -1
         """
         if metadata is None:
             return empty()
