@@ -287,7 +287,7 @@ static void empty_table(const sf *f)
                  (unsigned long long)n.dead, (unsigned long long)n.late, (unsigned long long)n.held);
     }
     if (ctl->snapshots || ctl->restores || ctl->clearings || ctl->waiting || ctl->owner_waits || ctl->events.waits ||
-        ctl->ready) {
+        ctl->waiters.ready) {
         sf_fault(f, "left in the controller: a snapshot, restore, clear, or a request that waits");
     }
 }

@@ -16,7 +16,7 @@
 #include "controller/owners.h"
 #include "controller/reply.h"
 #include "controller/session.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 
 /* Most ranges, sparse blocks and doubted blocks in one notice. */
 #define COLLECT_MAX         4096u
@@ -24,7 +24,7 @@
 #define COLLECT_DOUBTED_MAX 4096u
 
 struct tqi_ctl_collect {
-    tqi_ctl_wait base; /* first: waits are known by it */
+    tqi_net_waiter base; /* first: waits are known by it */
     tqi_ctl_owner *owner;
     tqi_ctl_session *session;
     bool sparse; /* also waits for sparse blocks */
@@ -149,13 +149,13 @@ static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool sp
     return rc;
 }
 
-static void collect_leave(tqi_ctl_wait *base)
+static void collect_leave(tqi_net_waiter *base)
 {
     tqi_ctl_collect *collect = (tqi_ctl_collect *)base;
     DL_DELETE(collect->owner->collects, collect);
 }
 
-static void collect_answer(tqi_ctl_wait *base)
+static void collect_answer(tqi_net_waiter *base)
 {
     const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
     tq_error err = {0};
@@ -164,13 +164,13 @@ static void collect_answer(tqi_ctl_wait *base)
     }
 }
 
-static void collect_describe(const tqi_ctl_wait *base, tq_error *err)
+static void collect_describe(const tqi_net_waiter *base, tq_error *err)
 {
     const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
     tqi_error_set(err, TQ_ETIMEDOUT, "no dead blocks of owner '%s'", collect->owner->name);
 }
 
-static const tqi_ctl_wait_type collect_wait_type = {
+static const tqi_net_waiter_type collect_wait_type = {
     .leave = collect_leave,
     .answer = collect_answer,
     .describe = collect_describe,
@@ -184,7 +184,7 @@ void tqi_ctl_collects_gather(tqi_ctl_owner *owner)
     }
     DL_FOREACH (owner->collects, collect) {
         if (collect->session == owner->collector && collect_pending(owner, collect->sparse)) {
-            tqi_ctl_wait_ready(&collect->base);
+            tqi_net_waiter_ready(&collect->base);
         }
     }
 }
@@ -197,7 +197,7 @@ void tqi_ctl_collects_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session)
     tqi_error_set(&err, TQ_ESTALE, "owner '%s' is not served by this session any more", owner->name);
     DL_FOREACH_SAFE (owner->collects, collect, next) {
         if (!session || collect->session == session) {
-            tqi_ctl_wait_fail(&collect->base, &err);
+            tqi_net_waiter_fail(&collect->base, &err);
         }
     }
 }
@@ -231,7 +231,7 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
     collect->session = session;
     collect->sparse = msg->sparse;
     DL_APPEND(owner->collects, collect);
-    tqi_ctl_wait_add(ctl, &collect->base, &collect_wait_type, request, 0);
+    tqi_net_waiter_add(&ctl->waiters, &collect->base, &collect_wait_type, request, 0);
     return TQ_OK;
 }
 

@@ -25,7 +25,7 @@
 #include "controller/queue.h"
 #include "controller/reply.h"
 #include "controller/session.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 
 /* What must happen once the client has received the reply, or never will. */
 typedef struct claim_receipt {
@@ -35,7 +35,8 @@ typedef struct claim_receipt {
 } claim_receipt;
 
 typedef struct claim_wait {
-    tqi_ctl_wait base;    /* first: waits are known by it */
+    tqi_net_waiter base;  /* first: waits are known by it */
+    tqi_ctl_meter_op *op; /* where its failure is counted; NULL: nowhere */
     const Tq__Claim *msg; /* lives until the request ends */
     const tq_sampler *sampler;
     tq_pick_request pick; /* prepared; strings are the message's */
@@ -47,7 +48,7 @@ typedef struct claim_wait {
     claim_receipt *receipt;    /* made before anything is taken */
     tqi_ctl_claim_place place; /* in the queue of the view */
     tqi_ctl_session *session;
-    tqi_ctl_waiter waiter; /* in the list of the session */
+    tqi_ctl_waiting_claim waiter; /* in the list of the session */
 } claim_wait;
 
 static void claim_settled(bool acked, void *arg)
@@ -141,28 +142,29 @@ static void claim_free(claim_wait *wait)
     }
 }
 
-static void claim_leave(tqi_ctl_wait *base)
+static void claim_leave(tqi_net_waiter *base)
 {
     claim_wait *wait = (claim_wait *)base;
     tqi_ctl_claim_queue_remove(wait->view, &wait->place);
     DL_DELETE(wait->session->waiters, &wait->waiter);
-    base->ctl->waiting--;
+    tqi_ctl_of(base->waiters)->waiting--;
     if (wait->meter) {
         wait->meter->waiting--;
     }
 }
 
-static void claim_answer(tqi_ctl_wait *base)
+static void claim_answer(tqi_net_waiter *base)
 {
     claim_wait *wait = (claim_wait *)base;
     tq_error err = {0};
-    if (claim_reply(base->ctl, base->request, &wait->result, &wait->receipt, &err) != TQ_OK) {
-        tqi_table_claim_release(base->ctl->table, tqi_ctl_session_number(base->request), wait->result.claim);
+    if (claim_reply(tqi_ctl_of(base->waiters), base->request, &wait->result, &wait->receipt, &err) != TQ_OK) {
+        tqi_table_claim_release(tqi_ctl_of(base->waiters)->table, tqi_ctl_session_number(base->request),
+                                wait->result.claim);
         tqi_net_request_fail(base->request, &err);
     }
 }
 
-static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
+static void claim_describe(const tqi_net_waiter *base, tq_error *err)
 {
     const claim_wait *wait = (const claim_wait *)base;
     char fields[128];
@@ -176,11 +178,11 @@ static void claim_describe(const tqi_ctl_wait *base, tq_error *err)
                   "%llu ms; %s; asked the system at %s, which has been up for %s",
                   (unsigned)wait->pick.batch_size, tqi_text_s(wait->pick.batch_size), wait->msg->partition,
                   wait->msg->task, fields, (unsigned)tqi_table_view_ready(wait->view),
-                  (unsigned long long)wait->msg->timeout_ms, missing, tqi_controller_endpoint(base->ctl),
-                  tqi_ctl_uptime(base->ctl, up));
+                  (unsigned long long)wait->msg->timeout_ms, missing,
+                  tqi_controller_endpoint(tqi_ctl_of(base->waiters)), tqi_ctl_uptime(tqi_ctl_of(base->waiters), up));
 }
 
-int tqi_ctl_claim_info(const tqi_ctl_waiter *waiter, tqi_region *conv, Tq__WaitInfo *out, tq_error *err)
+int tqi_ctl_claim_info(const tqi_ctl_waiting_claim *waiter, tqi_region *conv, Tq__WaitInfo *out, tq_error *err)
 {
     const claim_wait *wait = TQI_CONTAINER(waiter, claim_wait, waiter);
     char *missing = tqi_ctl_conv_alloc(conv, TQI_CTL_SHORTAGE, 1, err);
@@ -200,15 +202,21 @@ int tqi_ctl_claim_info(const tqi_ctl_waiter *waiter, tqi_region *conv, Tq__WaitI
     return TQ_OK;
 }
 
-static void claim_dispose(tqi_ctl_wait *base)
+static void claim_failed(const tqi_net_waiter *base, const tq_error *err)
+{
+    tqi_ctl_meter_failed(((const claim_wait *)base)->op, err->code);
+}
+
+static void claim_dispose(tqi_net_waiter *base)
 {
     claim_free((claim_wait *)base);
 }
 
-static const tqi_ctl_wait_type claim_wait_type = {
+static const tqi_net_waiter_type claim_wait_type = {
     .leave = claim_leave,
     .answer = claim_answer,
     .describe = claim_describe,
+    .failed = claim_failed,
     .dispose = claim_dispose,
 };
 
@@ -216,7 +224,7 @@ static const tqi_ctl_wait_type claim_wait_type = {
 static bool claim_try(claim_wait *wait)
 {
     tq_error err = {0};
-    int rc = claim_take(wait->base.ctl, wait->base.request, wait, &err);
+    int rc = claim_take(tqi_ctl_of(wait->base.waiters), wait->base.request, wait, &err);
     if (rc == TQ_EAGAIN) {
         return false;
     }
@@ -229,7 +237,7 @@ static bool claim_try(claim_wait *wait)
         }
         *wait->base.failure = err;
     }
-    tqi_ctl_wait_ready(&wait->base);
+    tqi_net_waiter_ready(&wait->base);
     return true;
 }
 
@@ -256,7 +264,7 @@ void tqi_ctl_claims_gather(tqi_table_view *view)
 {
     const claim_wait *first = claim_of(tqi_ctl_claim_queue_first(view));
     if (first) {
-        tqi_ctl_claim_queue_gained(view, first->base.ctl->keeps);
+        tqi_ctl_claim_queue_gained(view, tqi_ctl_of(first->base.waiters)->keeps);
         claims_serve(view);
     }
 }
@@ -368,15 +376,15 @@ static int claim_enqueue(tqi_controller *ctl, tqi_net_request *request, claim_wa
     }
     tqi_ctl_claim_queue_failed(&wait->place);
     wait->session = tqi_ctl_session_of(request);
-    wait->waiter = (tqi_ctl_waiter){.number = ++ctl->last_wait, .since = tqi_now()};
+    wait->waiter = (tqi_ctl_waiting_claim){.number = ++ctl->last_wait, .since = tqi_now()};
     DL_APPEND(wait->session->waiters, &wait->waiter);
     ctl->waiting++;
     wait->meter = tqi_ctl_meter_task(ctl->meter, msg->task);
     if (wait->meter) {
         wait->meter->waiting++;
     }
-    wait->base.op = tqi_ctl_meter_op_of(ctl->meter, TQI_CLAIM, &msg->base);
-    tqi_ctl_wait_add(ctl, &wait->base, &claim_wait_type, request, msg->timeout_ms);
+    wait->op = tqi_ctl_meter_op_of(ctl->meter, TQI_CLAIM, &msg->base);
+    tqi_net_waiter_add(&ctl->waiters, &wait->base, &claim_wait_type, request, msg->timeout_ms);
     return TQ_OK;
 }
 

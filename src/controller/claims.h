@@ -17,7 +17,7 @@ void tqi_ctl_claims_gather(tqi_table_view *view);
 void tqi_ctl_claims_move(tqi_table_view *from, tqi_table_view *to, void *unused);
 
 /* Describes a waiting claim, except its client. */
-int tqi_ctl_claim_info(const tqi_ctl_waiter *waiter, tqi_region *conv, Tq__WaitInfo *out, tq_error *err);
+int tqi_ctl_claim_info(const tqi_ctl_waiting_claim *waiter, tqi_region *conv, Tq__WaitInfo *out, tq_error *err);
 /* shortage.c: writes into `out` why the claim waits, in words. Returns whether it probably waits in vain. */
 bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, const tq_pick_request *pick, char *out,
                       size_t size);

@@ -18,7 +18,7 @@
 #include "controller/session.h"
 #include "controller/snapshots.h"
 #include "controller/two_phase_clear.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 #include "sampler/sampler.h"
 
 #define CTL_FIRST_KIND TQI_PUBLISH
@@ -156,12 +156,12 @@ static void ctl_timer_closed(uv_handle_t *handle)
 static void ctl_server_closed(void *arg)
 {
     tqi_controller *ctl = arg;
-    uv_close((uv_handle_t *)&ctl->timer, ctl_timer_closed);
+    uv_close((uv_handle_t *)&ctl->waiters.timer, ctl_timer_closed);
 }
 
 void tqi_controller_close(tqi_controller *ctl, void (*done)(void *arg), void *arg)
 {
-    ctl->closing = true;
+    ctl->closing = ctl->waiters.closing = true;
     ctl->closed = done;
     ctl->closed_arg = arg;
     if (ctl->server) {
@@ -242,6 +242,11 @@ static int ctl_listen(tqi_controller *ctl, const tqi_controller_options *options
     return rc;
 }
 
+static void ctl_wake(tqi_net_waiters *waiters)
+{
+    tqi_ctl_wake(tqi_ctl_of(waiters));
+}
+
 int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options, tqi_controller **out, tq_error *err)
 {
     tqi_controller *ctl = calloc(1, sizeof(*ctl));
@@ -250,13 +255,14 @@ int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options,
     }
     ctl->loop = loop;
     ctl->wake = tqi_ctl_wake;
+    ctl->waiters.wake = ctl_wake;
     int rc = ctl_make(ctl, options, err);
     if (rc) {
         ctl_free(ctl);
         return rc;
     }
-    uv_timer_init(loop, &ctl->timer);
-    ctl->timer.data = ctl;
+    uv_timer_init(loop, &ctl->waiters.timer);
+    ctl->waiters.timer.data = ctl;
     rc = ctl_listen(ctl, options, err);
     if (rc) {
         tqi_controller_close(ctl, NULL, NULL);

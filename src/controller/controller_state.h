@@ -9,13 +9,13 @@
 #define TQI_CONTROLLER_CONTROLLER_STATE_H
 
 #include "base/buf.h"
-#include "base/heap.h"
+#include "base/pointer.h"
 #include "controller/controller.h"
 #include "controller/events.h"
 #include "controller/meter.h"
 #include "controller/owners.h"
 #include "controller/two_phase_clear.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 #include "table/table.h"
 
 /* Most samples that one request may make. */
@@ -32,7 +32,6 @@ typedef struct tqi_ctl_restore tqi_ctl_restore;
 
 struct tqi_controller {
     uv_loop_t *loop;
-    uv_timer_t timer; /* of `timed` */
     tqi_net_server *server;
     tqi_table *table;
     tqi_ctl_meter *meter; /* NULL: metrics are off */
@@ -51,18 +50,17 @@ struct tqi_controller {
     uint64_t last_session;
     uint32_t waiting; /* claims */
     uint64_t last_wait;
-    uint64_t keeps; /* picks so far by samplers that keep their own answers */
-    tqi_heap timed; /* tqi_ctl_timed */
-    tqi_ctl_wait *ready;
-    tqi_ctl_owner *owners; /* by name */
-    tqi_ctl_list list;     /* of these */
+    uint64_t keeps;          /* picks so far by samplers that keep their own answers */
+    tqi_net_waiters waiters; /* requests that wait, and other deadlines */
+    tqi_ctl_owner *owners;   /* by name */
+    tqi_ctl_list list;       /* of these */
     tqi_ctl_owner_wait *owner_waits;
     struct { /* see drain.c */
         bool begun, over;
         void (*drained)(uint64_t left, void *arg);
         void *arg;
         uint64_t blocks; /* there were when it began */
-        tqi_ctl_timed end;
+        tqi_net_timed end;
     } drain;
     tqi_ctl_left *left; /* of each manager one, the newest first */
     tqi_ctl_events events;
@@ -77,6 +75,11 @@ struct tqi_controller {
     void (*closed)(void *arg);
     void *closed_arg;
 };
+
+static inline tqi_controller *tqi_ctl_of(tqi_net_waiters *waiters)
+{
+    return TQI_CONTAINER(waiters, tqi_controller, waiters);
+}
 
 /* "63 s" */
 const char *tqi_ctl_uptime(const tqi_controller *ctl, char out[32]);

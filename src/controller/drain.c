@@ -18,7 +18,7 @@
 #include "controller/controller_state.h"
 #include "controller/owners.h"
 #include "controller/snapshots.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 
 #define DRAIN_RANGES  4096u
 #define DRAIN_UNKNOWN UINT64_MAX
@@ -101,9 +101,9 @@ static void drain_clear(tqi_controller *ctl)
     ctl->wake(ctl);
 }
 
-static void drain_end(tqi_ctl_timed *timed)
+static void drain_end(tqi_net_timed *timed)
 {
-    tqi_controller *ctl = timed->ctl;
+    tqi_controller *ctl = tqi_ctl_of(timed->waiters);
     uint64_t left = drain_left(ctl, false);
 
     ctl->drain.over = true;
@@ -115,8 +115,8 @@ static void drain_end(tqi_ctl_timed *timed)
 static void drain_end_soon(tqi_controller *ctl)
 {
     ctl->drain.over = true;
-    tqi_ctl_timed_remove(&ctl->drain.end);
-    tqi_ctl_timed_add(ctl, &ctl->drain.end, tqi_now());
+    tqi_net_timed_remove(&ctl->drain.end);
+    tqi_net_timed_add(&ctl->waiters, &ctl->drain.end, tqi_now());
 }
 
 void tqi_ctl_drain_look(tqi_controller *ctl)
@@ -140,7 +140,7 @@ void tqi_controller_drain(tqi_controller *ctl, uint64_t ms, void (*drained)(uint
     ctl->drain.drained = drained;
     ctl->drain.arg = arg;
     ctl->drain.end.due = drain_end;
-    tqi_ctl_timed_add(ctl, &ctl->drain.end, tqi_ctl_after_ms(ms));
+    tqi_net_timed_add(&ctl->waiters, &ctl->drain.end, tqi_net_after_ms(ms));
     if (!ctl->data_stays) {
         tqi_ctl_snapshots_free(ctl); /* their readers are no longer served */
     }

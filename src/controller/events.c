@@ -19,7 +19,7 @@
 #include "controller/handlers.h"
 #include "controller/meter.h"
 #include "controller/reply.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 
 /* One allocation: the indexes and the strings follow the struct. */
 struct tqi_ctl_event {
@@ -37,7 +37,7 @@ struct tqi_ctl_event {
 };
 
 struct tqi_ctl_event_wait {
-    tqi_ctl_wait base; /* first: waits are known by it */
+    tqi_net_waiter base; /* first: waits are known by it */
     uint64_t since;
     uint32_t limit;
     tqi_ctl_event_wait *prev, *next;
@@ -184,28 +184,28 @@ static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t 
     return TQ_OK;
 }
 
-static void events_leave(tqi_ctl_wait *base)
+static void events_leave(tqi_net_waiter *base)
 {
     tqi_ctl_event_wait *wait = (tqi_ctl_event_wait *)base;
-    DL_DELETE(base->ctl->events.waits, wait);
+    DL_DELETE(tqi_ctl_of(base->waiters)->events.waits, wait);
 }
 
-static void events_answer(tqi_ctl_wait *base)
+static void events_answer(tqi_net_waiter *base)
 {
     const tqi_ctl_event_wait *wait = (const tqi_ctl_event_wait *)base;
     tq_error err = {0};
-    if (events_reply(base->ctl, base->request, wait->since, wait->limit, &err) != TQ_OK) {
+    if (events_reply(tqi_ctl_of(base->waiters), base->request, wait->since, wait->limit, &err) != TQ_OK) {
         tqi_net_request_fail(base->request, &err);
     }
 }
 
-static void events_describe(const tqi_ctl_wait *base, tq_error *err)
+static void events_describe(const tqi_net_waiter *base, tq_error *err)
 {
     const tqi_ctl_event_wait *wait = (const tqi_ctl_event_wait *)base;
     tqi_error_set(err, TQ_ETIMEDOUT, "no event after number %llu", (unsigned long long)wait->since);
 }
 
-static const tqi_ctl_wait_type events_wait_type = {
+static const tqi_net_waiter_type events_wait_type = {
     .leave = events_leave,
     .answer = events_answer,
     .describe = events_describe,
@@ -216,7 +216,7 @@ void tqi_ctl_events_gather(tqi_controller *ctl)
     tqi_ctl_event_wait *wait = NULL;
     DL_FOREACH (ctl->events.waits, wait) {
         if (ctl->events.last > wait->since) {
-            tqi_ctl_wait_ready(&wait->base);
+            tqi_net_waiter_ready(&wait->base);
         }
     }
 }
@@ -237,6 +237,6 @@ int tqi_ctl_on_events(tqi_controller *ctl, tqi_net_request *request, const Tq__E
     wait->since = since;
     wait->limit = msg->limit;
     DL_APPEND(ctl->events.waits, wait);
-    tqi_ctl_wait_add(ctl, &wait->base, &events_wait_type, request, msg->timeout_ms);
+    tqi_net_waiter_add(&ctl->waiters, &wait->base, &events_wait_type, request, msg->timeout_ms);
     return TQ_OK;
 }

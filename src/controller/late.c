@@ -8,11 +8,10 @@
 #include <stddef.h>
 
 #include "base/clock.h"
-#include "base/heap.h"
 #include "base/pointer.h"
 #include "controller/controller_state.h"
 #include "controller/owners.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 
 /* Wakes the owner when its first late block is due. */
 static void late_arm(tqi_controller *ctl, tqi_ctl_owner *owner)
@@ -20,21 +19,21 @@ static void late_arm(tqi_controller *ctl, tqi_ctl_owner *owner)
     uint64_t due = tqi_table_owner_late(owner->table_owner);
 
     if (due != TQI_NEVER && !tqi_heap_has(&owner->late.node)) {
-        tqi_ctl_timed_add(ctl, &owner->late, due);
+        tqi_net_timed_add(&ctl->waiters, &owner->late, due);
     }
 }
 
-void tqi_ctl_late_due(tqi_ctl_timed *timed)
+void tqi_ctl_late_due(tqi_net_timed *timed)
 {
     tqi_ctl_owner *owner = TQI_CONTAINER(timed, tqi_ctl_owner, late);
 
     tqi_table_owner_late_die(owner->table_owner, tqi_now());
-    late_arm(timed->ctl, owner);
+    late_arm(tqi_ctl_of(timed->waiters), owner);
 }
 
 void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notice)
 {
-    tqi_table_owner_done(owner->table_owner, notice, owner->shared ? tqi_ctl_after_ms(ctl->write_deadline_ms) : 0);
+    tqi_table_owner_done(owner->table_owner, notice, owner->shared ? tqi_net_after_ms(ctl->write_deadline_ms) : 0);
     if (ctl->drain.begun) {
         tqi_table_owner_late_die(owner->table_owner, TQI_NEVER);
     }
@@ -44,7 +43,7 @@ void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notic
 void tqi_ctl_late_end(tqi_controller *ctl)
 {
     for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
-        tqi_ctl_timed_remove(&owner->late);
+        tqi_net_timed_remove(&owner->late);
         tqi_table_owner_late_die(owner->table_owner, TQI_NEVER);
     }
 }

@@ -17,7 +17,7 @@
 #include "controller/handlers.h"
 #include "controller/owners.h"
 #include "controller/reply.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 
 /* --- list ----------------------------------------------------------------- */
 
@@ -170,23 +170,23 @@ static bool owners_present(tqi_controller *ctl, const char *manager)
     return false;
 }
 
-static void owners_leave(tqi_ctl_wait *base)
+static void owners_leave(tqi_net_waiter *base)
 {
     tqi_ctl_owner_wait *wait = (tqi_ctl_owner_wait *)base;
-    DL_DELETE(base->ctl->owner_waits, wait);
+    DL_DELETE(tqi_ctl_of(base->waiters)->owner_waits, wait);
 }
 
-static void owners_answer(tqi_ctl_wait *base)
+static void owners_answer(tqi_net_waiter *base)
 {
     tq_error err = {0};
-    if (owners_reply(base->ctl, base->request, ((tqi_ctl_owner_wait *)base)->msg, &err) != TQ_OK) {
+    if (owners_reply(tqi_ctl_of(base->waiters), base->request, ((tqi_ctl_owner_wait *)base)->msg, &err) != TQ_OK) {
         tqi_net_request_fail(base->request, &err);
     }
 }
 
 void tqi_ctl_owners_missing(const tqi_ctl_owner_wait *wait, char *out, size_t size)
 {
-    const tqi_controller *ctl = wait->base.ctl;
+    const tqi_controller *ctl = tqi_ctl_of(wait->base.waiters);
     const char *manager = wait->msg->manager, *address = tqi_controller_endpoint(ctl);
     const tqi_ctl_left *left = tqi_ctl_left_find(ctl, manager);
     char text[32];
@@ -207,7 +207,7 @@ void tqi_ctl_owners_missing(const tqi_ctl_owner_wait *wait, char *out, size_t si
     }
 }
 
-static void owners_describe(const tqi_ctl_wait *base, tq_error *err)
+static void owners_describe(const tqi_net_waiter *base, tq_error *err)
 {
     char missing[sizeof(err->message)];
 
@@ -215,7 +215,7 @@ static void owners_describe(const tqi_ctl_wait *base, tq_error *err)
     tqi_error_set(err, TQ_ETIMEDOUT, "%s", missing);
 }
 
-static const tqi_ctl_wait_type owners_wait_type = {
+static const tqi_net_waiter_type owners_wait_type = {
     .leave = owners_leave,
     .answer = owners_answer,
     .describe = owners_describe,
@@ -230,7 +230,7 @@ void tqi_ctl_owners_gather(tqi_controller *ctl)
     ctl->list.gathered = ctl->list.version;
     DL_FOREACH (ctl->owner_waits, wait) {
         if (!wait->base.ready && owners_present(ctl, wait->msg->manager)) {
-            tqi_ctl_wait_ready(&wait->base);
+            tqi_net_waiter_ready(&wait->base);
         }
     }
 }
@@ -248,6 +248,6 @@ int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_net_request *request, const 
     wait->number = ++ctl->last_wait;
     wait->since = tqi_now();
     DL_APPEND(ctl->owner_waits, wait);
-    tqi_ctl_wait_add(ctl, &wait->base, &owners_wait_type, request, msg->timeout_ms);
+    tqi_net_waiter_add(&ctl->waiters, &wait->base, &owners_wait_type, request, msg->timeout_ms);
     return TQ_OK;
 }

@@ -28,7 +28,7 @@
 #include "controller/handlers.h"
 #include "controller/reply.h"
 #include "controller/session.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 
 /* Most counters in a report. */
 #define OWNER_COUNTERS_MAX 64u
@@ -154,8 +154,8 @@ static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by
 {
     tqi_ctl_loser loser = {.ctl = ctl, .name = by};
     HASH_DEL(ctl->owners, owner);
-    tqi_ctl_timed_remove(&owner->gone);
-    tqi_ctl_timed_remove(&owner->late);
+    tqi_net_timed_remove(&owner->gone);
+    tqi_net_timed_remove(&owner->late);
     tqi_ctl_collects_drop(owner, NULL);
     tqi_ctl_list_lost(ctl, owner);
     tqi_table_owner_set_user(owner->table_owner, NULL);
@@ -164,10 +164,10 @@ static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by
     owner_free(owner);
 }
 
-static void owner_gone(tqi_ctl_timed *timed)
+static void owner_gone(tqi_net_timed *timed)
 {
     tqi_ctl_owner *owner = TQI_CONTAINER(timed, tqi_ctl_owner, gone);
-    owner_lost(timed->ctl, owner, owner->name);
+    owner_lost(tqi_ctl_of(timed->waiters), owner, owner->name);
 }
 
 tqi_ctl_left *tqi_ctl_left_find(const tqi_controller *ctl, const char *manager)
@@ -233,7 +233,7 @@ void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool go
         if (owner->mortal && gone && !ctl->closing) {
             owner_lost(ctl, owner, owner->name); /* it does not come back: nobody has to wait for it */
         } else if (!owner->shared && !ctl->closing) {
-            tqi_ctl_timed_add(ctl, &owner->gone, tqi_ctl_after_ms(ctl->owner_timeout_ms));
+            tqi_net_timed_add(&ctl->waiters, &owner->gone, tqi_net_after_ms(ctl->owner_timeout_ms));
         }
     }
 }
@@ -244,8 +244,8 @@ void tqi_ctl_owners_free(tqi_controller *ctl)
     tqi_ctl_owner *next = NULL;
     HASH_ITER (hh, ctl->owners, owner, next) {
         HASH_DEL(ctl->owners, owner);
-        tqi_ctl_timed_remove(&owner->gone);
-        tqi_ctl_timed_remove(&owner->late);
+        tqi_net_timed_remove(&owner->gone);
+        tqi_net_timed_remove(&owner->late);
         owner_free(owner);
     }
     while (ctl->left) {
@@ -368,7 +368,7 @@ static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_
     server->owner = owner;
     DL_APPEND(owner->servers, server);
     DL_APPEND2(session->serves, server, before, behind);
-    tqi_ctl_timed_remove(&owner->gone);
+    tqi_net_timed_remove(&owner->gone);
 }
 
 /* How often an owner may report, so that the reports of all owners together always take the same share of the

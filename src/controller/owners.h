@@ -8,7 +8,7 @@
 #include "controller/controller.h"
 #include "controller/convert.h"
 #include "controller/session.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 #include "table/table.h"
 #include "wire/methods.h"
 
@@ -38,8 +38,8 @@ typedef struct tqi_ctl_owner {
     /* the session that gets the dead notices: one of servers, or NULL */
     tqi_ctl_session *collector;
     tqi_ctl_collect *collects; /* waiting, in order of arrival */
-    tqi_ctl_timed gone;        /* runs while nobody serves it */
-    tqi_ctl_timed late;        /* runs while some of its blocks are late */
+    tqi_net_timed gone;        /* runs while nobody serves it */
+    tqi_net_timed late;        /* runs while some of its blocks are late */
     char **counters;           /* names as reported last */
     uint64_t *values;
     size_t n_counters;
@@ -94,7 +94,7 @@ void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void
 /* The owner's blocks up to that notice were freed. */
 void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notice);
 /* Late blocks of an owner are due: `due` of its `late`. */
-void tqi_ctl_late_due(tqi_ctl_timed *timed);
+void tqi_ctl_late_due(tqi_net_timed *timed);
 /* The system ends: all late blocks are due. */
 void tqi_ctl_late_end(tqi_controller *ctl);
 
@@ -136,7 +136,7 @@ int tqi_ctl_owners_describe(tqi_controller *ctl, tqi_region *conv, const char *m
 
 /* A put that waits for storage to join. */
 typedef struct tqi_ctl_owner_wait {
-    tqi_ctl_wait base; /* first: waits are known by it */
+    tqi_net_waiter base; /* first: waits are known by it */
     const Tq__ListOwners *msg;
     uint64_t number; /* of those in the status */
     uint64_t since;

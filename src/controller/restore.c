@@ -20,21 +20,21 @@
 #include "controller/session.h"
 #include "controller/snapshot_parts.h"
 #include "controller/snapshots.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 
 struct tqi_ctl_restore {
     uint64_t id;
     const tqi_ctl_session *session;
     tqi_ctl_parts parts;
     uint64_t bytes;
-    tqi_ctl_timed idle; /* runs from the last part on */
+    tqi_net_timed idle; /* runs from the last part on */
     tqi_ctl_restore *prev, *next;
 };
 
 static void restore_end(tqi_controller *ctl, tqi_ctl_restore *restore)
 {
     DL_DELETE(ctl->restores, restore);
-    tqi_ctl_timed_remove(&restore->idle);
+    tqi_net_timed_remove(&restore->idle);
     tqi_ctl_parts_fini(&restore->parts);
     free(restore);
 }
@@ -73,14 +73,14 @@ static int restore_unknown(uint64_t id, tq_error *err)
                          (unsigned long long)id, (double)tqi_limits.restore_idle / 1e3);
 }
 
-static void restore_due(tqi_ctl_timed *timed)
+static void restore_due(tqi_net_timed *timed)
 {
     tqi_ctl_restore *restore = TQI_CONTAINER(timed, tqi_ctl_restore, idle);
     tqi_log(TQI_WARN, "controller", "restore %llu of '%s' got nothing for %llu s and is dropped (limits.restore_idle)",
             (unsigned long long)restore->id, tqi_net_session_name(restore->session->net),
             (unsigned long long)(tqi_limits.restore_idle / 1000));
     tqi_limit_reached(TQI_LIMIT_restore_idle);
-    restore_end(timed->ctl, restore);
+    restore_end(tqi_ctl_of(timed->waiters), restore);
 }
 
 /* Whether the part, and all that will follow it, are allowed; into a new restore if `into` is NULL. */
@@ -151,8 +151,8 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_net_request *request, const
         return rc;
     }
     restore->bytes += msg->part.len;
-    tqi_ctl_timed_remove(&restore->idle);
-    tqi_ctl_timed_add(ctl, &restore->idle, tqi_ctl_after_ms(tqi_limits.restore_idle));
+    tqi_net_timed_remove(&restore->idle);
+    tqi_net_timed_add(&ctl->waiters, &restore->idle, tqi_net_after_ms(tqi_limits.restore_idle));
     reply.id = restore->id;
     tqi_ctl_reply(request, &reply.base);
     return TQ_OK;

@@ -21,14 +21,14 @@
 #include "controller/session.h"
 #include "controller/snapshot_parts.h"
 #include "controller/snapshots.h"
-#include "controller/wait.h"
+#include "controller/wake.h"
 
 struct tqi_ctl_snapshot {
     uint64_t id;
     const tqi_ctl_session *session;
     tqi_table_freeze *freeze;
     tqi_ctl_parts parts;
-    tqi_ctl_timed idle; /* runs from the last read on */
+    tqi_net_timed idle; /* runs from the last read on */
     tqi_ctl_snapshot *prev, *next;
 };
 
@@ -42,13 +42,13 @@ static void snapshot_free(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 static void snapshot_close(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 {
     DL_DELETE(ctl->snapshots, snapshot);
-    tqi_ctl_timed_remove(&snapshot->idle);
+    tqi_net_timed_remove(&snapshot->idle);
     snapshot_free(ctl, snapshot);
 }
 
-static void snapshot_due(tqi_ctl_timed *timed)
+static void snapshot_due(tqi_net_timed *timed)
 {
-    tqi_controller *ctl = timed->ctl;
+    tqi_controller *ctl = tqi_ctl_of(timed->waiters);
     tqi_ctl_snapshot *snapshot = TQI_CONTAINER(timed, tqi_ctl_snapshot, idle);
     tqi_log(TQI_WARN, "controller", "snapshot %llu of '%s' was not read for %llu s and is closed (limits.snapshot_idle)",
             (unsigned long long)snapshot->id, tqi_net_session_name(snapshot->session->net),
@@ -60,8 +60,8 @@ static void snapshot_due(tqi_ctl_timed *timed)
 /* Its reader has come. */
 static void snapshot_used(tqi_controller *ctl, tqi_ctl_snapshot *snapshot)
 {
-    tqi_ctl_timed_remove(&snapshot->idle);
-    tqi_ctl_timed_add(ctl, &snapshot->idle, tqi_ctl_after_ms(tqi_limits.snapshot_idle));
+    tqi_net_timed_remove(&snapshot->idle);
+    tqi_net_timed_add(&ctl->waiters, &snapshot->idle, tqi_net_after_ms(tqi_limits.snapshot_idle));
 }
 
 static int snapshot_check(tqi_controller *ctl, const tqi_ctl_session *session, tq_error *err)

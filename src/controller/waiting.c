@@ -54,7 +54,7 @@ static void waiting_claims(tqi_net_session *net, void *arg)
 {
     waiting_list *list = arg;
     tqi_ctl_session *session = tqi_net_session_user(net);
-    tqi_ctl_waiter *waiter = NULL;
+    tqi_ctl_waiting_claim *waiter = NULL;
     if (!session) {
         return;
     }

@@ -2,11 +2,11 @@
  * wake.c - after a change: finds the waits that it satisfied, of every kind, and answers them. It calls all that have
  * waits, so nothing calls it by name but the dispatch of requests; what changes the table elsewhere calls ctl->wake.
  */
+#include "controller/wake.h"
 #include "controller/claims.h"
 #include "controller/controller_state.h"
 #include "controller/events.h"
 #include "controller/owners.h"
-#include "controller/wait.h"
 
 void tqi_ctl_wake(tqi_controller *ctl)
 {
@@ -27,10 +27,10 @@ void tqi_ctl_wake(tqi_controller *ctl)
         }
         tqi_ctl_owners_gather(ctl);
         tqi_ctl_events_gather(ctl);
-        if (!ctl->ready) {
+        if (!ctl->waiters.ready) {
             break;
         }
-        tqi_ctl_waits_answer(ctl);
+        tqi_net_waiters_answer(&ctl->waiters);
     }
     ctl->held--;
 }

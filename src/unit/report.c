@@ -105,7 +105,7 @@ typedef struct report_told {
 
 static void report_wait(const tqi_unit *unit, const tqi_unit_wait *wait, bool behind, report_told *told)
 {
-    const tqi_net_session *session = tqi_net_request_session(wait->request);
+    const tqi_net_session *session = tqi_net_request_session(wait->base.request);
     Tq__WaitInfo *info = &told->waits[told->n_waits];
     char *missing = told->missing[told->n_waits];
 

@@ -142,7 +142,8 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     unit_timer_init(unit, &unit->retry);
     unit_timer_init(unit, &unit->report);
     unit_timer_init(unit, &unit->trim);
-    unit_timer_init(unit, &unit->waits.timer);
+    unit_timer_init(unit, &unit->waits.waiters.timer);
+    tqi_unit_waits_init(unit);
     unit_timer_init(unit, &unit->compact.timer);
     unit_timer_init(unit, &unit->sift.timer);
     code = unit_listen(unit, options, err);
@@ -230,7 +231,7 @@ void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg)
     uv_close((uv_handle_t *)&unit->retry, unit_handle_closed);
     uv_close((uv_handle_t *)&unit->report, unit_handle_closed);
     uv_close((uv_handle_t *)&unit->trim, unit_handle_closed);
-    uv_close((uv_handle_t *)&unit->waits.timer, unit_handle_closed);
+    uv_close((uv_handle_t *)&unit->waits.waiters.timer, unit_handle_closed);
     uv_close((uv_handle_t *)&unit->compact.timer, unit_handle_closed);
     uv_close((uv_handle_t *)&unit->sift.timer, unit_handle_closed);
 }

@@ -1,7 +1,7 @@
 /*
  * wait.c - reserves: answered at once, or waiting until room is made or their deadline passes.
  *
- * Waiting is state: a waiting request is a record in a queue, and the free that makes room completes it.
+ * A waiting request is a waiter (net/waiters.h) in one of two queues, and the free that makes room completes it.
  */
 #include "unit/wait.h"
 
@@ -11,7 +11,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "base/heap.h"
+#include "base/pointer.h"
 #include "base/text.h"
 #include "unit/compact.h"
 #include "unit/memory.h"
@@ -22,7 +22,7 @@
 #include "unit/writers.h"
 
 /* Answers with the places. */
-static void wait_answer(tqi_unit *unit, tqi_net_request *request, const tqi_store_place *places, size_t n)
+static void reserve_answer(tqi_unit *unit, tqi_net_request *request, const tqi_store_place *places, size_t n)
 {
     Tq__UnitReserveReply reply = TQ__UNIT_RESERVE_REPLY__INIT;
     tq_error err = {0};
@@ -131,70 +131,82 @@ static int wait_check(const tqi_unit *unit, tqi_unit_writer *writer, const Tq__U
     return code != TQ_OK ? code : wait_check_ids(unit, message, err);
 }
 
+/* Whether somebody other than `except` (NULL: nobody) waits in a queue. */
+static bool wait_others(const tqi_unit_wait *row, const tqi_unit_wait *except)
+{
+    return row != NULL && (row != except || row->next != NULL);
+}
+
 /* Whether other puts have precedence: those that came earlier in the same queue, and, for new samples, those that add
  * columns to existing ones (they let samples be consumed, and so make room). */
-static bool wait_behind(const tqi_unit *unit, bool adds_samples)
+static bool wait_behind(const tqi_unit *unit, bool adds_samples, const tqi_unit_wait *except)
 {
-    return unit->waits.row[0] != NULL || (adds_samples && unit->waits.row[1] != NULL);
+    return wait_others(unit->waits.row[0], except) || (adds_samples && wait_others(unit->waits.row[1], except));
 }
 
 /* If the unit is full, says why in words; else names it in the store's message. */
-static void wait_fail(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message, const tq_error *why,
-                      const char *what)
+static void wait_explain(const tqi_unit *unit, const Tq__UnitReserve *message, const tqi_unit_wait *except,
+                         const char *what, const tq_error *why, tq_error *err)
 {
     char room[TQI_UNIT_ROOM_TEXT];
-    tq_error err;
 
     if (why->code == TQ_EFULL) {
         tqi_unit_describe_room(unit, tqi_unit_wanted(message), message->adds_samples,
-                               wait_behind(unit, message->adds_samples), room, sizeof(room));
-        tqi_error_set(&err, TQ_EFULL, "unit '%s' %s: %s", unit->name, what, room);
+                               wait_behind(unit, message->adds_samples, except), room, sizeof(room));
+        tqi_error_set(err, TQ_EFULL, "unit '%s' %s: %s", unit->name, what, room);
     } else {
-        tqi_error_set(&err, why->code, "unit '%s': %s", unit->name, why->message);
+        tqi_error_set(err, why->code, "unit '%s': %s", unit->name, why->message);
     }
-    tqi_net_request_fail(request, &err);
 }
 
-static void wait_arm(tqi_unit *unit)
-{
-    const tqi_heap_node *top = unit->waits.timed.top;
+/* --- waiters -------------------------------------------------------------- */
 
-    if (top == NULL) {
-        uv_timer_stop(&unit->waits.timer);
-        return;
-    }
-    uint64_t now = tqi_now();
-    uint64_t ms = top->key > now ? (top->key - now + 999999) / 1000000 : 0;
-    uv_update_time(unit->loop);
-    uv_timer_start(&unit->waits.timer, tqi_unit_waits_timer, ms, 0);
-}
-
-/* Removes a waiting reserve from its queue; the caller must complete its request. */
-static void wait_remove(tqi_unit_wait *wait)
+static void wait_leave(tqi_net_waiter *base)
 {
+    tqi_unit_wait *wait = (tqi_unit_wait *)base;
     tqi_unit_wait **row = &wait->unit->waits.row[wait->message->adds_samples ? 1 : 0];
 
     DL_DELETE(*row, wait);
-    tqi_heap_remove(&wait->unit->waits.timed, &wait->timed);
-    tqi_net_request_on_cancel(wait->request, NULL, NULL);
     tqi_unit_reportable(wait->unit);
+}
+
+static void wait_answer(tqi_net_waiter *base)
+{
+    tqi_unit_wait *wait = (tqi_unit_wait *)base;
+
+    reserve_answer(wait->unit, base->request, wait->places, wait->message->n_id);
+}
+
+static void wait_describe(const tqi_net_waiter *base, tq_error *err)
+{
+    const tqi_unit_wait *wait = (const tqi_unit_wait *)base;
+    const tq_error full = {.code = TQ_EFULL};
+
+    wait_explain(wait->unit, wait->message, wait, "stayed full until the deadline", &full, err);
+}
+
+static void wait_cancelled(const tqi_net_waiter *base, tq_error *err)
+{
+    const tqi_unit_wait *wait = (const tqi_unit_wait *)base;
+
+    tqi_error_set(err, TQ_ECANCELED, "waiting for room in unit '%s' was cancelled", wait->unit->name);
+}
+
+static void wait_dispose(tqi_net_waiter *base)
+{
+    tqi_unit_wait *wait = (tqi_unit_wait *)base;
+
     free(wait->places);
     free(wait);
 }
 
-static void wait_cancel(tqi_net_request *request, void *arg)
-{
-    tqi_unit_wait *wait = arg;
-    tqi_unit *unit = wait->unit;
-    tq_error err;
-
-    wait_remove(wait);
-    tqi_error_set(&err, TQ_ECANCELED, "waiting for room in unit '%s' was cancelled", unit->name);
-    tqi_net_request_fail(request, &err);
-    wait_arm(unit);
-    /* It may have blocked others that fit. */
-    tqi_unit_wake(unit);
-}
+static const tqi_net_waiter_type wait_type = {
+    .leave = wait_leave,
+    .answer = wait_answer,
+    .describe = wait_describe,
+    .cancelled = wait_cancelled,
+    .dispose = wait_dispose,
+};
 
 static void wait_add(tqi_unit *unit, tqi_net_request *request, const Tq__UnitReserve *message, tqi_store_place *places)
 {
@@ -208,17 +220,12 @@ static void wait_add(tqi_unit *unit, tqi_net_request *request, const Tq__UnitRes
         return;
     }
     wait->unit = unit;
-    wait->request = request;
     wait->message = message;
     wait->places = places;
     wait->since = tqi_now();
     wait->number = ++unit->waits.last;
-    if (message->timeout_ms != 0 && message->timeout_ms <= UINT64_MAX / 2000000) {
-        tqi_heap_add(&unit->waits.timed, &wait->timed, wait->since + message->timeout_ms * 1000000);
-    }
     DL_APPEND(unit->waits.row[message->adds_samples ? 1 : 0], wait);
-    tqi_net_request_on_cancel(request, wait_cancel, wait);
-    wait_arm(unit);
+    tqi_net_waiter_add(&unit->waits.waiters, &wait->base, &wait_type, request, message->timeout_ms);
     tqi_unit_compact_urge(unit);
 }
 
@@ -242,18 +249,20 @@ void tqi_unit_reserve(tqi_unit *unit, tqi_net_request *request, const Tq__UnitRe
         places[i].id = message->id[i];
         places[i].size = message->size[i];
     }
-    if (wait_behind(unit, message->adds_samples)) {
+    if (wait_behind(unit, message->adds_samples, NULL)) {
         tqi_error_set(&err, TQ_EFULL, "others wait for room");
     } else {
         tqi_store_reserve(unit->store, places, message->n_id, message->adds_samples, &err);
     }
     if (err.code == TQ_OK) {
-        wait_answer(unit, request, places, message->n_id);
+        reserve_answer(unit, request, places, message->n_id);
     } else if (err.code == TQ_EFULL && message->wait) {
         wait_add(unit, request, message, places);
         return;
     } else {
-        wait_fail(unit, request, message, &err, "is full");
+        tq_error why = err;
+        wait_explain(unit, message, NULL, "is full", &why, &err);
+        tqi_net_request_fail(request, &err);
     }
     free(places);
 }
@@ -261,7 +270,6 @@ void tqi_unit_reserve(tqi_unit *unit, tqi_net_request *request, const Tq__UnitRe
 /* Tries the first of a queue; false if it must keep waiting. */
 static bool wait_try(tqi_unit *unit, tqi_unit_wait *wait)
 {
-    tqi_net_request *request = wait->request;
     const Tq__UnitReserve *message = wait->message;
     tq_error err = {0};
 
@@ -271,64 +279,46 @@ static bool wait_try(tqi_unit *unit, tqi_unit_wait *wait)
     if (err.code == TQ_EFULL) {
         return false;
     }
-    tqi_store_place *places = wait->places;
-    wait->places = NULL;
-    wait_remove(wait);
     if (err.code == TQ_OK) {
-        wait_answer(unit, request, places, message->n_id);
+        tqi_net_waiter_answer(&wait->base);
     } else {
-        wait_fail(unit, request, message, &err, "is full");
+        tq_error why = err;
+        wait_explain(unit, message, wait, "is full", &why, &err);
+        tqi_net_waiter_fail(&wait->base, &err);
     }
-    free(places);
     return true;
 }
 
 void tqi_unit_wake(tqi_unit *unit)
 {
-    bool any = false;
-
     if (unit->closing) {
         return;
     }
     while (unit->waits.row[0] != NULL && wait_try(unit, unit->waits.row[0])) {
-        any = true;
     }
     while (unit->waits.row[0] == NULL && unit->waits.row[1] != NULL && wait_try(unit, unit->waits.row[1])) {
-        any = true;
-    }
-    if (any) {
-        wait_arm(unit);
     }
     tqi_unit_compact_room(unit);
 }
 
-void tqi_unit_waits_timer(uv_timer_t *timer)
+static void wait_wake(tqi_net_waiters *waiters)
 {
-    tqi_unit *unit = timer->data;
-    uint64_t now = tqi_now();
-    const tq_error full = {.code = TQ_EFULL};
+    tqi_unit_wake(TQI_CONTAINER(waiters, tqi_unit, waits.waiters));
+}
 
-    while (unit->waits.timed.top != NULL && unit->waits.timed.top->key <= now) {
-        tqi_unit_wait *wait = TQI_HEAP_ENTRY(unit->waits.timed.top, tqi_unit_wait, timed);
-        tqi_net_request *request = wait->request;
-        const Tq__UnitReserve *message = wait->message;
-        wait_remove(wait);
-        wait_fail(unit, request, message, &full, "stayed full until the deadline");
-    }
-    wait_arm(unit);
-    tqi_unit_wake(unit);
+void tqi_unit_waits_init(tqi_unit *unit)
+{
+    unit->waits.waiters.wake = wait_wake;
+    unit->waits.waiters.queue = true; /* one that is cancelled may have stood before others that fit */
 }
 
 void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why)
 {
     for (int i = 0; i < 2; i++) {
         while (unit->waits.row[i] != NULL) {
-            tqi_net_request *request = unit->waits.row[i]->request;
             tq_error err;
             tqi_error_set(&err, code, "unit '%s' %s", unit->name, why);
-            wait_remove(unit->waits.row[i]);
-            tqi_net_request_fail(request, &err);
+            tqi_net_waiter_fail(&unit->waits.row[i]->base, &err);
         }
     }
-    uv_timer_stop(&unit->waits.timer);
 }

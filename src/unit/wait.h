@@ -4,16 +4,15 @@
 #ifndef TQI_UNIT_WAIT_H
 #define TQI_UNIT_WAIT_H
 
-#include "base/heap.h"
+#include "net/waiters.h"
 #include "unit/unit.h"
 #include "wire/methods.h"
 
 typedef struct tqi_unit_wait {
+    tqi_net_waiter base; /* first: waits are known by it */
     tqi_unit *unit;
-    tqi_net_request *request;
     const Tq__UnitReserve *message; /* lives as long as the request */
     tqi_store_place *places;
-    tqi_heap_node timed; /* by deadline; in none without one */
     uint64_t since;
     uint64_t number; /* ascending */
     struct tqi_unit_wait *prev, *next;
@@ -23,9 +22,8 @@ typedef struct tqi_unit_wait {
  * behind those that may not. */
 typedef struct tqi_unit_waits {
     tqi_unit_wait *row[2]; /* [adds_samples] */
-    tqi_heap timed;        /* those with a deadline */
-    uv_timer_t timer;      /* nearest deadline */
-    uint64_t last;         /* number */
+    tqi_net_waiters waiters;
+    uint64_t last; /* number */
 } tqi_unit_waits;
 
 /* Reserves at once, lets the request wait, or fails it. */
@@ -34,6 +32,7 @@ void tqi_unit_reserve(tqi_unit *unit, tqi_net_request *request, const Tq__UnitRe
 void tqi_unit_wake(tqi_unit *unit);
 /* Fails all that wait. */
 void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why);
-void tqi_unit_waits_timer(uv_timer_t *timer);
+/* What waiting needs before the first reserve; its timer is the unit's to start and close. */
+void tqi_unit_waits_init(tqi_unit *unit);
 
 #endif
