@@ -240,14 +240,16 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
 void tqi_ctl_lost(const char *partition, const uint32_t *indexes, size_t n, void *loser)
 {
     const tqi_ctl_loser *who = loser;
-    tqi_ctl_event_add(who->ctl, &(tqi_ctl_happened){
-                                    .kind = "lost",
-                                    .session = who->name,
-                                    .partition = partition,
-                                    .samples = (uint32_t)n,
-                                    .indexes = indexes,
-                                    .n_indexes = n,
-                                });
+    const tqi_ctl_happened event = {
+        .kind = "lost",
+        .session = who->name,
+        .partition = partition,
+        .samples = (uint32_t)n,
+        .indexes = indexes,
+        .n_indexes = n,
+    };
+
+    tqi_ctl_event_add(who->ctl, &event);
 }
 
 /* Asks the owner whether it has the block. Does nothing if that has already been asked or cannot be remembered: a

@@ -94,14 +94,16 @@ static int claim_reply(tqi_controller *ctl, tqi_net_request *request, const tqi_
 static void claim_event(tqi_controller *ctl, tqi_net_request *request, const Tq__Claim *msg,
                         const tqi_table_result *result)
 {
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
-                               .kind = "claim",
-                               .session = tqi_ctl_session_name(request),
-                               .partition = msg->partition,
-                               .task = msg->task,
-                               .samples = (uint32_t)result->batch.n,
-                               .bytes = result->bytes,
-                           });
+    const tqi_ctl_happened event = {
+        .kind = "claim",
+        .session = tqi_ctl_session_name(request),
+        .partition = msg->partition,
+        .task = msg->task,
+        .samples = (uint32_t)result->batch.n,
+        .bytes = result->bytes,
+    };
+
+    tqi_ctl_event_add(ctl, &event);
 }
 
 static void claim_cached(const char *slot, void *arg)

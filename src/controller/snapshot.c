@@ -144,12 +144,14 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq_
     snapshot->idle.due = snapshot_due;
     snapshot_used(ctl, snapshot);
     DL_APPEND(ctl->snapshots, snapshot);
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
-                               .kind = "save",
-                               .session = tqi_ctl_session_name(request),
-                               .partition = msg->partition,
-                               .samples = (uint32_t)snapshot->parts.samples,
-                           });
+    const tqi_ctl_happened event = {
+        .kind = "save",
+        .session = tqi_ctl_session_name(request),
+        .partition = msg->partition,
+        .samples = (uint32_t)snapshot->parts.samples,
+    };
+
+    tqi_ctl_event_add(ctl, &event);
     reply.id = snapshot->id;
     reply.parts = (uint32_t)snapshot->parts.n;
     reply.samples = snapshot->parts.samples;

@@ -308,12 +308,14 @@ static int begin_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__
         tqi_sampler_forget(msg->partition);
     }
     if (rc == TQ_OK && (own || msg->all)) {
-        tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
-                                   .kind = "clear",
-                                   .session = tqi_ctl_session_name(request),
-                                   .partition = msg->partition,
-                                   .samples = cleared,
-                               });
+        const tqi_ctl_happened event = {
+            .kind = "clear",
+            .session = tqi_ctl_session_name(request),
+            .partition = msg->partition,
+            .samples = cleared,
+        };
+
+        tqi_ctl_event_add(ctl, &event);
     }
     return rc;
 }

@@ -216,14 +216,16 @@ static void waiting_told(const waiting_list *list)
 static void waiting_event(tqi_controller *ctl, const Tq__WaitInfo *info)
 {
     bool put = strcmp(info->kind, "put") == 0;
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
-                               .kind = "wait",
-                               .session = info->client,
-                               .partition = put ? info->owner : info->partition,
-                               .task = info->task,
-                               .samples = put ? 0 : (uint32_t)info->wanted,
-                               .bytes = put ? info->wanted : 0,
-                           });
+    const tqi_ctl_happened event = {
+        .kind = "wait",
+        .session = info->client,
+        .partition = put ? info->owner : info->partition,
+        .task = info->task,
+        .samples = put ? 0 : (uint32_t)info->wanted,
+        .bytes = put ? info->wanted : 0,
+    };
+
+    tqi_ctl_event_add(ctl, &event);
 }
 
 int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemStatus *msg, tq_error *err)

@@ -21,14 +21,16 @@
 static void write_event(tqi_controller *ctl, tqi_net_request *request, const char *kind, const char *partition,
                         const char *task, size_t samples, uint64_t bytes)
 {
-    tqi_ctl_event_add(ctl, &(tqi_ctl_happened){
-                               .kind = kind,
-                               .session = tqi_ctl_session_name(request),
-                               .partition = partition,
-                               .task = task,
-                               .samples = (uint32_t)samples,
-                               .bytes = bytes,
-                           });
+    const tqi_ctl_happened event = {
+        .kind = kind,
+        .session = tqi_ctl_session_name(request),
+        .partition = partition,
+        .task = task,
+        .samples = (uint32_t)samples,
+        .bytes = bytes,
+    };
+
+    tqi_ctl_event_add(ctl, &event);
 }
 
 /* --- publish -------------------------------------------------------------- */

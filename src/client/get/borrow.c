@@ -44,12 +44,13 @@ bool tqi_client_get_may_borrow(tqi_client_get *get, size_t c)
         !borrow_together(get, cells, &first)) {
         return false;
     }
-    return tqi_client_get_note(get, c,
-                               &(tqi_manager_borrow_range){
-                                   .block = &get->meta->blocks->blocks[cells->block[first] - 1],
-                                   .offset = cells->offset[first],
-                                   .size = size,
-                               });
+    const tqi_manager_borrow_range range = {
+        .block = &get->meta->blocks->blocks[cells->block[first] - 1],
+        .offset = cells->offset[first],
+        .size = size,
+    };
+
+    return tqi_client_get_note(get, c, &range);
 }
 
 int tqi_client_get_copy_instead(tqi_client_get *get, tq_error *err)

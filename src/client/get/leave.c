@@ -31,26 +31,25 @@ bool tqi_client_get_may_leave(tqi_client_get *get, size_t c)
         return false;
     }
     for (size_t i = 0; i < get->meta->n; i++) {
-        uint64_t size = tqi_client_cells_size(cells, i);
+        const tqi_manager_borrow_range range = {
+            .block = &get->meta->blocks->blocks[cells->block[i] - 1],
+            .offset = cells->offset[i],
+            .size = tqi_client_cells_size(cells, i),
+            .shared = true,
+        };
         tqi_manager_borrow_range *last = get->borrow.n > before ? &get->borrow.ranges[get->borrow.n - 1] : NULL;
-        const tq_block *block = &get->meta->blocks->blocks[cells->block[i] - 1];
-        if (size == 0) { /* no value is of no bytes */
+
+        if (range.size == 0) { /* no value is of no bytes */
             get->borrow.n = before;
             return false;
         }
-        if (last && last->block == block && cells->offset[i] == end) {
-            last->size += size;
-        } else if (!tqi_client_get_note(get, c,
-                                        &(tqi_manager_borrow_range){
-                                            .block = block,
-                                            .offset = cells->offset[i],
-                                            .size = size,
-                                            .shared = true,
-                                        })) {
+        if (last && last->block == range.block && range.offset == end) {
+            last->size += range.size;
+        } else if (!tqi_client_get_note(get, c, &range)) {
             get->borrow.n = before;
             return false;
         }
-        end = cells->offset[i] + size;
+        end = range.offset + range.size;
     }
     return true;
 }

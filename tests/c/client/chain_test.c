@@ -156,30 +156,36 @@ static void keys_and_indexes_of_a_result_are_used(void **state)
     keys[0] = tq_meta_key(tq_op_meta(op), 1);
     keys[1] = tq_meta_key(tq_op_meta(op), 3);
     partition = tq_meta_partition(tq_op_meta(op));
-    expect_ok(op, tq_get_by_key(op, &(tq_get_by_key_args){
-                                        .size = sizeof(tq_get_by_key_args),
-                                        .partition = partition,
-                                        .keys = keys,
-                                        .n = 2,
-                                    }));
+    const tq_get_by_key_args by_key = {
+        .size = sizeof(tq_get_by_key_args),
+        .partition = partition,
+        .keys = keys,
+        .n = 2,
+    };
+
+    expect_ok(op, tq_get_by_key(op, &by_key));
     assert_int_equal(((const int64_t *)tq_data_column_at(tq_op_data(op), 0)->data)[1], 13);
     partition = tq_meta_partition(tq_op_meta(op));
     expect_ok(op, tq_keys_of(op, partition, tq_meta_indexes(tq_op_meta(op)), 2));
-    expect_ok(op, tq_resolve(op, &(tq_resolve_args){
-                                     .size = sizeof(tq_resolve_args),
-                                     .partition = "p",
-                                     .keys = tq_op_names(op, NULL),
-                                     .n = 2,
-                                     .tags = true,
-                                 }));
+    const tq_resolve_args by_name = {
+        .size = sizeof(tq_resolve_args),
+        .partition = "p",
+        .keys = tq_op_names(op, NULL),
+        .n = 2,
+        .tags = true,
+    };
+
+    expect_ok(op, tq_resolve(op, &by_name));
     assert_string_equal(tq_meta_key(tq_op_meta(op), 0), "k1");
-    expect_ok(op, tq_resolve(op, &(tq_resolve_args){
-                                     .size = sizeof(tq_resolve_args),
-                                     .partition = tq_meta_partition(tq_op_meta(op)),
-                                     .indexes = tq_meta_indexes(tq_op_meta(op)),
-                                     .n = 2,
-                                     .tags = true,
-                                 }));
+    const tq_resolve_args by_index = {
+        .size = sizeof(tq_resolve_args),
+        .partition = tq_meta_partition(tq_op_meta(op)),
+        .indexes = tq_meta_indexes(tq_op_meta(op)),
+        .n = 2,
+        .tags = true,
+    };
+
+    expect_ok(op, tq_resolve(op, &by_index));
     keys[0] = tq_meta_key(tq_op_meta(op), 0);
     keys[1] = tq_meta_key(tq_op_meta(op), 1);
     expect_ok(op, tq_reserve(op, "q", 2, keys, keys));
@@ -232,14 +238,16 @@ static void names_of_the_system_are_used(void **state)
     expect_ok(op, tq_query_events(op, next, 0, true));
     events = tq_op_events(op, NULL, &next);
     assert_string_equal(events[0]->kind, "reset");
-    expect_ok(op, tq_claim(op, &(tq_claim_args){
-                                   .size = sizeof(tq_claim_args),
-                                   .partition = events[0]->partition,
-                                   .fields = &x,
-                                   .n_fields = 1,
-                                   .batch_size = 4,
-                                   .task = events[0]->task,
-                               }));
+    const tq_claim_args claim = {
+        .size = sizeof(tq_claim_args),
+        .partition = events[0]->partition,
+        .fields = &x,
+        .n_fields = 1,
+        .batch_size = 4,
+        .task = events[0]->task,
+    };
+
+    expect_ok(op, tq_claim(op, &claim));
     expect_ok(op, tq_list_partitions(op));
     expect_ok(op, tq_clear_partition(op, tq_op_names(op, NULL)[0]));
     assert_int_equal(tq_op_count(op), 4);
@@ -269,19 +277,23 @@ static void a_clear_in_two_halves_is_chained(void **state)
     expect_ok(op, tq_end_clear(op, clearings[0]->id, true));
     expect_ok(op, tq_resolve(op, &(tq_resolve_args){.size = sizeof(tq_resolve_args), .partition = "p"}));
     assert_memory_equal(tq_meta_notes(tq_op_meta(op), 0)[3].data, "ccc", 3);
-    expect_ok(op, tq_begin_clear(op, &(tq_begin_clear_args){
-                                         .size = sizeof(tq_begin_clear_args),
-                                         .remover = "Mine",
-                                         .meta = tq_op_meta(op),
-                                     }));
+    const tq_begin_clear_args first = {
+        .size = sizeof(tq_begin_clear_args),
+        .remover = "Mine",
+        .meta = tq_op_meta(op),
+    };
+
+    expect_ok(op, tq_begin_clear(op, &first));
     clearings = tq_op_clearings(op, &n);
     assert_int_equal(n, 1);
     /* Its samples are gone: nothing more is cleared, but this clear is named again. */
-    expect_ok(op, tq_begin_clear(op, &(tq_begin_clear_args){
-                                         .size = sizeof(tq_begin_clear_args),
-                                         .remover = "Mine",
-                                         .meta = clearings[0]->meta,
-                                     }));
+    const tq_begin_clear_args again = {
+        .size = sizeof(tq_begin_clear_args),
+        .remover = "Mine",
+        .meta = clearings[0]->meta,
+    };
+
+    expect_ok(op, tq_begin_clear(op, &again));
     assert_int_equal(tq_op_count(op), 0);
     expect_ok(op, tq_clear_partition(op, "p"));
 }
@@ -297,11 +309,13 @@ static void checkpoints_are_chained(void **state)
     snprintf(again, sizeof again, "%s/b", folder);
     put_keyed("p", 4);
     expect_ok(op, tq_save(op, &(tq_save_args){.size = sizeof(tq_save_args), .path = path, .metadata = "{\"step\": 7}"}));
-    expect_ok(op, tq_save(op, &(tq_save_args){
-                                  .size = sizeof(tq_save_args),
-                                  .path = again,
-                                  .metadata = tq_op_checkpoint(op)->metadata,
-                              }));
+    const tq_save_args args = {
+        .size = sizeof(tq_save_args),
+        .path = again,
+        .metadata = tq_op_checkpoint(op)->metadata,
+    };
+
+    expect_ok(op, tq_save(op, &args));
     expect_ok(op, tq_load(op, again));
     assert_non_null(strstr(tq_op_checkpoint(op)->metadata, "7"));
     /* A file is named by what a call has returned. */
