@@ -476,9 +476,9 @@ class Pinner:
     def __init__(self, place: Place, blocks: int) -> None:
         """Reserve the blocks."""
         controller = place.holder()
-        leased = controller.call(GRANT_BLOCKS, data(1, "unit-0") + number(3, blocks))
-        self.first, incarnation = told(leased), told(leased, 3)
-        proof = fields(leased.body)[4][0]
+        granted = controller.call(GRANT_BLOCKS, data(1, "unit-0") + number(3, blocks))
+        self.first, incarnation = told(granted), told(granted, 3)
+        proof = fields(granted.body)[4][0]
         assert isinstance(proof, bytes)
         grant = number(1, self.first) + number(2, blocks) + data(3, proof)
         address = f"unix:{place.system.runtime}/unit-0.sock"

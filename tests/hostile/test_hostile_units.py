@@ -28,8 +28,8 @@ MIB = 1 << 20
 ROWS = {"value": torch.arange(60, dtype=torch.float32).reshape(60, 1)}
 
 
-def lease(holder: Holder, count: int) -> dict[int, list[int | bytes]]:
-    """A lease of the unit's block ids."""
+def grant_ids(holder: Holder, count: int) -> dict[int, list[int | bytes]]:
+    """A grant of the unit's block ids."""
     answer = holder.call(GRANT_BLOCKS, data(1, "unit-0") + number(3, count))
     assert not answer.failed
     found: dict[int, list[int | bytes]] = fields(answer.body)
@@ -41,31 +41,31 @@ def values(data: Mapping[str, Any]) -> list[float]:
     return sorted(row.item() for row in data["value"].unbind())
 
 
-def test_ids_that_were_not_leased_take_no_memory_and_stop_no_put(system: System) -> None:
+def test_ids_that_were_not_granted_take_no_memory_and_stop_no_put(system: System) -> None:
     system.start(settings=SMALL)
     client = system.client()
     with (
         Holder(system.address.split(",")[0], system.token_file) as controller,
         Holder(f"unix:{system.runtime}/unit-0.sock", system.token_file) as unit,
     ):
-        ahead = int(lease(controller, 1)[1][0])
+        ahead = int(grant_ids(controller, 1)[1][0])
         for block in range(ahead, ahead + 2000):
             answer = unit.call(UNIT_RESERVE, number(1, block) + number(2, MIB) + number(3, 1))
             assert answer.code == ESTALE
-            assert "was not leased to this session" in answer.message
+            assert "was not granted to this session" in answer.message
         for row in range(60):
             client.put({"value": ROWS["value"][row : row + 1]}, partition_id="p")
         meta = client.get_meta(["value"], 60, "p", task_name="t")
         assert values(client.get_data(meta)) == ROWS["value"].flatten().tolist()
 
 
-def test_a_lease_is_worth_nothing_to_another_session(system: System) -> None:
+def test_a_grant_is_worth_nothing_to_another_session(system: System) -> None:
     system.start(settings=SMALL)
     with (
         Holder(system.address.split(",")[0], system.token_file) as controller,
         Holder(f"unix:{system.runtime}/unit-0.sock", system.token_file) as unit,
     ):
-        mine = lease(controller, 8)
+        mine = grant_ids(controller, 8)
         first = int(mine[1][0])
         grant = number(1, first) + number(2, 8) + data(3, bytes(mine[4][0]))
         wanted = number(1, first) + number(2, 100) + data(7, grant)
@@ -86,7 +86,7 @@ def test_only_the_unit_speaks_for_its_blocks(system: System) -> None:
             answer = holder.call(REGISTER_OWNER, place + data(7, b"k" * 32))
             assert answer.failed
             assert "unit-0" in answer.message
-        mine = int(lease(holder, 1)[1][0])
+        mine = int(grant_ids(holder, 1)[1][0])
         owner = data(1, "unit-0") + number(2, incarnation)
         to = number(1, mine) + number(3, 240) + data(4, b"\x01" * 12)
         answer = holder.call(COMPACT_MOVE, data(1, owner) + number(2, 1) + data(3, to))

@@ -297,7 +297,7 @@ def test_values_of_dead_systems_are_removed(
         dead, alive = (Other(Path(short) / name, server.url, 1.5) for name in ("dead", "alive"))
         try:
             foreign = f"tq/{1:016x}/1"
-            server.ask("SET", foreign, "of a system that keeps no leases")
+            server.ask("SET", foreign, "of a system without a keepalive")
             dead.kill()
             start(system, f'url: "{server.url}", sweep_after: 1.5')
             client = system.client()
@@ -336,7 +336,7 @@ def test_values_of_dead_systems_are_removed_although_the_first_client_has_closed
 
 @pytest.mark.slow
 def test_who_removes_much_keeps_its_own_lease(system: System, server: RedisServer) -> None:
-    """Removing the data of dead systems may take longer than a lease, which is renewed meanwhile."""
+    """Removing the data of dead systems may take longer than a keepalive lasts, which is renewed meanwhile."""
     fill = "for i = 1, ARGV[1] do redis.call('SET', ARGV[2] .. string.format('%016x', i) .. ARGV[3], '1') end"
     server.ask("EVAL", fill, "0", "300000", "others/", "")
     server.ask("EVAL", fill, "0", "24", "tq/", "/kept")
@@ -384,7 +384,7 @@ def test_closing_while_the_server_stands_still(
 
 @pytest.mark.parametrize("seconds", ["0", "0.001", "1e300", ".nan"])
 def test_when_to_sweep_is_checked(tmp_path: Path, server: RedisServer, seconds: str) -> None:
-    """An invalid time, and one longer than any lease, are refused at once."""
+    """An invalid time, and one longer than any keepalive, are refused at once."""
     daemon = Daemon(
         "all-in-one",
         *("--runtime-dir", str(tmp_path / "run"), "--set", "backend.storage_backend=Redis"),

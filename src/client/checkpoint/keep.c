@@ -9,7 +9,7 @@
 
 #include "base/clock.h"
 
-/* Interval at which the controller is told. */
+/* Interval at which the snapshot is kept alive at the controller. */
 #define KEEP_MS 2000u
 #define KEEP_NS (KEEP_MS * UINT64_C(1000000))
 
