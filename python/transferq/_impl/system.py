@@ -372,7 +372,7 @@ def _start_daemon(
 def own_temporary_directory() -> bool:
     """Whether systems are looked up in a temporary directory that other processes may not share."""
     base = base_directory()  # XDG_RUNTIME_DIR/ctq, or ctq-UID in the temporary directory
-    return base.name != "transferq" and str(base.parent) != "/tmp"
+    return base.name != "ctq" and str(base.parent) != "/tmp"
 
 
 def daemon_options(directory: Path, ready: int) -> list[str]:
