@@ -127,7 +127,7 @@ static void fuzz_connect(fuzz *f, fuzz_client *client)
     tq_error err;
     fuzz_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     fuzz_must(ioctl(pair[1], FIONBIO, &(int){1}) == 0);
-    tqi_net_server_adopt(f->controller->server, pair[1], true, "fuzz");
+    tqi_net_server_adopt_for_tests(f->controller->server, pair[1], true, "fuzz");
     client->fd = pair[0];
     fuzz_read(f, client, header, sizeof(header));
     fuzz_must(tqi_frame_decode(header, &frame, &err) == TQ_OK && frame.body <= sizeof(body));

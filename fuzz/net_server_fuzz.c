@@ -77,7 +77,7 @@ static void fuzz_reply(tqi_net_request *request)
 static void fuzz_handle(tqi_net_request *request, const ProtobufCMessage *message, void *ctx)
 {
     const struct iovec *iov = NULL;
-    int n = tqi_net_request_payload(request, &iov);
+    int n = tqi_net_request_payload_for_tests(request, &iov);
     (void)message;
     (void)ctx;
     for (int i = 0; i < n; i++) {
@@ -194,7 +194,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         tqi_net_server_alloc(&loop, &fuzz_service, NULL, &options, &server, NULL) != TQ_OK) {
         abort();
     }
-    tqi_net_server_adopt(server, fds[0], (data[0] & 2) != 0, "fuzz");
+    tqi_net_server_adopt_for_tests(server, fds[0], (data[0] & 2) != 0, "fuzz");
     if (data[0] & 1) {
         fuzz_login(&loop, fds[1]);
         if (HASH_COUNT(server->sessions) != 1) {

@@ -37,7 +37,7 @@ static tqi_table *fuzz_table(void)
     fuzz_must(tqi_table_alloc(&options, &table, NULL) == TQ_OK);
     fuzz_must(tqi_table_owner_register(table, "unit", 7, &owner, NULL) == TQ_OK);
     fuzz_must(tqi_table_grant(table, FUZZ_SESSION, owner, FUZZ_BLOCKS, &first, NULL) == TQ_OK);
-    fuzz_must(tqi_table_reserve(table, "p", 1, NULL, NULL, &result, NULL) == TQ_OK);
+    fuzz_must(tqi_table_reserve_for_tests(table, "p", 1, NULL, NULL, &result, NULL) == TQ_OK);
     tqi_table_result_fini(&result);
     return table;
 }

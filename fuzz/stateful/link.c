@@ -284,7 +284,7 @@ static void hello_pair(sf *f, sf_client *client, sf_link *link, int *theirs)
     sf_process_of(pair[1], client->pid);
     link->fd = pair[0];
     *theirs = pair[1];
-    tqi_net_server_adopt(link->unit ? f->unit->server : f->controller->server, pair[1], true, "fuzz");
+    tqi_net_server_adopt_for_tests(link->unit ? f->unit->server : f->controller->server, pair[1], true, "fuzz");
 }
 
 /* Asks again for what the lost connection did not answer, in the order in which it was asked. */

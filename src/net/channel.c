@@ -536,7 +536,7 @@ void tqi_net_channel_set_wanted(tqi_net_channel *channel, bool wanted)
     channel->unwanted = !wanted;
 }
 
-uint64_t tqi_net_channel_epoch(const tqi_net_channel *channel)
+uint64_t tqi_net_channel_epoch_for_tests(const tqi_net_channel *channel)
 {
     return channel->epoch;
 }

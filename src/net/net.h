@@ -190,7 +190,7 @@ bool tqi_net_session_left(const tqi_net_session *session);
 bool tqi_net_session_finished(const tqi_net_session *session);
 /* A pidfd of that process, taken when it connected, so that it cannot refer to a later process with the same number;
  * -1 if none. Borrowed: the session closes it when it ends. */
-int tqi_net_session_pidfd(const tqi_net_session *session);
+int tqi_net_session_pidfd_for_tests(const tqi_net_session *session);
 
 /* That process itself, shared by all its sessions at a server and watched once; NULL if none. Borrowed. */
 typedef struct tqi_net_process tqi_net_process;
@@ -230,7 +230,7 @@ tqi_net_session *tqi_net_request_session(const tqi_net_request *request); /* NUL
 void tqi_net_request_set_user(tqi_net_request *request, void *user);
 void *tqi_net_request_user(const tqi_net_request *request);
 /* Payload destinations that sink gave; count 0 without a payload. */
-int tqi_net_request_payload(const tqi_net_request *request, const struct iovec **iov);
+int tqi_net_request_payload_for_tests(const tqi_net_request *request, const struct iovec **iov);
 
 /* For a waiting request: called when the client cancels it or its session ends; the callee must then complete the
  * request (reply, or fail with TQ_ECANCELED) before it returns. A request without it finishes at its own pace, and its
@@ -302,7 +302,7 @@ void tqi_net_channel_unref(tqi_net_channel *channel);
 void tqi_net_channel_on_open(tqi_net_channel *channel,
                              void (*fn)(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg);
 /* Epoch of the server when last connected, 0 before. */
-uint64_t tqi_net_channel_epoch(const tqi_net_channel *channel);
+uint64_t tqi_net_channel_epoch_for_tests(const tqi_net_channel *channel);
 /* Restricts the channel to that server (tqi_net_server_id; 0: any): an endpoint where another server answers is
  * skipped, because a path or a loopback address may mean something else in another container. If no other endpoint
  * works, calls end with TQ_ESTALE. */

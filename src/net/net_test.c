@@ -20,7 +20,7 @@ static void round_trip(const char *endpoint)
     assert_int_equal(call.status, TQ_OK);
     assert_int_equal(call.index, 42);
     assert_int_equal(server.executed[42], 1);
-    assert_int_equal(tqi_net_channel_epoch(channel), 7);
+    assert_int_equal(tqi_net_channel_epoch_for_tests(channel), 7);
     testing_until(&server.settled_acked, 1);
     assert_int_equal(server.opened, 1);
     tqi_net_channel_unref(channel);
@@ -153,7 +153,7 @@ static void descriptors_are_passed_over_unix(void **state)
     watch->poll_cb(watch, UV_EBADF, 0);
     assert_false(uv_is_active((uv_handle_t *)watch));
     assert_int_equal(server.ended, 0);
-    assert_true(tqi_net_session_pidfd(server.session) >= 0);
+    assert_true(tqi_net_session_pidfd_for_tests(server.session) >= 0);
     assert_string_equal(tqi_net_session_name(server.session), "tester");
     assert_string_equal(tqi_net_session_endpoint(server.session), "unix");
     for (uint32_t i = 0; i < N; i++) {

@@ -331,7 +331,7 @@ void *tqi_net_request_user(const tqi_net_request *request)
     return request->user;
 }
 
-int tqi_net_request_payload(const tqi_net_request *request, const struct iovec **iov)
+int tqi_net_request_payload_for_tests(const tqi_net_request *request, const struct iovec **iov)
 {
     if (iov) {
         *iov = request->iov;

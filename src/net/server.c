@@ -177,7 +177,7 @@ static void server_adopt(tqi_net_server *server, int fd, const struct sockaddr *
     tqi_net_greeting_limit(server, addr);
 }
 
-void tqi_net_server_adopt(tqi_net_server *server, int fd, bool unix_socket, const char *peer_name)
+void tqi_net_server_adopt_for_tests(tqi_net_server *server, int fd, bool unix_socket, const char *peer_name)
 {
     const struct sockaddr_in nowhere = {.sin_family = AF_INET};
     server_adopt(server, fd, unix_socket ? NULL : (const struct sockaddr *)&nowhere, peer_name);

@@ -187,7 +187,7 @@ struct tqi_net_request {
 void tqi_net_server_handle_closed(tqi_net_server *server);
 void tqi_net_server_arm_timer(tqi_net_server *server);
 /* Takes over an accepted socket, even on failure. */
-void tqi_net_server_adopt(tqi_net_server *server, int fd, bool unix_socket, const char *peer_name);
+void tqi_net_server_adopt_for_tests(tqi_net_server *server, int fd, bool unix_socket, const char *peer_name);
 
 /* crowd.c: a connection begins its handshake, and its credentials are known. addr NULL: over a unix socket. TQ_OK or
  * TQ_ENOMEM. */

@@ -291,7 +291,7 @@ bool tqi_net_session_finished(const tqi_net_session *session)
     return session->finished;
 }
 
-int tqi_net_session_pidfd(const tqi_net_session *session)
+int tqi_net_session_pidfd_for_tests(const tqi_net_session *session)
 {
     return session->process ? tqi_net_process_fd(session->process) : -1;
 }

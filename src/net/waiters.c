@@ -136,7 +136,7 @@ static void waiter_cancelled(tqi_net_request *request, void *arg)
 }
 
 void tqi_net_waiter_add(tqi_net_waiters *waiters, tqi_net_waiter *waiter, const tqi_net_waiter_type *type,
-                         tqi_net_request *request, uint64_t timeout_ms)
+                        tqi_net_request *request, uint64_t timeout_ms)
 {
     waiter->type = type;
     waiter->waiters = waiters;

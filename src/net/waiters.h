@@ -84,7 +84,7 @@ struct tqi_net_waiter {
 
 /* Lets a request wait; timeout_ms 0: for ever. From here on its client can cancel it. */
 void tqi_net_waiter_add(tqi_net_waiters *waiters, tqi_net_waiter *waiter, const tqi_net_waiter_type *type,
-                         tqi_net_request *request, uint64_t timeout_ms);
+                        tqi_net_request *request, uint64_t timeout_ms);
 /* Marks it to be answered by the next tqi_net_waiters_answer. */
 void tqi_net_waiter_ready(tqi_net_waiter *waiter);
 /* Answers those that are ready; an answer may end others. */

@@ -3,6 +3,10 @@
  *
  * The pick is collected here and changes the table only if the sampler succeeded: first the cached picks of others are
  * stored, then the samples are taken; if the take fails, the stored picks are dropped again.
+ *
+ * A tag's value is MessagePack, and a sampler may read a number from it. That is decoded by hand: the bytes come from
+ * clients and are not trusted, a number has one of twelve forms of at most nine bytes, and a library would make an
+ * object of every value and bring its allocations into the controller.
  */
 #include "sampler/sampler.h"
 

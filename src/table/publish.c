@@ -139,8 +139,8 @@ int tqi_table_publish(tqi_table *table, const tqi_table_publish_args *publish, t
     return rc;
 }
 
-int tqi_table_reserve(tqi_table *table, const char *partition, size_t n, const char *const *keys,
-                      const char *const *groups, tqi_table_result *result, tq_error *err)
+int tqi_table_reserve_for_tests(tqi_table *table, const char *partition, size_t n, const char *const *keys,
+                                const char *const *groups, tqi_table_result *result, tq_error *err)
 {
     tqi_table_batch batch = {.partition = partition, .n = n, .keys = keys, .groups = groups};
     tqi_table_publish_args publish = {

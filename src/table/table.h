@@ -154,8 +154,8 @@ int tqi_table_publish(tqi_table *table, const tqi_table_publish_args *publish, t
 
 /* Reserves samples: n new ones (keys NULL), or those of the keys that do not exist yet. `groups` may be NULL. The
  * result names all of them (including the keys that existed). */
-int tqi_table_reserve(tqi_table *table, const char *partition, size_t n, const char *const *keys,
-                      const char *const *groups, tqi_table_result *result, tq_error *err);
+int tqi_table_reserve_for_tests(tqi_table *table, const char *partition, size_t n, const char *const *keys,
+                                const char *const *groups, tqi_table_result *result, tq_error *err);
 
 /* Clears samples: their cells, keys, tags, consumption; the index gets a new incarnation and goes to the free list.
  * Unknown keys, indexes of other partitions and other incarnations are skipped. Returns how many in *cleared. */

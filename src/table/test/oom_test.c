@@ -198,7 +198,7 @@ static int call_reserve(scene *s)
     static const char *const keys[] = {"k0", "r1", "r2"};
     static const char *const groups[] = {NULL, "g", NULL};
 
-    return tqi_table_reserve(s->t.table, "p", 3, keys, groups, &s->result, &s->t.err);
+    return tqi_table_reserve_for_tests(s->t.table, "p", 3, keys, groups, &s->result, &s->t.err);
 }
 
 static int call_view(scene *s)

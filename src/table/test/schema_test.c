@@ -573,13 +573,13 @@ static void reserving_joins_without_cells(void **state)
 
     (void)state;
     table_open(&t);
-    assert_int_equal(tqi_table_reserve(t.table, "p", 0, NULL, NULL, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_reserve_for_tests(t.table, "p", 0, NULL, NULL, &r, &t.err), TQ_OK);
     tqi_table_result_fini(&r);
     assert_null(tqi_table_find_partition(t.table, "p"));
-    assert_int_equal(tqi_table_reserve(t.table, "p", 3, keys, NULL, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_reserve_for_tests(t.table, "p", 3, keys, NULL, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.indexes[0], r.batch.indexes[2]);
     tqi_table_result_fini(&r);
-    assert_int_equal(tqi_table_reserve(t.table, "p", 2, NULL, NULL, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_reserve_for_tests(t.table, "p", 2, NULL, NULL, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.indexes[0], 2);
     assert_int_equal(r.batch.ordinals[1], 3);
     tqi_table_result_fini(&r);
@@ -591,7 +591,7 @@ static void reserving_joins_without_cells(void **state)
     assert_int_equal(tqi_table_clear_indexes(t.table, "p", (const uint32_t[]){3, 0, 3}, NULL, 3, &cleared, &t.err),
                      TQ_OK);
     assert_int_equal(cleared, 2);
-    assert_int_equal(tqi_table_reserve(t.table, "q", 3, NULL, NULL, &r, &t.err), TQ_OK);
+    assert_int_equal(tqi_table_reserve_for_tests(t.table, "q", 3, NULL, NULL, &r, &t.err), TQ_OK);
     assert_int_equal(r.batch.indexes[0], 3);
     assert_int_equal(r.batch.indexes[1], 0);
     assert_int_equal(r.batch.indexes[2], 4);
