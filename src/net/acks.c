@@ -9,14 +9,8 @@
 
 void tqi_net_channel_send(tqi_net_channel *channel, uint16_t kind, uint64_t ack, const ProtobufCMessage *message)
 {
-    tqi_frame frame = {.kind = kind, .ack = ack};
-    tqi_net_out_frame *tx = tqi_net_out_frame_make(&frame, message, NULL, 0);
-    if (tx) {
-        tqi_net_conn_send(channel->conn, tx);
-        return;
-    }
     /* If out of memory, the frame is lost; a new connection resends what matters. */
-    tqi_net_conn_finish(channel->conn);
+    tqi_net_conn_send_message(channel->conn, &(tqi_frame){.kind = kind, .ack = ack}, message);
 }
 
 void tqi_net_channel_send_control(tqi_net_channel *channel, uint16_t kind, const ProtobufCMessage *message)

@@ -20,11 +20,6 @@ static bool call_before(uint64_t a, uint64_t b)
     return (int64_t)(a - b) < 0;
 }
 
-uint64_t tqi_net_call_ack(const tqi_net_channel *channel)
-{
-    return channel->keeps ? channel->keeps->number : channel->next_request;
-}
-
 static void call_unlist(tqi_net_call *call)
 {
     if (call->listed) {

@@ -1,7 +1,8 @@
 /*
- * calling.h - shared by the client's files: connector.c (identity, start and shutdown, fork), channel.c (its life
- * cycle and connections), ends.c (servers that are gone, and how the client knows), dial.c (resolve and connect),
- * client_handshake.c (handshake), call.c (requests), reply.c (their answers).
+ * calling.h - shared by the client's files, from the top: connector.c (identity, start and shutdown), reply.c (what
+ * arrives), client_handshake.c (handshake); channel.c (its life cycle and connections), ends.c (servers that are gone,
+ * and how the client knows), dial.c (resolve and connect) and call.c (requests), which need each other; acks.c
+ * (acknowledgements), connector_parts.c (sockets, fork, log).
  */
 #ifndef TQI_NET_CALLING_H
 #define TQI_NET_CALLING_H
@@ -50,6 +51,7 @@ struct tqi_net_connector {
     uint8_t session[TQI_NET_SESSION_ID];
     uint64_t first_request;
     tqi_net_flusher flusher;
+    const tqi_net_conn_ops *conn_ops; /* of the channels' connections: tqi_net_channel_ops */
     tqi_net_channel *channels;
     /* cancelled before they were sent; they end when the loop is about to wait */
     tqi_net_call *ending;
@@ -188,12 +190,21 @@ struct tqi_net_call {
     tqi_net_call *ending_prev, *ending_next;
 };
 
-/* connector.c */
+/* All replies to KEEP calls below this number have been delivered. */
+static inline uint64_t tqi_net_call_ack(const tqi_net_channel *channel)
+{
+    return channel->keeps ? channel->keeps->number : channel->next_request;
+}
+
+/* connector_parts.c */
 /* Like tqi_log, for the part of the process that owns the connector. */
 void tqi_net_connector_log(const tqi_net_connector *connector, tq_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+void tqi_net_connector_init_fds(tqi_net_connector *connector);
 atomic_int *tqi_net_connector_note_fd(tqi_net_connector *connector, int fd); /* NULL: out of memory */
+/* One less of those counted in `open`; the last one frees a connector that is being closed. */
 void tqi_net_connector_part_closed(tqi_net_connector *connector);
+void tqi_net_connector_free(tqi_net_connector *connector);
 
 /* channel.c */
 /* The connection or the attempt failed: tries the next address or endpoint, or pauses. */
@@ -252,7 +263,6 @@ int tqi_net_client_handshake_body(tqi_net_channel *channel, const tqi_frame *fra
 extern const tqi_net_conn_ops tqi_net_channel_ops;
 
 /* call.c */
-uint64_t tqi_net_call_ack(const tqi_net_channel *channel);
 /* Resends every call that has no answer. */
 void tqi_net_call_resend(tqi_net_channel *channel);
 /* KEEP calls that an earlier session had sent end with TQ_ESTALE; another: the server is a different run, too. */

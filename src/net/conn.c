@@ -11,10 +11,6 @@
 #include <utlist.h>
 
 #include "base/error.h"
-#include "base/limits.h"
-
-/* A connection with less than this in its queue is always read. */
-#define CONN_QUEUED_FLOOR (64u << 10)
 
 static void conn_on_event(uv_poll_t *poll, int status, int events)
 {
@@ -97,61 +93,6 @@ int tqi_net_conn_open(uv_loop_t *loop, tqi_net_flusher *flusher, int fd, bool un
     return TQ_OK;
 }
 
-bool tqi_net_conn_stuffed(const tqi_net_conn *conn)
-{
-    /* A connection that cannot be written to is read, because reading shows that it has ended. */
-    return conn->limited && !conn->tx_broken &&
-           (conn->queued > tqi_limits.queued_replies ||
-            (conn->queued > CONN_QUEUED_FLOOR && conn->flusher->queued > tqi_limits.all_queued_replies));
-}
-
-static void conn_take(tqi_net_conn *conn, size_t memory)
-{
-    tqi_net_flusher *flusher = conn->flusher;
-    if (memory > 0 && conn->incoming == 0) {
-        DL_APPEND2(flusher->larges, conn, large_prev, large_next);
-    } else if (memory == 0 && conn->incoming > 0) {
-        DL_DELETE2(flusher->larges, conn, large_prev, large_next);
-    }
-    flusher->incoming += memory;
-    flusher->incoming -= conn->incoming;
-    conn->incoming = memory;
-}
-
-int tqi_net_conn_incoming(tqi_net_conn *conn, size_t memory, tq_error *err)
-{
-    tqi_net_flusher *flusher = conn->flusher;
-    if (!conn->limited || memory == conn->incoming) {
-        return TQ_OK;
-    }
-    conn_take(conn, memory);
-    /* A slow or stopped sender began before those that do finish, so the oldest is the one to close. */
-    while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges && flusher->larges->large_next) {
-        tqi_net_conn *oldest = flusher->larges;
-        tqi_limit_reached(TQI_LIMIT_incoming_bytes);
-        tq_error why;
-        tqi_error_set(&why, TQ_EAGAIN,
-                      "requests that come in take %zu bytes, at most %llu may be taken "
-                      "(limits.incoming_bytes), and this one began first: if it was not stuck, "
-                      "start the system with more",
-                      flusher->incoming, (unsigned long long)tqi_limits.incoming_bytes);
-        if (oldest == conn) {
-            *err = why;
-            return TQ_EAGAIN;
-        }
-        oldest->ops->broken(oldest, &why);
-    }
-    return TQ_OK;
-}
-
-void tqi_net_conn_unqueue(tqi_net_conn *conn, tqi_net_out_frame *tx)
-{
-    DL_DELETE(conn->queue, tx);
-    tx->queued = false;
-    conn->queued -= tx->size;
-    conn->flusher->queued -= tx->size;
-}
-
 static void conn_mark_dirty(tqi_net_conn *conn)
 {
     if (!conn->dirty) {
@@ -172,6 +113,16 @@ void tqi_net_conn_send(tqi_net_conn *conn, tqi_net_out_frame *tx)
     conn->queued += tx->size;
     conn->flusher->queued += tx->size;
     conn_mark_dirty(conn);
+}
+
+void tqi_net_conn_send_message(tqi_net_conn *conn, const tqi_frame *frame, const ProtobufCMessage *message)
+{
+    tqi_net_out_frame *tx = tqi_net_out_frame_make(frame, message, NULL, 0);
+    if (tx) {
+        tqi_net_conn_send(conn, tx);
+    } else {
+        tqi_net_conn_finish(conn);
+    }
 }
 
 void tqi_net_conn_unsend(tqi_net_conn *conn, tqi_net_out_frame *tx)
@@ -217,7 +168,7 @@ void tqi_net_conn_close(tqi_net_conn *conn)
         return;
     }
     conn->closed = true;
-    conn_take(conn, 0);
+    tqi_net_conn_take(conn, 0);
     if (conn->dirty) {
         DL_DELETE2(conn->flusher->dirty, conn, dirty_prev, dirty_next);
         conn->dirty = false;

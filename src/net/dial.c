@@ -57,7 +57,7 @@ static void dial_connect(tqi_net_channel *channel, const struct sockaddr *addr, 
         tqi_net_channel_failed(channel, &err);
         return;
     }
-    if (tqi_net_conn_open(connector->loop, &connector->flusher, fd, unix_socket, rc != 0, &tqi_net_channel_ops, channel,
+    if (tqi_net_conn_open(connector->loop, &connector->flusher, fd, unix_socket, rc != 0, connector->conn_ops, channel,
                           &channel->conn, &err) != TQ_OK) {
         atomic_store(slot, -1);
         close(fd);

@@ -227,10 +227,11 @@ int tqi_net_conn_open(uv_loop_t *loop, tqi_net_flusher *flusher, int fd, bool un
                       const tqi_net_conn_ops *ops, void *owner, tqi_net_conn **out, tq_error *err);
 /* Queues; takes over one reference of tx. */
 void tqi_net_conn_send(tqi_net_conn *conn, tqi_net_out_frame *tx);
+/* Queues a frame without payload that nobody resends. If there is no memory for it, the connection is finished: the
+ * other end makes a new one. */
+void tqi_net_conn_send_message(tqi_net_conn *conn, const tqi_frame *frame, const ProtobufCMessage *message);
 /* Removes a queued frame of which nothing was sent from the queue and drops the queue's reference. */
 void tqi_net_conn_unsend(tqi_net_conn *conn, tqi_net_out_frame *tx);
-/* Takes a frame out of the queue. */
-void tqi_net_conn_unqueue(tqi_net_conn *conn, tqi_net_out_frame *tx);
 /* Drops the rest of the payload being received instead of writing it to its destinations. */
 void tqi_net_conn_drop_payload(tqi_net_conn *conn);
 /* Stops reading; closes once the queue is sent. */
@@ -244,8 +245,12 @@ void tqi_net_conn_flush(tqi_net_conn *conn);
 void tqi_net_conn_receive(tqi_net_conn *conn, bool last);
 /* Processes bytes that were read ahead, but not while too much is queued. */
 void tqi_net_conn_resume(tqi_net_conn *conn);
+void tqi_net_conn_arm(tqi_net_conn *conn);
+/* Takes a frame out of the queue. */
+void tqi_net_conn_unqueue(tqi_net_conn *conn, tqi_net_out_frame *tx);
 /* Whether too much is queued for the connection to be read. */
 bool tqi_net_conn_stuffed(const tqi_net_conn *conn);
-void tqi_net_conn_arm(tqi_net_conn *conn);
+/* Accounts for the memory of the current frame, if large. */
+void tqi_net_conn_take(tqi_net_conn *conn, size_t memory);
 
 #endif

@@ -47,7 +47,7 @@ unsigned tqi_net_peer_make_room(tqi_net_server *server, unsigned n, unsigned eno
         next = peer->next;
         if (park_is_idle(peer) && server->service->parkable(peer->session, server->ctx)) {
             tqi_net_peer_set_parked(peer, true);
-            tqi_net_peer_send(peer, TQI_PARK, NULL);
+            tqi_net_conn_send_message(peer->conn, &(tqi_frame){.kind = TQI_PARK}, NULL);
             DL_DELETE(server->peers, peer);
             DL_APPEND(server->peers, peer);
             asked++;

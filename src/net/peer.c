@@ -15,6 +15,11 @@
 #include "base/log.h"
 #include "base/text.h"
 
+static void peer_send(tqi_net_peer *peer, uint16_t kind, const ProtobufCMessage *message)
+{
+    tqi_net_conn_send_message(peer->conn, &(tqi_frame){.kind = kind}, message);
+}
+
 static void peer_discard_incoming(tqi_net_peer *peer)
 {
     tqi_net_request *request = peer->incoming;
@@ -43,17 +48,6 @@ void tqi_net_peer_close(tqi_net_peer *peer)
     }
 }
 
-void tqi_net_peer_send(tqi_net_peer *peer, uint16_t kind, const ProtobufCMessage *message)
-{
-    tqi_frame frame = {.kind = kind};
-    tqi_net_out_frame *tx = tqi_net_out_frame_make(&frame, message, NULL, 0);
-    if (tx) {
-        tqi_net_conn_send(peer->conn, tx);
-    } else {
-        tqi_net_conn_finish(peer->conn);
-    }
-}
-
 void tqi_net_peer_goodbye(tqi_net_peer *peer, const Tq__Goodbye *goodbye)
 {
     peer_discard_incoming(peer);
@@ -61,7 +55,7 @@ void tqi_net_peer_goodbye(tqi_net_peer *peer, const Tq__Goodbye *goodbye)
         peer->session->peer = NULL;
         peer->session = NULL;
     }
-    tqi_net_peer_send(peer, TQI_GOODBYE, &goodbye->base);
+    peer_send(peer, TQI_GOODBYE, &goodbye->base);
     tqi_net_conn_finish(peer->conn);
 }
 
@@ -92,7 +86,7 @@ static void peer_refuse(tqi_net_peer *peer, int code, char *text, bool aloud)
     } else {
         tqi_log(TQI_DEBUG, peer->server->service->name, "connection from %s refused again: %s", peer->conn->peer, text);
     }
-    tqi_net_peer_send(peer, TQI_FAILED, &error.base);
+    peer_send(peer, TQI_FAILED, &error.base);
     tqi_net_conn_finish(peer->conn);
 }
 
@@ -165,7 +159,7 @@ static int peer_welcome(tqi_net_peer *peer, const Tq__Hello *hello, tq_error *er
     welcome.started_us = server->started_us;
     welcome.crowded = (unsigned)peer->conn->fd >= server->descriptors / TQI_NET_CROWDED_SHARE;
     peer->goodbyes = hello->goodbyes;
-    tqi_net_peer_send(peer, TQI_WELCOME, &welcome.base);
+    peer_send(peer, TQI_WELCOME, &welcome.base);
     tqi_log(TQI_DEBUG, server->service->name, "session %s %s from %s", session->name, known ? "resumed" : "opened",
             peer->conn->peer);
     return TQ_OK;
@@ -557,7 +551,7 @@ int tqi_net_peer_open(tqi_net_server *server, int fd, const struct sockaddr *add
         challenge.system = server->system;
         challenge.started_us = server->started_us;
     }
-    tqi_net_peer_send(peer, TQI_CHALLENGE, &challenge.base);
+    peer_send(peer, TQI_CHALLENGE, &challenge.base);
     tqi_net_server_arm_timer(server);
     return TQ_OK;
 }

@@ -184,8 +184,7 @@ static void request_end(tqi_net_request *request, tqi_net_out_frame *tx)
         tqi_net_request_stopped(request);
     }
     if (!tx) {
-        tqi_log(TQI_ERROR, session->server->service->name, "out of memory for a reply to %s",
-                tqi_net_session_name(session));
+        tqi_log(TQI_ERROR, session->server->service->name, "out of memory for a reply to %s", session->name);
         tqi_net_request_settle(request, false);
         if (session->peer) {
             tqi_net_conn_finish(session->peer->conn);

@@ -211,9 +211,6 @@ void tqi_net_peer_close(tqi_net_peer *peer);
 /* Sends the last frame and closes once that is sent; its session, if any, is then without a connection. */
 void tqi_net_peer_goodbye(tqi_net_peer *peer, const Tq__Goodbye *goodbye);
 
-/* Queues a frame that is not a reply. */
-void tqi_net_peer_send(tqi_net_peer *peer, uint16_t kind, const ProtobufCMessage *message);
-
 /* park.c */
 /* Asks up to n that are idle to close their connections, those that were silent longest first, until `enough` are
  * leaving; returns how many are. */
