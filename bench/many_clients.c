@@ -39,14 +39,16 @@ static int running;
 static double now(void)
 {
     struct timespec time;
+
     clock_gettime(CLOCK_MONOTONIC, &time);
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
-static void check(const tq_op *op, int code, const char *what)
+static void check(const tq_op *op, int rc, const char *what)
 {
     const tq_error *err = tq_op_error(op);
-    if (code != TQ_OK || err->code != TQ_OK) {
+
+    if (rc != TQ_OK || err->code != TQ_OK) {
         fprintf(stderr, "%s: %s: %s\n", what, tq_error_name(err->code), err->message);
         exit(1);
     }
@@ -56,7 +58,7 @@ static void one_start(one *client)
 {
     static const float values[WIDTH];
     static const uint64_t shape[1] = {WIDTH};
-    static const tq_slice bytes = {values, sizeof values};
+    static const tq_slice bytes = {values, sizeof(values)};
     tq_column columns[FIELDS];
     const tq_put_args put = {.size = sizeof(put), .partition = "many", .n = 1, .columns = columns, .n_columns = FIELDS};
 
@@ -86,6 +88,7 @@ static void one_put(tq_op *op, void *arg)
         .batch_size = 1,
         .task = "all",
     };
+
     check(op, TQ_OK, "put");
     check(client->claim, tq_claim(client->claim, &claim), "claim");
 }
@@ -93,6 +96,7 @@ static void one_put(tq_op *op, void *arg)
 static void one_claimed(tq_op *op, void *arg)
 {
     one *client = arg;
+
     check(op, TQ_OK, "claim");
     client->meta = tq_meta_ref(tq_op_meta(op));
     check(client->get, tq_get(client->get, client->meta, NULL, 0, NULL), "get");
@@ -101,6 +105,7 @@ static void one_claimed(tq_op *op, void *arg)
 static void one_read(tq_op *op, void *arg)
 {
     one *client = arg;
+
     check(op, TQ_OK, "get");
     check(client->clear, tq_clear_meta(client->clear, client->meta), "clear");
 }
@@ -108,6 +113,7 @@ static void one_read(tq_op *op, void *arg)
 static void one_cleared(tq_op *op, void *arg)
 {
     one *client = arg;
+
     check(op, TQ_OK, "clear");
     tq_meta_unref(client->meta);
     client->meta = NULL;
@@ -124,7 +130,7 @@ static void one_cleared(tq_op *op, void *arg)
 
 static void one_open(one *client, int rounds)
 {
-    const tq_client_options options = {.size = sizeof options, .timeout = 300};
+    const tq_client_options options = {.size = sizeof(options), .timeout = 300};
     tq_error err;
 
     if (tq_client_open(&options, &client->client, &err) != TQ_OK) {
@@ -132,12 +138,13 @@ static void one_open(one *client, int rounds)
         exit(1);
     }
     client->rounds = rounds;
-    client->seconds = calloc((size_t)rounds, sizeof *client->seconds);
+    client->seconds = calloc((size_t)rounds, sizeof(*client->seconds));
     client->put = tq_op_alloc(client->client, one_put, client);
     client->claim = tq_op_alloc(client->client, one_claimed, client);
     client->get = tq_op_alloc(client->client, one_read, client);
     client->clear = tq_op_alloc(client->client, one_cleared, client);
-    if (!client->seconds || !client->put || !client->claim || !client->get || !client->clear) {
+    if (client->seconds == NULL || client->put == NULL || client->claim == NULL || client->get == NULL ||
+        client->clear == NULL) {
         fprintf(stderr, "open: out of memory\n");
         exit(1);
     }
@@ -156,9 +163,10 @@ static void one_close(one *client)
 static void next_line(const char *said)
 {
     char line[16];
+
     printf("%s\n", said);
     fflush(stdout);
-    if (!fgets(line, sizeof line, stdin)) {
+    if (fgets(line, sizeof(line), stdin) == NULL) {
         exit(0);
     }
 }
@@ -177,8 +185,8 @@ int main(int argc, char **argv)
         files.rlim_cur = files.rlim_max;
         setrlimit(RLIMIT_NOFILE, &files);
     }
-    one *clients = calloc((size_t)count, sizeof *clients);
-    if (!clients) {
+    one *clients = calloc((size_t)count, sizeof(*clients));
+    if (clients == NULL) {
         return 1;
     }
     for (int i = 0; i < count; i++) {

@@ -10,7 +10,7 @@ static int ok(tq_op *op, int started)
 int main(void)
 {
     const float numbers[3] = {1, 2, 3};
-    const tq_slice bytes = {numbers, sizeof numbers};
+    const tq_slice bytes = {numbers, sizeof(numbers)};
     const tq_column column = tq_column_make("x", TQ_FLOAT, 32, 3, &bytes);
     const char *field = "x";
     tq_client_options options = tq_client_options_init();
@@ -18,6 +18,7 @@ int main(void)
     tq_claim_args claim = tq_claim_args_init();
     tq_client *client = NULL;
     tq_error err;
+
     put.partition = claim.partition = "hello";
     put.columns = &column;
     put.n_columns = claim.n_fields = 1;

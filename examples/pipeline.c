@@ -33,7 +33,7 @@ static void *produce(void *client)
 {
     static float rows[ROWS][WIDTH];
     const uint64_t shape[1] = {WIDTH};
-    const tq_slice bytes = {rows, sizeof rows};
+    const tq_slice bytes = {rows, sizeof(rows)};
     const tq_column column = {
         .name = field,
         .dtype = {TQ_FLOAT, 32},
@@ -86,7 +86,7 @@ static double consume(tq_op *op)
 
 int main(void)
 {
-    const tq_client_options options = {.size = sizeof options, .name = "pipeline"};
+    const tq_client_options options = {.size = sizeof(options), .name = "pipeline"};
     const int n = BATCHES * ROWS;
     tq_client *client;
     tq_error err;
@@ -98,7 +98,7 @@ int main(void)
         return 1;
     }
     tq_op *op = tq_op_alloc(client, NULL, NULL);
-    if (!op || pthread_create(&producer, NULL, produce, client) != 0) {
+    if (op == NULL || pthread_create(&producer, NULL, produce, client) != 0) {
         return 1;
     }
     for (int batch = 0; batch < BATCHES; batch++) {

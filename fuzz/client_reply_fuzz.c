@@ -14,7 +14,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     Tq__ClaimReply *reply = (Tq__ClaimReply *)tqi_message_decode(&tq__claim_reply__descriptor, data, size, NULL);
     tq_meta *meta = NULL;
 
-    if (reply && reply->batch && tqi_client_meta_decode(reply->batch, NULL, reply->claim, false, &meta, NULL) == TQ_OK) {
+    if (reply != NULL && reply->batch != NULL &&
+        tqi_client_meta_decode(reply->batch, NULL, reply->claim, false, &meta, NULL) == TQ_OK) {
         for (size_t f = 0; f < meta->n_fields; f++) {
             const tqi_client_cells *cells = &meta->fields[f];
             for (size_t i = 0; i < meta->n; i++) {
@@ -28,7 +29,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         }
         tq_meta_unref(meta);
     }
-    if (reply) {
+    if (reply != NULL) {
         protobuf_c_message_free_unpacked(&reply->base, NULL);
     }
     return 0;

@@ -79,6 +79,7 @@ static bool fuzz_frame(fuzz_client *client, uint16_t kind, uint64_t request, uin
         .ack = ack,
         .body = (uint32_t)size,
     };
+
     tqi_frame_encode(&frame, header);
     return fuzz_write(client, header, sizeof(header)) && fuzz_write(client, body, size);
 }
@@ -88,6 +89,7 @@ static bool fuzz_turn(fuzz *f, fuzz_client *client)
 {
     uint8_t drop[4096];
     int unread = 1;
+
     while (unread > 0) {
         ssize_t n = 1;
         uv_run(&f->loop, UV_RUN_NOWAIT);
@@ -105,6 +107,7 @@ static bool fuzz_turn(fuzz *f, fuzz_client *client)
 static void fuzz_read(fuzz *f, fuzz_client *client, void *out, size_t size)
 {
     uint8_t *at = out;
+
     for (int turns = 0; size; turns++) {
         ssize_t n = recv(client->fd, at, size, MSG_DONTWAIT);
         if (n > 0) {
@@ -125,6 +128,7 @@ static void fuzz_connect(fuzz *f, fuzz_client *client)
     tqi_frame frame;
     Tq__Hello hello;
     tq_error err;
+
     fuzz_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0);
     fuzz_must(ioctl(pair[1], FIONBIO, &(int){1}) == 0);
     tqi_net_server_adopt_for_tests(f->controller->server, pair[1], true, "fuzz");
@@ -156,9 +160,10 @@ static bool fuzz_too_large(uint16_t kind, const uint8_t *body, size_t size)
 {
     const tqi_method *method = tqi_method_find(kind);
     bool large = false;
-    if (method && (kind == TQI_PUBLISH || kind == TQI_RESERVE)) {
+
+    if (method != NULL && (kind == TQI_PUBLISH || kind == TQI_RESERVE)) {
         ProtobufCMessage *message = protobuf_c_message_unpack(method->request, NULL, size, body);
-        if (message) {
+        if (message != NULL) {
             uint32_t samples =
                 kind == TQI_PUBLISH ? ((Tq__Publish *)message)->samples : ((Tq__Reserve *)message)->samples;
             large = samples > FUZZ_SAMPLES_MAX && samples <= TQI_CTL_SAMPLES_MAX;
@@ -182,6 +187,7 @@ static void fuzz_cancel(fuzz *f, fuzz_client *client, const uint8_t *data, size_
 {
     Tq__Cancel cancel = TQ__CANCEL__INIT;
     uint8_t body[16];
+
     cancel.request = client->requests - (size ? data[0] : 0);
     size_t n = tq__cancel__pack(&cancel, body);
     if (!fuzz_frame(client, TQI_CANCEL, 0, 0, body, n) || !fuzz_turn(f, client)) {
@@ -196,6 +202,7 @@ static void fuzz_ack(fuzz *f, fuzz_client *client, const uint8_t *data, size_t s
     uint64_t waiting[8];
     uint8_t body[128];
     size_t n = 0;
+
     if (size > 0) {
         ack.below = client->requests + 1 - data[0];
         ack.waiting = waiting;
@@ -214,6 +221,7 @@ static void fuzz_ack(fuzz *f, fuzz_client *client, const uint8_t *data, size_t s
 static void fuzz_step(fuzz *f, uint8_t op, const uint8_t *data, size_t size)
 {
     fuzz_client *client = &f->clients[f->active];
+
     switch (op) {
     case FUZZ_ACK:
         fuzz_ack(f, client, data, size);
@@ -255,6 +263,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         .epoch = 1,
     };
     bool closed = false;
+
     tq_log_set_sink(fuzz_silent, NULL);
     fuzz_must(uv_loop_init(&f.loop) == 0);
     fuzz_must(tqi_controller_alloc(&f.loop, &options, &f.controller, NULL) == TQ_OK);

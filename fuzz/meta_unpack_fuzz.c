@@ -41,6 +41,7 @@ static void fuzz_use(tq_meta *meta)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     tq_meta *meta = NULL;
+
     if (tq_meta_unpack(data, size, &meta, NULL) == TQ_OK) {
         fuzz_use(meta);
         tq_meta_unref(meta);

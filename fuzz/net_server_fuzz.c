@@ -28,9 +28,10 @@ static bool fuzz_serves(uint16_t kind, void *ctx)
     return kind != TQI_COMPACT_MOVE;
 }
 
-static void fuzz_fail(tqi_net_request *request, int code)
+static void fuzz_fail(tqi_net_request *request, int rc)
 {
-    tq_error err = {.code = code, .message = "fuzz"};
+    tq_error err = {.code = rc, .message = "fuzz"};
+
     free(tqi_net_request_user(request));
     tqi_net_request_fail(request, &err);
 }
@@ -58,7 +59,8 @@ static void fuzz_reply(tqi_net_request *request)
     const tqi_method *method = tqi_method_find(tqi_net_request_kind(request));
     ProtobufCMessage *reply = malloc(method->reply->sizeof_message);
     char *memory = malloc(16);
-    if (!reply || !memory) {
+
+    if (reply == NULL || memory == NULL) {
         abort();
     }
     protobuf_c_message_init(method->reply, reply);
@@ -78,6 +80,7 @@ static void fuzz_handle(tqi_net_request *request, const ProtobufCMessage *messag
 {
     const struct iovec *iov = NULL;
     int n = tqi_net_request_payload_for_tests(request, &iov);
+
     (void)message;
     (void)ctx;
     for (int i = 0; i < n; i++) {
@@ -108,7 +111,7 @@ static int fuzz_sink(tqi_net_request *request, const ProtobufCMessage *message, 
         return TQ_EFULL;
     }
     uint8_t *bytes = malloc(size);
-    if (!bytes) {
+    if (bytes == NULL) {
         abort();
     }
     tqi_net_request_set_user(request, bytes);
@@ -137,9 +140,10 @@ static const tqi_net_service fuzz_service = {
 static void fuzz_drain(int fd, uint8_t *out, size_t size)
 {
     uint8_t scrap[4096];
-    ssize_t n = recv(fd, out ? out : scrap, out ? size : sizeof scrap, MSG_DONTWAIT);
-    while (!out && n > 0) {
-        n = recv(fd, scrap, sizeof scrap, MSG_DONTWAIT);
+    ssize_t n = recv(fd, out != NULL ? out : scrap, out != NULL ? size : sizeof(scrap), MSG_DONTWAIT);
+
+    while (out == NULL && n > 0) {
+        n = recv(fd, scrap, sizeof(scrap), MSG_DONTWAIT);
     }
 }
 
@@ -163,17 +167,18 @@ static void fuzz_login(uv_loop_t *loop, int fd)
 {
     uint8_t bytes[TQI_FRAME_HEADER + 256] = {0};
     uint8_t nonce[TQI_NET_NONCE] = {1}, session[TQI_NET_SESSION_ID] = {2}, proof[TQI_NET_PROOF];
+
     uv_run(loop, UV_RUN_NOWAIT);
-    fuzz_drain(fd, bytes, sizeof bytes);
+    fuzz_drain(fd, bytes, sizeof(bytes));
     /* The nonce is the only field: 32 bytes behind a tag and a length. */
     if (tqi_net_auth_proof(&fuzz_token, "tq-client", bytes + TQI_FRAME_HEADER + 2, nonce, session, proof) != TQ_OK) {
         abort();
     }
     Tq__Hello hello;
     tq__hello__init(&hello);
-    hello.nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
-    hello.proof = (ProtobufCBinaryData){sizeof proof, proof};
-    hello.session = (ProtobufCBinaryData){sizeof session, session};
+    hello.nonce = (ProtobufCBinaryData){sizeof(nonce), nonce};
+    hello.proof = (ProtobufCBinaryData){sizeof(proof), proof};
+    hello.session = (ProtobufCBinaryData){sizeof(session), session};
     tqi_frame frame = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO};
     frame.body = (uint32_t)tq__hello__pack(&hello, bytes + TQI_FRAME_HEADER);
     tqi_frame_encode(&frame, bytes);
@@ -186,6 +191,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tqi_net_server *server = NULL;
     tqi_net_server_options options = {.epoch = 1, .token = &fuzz_token};
     int fds[2];
+
     if (size < 1) {
         return 0;
     }
@@ -209,7 +215,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     for (int i = 0; i < 3; i++) {
         uv_run(&loop, UV_RUN_NOWAIT);
     }
-    if (server->sessions) {
+    if (server->sessions != NULL) {
         abort(); /* no grace: it ends with its connection */
     }
     tqi_net_server_close(server, NULL, NULL);

@@ -27,7 +27,8 @@ static int replay_file(const char *path, size_t size)
     int rc = -1;
     uint8_t *data = malloc(size ? size : 1);
     FILE *file = fopen(path, "rb");
-    if (!data || !file || fread(data, 1, size, file) != size) {
+
+    if (data == NULL || file == NULL || fread(data, 1, size, file) != size) {
         replay_fail(path);
         goto done;
     }
@@ -35,7 +36,7 @@ static int replay_file(const char *path, size_t size)
     inputs++;
     rc = 0;
 done:
-    if (file) {
+    if (file != NULL) {
         fclose(file);
     }
     free(data);
@@ -48,10 +49,11 @@ static int replay_folder(const char *path)
 {
     int rc = 0;
     DIR *dir = opendir(path);
-    if (!dir) {
+
+    if (dir == NULL) {
         return replay_fail(path);
     }
-    for (struct dirent *entry = readdir(dir); entry && rc == 0; entry = readdir(dir)) {
+    for (struct dirent *entry = readdir(dir); entry != NULL && rc == 0; entry = readdir(dir)) {
         char *child = NULL;
         if (entry->d_name[0] == '.') {
             continue;
@@ -70,6 +72,7 @@ static int replay_folder(const char *path)
 static int replay_path(const char *path)
 {
     struct stat st;
+
     if (stat(path, &st) != 0) {
         return replay_fail(path);
     }

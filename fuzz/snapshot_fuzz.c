@@ -34,6 +34,7 @@ static tqi_table *fuzz_table(void)
     tqi_table_owner *owner = NULL;
     tqi_table_result result = {0};
     uint64_t first = 0;
+
     fuzz_must(tqi_table_alloc(&options, &table, NULL) == TQ_OK);
     fuzz_must(tqi_table_owner_register(table, "unit", 7, &owner, NULL) == TQ_OK);
     fuzz_must(tqi_table_grant(table, FUZZ_SESSION, owner, FUZZ_BLOCKS, &first, NULL) == TQ_OK);
@@ -50,6 +51,7 @@ static void fuzz_again(tqi_table *table)
     tqi_table_restored done;
     tqi_table_counts before, after;
     tq_error err = {0};
+
     tqi_table_count(table, &before);
     fuzz_must(tqi_ctl_parts_take(table, "", &parts, &err) == TQ_OK);
     fuzz_must(tqi_ctl_parts_read(&parts, &reading, &err) == TQ_OK);
@@ -74,6 +76,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tq_error err = {0};
     uint8_t how = size ? data[0] : 0;
     tqi_table *table = fuzz_table();
+
     for (size_t at = 1; size >= 5 && at <= size - 4;) {
         size_t length = data[at] | (size_t)data[at + 1] << 8 | (size_t)data[at + 2] << 16;
         length = length < size - at - 4 ? length : size - at - 4;

@@ -14,6 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tqi_frame frame;
     tq_error err;
     uint8_t again[TQI_FRAME_HEADER];
+
     if (size < TQI_FRAME_HEADER) {
         return 0;
     }
@@ -25,7 +26,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         return 0;
     }
     tqi_frame_encode(&frame, again);
-    if (memcmp(again, data, sizeof again) != 0 || frame.body > TQI_FRAME_BODY_MAX) {
+    if (memcmp(again, data, sizeof(again)) != 0 || frame.body > TQI_FRAME_BODY_MAX) {
         abort();
     }
     return 0;

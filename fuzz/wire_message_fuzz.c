@@ -21,7 +21,7 @@ static uint8_t *pack(const ProtobufCMessage *message, size_t *size)
 {
     *size = protobuf_c_message_get_packed_size(message);
     uint8_t *bytes = malloc(*size + 1);
-    if (!bytes || protobuf_c_message_pack(message, bytes) != *size) {
+    if (bytes == NULL || protobuf_c_message_pack(message, bytes) != *size) {
         abort();
     }
     return bytes;
@@ -32,10 +32,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (size < 1) {
         return 0;
     }
-    const ProtobufCMessageDescriptor *type = types[data[0] % (sizeof types / sizeof *types)];
+    const ProtobufCMessageDescriptor *type = types[data[0] % (sizeof(types) / sizeof(*types))];
     tq_error err = {0};
     ProtobufCMessage *message = tqi_message_decode(type, data + 1, size - 1, &err);
-    if (!message) {
+    if (message == NULL) {
         if (err.code != TQ_EPROTO) {
             abort();
         }
@@ -45,7 +45,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     uint8_t *first = pack(message, &first_size);
     protobuf_c_message_free_unpacked(message, NULL);
     message = tqi_message_decode(type, first, first_size, &err);
-    if (!message) {
+    if (message == NULL) {
         free(first);
         return 0;
     }

@@ -11,9 +11,9 @@ static void show_versions(void)
     printf("built with %d.%d.%d, runs with %s\n", TQ_VERSION_MAJOR, TQ_VERSION_MINOR, TQ_VERSION_PATCH, tq_version());
 }
 
-static void show_error(int code)
+static void show_error(int rc)
 {
-    printf("%s: %s\n", tq_error_name(code), tq_strerror(code));
+    printf("%s: %s\n", tq_error_name(rc), tq_strerror(rc));
 }
 
 static void show_memory(void)

@@ -45,11 +45,11 @@ typedef struct dir_job {
     tq_error err;
 } dir_job;
 
-static int dir_error(tq_error *err, int code, const char *what, const char *name)
+static int dir_error(tq_error *err, int rc, const char *what, const char *name)
 {
-    err->code = code;
+    err->code = rc;
     snprintf(err->message, sizeof(err->message), "DirStore: %s %s: %s", what, name, strerror(errno));
-    return code;
+    return rc;
 }
 
 /* No block is ever written twice: its file's name has the controller's epoch and its id. */

@@ -42,6 +42,7 @@ static void check_cell(const check *c, const tqi_table_field *field, uint32_t ro
 {
     const tqi_table_cell *cell = &field->cells[row];
     uint64_t size = tqi_t_cell_bytes(field, cell);
+
     ++*stored;
     *bytes += size;
     if (cell->block == TQI_BLOCK_OPAQUE) {
@@ -63,6 +64,7 @@ static void check_field(check *c, const tqi_table_partition *partition, const tq
 {
     uint32_t produced = 0, lost = 0, seen = 0;
     roaring_uint32_iterator_t at;
+
     for (uint32_t row = 0; row < field->capacity; row++) {
         seen += field->cells[row].block != TQI_BLOCK_NONE;
     }
@@ -89,6 +91,7 @@ static void check_set(const check *c, const tqi_table_partition *partition, cons
 {
     roaring_uint32_iterator_t at;
     uint64_t ready = 0;
+
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
         const tqi_table_sample *sample = tqi_t_sample(c->table, at.current_value);
@@ -107,6 +110,7 @@ static void check_set(const check *c, const tqi_table_partition *partition, cons
 static void check_view(const check *c, const tqi_table_partition *partition, const tqi_table_view *view)
 {
     roaring_bitmap_t *avail = roaring_bitmap_andnot(view->key.set->ready, view->key.task->consumed);
+
     check_that(c, roaring_bitmap_equals(avail, view->avail), "samples that are to be had", partition->name);
     check_that(c, roaring_bitmap_get_cardinality(avail) == view->count, "their number", partition->name);
     roaring_bitmap_free(avail);
@@ -134,6 +138,7 @@ static void check_samples(check *c, const tqi_table_partition *partition)
 {
     roaring_uint32_iterator_t at;
     uint64_t members = 0, keys = 0, grouped = 0, in_groups = 0;
+
     roaring_init_iterator(partition->members, &at);
     for (; at.has_value; roaring_advance_uint32_iterator(&at)) {
         const tqi_table_sample *sample = tqi_t_sample(c->table, at.current_value);
@@ -160,6 +165,7 @@ static void check_samples(check *c, const tqi_table_partition *partition)
 static void check_partition(check *c, const tqi_table_partition *partition)
 {
     uint64_t bytes = 0, live = 0;
+
     check_samples(c, partition);
     for (const tqi_table_field *field = partition->known; field != NULL; field = field->next) {
         check_field(c, partition, field, &bytes, &live);
@@ -175,6 +181,7 @@ static void check_partition(check *c, const tqi_table_partition *partition)
 static void check_blocks(const check *c)
 {
     uint32_t n = 0;
+
     for (uint32_t handle = 1; handle <= check_handles(c->table); handle++) {
         const tqi_table_block *block = tqi_t_block(c->table, handle);
         if (block->owner == NULL) {
@@ -202,6 +209,7 @@ static void check_blocks(const check *c)
 static uint64_t check_queue(const check *c, const tqi_table_owner *owner, const tqi_table_dead_node *node, bool late)
 {
     uint64_t n = 0, before = 0;
+
     for (; node != NULL; node = node->next) {
         uint64_t order = late ? node->due : node->notice;
         check_that(c, late ? order >= before : order > before, "the order of what is dead", owner->name);
@@ -220,6 +228,7 @@ static void check_dead(const check *c, uint64_t left)
 {
     const tqi_table *table = c->table;
     uint64_t dead = 0, late = 0;
+
     for (const tqi_table_owner *owner = table->owners; owner != NULL; owner = owner->hh.next) {
         dead += check_queue(c, owner, owner->dead_head, false);
         late += check_queue(c, owner, owner->late_head, true);
@@ -236,6 +245,7 @@ static void check_dead(const check *c, uint64_t left)
 static void check_places(const check *c)
 {
     uint64_t held = TQ_NO_INDEX - c->table->first_index < c->table->places; /* no sample has that one */
+
     for (const tqi_table_clearing *clearing = c->table->clearings; clearing != NULL; clearing = clearing->next) {
         held += clearing->n;
     }
@@ -245,6 +255,7 @@ static void check_places(const check *c)
 static void check_ranges(const check *c)
 {
     uint64_t ranges = 0, left = 0;
+
     for (const tqi_table_owner *owner = c->table->owners; owner != NULL; owner = owner->hh.next) {
         for (const tqi_table_range *range = owner->ranges; range != NULL; range = range->next) {
             uint32_t used = 0;
@@ -263,6 +274,7 @@ static void check_ranges(const check *c)
 void sf_check_table(const sf *f, const tqi_table *table)
 {
     check c = {.f = f, .table = table};
+
     c.blocks = calloc((size_t)check_handles(table) + 1, sizeof(*c.blocks));
     if (c.blocks == NULL) {
         sf_fault(f, "no memory for a check");

@@ -35,6 +35,7 @@ static void usage(void)
 static void fill(uint64_t from)
 {
     uint64_t state = from;
+
     for (size_t i = 0; i < sizeof(input); i += 8) {
         uint64_t z = (state += UINT64_C(0x9e3779b97f4a7c15));
         z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
@@ -51,6 +52,7 @@ static void broken(int signal)
     int n = snprintf(text, sizeof(text), "%s/stateful-%" PRIu64, keep, seed);
     int fd = n > 0 && (size_t)n < sizeof(text) ? open(text, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644) : -1;
     bool kept = fd >= 0 && write(fd, input, sizeof(input)) == (ssize_t)sizeof(input);
+
     n = snprintf(text, sizeof(text), "stateful: the fault is that of --seed %" PRIu64 " --runs 1%s\n", seed,
                  kept ? ", its input is kept" : "");
     if (n > 0 && write(2, text, (size_t)n) < 0) {
@@ -62,6 +64,7 @@ static void broken(int signal)
 static double seconds(void)
 {
     struct timespec now;
+
     syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
@@ -69,7 +72,8 @@ static double seconds(void)
 static uint64_t number(char *const *argv, int *at)
 {
     char *end = NULL;
-    if (!argv[*at + 1]) {
+
+    if (argv[*at + 1] == NULL) {
         usage();
     }
     errno = 0;
@@ -83,6 +87,7 @@ static uint64_t number(char *const *argv, int *at)
 int main(int argc, char **argv)
 {
     uint64_t runs = 0, requests = 0, limit = 0, least = 0, first;
+
     seed = 1;
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--seed") == 0) {
@@ -97,7 +102,7 @@ int main(int argc, char **argv)
             least = number(argv, &i);
         } else if (strcmp(argv[i], "--trace") == 0) {
             sf_tracing = true;
-        } else if (strcmp(argv[i], "--keep") == 0 && argv[i + 1]) {
+        } else if (strcmp(argv[i], "--keep") == 0 && argv[i + 1] != NULL) {
             keep = argv[++i];
         } else {
             usage();

@@ -72,6 +72,7 @@ int clock_gettime(clockid_t id, struct timespec *out)
 ssize_t getrandom(void *out, size_t size, unsigned flags)
 {
     uint8_t *at = out;
+
     if (!host_on) {
         return syscall(SYS_getrandom, out, size, flags);
     }
@@ -89,6 +90,7 @@ ssize_t getrandom(void *out, size_t size, unsigned flags)
 int epoll_pwait(int fd, struct epoll_event *events, int max, int timeout, const sigset_t *mask)
 {
     int n = (int)syscall(SYS_epoll_pwait, fd, events, max, timeout, mask, 8);
+
     host_events = host_events || n > 0;
     return n;
 }
@@ -101,6 +103,7 @@ int epoll_wait(int fd, struct epoll_event *events, int max, int timeout)
 bool sf_host_polled(void)
 {
     bool any = host_events;
+
     host_events = false;
     return any;
 }
@@ -118,6 +121,7 @@ int uv_queue_work(uv_loop_t *loop, uv_work_t *work, uv_work_cb fn, uv_after_work
 bool sf_host_work(void)
 {
     unsigned n = host_works;
+
     for (unsigned i = 0; i < n; i++) {
         host_work[i].fn(host_work[i].work);
         host_work[i].after(host_work[i].work, 0);
@@ -141,6 +145,7 @@ static int process_spawn(void)
     pid_t pid = 0;
     int spoken[2];
     char byte;
+
     sf_must(ends[0] >= 0 || pipe2(ends, O_CLOEXEC) == 0, "a pipe");
     sf_must(pipe2(spoken, O_CLOEXEC) == 0, "a pipe");
     sf_must(posix_spawn_file_actions_init(&actions) == 0 && posix_spawn_file_actions_adddup2(&actions, ends[0], 0) == 0 &&
@@ -193,9 +198,10 @@ void sf_process_of(int fd, int pid)
 int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
 {
     int pid = fd >= 0 && fd < HOST_FDS ? host_pid[fd] : 0;
+
     if (pid && level == SOL_SOCKET && name == SO_PEERPIDFD) {
         int found = (int)syscall(SYS_pidfd_open, pid, 0);
-        memcpy(value, &found, sizeof found);
+        memcpy(value, &found, sizeof(found));
         return found < 0 ? -1 : 0;
     }
     int rc = (int)syscall(SYS_getsockopt, fd, level, name, value, size);

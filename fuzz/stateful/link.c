@@ -24,6 +24,7 @@
 void sf_link_close(sf_link *link)
 {
     sf_pending *pending;
+
     if (link->fd >= 0) {
         close(link->fd);
         link->fd = -1;
@@ -44,7 +45,7 @@ static void pending_free(sf_link *link, sf_pending *pending)
 void sf_link_forget(sf_link *link)
 {
     sf_link_close(link);
-    while (link->pending) {
+    while (link->pending != NULL) {
         pending_free(link, link->pending);
     }
     free(link->in);
@@ -58,6 +59,7 @@ void sf_link_forget(sf_link *link)
 bool sf_link_write(sf *f, sf_link *link, const void *data, size_t size)
 {
     const uint8_t *at = data;
+
     while (size > 0 && link->fd >= 0) {
         ssize_t n = send(link->fd, at, size, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n > 0) {
@@ -76,6 +78,7 @@ bool sf_link_write(sf *f, sf_link *link, const void *data, size_t size)
 static bool link_read(sf_link *link)
 {
     char space[CMSG_SPACE(sizeof(int) * TQI_NET_FDS_MAX)];
+
     if (link->capacity - link->n_in < LINK_IN) {
         link->capacity = link->n_in + 2 * LINK_IN;
         link->in = realloc(link->in, link->capacity);
@@ -84,7 +87,7 @@ static bool link_read(sf_link *link)
     struct iovec iov = {link->in + link->n_in, link->capacity - link->n_in};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = space, .msg_controllen = sizeof(space)};
     ssize_t n = recvmsg(link->fd, &msg, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); n > 0 && c; c = CMSG_NXTHDR(&msg, c)) {
+    for (struct cmsghdr *c = CMSG_FIRSTHDR(&msg); n > 0 && c != NULL; c = CMSG_NXTHDR(&msg, c)) {
         for (size_t i = 0; i < (c->cmsg_len - CMSG_LEN(0)) / sizeof(int); i++) {
             int fd;
             memcpy(&fd, CMSG_DATA(c) + i * sizeof(fd), sizeof(fd));
@@ -106,7 +109,8 @@ static void reply_failed(sf *f, const sf_link *link, const sf_pending *pending, 
     /* Of an odd link it may be the answer to another one with that number. */
     bool must = pending->must && !link->odd;
     Tq__Error *error = tq__error__unpack(NULL, size, body);
-    if (!error || error->code >= 0 || error->code < TQ_EENDED || !error->message[0]) {
+
+    if (error == NULL || error->code >= 0 || error->code < TQ_EENDED || !error->message[0]) {
         sf_fault(f, "a refusal of kind %u says nothing", pending->kind);
     }
     sf_counts[pending->kind].refused++;
@@ -122,7 +126,8 @@ static void reply_well(sf *f, sf_client *client, const sf_pending *pending, cons
     const tqi_method *method = tqi_method_find(pending->kind);
     tq_error err = {0};
     ProtobufCMessage *reply = tqi_reply_decode(method->reply, body, size, &err);
-    if (!reply) {
+
+    if (reply == NULL) {
         sf_fault(f, "the reply to %s is malformed: %s", method->name, err.message);
     }
     if (pending->mutated) {
@@ -139,9 +144,10 @@ static void reply_well(sf *f, sf_client *client, const sf_pending *pending, cons
 static sf_pending *link_answered(const sf_link *link, const tqi_frame *frame)
 {
     sf_pending *pending, *found = NULL;
+
     DL_FOREACH (link->pending, pending) {
         if (pending->number == frame->request &&
-            (!found || (found->kind != frame->kind && pending->kind == frame->kind))) {
+            (found == NULL || (found->kind != frame->kind && pending->kind == frame->kind))) {
             found = pending;
         }
     }
@@ -156,7 +162,7 @@ static void link_frame(sf *f, sf_client *client, sf_link *link, const tqi_frame 
     sf_trace("    client %d hears of %llu, kind %u\n", (int)(client - f->client), (unsigned long long)frame->request,
              frame->kind);
     sf_pending *pending = link_answered(link, frame);
-    if (!pending) {
+    if (pending == NULL) {
         if (f->clean) {
             sf_fault(f, "an answer to request %llu, which nobody made", (unsigned long long)frame->request);
         }
@@ -202,6 +208,7 @@ uint64_t sf_link_ack(const sf_link *link)
 {
     const sf_pending *pending;
     uint64_t ack = link->next;
+
     DL_FOREACH (link->pending, pending) {
         if (!pending->mutated && pending->number < ack) {
             ack = pending->number;
@@ -213,17 +220,18 @@ uint64_t sf_link_ack(const sf_link *link)
 void sf_link_control(sf *f, sf_client *client, sf_link *link, uint16_t kind, const ProtobufCMessage *message)
 {
     uint8_t bytes[TQI_FRAME_HEADER + 1024];
-    size_t size = message ? protobuf_c_message_get_packed_size(message) : 0;
+    size_t size = message != NULL ? protobuf_c_message_get_packed_size(message) : 0;
     tqi_frame frame = {
         .version = TQI_PROTOCOL_VERSION,
         .kind = kind,
         .ack = kind == TQI_HELLO ? 0 : sf_link_ack(link),
         .body = (uint32_t)size,
     };
+
     (void)client;
     sf_must(size <= 1024, "room for a control frame");
     tqi_frame_encode(&frame, bytes);
-    if (message) {
+    if (message != NULL) {
         protobuf_c_message_pack(message, bytes + TQI_FRAME_HEADER);
     }
     sf_link_write(f, link, bytes, TQI_FRAME_HEADER + size);
@@ -235,6 +243,7 @@ void sf_link_control(sf *f, sf_client *client, sf_link *link, uint16_t kind, con
 static bool hello_frame(sf *f, sf_link *link, tqi_frame *frame, uint8_t *body, size_t room)
 {
     tq_error err = {0};
+
     for (int turns = 0; turns < 100; turns++) {
         uv_run(&f->loop, UV_RUN_NOWAIT);
         sf_host_polled();
@@ -260,6 +269,7 @@ static void hello_send(sf *f, sf_client *client, sf_link *link, const uint8_t *n
     uint8_t mine[TQI_NET_NONCE] = {1}, proof[TQI_NET_PROOF];
     Tq__Hello hello;
     char name[32];
+
     sf_must(tqi_net_auth_proof(&f->token, "tq-client", nonce, mine, client->session, proof) == TQ_OK, "a proof");
     tq__hello__init(&hello);
     snprintf(name, sizeof(name), "client-%d", (int)(client - f->client));
@@ -276,6 +286,7 @@ static void hello_send(sf *f, sf_client *client, sf_link *link, const uint8_t *n
 static void hello_pair(sf *f, sf_client *client, sf_link *link, int *theirs)
 {
     int pair[2];
+
     sf_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0, "a pair of sockets");
     sf_must(ioctl(pair[1], FIONBIO, &(int){1}) == 0, "a socket that does not block");
     if (!client->pid) {
@@ -292,6 +303,7 @@ static void link_ask_again(sf *f, sf_link *link)
 {
     uint8_t header[TQI_FRAME_HEADER];
     sf_pending *pending;
+
     DL_FOREACH (link->pending, pending) {
         tqi_frame frame = {
             .version = TQI_PROTOCOL_VERSION,
@@ -313,13 +325,14 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
     uint8_t body[1024];
     tqi_frame frame;
     int theirs;
+
     if (link->fd >= 0) {
         return true;
     }
     hello_pair(f, client, link, &theirs);
     bool fine = hello_frame(f, link, &frame, body, sizeof(body)) && frame.kind == TQI_CHALLENGE;
     Tq__Challenge *challenge = fine ? tq__challenge__unpack(NULL, frame.body, body) : NULL;
-    if (!challenge || challenge->nonce.len != TQI_NET_NONCE) {
+    if (challenge == NULL || challenge->nonce.len != TQI_NET_NONCE) {
         sf_fault(f, "the server does not challenge");
     }
     hello_send(f, client, link, challenge->nonce.data);
@@ -327,11 +340,11 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
     fine = hello_frame(f, link, &frame, body, sizeof(body)) && frame.kind == TQI_WELCOME;
     Tq__Welcome *welcome = fine ? tq__welcome__unpack(NULL, frame.body, body) : NULL;
     sf_process_of(theirs, 0);
-    if (!welcome && f->tight && frame.kind == TQI_FAILED) {
+    if (welcome == NULL && f->tight && frame.kind == TQI_FAILED) {
         sf_link_close(link); /* there are too many sessions */
         return false;
     }
-    if (!welcome) {
+    if (welcome == NULL) {
         sf_fault(f, "the server does not welcome");
     }
     /* Requests of the session before are not answered any more; corrupted ones need not be. */
@@ -358,13 +371,15 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
 static uint64_t leave_pins(const sf *f, const sf_client *client)
 {
     const tqi_net_session *session = tqi_net_session_find(f->unit->server, client->session);
-    const tqi_unit_writer *writer = session ? tqi_net_session_user(session) : NULL;
-    return writer ? HASH_COUNT(writer->pins) : 0;
+    const tqi_unit_writer *writer = session != NULL ? tqi_net_session_user(session) : NULL;
+
+    return writer != NULL ? HASH_COUNT(writer->pins) : 0;
 }
 
 void sf_client_leave(sf *f, sf_client *client, bool goodbye)
 {
     Tq__Bye bye = TQ__BYE__INIT;
+
     bye.finished = sf_once_in(f, 2);
     sf_turn(f);
     f->behind = NULL;

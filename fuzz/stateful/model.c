@@ -23,6 +23,7 @@ void sf_number(sf *f, uint64_t number)
 const char *sf_owner_name(int owner)
 {
     static const char *const names[SF_OWNERS] = {SF_UNIT, "own-1", "own-2", "shared-3"};
+
     return names[owner];
 }
 
@@ -71,7 +72,7 @@ void sf_forget(sf *f, sf_client *client, bool unit)
     client->n_grant = client->n_claim = client->n_clearing = 0;
     client->snapshot = client->restore = 0;
     client->saving = NULL;
-    if (client->live) {
+    if (client->live != NULL) {
         tq__compact_live_reply__free_unpacked(client->live, NULL);
         client->live = NULL;
     }
@@ -94,7 +95,8 @@ void sf_learn_remover(sf *f, const char *name)
 /* Samples, and blocks with their places, of a reply's batch. */
 static void learn_batch(sf *f, const Tq__Batch *batch)
 {
-    int partition = batch ? model_partition(batch->partition) : -1;
+    int partition = batch != NULL ? model_partition(batch->partition) : -1;
+
     if (partition < 0) {
         return;
     }
@@ -106,7 +108,7 @@ static void learn_batch(sf *f, const Tq__Batch *batch)
         const Tq__Block *block = batch->block[i];
         uint64_t offset;
         int owner = block->owner < batch->n_owner ? model_owner(batch->owner[block->owner]->name) : -1;
-        if (owner < 0 || sf_placed_find(f, block->id)) {
+        if (owner < 0 || sf_placed_find(f, block->id) != NULL) {
             continue;
         }
         sf_placed *placed = &f->placed[f->n_placed++ % SF_PLACED];
@@ -123,16 +125,16 @@ static void learn_publish(sf *f, sf_client *client, const Tq__Publish *asked, co
 {
     learn_batch(f, reply->batch);
     learn_batch(f, asked->batch);
-    for (size_t i = 0; asked->batch && i < asked->batch->n_block; i++) {
+    for (size_t i = 0; asked->batch != NULL && i < asked->batch->n_block; i++) {
         sf_placed *placed = sf_placed_find(f, asked->batch->block[i]->id);
-        for (unsigned b = 0; placed && b < SF_BLOCKS && b < client->n_block; b++) {
+        for (unsigned b = 0; placed != NULL && b < SF_BLOCKS && b < client->n_block; b++) {
             if (client->block[b].id == placed->id) {
                 placed->written = client->block[b].written;
                 placed->slot = client->block[b].slot;
             }
         }
     }
-    if (reply->replaced) {
+    if (reply->replaced != NULL) {
         client->clearing[client->n_clearing++ % SF_MANY] = reply->replaced->id;
     }
 }
@@ -142,6 +144,7 @@ static void learn_publish(sf *f, sf_client *client, const Tq__Publish *asked, co
 static void learn_grant(sf *f, sf_client *client, const Tq__GrantBlocks *asked, const Tq__GrantBlocksReply *reply)
 {
     int owner = model_owner(asked->owner);
+
     if (owner < 0 || reply->count == 0) {
         return;
     }
@@ -165,7 +168,7 @@ static void learn_begun(sf *f, sf_client *client, const Tq__BeginClearReply *rep
     for (size_t i = 0; i < reply->n_clearing; i++) {
         const Tq__Clearing *clearing = reply->clearing[i];
         Tq__Batch *batch = tq__batch__unpack(NULL, clearing->batch.len, clearing->batch.data);
-        if (!batch) {
+        if (batch == NULL) {
             sf_fault(f, "what is to be removed is malformed");
         }
         tq__batch__free_unpacked(batch, NULL);
@@ -180,12 +183,12 @@ static void learn_part(sf *f, sf_client *client, const Tq__SnapshotRead *asked, 
         return;
     }
     Tq__SnapshotPart *part = tq__snapshot_part__unpack(NULL, reply->part.len, reply->part.data);
-    if (!part) {
+    if (part == NULL) {
         sf_fault(f, "a part of a snapshot is malformed");
     }
     tq__snapshot_part__free_unpacked(part, NULL);
     sf_saved *saved = client->saving;
-    if (!saved || asked->part != saved->n || saved->n == SF_PARTS || saved->whole) {
+    if (saved == NULL || asked->part != saved->n || saved->n == SF_PARTS || saved->whole) {
         return;
     }
     saved->part[saved->n].len = reply->part.len;
@@ -220,10 +223,11 @@ static void learn_live(sf *f, sf_client *client, const Tq__CompactLive *asked, c
 {
     size_t size = tq__compact_live_reply__get_packed_size(reply);
     uint8_t *bytes = malloc(size + 1);
+
     (void)f;
     sf_must(bytes != NULL, "memory");
     tq__compact_live_reply__pack(reply, bytes);
-    if (client->live) {
+    if (client->live != NULL) {
         tq__compact_live_reply__free_unpacked(client->live, NULL);
     }
     client->live = tq__compact_live_reply__unpack(NULL, size, bytes);
@@ -236,6 +240,7 @@ static void learn_live(sf *f, sf_client *client, const Tq__CompactLive *asked, c
 static void learn_collect(sf *f, const Tq__CollectDead *asked, const Tq__CollectDeadReply *reply)
 {
     int owner = model_owner(asked->owner);
+
     if (reply->n_first != reply->n_count || reply->n_first != reply->writer_done.len) {
         sf_fault(f, "a notice of dead blocks has %zu ids, %zu counts and %zu marks", reply->n_first, reply->n_count,
                  reply->writer_done.len);
@@ -250,6 +255,7 @@ static void learn_registered(sf *f, sf_client *client, const Tq__RegisterOwner *
                              const Tq__RegisterOwnerReply *reply)
 {
     int owner = model_owner(asked->name);
+
     if (owner < 0) {
         return;
     }
@@ -297,13 +303,14 @@ static void learn_read(sf *f, const Tq__UnitRead *asked, const Tq__UnitReadReply
                        size_t size, bool mutated)
 {
     size_t gone = 0, at = 0;
+
     for (size_t i = 0; i < asked->n_id && !mutated; i++) {
         const sf_placed *placed = sf_placed_find(f, asked->id[i]);
         if (gone < reply->n_gone && reply->gone[gone] == i) {
             gone++;
             continue;
         }
-        for (uint64_t b = 0; b < asked->size[i] && placed && placed->written; b++) {
+        for (uint64_t b = 0; b < asked->size[i] && placed != NULL && placed->written; b++) {
             if (at + b >= size || payload[at + b] != sf_byte(placed->id, asked->offset[i] + b)) {
                 sf_fault(f, "block %llu does not have at %llu what was written", (unsigned long long)placed->id,
                          (unsigned long long)asked->offset[i] + (unsigned long long)b);
@@ -421,11 +428,12 @@ void sf_learn(sf *f, sf_client *client, const sf_pending *pending, const Protobu
               const uint8_t *payload, size_t size)
 {
     const tqi_method *method = tqi_method_find(pending->kind);
+
     if (pending->again) {
         return;
     }
     ProtobufCMessage *asked = protobuf_c_message_unpack(method->request, NULL, pending->size, pending->body);
-    if (!asked) {
+    if (asked == NULL) {
         sf_fault(f, "a malformed %s is answered", method->name);
     }
     if (pending->kind >= TQI_UNIT_MAP) {

@@ -17,6 +17,7 @@ static uint64_t mutate_number(sf *f, uint64_t was)
     static const uint64_t far[] = {UINT32_MAX,        UINT32_MAX - 1,    UINT64_C(1) << 31,  UINT64_MAX,
                                    UINT64_MAX - 1,    UINT64_C(1) << 63, INT64_MAX,          UINT64_C(1) << 32,
                                    UINT64_C(1) << 62, UINT64_MAX / 8,    UINT64_MAX / 2 + 2, UINT64_C(1) << 48};
+
     switch (sf_pick(f, 8)) {
     case 0:
         return 0;
@@ -41,6 +42,7 @@ static char *mutate_text(sf *f)
                                       "own-1",     "shared-3", "r0", "\n",          "{}", "{\"dp_rank\": -1}",
                                       "p\xff\xfe", "[",        "g0", "\xed\xa0\x80"};
     uint32_t which = sf_pick(f, sizeof(odd) / sizeof(*odd) + 1);
+
     if (which < sizeof(odd) / sizeof(*odd)) {
         return sf_text(f, "%s", odd[which]);
     }
@@ -53,6 +55,7 @@ static char *mutate_text(sf *f)
 static void mutate_bytes(sf *f, ProtobufCBinaryData *bytes)
 {
     uint8_t *copy = sf_alloc(f, bytes->len + 64);
+
     if (bytes->len) {
         memcpy(copy, bytes->data, bytes->len);
     }
@@ -126,6 +129,7 @@ static void mutate_value(sf *f, const ProtobufCFieldDescriptor *field, void *at)
 static uint8_t *mutate_copy(sf *f, const void *items, size_t n, size_t size)
 {
     uint8_t *copy = sf_alloc(f, (n + 1) * size);
+
     if (n) {
         memcpy(copy, items, n * size);
     }
@@ -137,6 +141,7 @@ static void mutate_list(sf *f, const ProtobufCFieldDescriptor *field, size_t *n,
     size_t size = mutate_size(field);
     uint8_t *copy = mutate_copy(f, *items, *n, size);
     uint32_t at = *n ? sf_pick(f, (uint32_t)*n) : 0;
+
     *items = copy;
     switch (*n ? sf_pick(f, 6) : 5) {
     case 0:
@@ -167,6 +172,7 @@ static void mutate_list(sf *f, const ProtobufCFieldDescriptor *field, size_t *n,
 void sf_mutate_message(sf *f, ProtobufCMessage *message)
 {
     const ProtobufCMessageDescriptor *type = message->descriptor;
+
     if (type->n_fields == 0) {
         return;
     }
@@ -188,6 +194,7 @@ void sf_mutate_message(sf *f, ProtobufCMessage *message)
 void sf_mutate_body(sf *f, sf_frame *frame)
 {
     uint32_t at = frame->size ? sf_pick(f, (uint32_t)frame->size) : 0;
+
     switch (sf_pick(f, 5)) {
     case 0:
         frame->size = at;
@@ -282,10 +289,11 @@ static bool large_part(const ProtobufCBinaryData *bytes)
 {
     Tq__SnapshotPart *part = tq__snapshot_part__unpack(NULL, bytes->len, bytes->data);
     bool large = false;
-    for (size_t i = 0; part && part->batch && i < part->batch->n_index; i++) {
+
+    for (size_t i = 0; part != NULL && part->batch != NULL && i < part->batch->n_index; i++) {
         large = large || (part->batch->index[i] > MUTATE_PLACES && part->batch->index[i] <= 1u << 25);
     }
-    if (part) {
+    if (part != NULL) {
         tq__snapshot_part__free_unpacked(part, NULL);
     }
     return large;
@@ -294,6 +302,7 @@ static bool large_part(const ProtobufCBinaryData *bytes)
 static void note_remover(sf *f, const char *name)
 {
     tq_error err;
+
     if (tqi_check_name("remover", name, TQ_NAME_MAX, &err) == TQ_OK) {
         sf_learn_remover(f, name);
     }
@@ -303,12 +312,13 @@ bool sf_too_large(sf *f, const sf_frame *frame)
 {
     const tqi_method *method = tqi_method_find(frame->head.kind);
     bool large = false;
-    if (!method || (frame->head.kind != TQI_PUBLISH && frame->head.kind != TQI_RESERVE &&
-                    frame->head.kind != TQI_RESTORE_PART && frame->head.kind != TQI_BEGIN_CLEAR)) {
+
+    if (method == NULL || (frame->head.kind != TQI_PUBLISH && frame->head.kind != TQI_RESERVE &&
+                           frame->head.kind != TQI_RESTORE_PART && frame->head.kind != TQI_BEGIN_CLEAR)) {
         return false;
     }
     ProtobufCMessage *message = protobuf_c_message_unpack(method->request, NULL, frame->size, frame->body);
-    if (!message) {
+    if (message == NULL) {
         return false;
     }
     if (frame->head.kind == TQI_PUBLISH) {

@@ -13,6 +13,7 @@ uint64_t sf_cut, sf_ended, sf_killed, sf_cancelled, sf_violations, sf_runs;
 void sf_fault(const sf *f, const char *format, ...)
 {
     va_list args;
+
     va_start(args, format);
     fprintf(stderr, "stateful: fault in step %llu: ", (unsigned long long)f->steps);
     vfprintf(stderr, format, args);
@@ -26,6 +27,7 @@ bool sf_tracing;
 void sf_trace(const char *format, ...)
 {
     va_list args;
+
     if (!sf_tracing) {
         return;
     }
@@ -43,6 +45,7 @@ void sf_lack(const char *what)
 uint64_t sf_requests(void)
 {
     uint64_t sum = 0;
+
     for (unsigned kind = 0; kind < SF_KINDS; kind++) {
         sum += sf_counts[kind].sent;
     }
@@ -53,12 +56,13 @@ unsigned sf_report(uint64_t least)
 {
     sf_count all = {0};
     unsigned few = 0;
+
     printf("%-18s %10s %10s %10s %10s | %9s %9s\n", "request", "sent", "well", "refused", "no answer", "spoiled",
            "well");
     for (uint16_t kind = 0; kind < SF_KINDS; kind++) {
         const tqi_method *method = tqi_method_find(kind);
         const sf_count *n = &sf_counts[kind];
-        if (!method) {
+        if (method == NULL) {
             continue;
         }
         bool lacks = n->well < least;

@@ -66,6 +66,7 @@ void sf_run(const uint8_t *data, size_t size)
     /* How many of 256 requests are spoiled. */
     static const unsigned rates[] = {0, 8, 24, 48, 96, 160, 16, 32};
     static sf f;
+
     run_begin(&f, data, size);
     f.rate = rates[sf_pick(&f, 8)];
     while (!f.over && f.steps < RUN_STEPS_MAX) {

@@ -20,6 +20,7 @@
 uint32_t sf_pick(sf *f, uint32_t n)
 {
     uint32_t value = 0;
+
     for (uint32_t left = n - 1; left > 0; left >>= 8) {
         if (f->at >= f->size) {
             f->over = true;
@@ -38,10 +39,10 @@ bool sf_once_in(sf *f, uint32_t n)
 void *sf_alloc(sf *f, size_t size)
 {
     size = (size + 15) & ~(size_t)15;
-    if (!f->arena) {
+    if (f->arena == NULL) {
         f->arena = malloc(STEPS_ARENA);
     }
-    sf_must(f->arena && size <= STEPS_ARENA - f->used, "memory for a step");
+    sf_must(f->arena != NULL && size <= STEPS_ARENA - f->used, "memory for a step");
     void *out = f->arena + f->used;
     f->used += size;
     memset(out, 0, size);
@@ -52,6 +53,7 @@ char *sf_text(sf *f, const char *format, ...)
 {
     char *out = sf_alloc(f, TEXT_MAX);
     va_list args;
+
     va_start(args, format);
     vsnprintf(out, TEXT_MAX, format, args);
     va_end(args);
@@ -61,12 +63,14 @@ char *sf_text(sf *f, const char *format, ...)
 char *sf_copy(sf *f, const char *text)
 {
     size_t size = strlen(text) + 1;
+
     return memcpy(sf_alloc(f, size), text, size);
 }
 
 void *sf_message(sf *f, const ProtobufCMessageDescriptor *type)
 {
     ProtobufCMessage *message = sf_alloc(f, type->sizeof_message);
+
     type->message_init(message);
     return message;
 }
@@ -86,6 +90,7 @@ char *sf_field_name(sf *f, uint32_t field)
 static void send_note(sf_link *link, const sf_frame *frame, unsigned how, bool mutated, bool tight)
 {
     sf_pending *pending = calloc(1, sizeof(*pending));
+
     sf_must(pending != NULL, "memory");
     pending->number = frame->head.request;
     pending->kind = frame->head.kind;
@@ -112,6 +117,7 @@ static bool send_descriptor(sf_link *link, const uint8_t *data, size_t size)
     struct iovec iov = {(void *)(uintptr_t)data, size};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
     struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
+
     cmsg->cmsg_level = SOL_SOCKET;
     cmsg->cmsg_type = SCM_RIGHTS;
     cmsg->cmsg_len = CMSG_LEN(sizeof(int));
@@ -126,6 +132,7 @@ static void send_bytes(sf *f, sf_link *link, const sf_frame *frame)
     const uint8_t *piece[3] = {header, frame->body, frame->payload};
     size_t size[3] = {sizeof(header), frame->size, frame->payload_size}, left = frame->length;
     int pause = (int)sf_pick(f, 32) - 29; /* before a half of that piece */
+
     tqi_frame_encode(&frame->head, header);
     for (int i = 0; i < 3 && left > 0; i++) {
         size_t n = size[i] < left ? size[i] : left;
@@ -148,6 +155,7 @@ static void send_bytes(sf *f, sf_link *link, const sf_frame *frame)
 static void send_answered(sf *f, sf_link *link)
 {
     const sf_pending *pending;
+
     DL_FOREACH (link->pending, pending) {
         if (link->fd >= 0 && !link->odd && !pending->mutated && !pending->waits && !pending->lost) {
             sf_fault(f, "%s is not answered", tqi_method_find(pending->kind)->name);
@@ -159,6 +167,7 @@ static void send_answered(sf *f, sf_link *link)
 static void send_unchanged(sf *f, uint16_t kind, const sf_state_of *before)
 {
     sf_state_of after;
+
     sf_state(f, &after);
     if (memcmp(before, &after, sizeof(after)) != 0) {
         sf_fault(f, "%s is refused, yet it has changed the table", tqi_method_find(kind)->name);
@@ -169,6 +178,7 @@ static void send_unchanged(sf *f, uint16_t kind, const sf_state_of *before)
 static void send_make(sf *f, sf_link *link, uint16_t kind, void *message, bool mutated, sf_frame *frame)
 {
     unsigned where = mutated ? sf_pick(f, 8) : 0;
+
     if (mutated && where < 5) {
         sf_mutate_message(f, message);
     }
@@ -197,6 +207,7 @@ static void send_deliver(sf *f, sf_client *client, sf_link *link, const sf_frame
     uint32_t rest = sf_pick(f, 32);
     sf_state_of before;
     bool twice = rest == 28 && f->rate > 0;
+
     if (twice) {
         f->clean = false;
         send_bytes(f, link, frame);
@@ -206,12 +217,12 @@ static void send_deliver(sf *f, sf_client *client, sf_link *link, const sf_frame
     if (frame->cut) {
         sf_cut++;
         sf_link_close(link);
-    } else if (!f->behind && rest > 28 && (kind < TQI_SNAPSHOT || kind > TQI_RESTORE_DROP)) {
+    } else if (f->behind == NULL && rest > 28 && (kind < TQI_SNAPSHOT || kind > TQI_RESTORE_DROP)) {
         f->behind = client; /* another client's comes before this one is handled; but those come in rows */
         return;
     }
     sf_turn(f);
-    if (!f->behind && !twice && frame->head.kind == kind && sf_counts[kind].refused == refused + 1) {
+    if (f->behind == NULL && !twice && frame->head.kind == kind && sf_counts[kind].refused == refused + 1) {
         send_unchanged(f, kind, &before);
     }
     f->behind = NULL;
@@ -223,6 +234,7 @@ void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, con
     sf_link *link = &client->link[kind >= TQI_UNIT_MAP];
     sf_frame frame = {.payload = payload, .payload_size = size};
     bool mutated = sf_pick(f, 256) < f->rate;
+
     if (f->behind == client) {
         sf_turn(f);
         f->behind = NULL;
@@ -239,7 +251,7 @@ void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, con
     link->next += frame.head.request == link->next;
     sf_counts[kind].sent++;
     sf_counts[kind].mutated += mutated;
-    if (tqi_method_find(frame.head.kind) && frame.head.request) {
+    if (tqi_method_find(frame.head.kind) != NULL && frame.head.request) {
         send_note(link, &frame, how, mutated, f->tight);
     }
     sf_trace("%llu: client %d asks %llu, %s as kind %u%s%s\n", (unsigned long long)f->steps, (int)(client - f->client),
@@ -247,7 +259,7 @@ void sf_send_payload(sf *f, sf_client *client, uint16_t kind, void *message, con
              mutated ? ", spoiled" : "", frame.cut ? ", and is cut off" : "");
     send_deliver(f, client, link, &frame, kind);
     sf_violations += mutated && !frame.cut && link->fd < 0;
-    if (!f->behind) {
+    if (f->behind == NULL) {
         send_answered(f, link);
     }
 }
@@ -265,13 +277,14 @@ static void step_cancel(sf *f, sf_client *client)
     Tq__Cancel cancel = TQ__CANCEL__INIT;
     sf_link *link = &client->link[sf_pick(f, 4) == 3];
     const sf_pending *pending = link->pending;
+
     if (link->fd < 0) {
         return;
     }
-    for (uint32_t i = sf_pick(f, 4); i > 0 && pending && pending->next; i--) {
+    for (uint32_t i = sf_pick(f, 4); i > 0 && pending != NULL && pending->next != NULL; i--) {
         pending = pending->next;
     }
-    cancel.request = pending ? pending->number : link->next;
+    cancel.request = pending != NULL ? pending->number : link->next;
     sf_cancelled++;
     sf_link_control(f, client, link, TQI_CANCEL, &cancel.base);
     sf_turn(f);
@@ -283,6 +296,7 @@ static void step_ack(sf *f, sf_client *client)
     sf_link *link = &client->link[sf_pick(f, 2)];
     const sf_pending *pending;
     uint64_t waiting[32];
+
     if (link->fd < 0) {
         return;
     }
@@ -303,6 +317,7 @@ static void step_ack(sf *f, sf_client *client)
 static void step_cut(sf *f, sf_client *client)
 {
     sf_link *link = &client->link[sf_pick(f, 2)];
+
     f->clean = false;
     sf_cut += link->fd >= 0;
     sf_link_close(link);
@@ -333,6 +348,7 @@ static void step_pass(sf *f)
 {
     static const uint32_t ms[] = {1, 5, 25, 25, 100, 250, 250, 1000};
     uint32_t which = sf_pick(f, 64);
+
     if (which < 8) {
         sf_pass(f, ms[which]);
     } else if (which == 62 && !f->clean) {
@@ -417,6 +433,7 @@ static const struct {
 static void step_request(sf *f, sf_client *client)
 {
     uint32_t sum = 0, at;
+
     for (size_t i = 0; i < sizeof(steps) / sizeof(*steps); i++) {
         sum += steps[i].often;
     }
@@ -433,6 +450,7 @@ static void step_request(sf *f, sf_client *client)
 void sf_step(sf *f)
 {
     sf_client *client = &f->client[sf_pick(f, SF_CLIENTS)];
+
     f->used = 0;
     f->steps++;
     if (f->behind == client) {

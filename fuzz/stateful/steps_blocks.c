@@ -10,6 +10,7 @@
 static bool owner_served(const sf *f, int owner)
 {
     bool served = owner == 0;
+
     for (int i = 0; i < SF_CLIENTS; i++) {
         served = served || f->client[i].serves[owner];
     }
@@ -20,6 +21,7 @@ static bool owner_served(const sf *f, int owner)
 static int owner_of(sf *f, sf_client *client)
 {
     int first = 1 + (int)sf_pick(f, SF_OWNERS - 1);
+
     for (int i = 0; i < SF_OWNERS - 1; i++) {
         int owner = 1 + (first - 1 + i) % (SF_OWNERS - 1);
         if (client->serves[owner]) {
@@ -36,6 +38,7 @@ void sf_step_register_owner(sf *f, sf_client *client)
     int owner = 1 + (int)sf_pick(f, SF_OWNERS - 1);
     sf_owner *known = &f->owner[owner];
     bool fresh = !known->incarnation || sf_once_in(f, 16);
+
     message->name = sf_text(f, "%s", sf_owner_name(owner));
     message->incarnation = fresh ? 1000 + f->steps : known->incarnation;
     message->manager = sf_text(f, "fuzz%d", owner);
@@ -55,6 +58,7 @@ void sf_step_grant_blocks(sf *f, sf_client *client)
 {
     Tq__GrantBlocks *message = sf_message(f, &tq__grant_blocks__descriptor);
     int owner = (int)sf_pick(f, SF_OWNERS);
+
     if (!owner_served(f, owner)) {
         sf_step_register_owner(f, client);
         return;
@@ -91,6 +95,7 @@ void sf_step_abandon_blocks(sf *f, sf_client *client)
 {
     Tq__AbandonBlocks *message = sf_message(f, &tq__abandon_blocks__descriptor);
     uint32_t n = 1 + sf_pick(f, 3);
+
     message->id = sf_alloc(f, n * sizeof(uint64_t));
     message->writing = sf_pick(f, 2);
     bool reserved = sf_pick(f, 2);
@@ -103,7 +108,7 @@ void sf_step_abandon_blocks(sf *f, sf_client *client)
         }
     } else {
         sf_grant *grant = sf_grant_of(f, client, (int)sf_pick(f, SF_OWNERS));
-        while (grant && message->n_id < n && grant->next < grant->count) {
+        while (grant != NULL && message->n_id < n && grant->next < grant->count) {
             message->id[message->n_id++] = grant->first + grant->next++;
         }
     }
@@ -119,6 +124,7 @@ void sf_step_report_owner(sf *f, sf_client *client)
     Tq__ReportOwner *message = sf_message(f, &tq__report_owner__descriptor);
     int owner = owner_of(f, client);
     size_t n = sf_pick(f, 7);
+
     if (owner < 0) {
         return;
     }
@@ -151,6 +157,7 @@ void sf_step_collect_dead(sf *f, sf_client *client)
 {
     Tq__CollectDead *message = sf_message(f, &tq__collect_dead__descriptor);
     int owner = owner_of(f, client);
+
     if (owner < 0) {
         return;
     }
@@ -167,6 +174,7 @@ void sf_step_list_owners(sf *f, sf_client *client)
 {
     Tq__ListOwners *message = sf_message(f, &tq__list_owners__descriptor);
     uint32_t which = sf_pick(f, 4);
+
     if (which > 0) {
         message->manager = sf_text(f, "fuzz%u", sf_pick(f, 4));
     }
@@ -188,6 +196,7 @@ static sf_placed *some_placed(sf *f, int owner)
 {
     unsigned have = f->n_placed < SF_PLACED ? f->n_placed : SF_PLACED;
     uint32_t at = have ? sf_pick(f, have) : 0;
+
     for (unsigned i = 0; i < have; i++) {
         sf_placed *placed = &f->placed[(at + i) % have];
         if (owner < 0 || placed->owner == owner) {
@@ -201,10 +210,11 @@ void sf_step_report_lost(sf *f, sf_client *client)
 {
     Tq__ReportLost *message = sf_message(f, &tq__report_lost__descriptor);
     uint32_t n = sf_pick(f, 4);
+
     message->id = sf_alloc(f, (n + 1) * sizeof(uint64_t));
     for (uint32_t i = 0; i < n; i++) {
         const sf_placed *placed = some_placed(f, -1);
-        message->id[message->n_id++] = placed ? placed->id : f->number[sf_pick(f, SF_NUMBERS)];
+        message->id[message->n_id++] = placed != NULL ? placed->id : f->number[sf_pick(f, SF_NUMBERS)];
     }
     sf_send(f, client, TQI_REPORT_LOST, message, SF_MUST);
 }
@@ -214,14 +224,15 @@ void sf_step_compact_live(sf *f, sf_client *client)
     Tq__CompactLive *message = sf_message(f, &tq__compact_live__descriptor);
     int owner = sf_pick(f, 8) ? 1 + (int)sf_pick(f, SF_OWNERS - 1) : 0;
     uint32_t n = 1 + sf_pick(f, 3);
+
     message->id = sf_alloc(f, n * sizeof(uint64_t));
     for (int i = 1; i < SF_OWNERS && owner; i++) {
         owner = client->serves[i] ? i : owner;
     }
     for (uint32_t i = 0; i < n; i++) {
         const sf_placed *placed = some_placed(f, owner);
-        bool known = !placed;
-        for (size_t k = 0; k < message->n_id && placed; k++) {
+        bool known = placed == NULL;
+        for (size_t k = 0; k < message->n_id && placed != NULL; k++) {
             known = known || message->id[k] == placed->id;
         }
         if (!known) {
@@ -238,6 +249,7 @@ void sf_step_compact_live(sf *f, sf_client *client)
 static void *kept(sf *f, const void *items, size_t n, size_t size)
 {
     void *copy = sf_alloc(f, n * size + 1);
+
     if (n) {
         memcpy(copy, items, n * size);
     }
@@ -250,10 +262,11 @@ void sf_step_compact_move(sf *f, sf_client *client)
     Tq__CompactMove *message = sf_message(f, &tq__compact_move__descriptor);
     Tq__CompactLiveReply *live = client->live;
     int owner = owner_of(f, client);
+
     if (owner < 0) {
         return;
     }
-    if (!live || live->n_size == 0 || client->live_owner != owner) {
+    if (live == NULL || live->n_size == 0 || client->live_owner != owner) {
         sf_step_compact_live(f, client);
         return;
     }
@@ -267,7 +280,7 @@ void sf_step_compact_move(sf *f, sf_client *client)
     message->pieces = kept(f, live->pieces, n, sizeof(uint32_t));
     for (size_t i = 0; i < n; i++) {
         sf_grant *grant = sf_grant_of(f, client, owner);
-        if (!grant) {
+        if (grant == NULL) {
             return;
         }
         Tq__Block *block = sf_message(f, &tq__block__descriptor);
@@ -283,7 +296,7 @@ void sf_step_compact_move(sf *f, sf_client *client)
     message->place = kept(f, live->place, pieces, sizeof(uint64_t));
     message->n_begin = message->n_bytes = message->n_place = pieces;
     sf_send(f, client, TQI_COMPACT_MOVE, message, 0);
-    if (client->live && sf_pick(f, 2)) {
+    if (client->live != NULL && sf_pick(f, 2)) {
         client->live->n_size = 0;
     }
 }
@@ -293,6 +306,7 @@ void sf_step_unknown_blocks(sf *f, sf_client *client)
     Tq__UnknownBlocks *message = sf_message(f, &tq__unknown_blocks__descriptor);
     int owner = owner_of(f, client);
     uint32_t n = sf_pick(f, 6);
+
     if (owner < 0) {
         return;
     }
@@ -301,7 +315,7 @@ void sf_step_unknown_blocks(sf *f, sf_client *client)
     message->id = sf_alloc(f, (n + 1) * sizeof(uint64_t));
     for (uint32_t i = 0; i < n; i++) {
         const sf_placed *placed = some_placed(f, sf_pick(f, 2) ? owner : -1);
-        message->id[message->n_id++] = placed ? placed->id : f->number[sf_pick(f, SF_NUMBERS)];
+        message->id[message->n_id++] = placed != NULL ? placed->id : f->number[sf_pick(f, SF_NUMBERS)];
     }
     sf_send(f, client, TQI_UNKNOWN_BLOCKS, message, 0);
 }

@@ -10,6 +10,7 @@
 void sf_step_system_status(sf *f, sf_client *client)
 {
     Tq__SystemStatus *message = sf_message(f, &tq__system_status__descriptor);
+
     message->mine = sf_pick(f, 2);
     message->older_ms = sf_pick(f, 3);
     sf_send(f, client, TQI_SYSTEM_STATUS, message, SF_MUST);
@@ -24,6 +25,7 @@ void sf_step_events(sf *f, sf_client *client)
 {
     Tq__Events *message = sf_message(f, &tq__events__descriptor);
     uint32_t which = sf_pick(f, 4);
+
     message->since = which ? f->event : 0;
     message->limit = sf_pick(f, 3) * 5;
     message->wait = which > 2;
@@ -36,6 +38,7 @@ void sf_step_events(sf *f, sf_client *client)
 void sf_step_snapshot(sf *f, sf_client *client)
 {
     Tq__Snapshot *message = sf_message(f, &tq__snapshot__descriptor);
+
     if (client->snapshot && sf_pick(f, 8)) {
         sf_step_snapshot_close(f, client);
         return;
@@ -50,6 +53,7 @@ void sf_step_snapshot(sf *f, sf_client *client)
 void sf_step_snapshot_read(sf *f, sf_client *client)
 {
     uint64_t id = client->snapshot;
+
     if (!id) {
         sf_step_snapshot(f, client);
         id = client->snapshot;
@@ -70,6 +74,7 @@ void sf_step_snapshot_read(sf *f, sf_client *client)
 void sf_step_snapshot_close(sf *f, sf_client *client)
 {
     Tq__SnapshotClose *message = sf_message(f, &tq__snapshot_close__descriptor);
+
     message->id = client->snapshot;
     sf_send(f, client, TQI_SNAPSHOT_CLOSE, message, SF_MUST);
 }
@@ -79,6 +84,7 @@ void sf_step_snapshot_close(sf *f, sf_client *client)
 static int saved_some(sf *f)
 {
     uint32_t first = sf_pick(f, SF_SAVED);
+
     for (uint32_t i = 0; i < SF_SAVED; i++) {
         if (f->saved[(first + i) % SF_SAVED].whole) {
             return (int)((first + i) % SF_SAVED);
@@ -104,7 +110,8 @@ static void part_spoil(sf *f, ProtobufCBinaryData *bytes)
 {
     ProtobufCAllocator arena = {part_alloc, part_free, f};
     Tq__SnapshotPart *part = tq__snapshot_part__unpack(&arena, bytes->len, bytes->data);
-    if (!part) {
+
+    if (part == NULL) {
         return;
     }
     sf_mutate_message(f, &part->base);
@@ -116,12 +123,13 @@ static void part_spoil(sf *f, ProtobufCBinaryData *bytes)
 void sf_step_restore_part(sf *f, sf_client *client)
 {
     Tq__RestorePart *message = sf_message(f, &tq__restore_part__descriptor);
+
     if (!client->restore) {
         client->restoring = saved_some(f);
         client->restore_next = 0;
     }
     const sf_saved *saved = client->restoring >= 0 ? &f->saved[client->restoring] : NULL;
-    if (!saved || !saved->whole) {
+    if (saved == NULL || !saved->whole) {
         if (client->restore && sf_pick(f, 2)) {
             sf_step_restore_drop(f, client);
         } else {
@@ -150,6 +158,7 @@ void sf_step_restore_commit(sf *f, sf_client *client)
 {
     Tq__RestoreCommit *message = sf_message(f, &tq__restore_commit__descriptor);
     const sf_saved *saved;
+
     if (!client->restore) {
         sf_step_restore_part(f, client);
     }
@@ -176,6 +185,7 @@ void sf_step_restore_commit(sf *f, sf_client *client)
 void sf_step_restore_drop(sf *f, sf_client *client)
 {
     Tq__RestoreDrop *message = sf_message(f, &tq__restore_drop__descriptor);
+
     message->id = client->restore;
     sf_send(f, client, TQI_RESTORE_DROP, message, SF_MUST);
     client->restore = 0;

@@ -15,6 +15,7 @@ static char **some_keys(sf *f, size_t n)
 {
     char **keys = sf_alloc(f, n * sizeof(*keys));
     uint32_t first = sf_pick(f, 12);
+
     for (size_t i = 0; i < n; i++) {
         keys[i] = sf_text(f, "k%u", (unsigned)(first + i));
     }
@@ -25,6 +26,7 @@ static char **some_fields(sf *f, size_t n)
 {
     char **fields = sf_alloc(f, n * sizeof(*fields));
     uint32_t first = sf_pick(f, 5);
+
     for (size_t i = 0; i < n; i++) {
         fields[i] = sf_field_name(f, (first + (uint32_t)i) % 5);
     }
@@ -36,6 +38,7 @@ static size_t some_samples(sf *f, int *partition, uint32_t **index, uint32_t **i
 {
     unsigned have = f->n_sample < SF_SAMPLES ? f->n_sample : SF_SAMPLES;
     size_t most = 1 + sf_pick(f, 4), n = 0;
+
     *index = sf_alloc(f, most * sizeof(**index));
     *incarnation = sf_alloc(f, most * sizeof(**incarnation));
     if (!have) {
@@ -103,6 +106,7 @@ static void put_opaque(sf *f, const put *p, Tq__Field *field)
 static uint64_t put_ragged(sf *f, const put *p, Tq__Field *field, uint64_t item)
 {
     uint64_t bytes = 0;
+
     field->ragged = true;
     field->ndims = sf_alloc(f, sizeof(uint32_t));
     field->ndims[0] = 1;
@@ -120,6 +124,7 @@ static uint64_t put_uniform(sf *f, const put *p, Tq__Field *field, uint64_t item
 {
     size_t ndim = sf_pick(f, 3);
     uint64_t elements = 1;
+
     field->shape = sf_alloc(f, 2 * sizeof(uint64_t));
     field->n_shape = ndim;
     for (size_t i = 0; i < ndim; i++) {
@@ -140,6 +145,7 @@ static Tq__Field *put_field(sf *f, put *p, char *name)
     Tq__Field *field = sf_message(f, &tq__field__descriptor);
     uint32_t which = sf_once_in(f, 16) ? sf_pick(f, 5) : (uint32_t)(name[1] - '0');
     uint64_t bytes, item;
+
     field->name = name;
     field->kind = which == 2 ? TQ_VALUE : TQ_TENSOR;
     field->dtype = dtypes[which];
@@ -161,6 +167,7 @@ static void put_fields(sf *f, put *p)
 {
     size_t n = 1 + sf_pick(f, 3);
     char **names = some_fields(f, n);
+
     p->batch->field = sf_alloc(f, n * sizeof(*p->batch->field));
     for (size_t i = 0; i < n; i++) {
         p->batch->field[p->batch->n_field++] = put_field(f, p, names[i]);
@@ -173,6 +180,7 @@ static void put_fields(sf *f, put *p)
 static void put_tags(sf *f, const put *p)
 {
     Tq__Tag *tag = sf_message(f, &tq__tag__descriptor);
+
     tag->name = sf_text(f, "tag%u", sf_pick(f, 3));
     tag->size = sf_alloc(f, p->n * sizeof(uint32_t));
     tag->n_size = p->n;
@@ -191,17 +199,18 @@ static void put_block(sf *f, put *p, uint64_t id, int owner, uint64_t incarnatio
 {
     Tq__Owner *named = sf_message(f, &tq__owner__descriptor);
     Tq__Block *block = sf_message(f, &tq__block__descriptor);
+
     named->name = sf_text(f, "%s", sf_owner_name(owner));
     named->incarnation = incarnation;
     block->id = id;
     block->locator.data = sf_alloc(f, TQI_STORE_LOCATOR);
-    block->locator.len = at ? TQI_STORE_LOCATOR : sf_pick(f, TQI_STORE_LOCATOR);
-    if (at) {
+    block->locator.len = at != NULL ? TQI_STORE_LOCATOR : sf_pick(f, TQI_STORE_LOCATOR);
+    if (at != NULL) {
         block->size = p->size = at->size;
         tqi_store_locator_make(block->locator.data, at->slot, 0);
     }
     p->block = true;
-    p->growing = !at;
+    p->growing = at == NULL;
     p->batch->owner = sf_alloc(f, sizeof(named));
     p->batch->owner[p->batch->n_owner++] = named;
     p->batch->block = sf_alloc(f, sizeof(block));
@@ -212,16 +221,17 @@ static void put_block(sf *f, put *p, uint64_t id, int owner, uint64_t incarnatio
 static bool put_place(sf *f, sf_client *client, put *p)
 {
     uint32_t which = sf_pick(f, 8);
+
     if (which < 3) {
         sf_block *block = sf_block_of(f, client, which < 2);
-        if (!block) {
+        if (block == NULL) {
             return false;
         }
         p->at = block;
         put_block(f, p, block->id, 0, block->incarnation, block);
     } else if (which < 6) {
         sf_grant *grant = sf_grant_of(f, client, 1 + (int)sf_pick(f, 3));
-        if (!grant) {
+        if (grant == NULL) {
             return false;
         }
         put_block(f, p, grant->first + grant->next++, grant->owner, grant->incarnation, NULL);
@@ -235,6 +245,7 @@ static bool put_names(sf *f, put *p, Tq__Publish *message)
 {
     Tq__Batch *batch = message->batch;
     int partition = -1;
+
     switch (sf_pick(f, 4)) {
     case 0:
         p->n = batch->n_key = 1 + sf_pick(f, 4);
@@ -266,6 +277,7 @@ void sf_step_publish(sf *f, sf_client *client)
 {
     Tq__Publish *message = sf_message(f, &tq__publish__descriptor);
     put p = {.batch = sf_message(f, &tq__batch__descriptor)};
+
     message->batch = p.batch;
     p.batch->partition = sf_partition_name(f);
     if (!put_names(f, &p, message) || !put_place(f, client, &p)) {
@@ -281,7 +293,7 @@ void sf_step_publish(sf *f, sf_client *client)
     message->other_fields = sf_once_in(f, 4);
     bool fresh = message->samples && !(p.block && p.growing) && !f->strict;
     sf_send(f, client, TQI_PUBLISH, message, fresh ? SF_CLEAN : 0);
-    if (p.at) {
+    if (p.at != NULL) {
         p.at->id = 0; /* published, or dead with a publish that was refused */
     }
 }
@@ -289,6 +301,7 @@ void sf_step_publish(sf *f, sf_client *client)
 void sf_step_reserve(sf *f, sf_client *client)
 {
     Tq__Reserve *message = sf_message(f, &tq__reserve__descriptor);
+
     message->partition = sf_partition_name(f);
     if (sf_pick(f, 2)) {
         message->samples = 1 + sf_pick(f, 8);
@@ -310,6 +323,7 @@ void sf_step_claim(sf *f, sf_client *client)
                                           "{\"dp_rank\": 1, \"dp_size\": 2, \"batch_index\": 1}"};
     Tq__Claim *message = sf_message(f, &tq__claim__descriptor);
     uint32_t sampler = sf_pick(f, 6);
+
     message->partition = sf_partition_name(f);
     message->n_field = 1 + sf_pick(f, 8) / 6;
     message->field = some_fields(f, message->n_field);
@@ -331,6 +345,7 @@ void sf_step_claim(sf *f, sf_client *client)
 void sf_step_release(sf *f, sf_client *client)
 {
     Tq__Release *message = sf_message(f, &tq__release__descriptor);
+
     if (client->n_claim) {
         message->claim = client->claim[(client->n_claim - 1) % SF_MANY];
     }
@@ -342,6 +357,7 @@ void sf_step_resolve(sf *f, sf_client *client)
     Tq__Resolve *message = sf_message(f, &tq__resolve__descriptor);
     int partition = -1;
     uint32_t which = sf_pick(f, 4);
+
     message->partition = sf_partition_name(f);
     message->lenient = sf_pick(f, 2);
     message->tags = sf_pick(f, 2);
@@ -370,6 +386,7 @@ static Tq__Clear *some_clear(sf *f)
     Tq__Clear *message = sf_message(f, &tq__clear__descriptor);
     int partition = -1;
     uint32_t which = sf_pick(f, 16);
+
     message->partition = sf_partition_name(f);
     if (which == 0) {
         message->all = true;
@@ -394,6 +411,7 @@ void sf_step_clear(sf *f, sf_client *client)
 void sf_step_begin_clear(sf *f, sf_client *client)
 {
     Tq__BeginClear *message = sf_message(f, &tq__begin_clear__descriptor);
+
     message->remover = sf_text(f, "r%u", sf_pick(f, 3));
     if (sf_pick(f, 8)) {
         message->clear = some_clear(f);
@@ -404,6 +422,7 @@ void sf_step_begin_clear(sf *f, sf_client *client)
 void sf_step_end_clear(sf *f, sf_client *client)
 {
     Tq__EndClear *message = sf_message(f, &tq__end_clear__descriptor);
+
     if (!client->n_clearing) {
         sf_step_begin_clear(f, client);
         return;
@@ -416,6 +435,7 @@ void sf_step_end_clear(sf *f, sf_client *client)
 void sf_step_reset_consumption(sf *f, sf_client *client)
 {
     Tq__ResetConsumption *message = sf_message(f, &tq__reset_consumption__descriptor);
+
     message->partition = sf_partition_name(f);
     if (sf_pick(f, 2)) {
         message->task = sf_text(f, "t%u", sf_pick(f, 3));
@@ -428,6 +448,7 @@ void sf_step_reset_consumption(sf *f, sf_client *client)
 void sf_step_consumption_query(sf *f, sf_client *client)
 {
     Tq__ConsumptionQuery *message = sf_message(f, &tq__consumption_query__descriptor);
+
     message->partition = sf_partition_name(f);
     message->task = sf_text(f, "t%u", sf_pick(f, 3));
     sf_send(f, client, TQI_CONSUMPTION, message, SF_MUST);
@@ -436,6 +457,7 @@ void sf_step_consumption_query(sf *f, sf_client *client)
 void sf_step_production_query(sf *f, sf_client *client)
 {
     Tq__ProductionQuery *message = sf_message(f, &tq__production_query__descriptor);
+
     message->partition = sf_partition_name(f);
     message->n_field = 1 + sf_pick(f, 3);
     message->field = some_fields(f, message->n_field);
@@ -451,6 +473,7 @@ void sf_step_list_keys(sf *f, sf_client *client)
 {
     Tq__ListKeys *message = sf_message(f, &tq__list_keys__descriptor);
     uint32_t which = sf_pick(f, 4);
+
     if (which > 0) {
         message->partition = sf_partition_name(f);
     }
@@ -469,6 +492,7 @@ void sf_step_retrieve_keys(sf *f, sf_client *client)
     Tq__RetrieveKeys *message = sf_message(f, &tq__retrieve_keys__descriptor);
     uint32_t *incarnation;
     int partition = -1;
+
     message->n_index = some_samples(f, &partition, &message->index, &incarnation);
     message->partition = partition >= 0 ? sf_text(f, "p%d", partition) : sf_partition_name(f);
     sf_send(f, client, TQI_RETRIEVE_KEYS, message, 0);

@@ -32,7 +32,8 @@ void sf_step_unit_reserve(sf *f, sf_client *client)
     Tq__Grant *proof = sf_message(f, &tq__grant__descriptor);
     sf_grant *grant = sf_grant_of(f, client, 0);
     uint32_t n = 1 + sf_pick(f, 3);
-    if (!grant) {
+
+    if (grant == NULL) {
         return;
     }
     message->id = sf_alloc(f, n * sizeof(uint64_t));
@@ -58,6 +59,7 @@ void sf_step_unit_reserve(sf *f, sf_client *client)
 sf_block *sf_block_of(sf *f, sf_client *client, bool written)
 {
     unsigned have = client->n_block < SF_BLOCKS ? client->n_block : SF_BLOCKS;
+
     for (unsigned i = 1; i <= have; i++) {
         sf_block *block = &client->block[(client->n_block - i) % SF_BLOCKS];
         if (block->id && block->written == written) {
@@ -77,7 +79,8 @@ void sf_step_unit_write(sf *f, sf_client *client)
     Tq__UnitWrite *message = sf_message(f, &tq__unit_write__descriptor);
     sf_block *first = sf_block_of(f, client, false);
     size_t size = 0, at = 0;
-    if (!first) {
+
+    if (first == NULL) {
         return;
     }
     message->id = sf_alloc(f, 3 * sizeof(uint64_t));
@@ -121,6 +124,7 @@ static size_t unit_placed(sf *f, const sf_placed **out, size_t max)
     unsigned have = f->n_placed < SF_PLACED ? f->n_placed : SF_PLACED;
     size_t n = 0;
     uint32_t from = have ? sf_pick(f, have) : 0;
+
     for (unsigned i = 0; i < have && n < max; i++) {
         const sf_placed *placed = &f->placed[(from + i) % have];
         if (placed->owner == 0) {
@@ -135,6 +139,7 @@ void sf_step_unit_read(sf *f, sf_client *client)
     Tq__UnitRead *message = sf_message(f, &tq__unit_read__descriptor);
     const sf_placed *placed[4];
     size_t n = unit_placed(f, placed, 1 + sf_pick(f, 4));
+
     if (n == 0) {
         sf_step_publish(f, client);
         return;
@@ -164,6 +169,7 @@ void sf_step_unit_pin(sf *f, sf_client *client)
 {
     Tq__UnitPin *message = sf_message(f, &tq__unit_pin__descriptor);
     const sf_placed *placed[3];
+
     if (!client->mapped) {
         sf_step_unit_map(f, client);
         return;
@@ -188,6 +194,7 @@ void sf_step_unit_unpin(sf *f, sf_client *client)
 {
     Tq__UnitUnpin *message = sf_message(f, &tq__unit_unpin__descriptor);
     uint32_t n = 1 + sf_pick(f, 3);
+
     message->pin = sf_alloc(f, n * sizeof(uint64_t));
     while (message->n_pin < n && client->n_pin > 0) {
         message->pin[message->n_pin++] = client->pin[--client->n_pin % SF_MANY];
@@ -199,6 +206,7 @@ void sf_step_unit_finish(sf *f, sf_client *client)
 {
     Tq__UnitFinish *message = sf_message(f, &tq__unit_finish__descriptor);
     uint32_t n = sf_pick(f, 3);
+
     message->id = sf_alloc(f, (n + 1) * sizeof(uint64_t));
     for (unsigned b = 0; b < SF_BLOCKS && b < client->n_block && message->n_id < n; b++) {
         if (client->block[b].id) {

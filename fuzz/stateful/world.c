@@ -30,6 +30,7 @@ static void world_set(void *arg)
 static bool turn_take(sf *f)
 {
     struct pollfd polled[2 * SF_CLIENTS];
+
     for (int i = 0; i < 2 * SF_CLIENTS; i++) {
         polled[i] = (struct pollfd){.fd = f->client[i / 2].link[i % 2].fd, .events = POLLIN};
     }
@@ -47,6 +48,7 @@ static bool turn_take(sf *f)
 void sf_turn(sf *f)
 {
     unsigned idle = 0;
+
     for (unsigned turns = 0; idle < 2; turns++) {
         uv_run(&f->loop, UV_RUN_NOWAIT);
         bool any = sf_host_polled();
@@ -81,6 +83,7 @@ static void world_until(sf *f, const bool *flag, const char *what)
 static void world_limits(bool tight)
 {
     static tqi_limits_table usual;
+
     if (!usual.sessions) {
         usual = tqi_limits;
     }
@@ -160,6 +163,7 @@ void sf_open(sf *f)
 void sf_close(sf *f)
 {
     bool unit = false, controller = false;
+
     for (int i = 0; i < SF_CLIENTS; i++) {
         sf_link_forget(&f->client[i].link[0]);
         sf_link_forget(&f->client[i].link[1]);
@@ -185,6 +189,7 @@ void sf_check(sf *f)
 {
     tqi_metric_set *metrics = NULL;
     tq_error err = {0};
+
     if (tqi_controller_metrics(f->controller, 2, &metrics, &err) != TQ_OK) {
         sf_fault(f, "no metrics: %s", err.message);
     }
@@ -199,6 +204,7 @@ void sf_check(sf *f)
 void sf_state(const sf *f, sf_state_of *out)
 {
     tqi_table_counts n;
+
     tqi_table_count(f->controller->table, &n);
     *out = (sf_state_of){n.partitions, n.samples, n.live_cells, n.keys, n.held};
 }
@@ -210,6 +216,7 @@ static void empty_sweep(sf *f, sf_client *client)
 {
     tqi_table_partition *partition;
     Tq__BeginClear *begin;
+
     while ((partition = tqi_table_next_partition(f->controller->table, NULL)) != NULL) {
         f->used = 0;
         Tq__Clear *clear = sf_message(f, &tq__clear__descriptor);
@@ -237,7 +244,7 @@ static void empty_sweep(sf *f, sf_client *client)
 /* Of shared owners all that is dead was removed, and once more what may have arrived after that. */
 static void empty_shared(sf *f)
 {
-    for (tqi_ctl_owner *owner = f->controller->owners; owner; owner = owner->hh.next) {
+    for (tqi_ctl_owner *owner = f->controller->owners; owner != NULL; owner = owner->hh.next) {
         tqi_table_dead dead;
         uint64_t notice = 0;
         if (!owner->shared) {
@@ -253,6 +260,7 @@ static void empty_shared(sf *f)
 static void empty_unit(const sf *f)
 {
     const tqi_unit *unit = f->unit;
+
     if (tqi_store_blocks(unit->store) != 0 || tqi_store_used(unit->store) != 0) {
         sf_fault(f, "%llu blocks of %llu bytes are left in the unit", (unsigned long long)tqi_store_blocks(unit->store),
                  (unsigned long long)tqi_store_used(unit->store));
@@ -273,6 +281,7 @@ static void empty_table(const sf *f)
 {
     const tqi_controller *ctl = f->controller;
     tqi_table_counts n;
+
     tqi_table_count(ctl->table, &n);
     n.ranges -= f->unit->compact.n_ids > 0; /* the unit grants ids for its moves */
     if (n.partitions || n.samples || n.live_cells || n.blocks || n.ranges || n.keys || n.claims || n.dead || n.late ||
@@ -286,8 +295,8 @@ static void empty_table(const sf *f)
                  (unsigned long long)n.views, (unsigned long long)n.claims, (unsigned long long)n.shapes,
                  (unsigned long long)n.dead, (unsigned long long)n.late, (unsigned long long)n.held);
     }
-    if (ctl->snapshots || ctl->restores || ctl->clearings || ctl->waiting || ctl->owner_waits || ctl->events.waits ||
-        ctl->waiters.ready) {
+    if (ctl->snapshots != NULL || ctl->restores != NULL || ctl->clearings != NULL || ctl->waiting ||
+        ctl->owner_waits != NULL || ctl->events.waits != NULL || ctl->waiters.ready != NULL) {
         sf_fault(f, "left in the controller: a snapshot, restore, clear, or a request that waits");
     }
 }
@@ -296,6 +305,7 @@ void sf_check_empty(sf *f)
 {
     sf_client *client = &f->client[0];
     unsigned sweeps = 0; /* a client remembers this many clears at once */
+
     f->rate = 0;
     f->tight = false;
     world_limits(false);
@@ -313,7 +323,7 @@ void sf_check_empty(sf *f)
     do {
         empty_sweep(f, client);
         sf_client_leave(f, client, true);
-    } while (f->controller->clearings && ++sweeps < 64);
+    } while (f->controller->clearings != NULL && ++sweeps < 64);
     sf_pass(f, SF_OWNER_MS + 1);
     empty_shared(f);
     /* The unit gets the ids of the dead blocks, and asks about the rest. */

@@ -75,9 +75,9 @@ extern "C" {
 /** Version of the library that the program runs with, "major.minor.patch". */
 TQ_API const char *tq_version(void);
 /** Text of an error code. */
-TQ_API const char *tq_strerror(int code);
+TQ_API const char *tq_strerror(int rc);
 /** Name of an error code, "TQ_EFULL". */
-TQ_API const char *tq_error_name(int code);
+TQ_API const char *tq_error_name(int rc);
 
 /* --- client --------------------------------------------------------------- */
 
@@ -312,7 +312,7 @@ static inline tq_column tq_column_make(const char *name, enum tq_type_code code,
 {
     tq_column column;
 
-    memset(&column, 0, sizeof column);
+    memset(&column, 0, sizeof(column));
     column.name = name;
     column.dtype.code = (uint8_t)code;
     column.dtype.bits = bits;

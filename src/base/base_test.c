@@ -41,7 +41,7 @@ static void the_headers_and_the_build_have_one_version(void **state)
     char text[32];
 
     (void)state;
-    snprintf(text, sizeof text, "%d.%d.%d", TQ_VERSION_MAJOR, TQ_VERSION_MINOR, TQ_VERSION_PATCH);
+    snprintf(text, sizeof(text), "%d.%d.%d", TQ_VERSION_MAJOR, TQ_VERSION_MINOR, TQ_VERSION_PATCH);
     assert_string_equal(text, tq_version()); /* the headers and the build agree */
     assert_string_equal(text, TQI_VERSION);
     assert_int_equal(TQ_VERSION, TQ_VERSION_NUMBER(TQ_VERSION_MAJOR, TQ_VERSION_MINOR, TQ_VERSION_PATCH));
@@ -74,7 +74,7 @@ static void a_long_message_is_cut_between_letters(void **state)
         for (size_t lead = 0; lead < 5; lead++) {
             char text[1024] = "";
             memset(text, '.', lead);
-            while (strlen(text) + strlen(letters[l]) + 1 < sizeof text) {
+            while (strlen(text) + strlen(letters[l]) + 1 < sizeof(text)) {
                 strcat(text, letters[l]);
             }
             tq_error err;
@@ -92,7 +92,7 @@ static void bad_names_are_refused_and_shown(void **state)
     (void)state;
     tq_error err = {0};
     char name[300];
-    memset(name, 'n', sizeof name);
+    memset(name, 'n', sizeof(name));
     name[255] = 0;
     assert_int_equal(tqi_check_name("field", name, 255, &err), TQ_OK);
     name[255] = 'n';
@@ -122,7 +122,7 @@ static void a_buffer_grows_and_refuses_what_overflows(void **state)
     assert_int_equal(buf.size, 4000);
     for (uint32_t i = 0; i < 1000; i++) {
         uint32_t value;
-        memcpy(&value, buf.data + 4 * i, sizeof value);
+        memcpy(&value, buf.data + 4 * i, sizeof(value));
         sum += value;
     }
     assert_int_equal(sum, 499500);
@@ -171,7 +171,7 @@ static void deadlines_and_random_bytes_are_as_promised(void **state)
     assert_true(tqi_deadline(0) <= tqi_now());
     assert_int_not_equal(tqi_random_id(), tqi_random_id());
     uint8_t bytes[64] = {0}, none[64] = {0};
-    tqi_random(bytes, sizeof bytes);
+    tqi_random(bytes, sizeof(bytes));
     assert_memory_not_equal(bytes, none, sizeof bytes);
 }
 
@@ -202,10 +202,11 @@ static void a_condition_waits_by_the_clock_of_deadlines(void **state)
 static void log_keep(tq_log_level level, const char *component, const char *text, void *arg)
 {
     struct lines *lines = arg;
+
     if (atomic_fetch_add(&lines->count, 1) >= 3) {
         return; /* of several threads at a time */
     }
-    snprintf(lines->last, sizeof lines->last, "%d %s %s", (int)level, component, text);
+    snprintf(lines->last, sizeof(lines->last), "%d %s %s", (int)level, component, text);
 }
 
 static void *log_many(void *arg)
@@ -318,6 +319,7 @@ static void names_are_listed_until_the_text_is_full(void **state)
 {
     char *names[] = {"a", "bb", "ccc"};
     char out[12];
+
     (void)state;
     tqi_text text = tqi_text_begin(out, sizeof(out));
     assert_string_equal(out, "");
@@ -357,14 +359,15 @@ static void plain_text_ends_at_the_first_control_or_bad_byte(void **state)
          12},
     };
     char text[24];
+
     (void)state;
 
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         assert_int_equal(tqi_text_plain(cases[i].text, strlen(cases[i].text)), cases[i].plain);
     }
-    for (size_t at = 0; at < sizeof text; at++) {
+    for (size_t at = 0; at < sizeof(text); at++) {
         for (int byte = 0; byte < 128; byte++) {
-            memset(text, 'x', sizeof text);
+            memset(text, 'x', sizeof(text));
             text[at] = (char)byte;
             assert_int_equal(tqi_text_plain(text, sizeof text), byte < 0x20 || byte == 0x7f ? at : sizeof text);
         }
@@ -374,13 +377,14 @@ static void plain_text_ends_at_the_first_control_or_bad_byte(void **state)
 static void bytes_that_are_not_plain_are_escaped(void **state)
 {
     char out[12];
+
     (void)state;
 
-    tqi_text_escape(out, sizeof out, "a\nb\xff");
+    tqi_text_escape(out, sizeof(out), "a\nb\xff");
     assert_string_equal(out, "a\\x0ab\\xff");
-    tqi_text_escape(out, sizeof out, "0123456789abcdef");
+    tqi_text_escape(out, sizeof(out), "0123456789abcdef");
     assert_string_equal(out, "0123456789a");
-    tqi_text_escape(out, sizeof out, "01234567\n9"); /* an escape is not cut */
+    tqi_text_escape(out, sizeof(out), "01234567\n9"); /* an escape is not cut */
     assert_string_equal(out, "01234567");
     tqi_text_escape(out, 1, "\n");
     assert_string_equal(out, "");
@@ -405,5 +409,6 @@ int main(void)
         cmocka_unit_test(plain_text_ends_at_the_first_control_or_bad_byte),
         cmocka_unit_test(bytes_that_are_not_plain_are_escaped),
     };
+
     return cmocka_run_group_tests_name("base", tests, NULL, NULL);
 }

@@ -26,12 +26,12 @@ int tqi_grow(void *array_ptr, size_t *capacity, size_t need, size_t item)
         return TQ_ENOMEM;
     }
     void *old;
-    memcpy(&old, array_ptr, sizeof old);
+    memcpy(&old, array_ptr, sizeof(old));
     void *grown = realloc(old, next * item);
-    if (!grown) {
+    if (grown == NULL) {
         return TQ_ENOMEM;
     }
-    memcpy(array_ptr, &grown, sizeof grown);
+    memcpy(array_ptr, &grown, sizeof(grown));
     *capacity = next;
     return TQ_OK;
 }
@@ -39,7 +39,7 @@ int tqi_grow(void *array_ptr, size_t *capacity, size_t need, size_t item)
 void tqi_buf_fini(tqi_buf *buf)
 {
     free(buf->data);
-    memset(buf, 0, sizeof *buf);
+    memset(buf, 0, sizeof(*buf));
 }
 
 int tqi_buf_reserve(tqi_buf *buf, size_t more)
@@ -53,6 +53,7 @@ int tqi_buf_reserve(tqi_buf *buf, size_t more)
 int tqi_buf_append(tqi_buf *buf, const void *data, size_t size)
 {
     int rc = tqi_buf_reserve(buf, size);
+
     if (rc == TQ_OK && size > 0) {
         memcpy(buf->data + buf->size, data, size);
         buf->size += size;
@@ -63,6 +64,7 @@ int tqi_buf_append(tqi_buf *buf, const void *data, size_t size)
 int tqi_buf_printf(tqi_buf *buf, const char *format, ...)
 {
     va_list args;
+
     va_start(args, format);
     int n = vsnprintf(NULL, 0, format, args);
     va_end(args);

@@ -12,9 +12,9 @@
 
 #include <tq/tq.h>
 
-const char *tq_strerror(int code)
+const char *tq_strerror(int rc)
 {
-    switch (code) {
+    switch (rc) {
     case TQ_OK:
         return "success";
 #define ERROR_TEXT(name, value, py, pybase, text) \
@@ -27,9 +27,9 @@ const char *tq_strerror(int code)
     }
 }
 
-const char *tq_error_name(int code)
+const char *tq_error_name(int rc)
 {
-    switch (code) {
+    switch (rc) {
     case TQ_OK:
         return "TQ_OK";
 #define ERROR_NAME(name, value, py, pybase, text) \
@@ -47,6 +47,7 @@ static void error_trim(char *text, size_t size)
 {
     size_t end = size - 1;
     size_t start = end;
+
     while (start > 0 && end - start < 4 && ((unsigned char)text[start - 1] & 0xC0) == 0x80) {
         start--;
     }
@@ -60,24 +61,24 @@ static void error_trim(char *text, size_t size)
     }
 }
 
-int tqi_error_set(tq_error *err, int code, const char *format, ...)
+int tqi_error_set(tq_error *err, int rc, const char *format, ...)
 {
-    if (err) {
+    if (err != NULL) {
         /* The arguments may lie in err->message itself: a message is often wrapped in a longer one. */
         char text[TQ_ERROR_MESSAGE_MAX];
         va_list args;
         va_start(args, format);
-        int n = vsnprintf(text, sizeof text, format, args);
+        int n = vsnprintf(text, sizeof(text), format, args);
         va_end(args);
         if (n < 0) {
-            snprintf(text, sizeof text, "%s", tq_strerror(code));
-        } else if ((size_t)n >= sizeof text) {
-            error_trim(text, sizeof text);
+            snprintf(text, sizeof(text), "%s", tq_strerror(rc));
+        } else if ((size_t)n >= sizeof(text)) {
+            error_trim(text, sizeof(text));
         }
-        err->code = code;
-        memcpy(err->message, text, sizeof text);
+        err->code = rc;
+        memcpy(err->message, text, sizeof(text));
     }
-    return code;
+    return rc;
 }
 
 int tqi_error_nomem(tq_error *err, const char *what)
@@ -88,19 +89,20 @@ int tqi_error_nomem(tq_error *err, const char *what)
 int tqi_error_errno(tq_error *err, int errnum, const char *what)
 {
     char buffer[128];
-    return tqi_error_set(err, TQ_EIO, "%s: %s", what, strerror_r(errnum, buffer, sizeof buffer));
+
+    return tqi_error_set(err, TQ_EIO, "%s: %s", what, strerror_r(errnum, buffer, sizeof(buffer)));
 }
 
 /* The size of a name, unless it is empty or too long. */
 static int error_name_size(const char *what, const char *name, size_t max, size_t *size, tq_error *err)
 {
-    if (!name || !*name) {
+    if (name == NULL || !*name) {
         return tqi_error_set(err, TQ_ENAME, "%s name is empty", what);
     }
     *size = strlen(name);
     if (*size > max) {
         char shown[41];
-        tqi_text_escape(shown, sizeof shown, name);
+        tqi_text_escape(shown, sizeof(shown), name);
         return tqi_error_set(err, TQ_ENAME,
                              "%s name '%s...' has %zu bytes, at most %zu are allowed: use a shorter "
                              "one, such as a hash of it",
@@ -112,6 +114,7 @@ static int error_name_size(const char *what, const char *name, size_t max, size_
 int tqi_check_size(const char *what, const char *name, size_t max, tq_error *err)
 {
     size_t size;
+
     return error_name_size(what, name, max, &size, err);
 }
 
@@ -120,11 +123,12 @@ int tqi_check_name(const char *what, const char *name, size_t max, tq_error *err
     size_t size = 0;
     int rc = error_name_size(what, name, max, &size, err);
     size_t plain = rc ? 0 : tqi_text_plain(name, size);
+
     if (plain == size || rc) {
         return rc;
     }
     char shown[200];
-    tqi_text_escape(shown, sizeof shown, name);
+    tqi_text_escape(shown, sizeof(shown), name);
     unsigned byte = (unsigned char)name[plain];
     return tqi_error_set(err, TQ_ENAME,
                          "%s name '%s' has %s at byte %zu (0x%02x): names are UTF-8 without control "

@@ -8,7 +8,7 @@
 #include <tq/errors.h>
 
 /* Sets code and message and returns the code, so that `return tqi_error_set(...)` reads well. err may be NULL. */
-int tqi_error_set(tq_error *err, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+int tqi_error_set(tq_error *err, int rc, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
 /* TQ_EINVAL: an argument is NULL that must be given. Inline, so that the analyzer sees that it is never TQ_OK. */
 static inline int tqi_error_null(tq_error *err, const char *what)

@@ -25,6 +25,7 @@ typedef struct entry {
 static entry *entry_make(uint64_t id)
 {
     entry *made = calloc(1, sizeof(*made));
+
     assert_non_null(made);
     made->id = id;
     snprintf(made->name, sizeof(made->name), "n%llu", (unsigned long long)id);
@@ -50,6 +51,7 @@ static void clear(entry **head)
 {
     entry *each = NULL;
     entry *next = NULL;
+
     HASH_ITER (hh, *head, each, next) {
         HASH_DEL(*head, each);
         free(each);
@@ -122,5 +124,6 @@ int main(void)
         cmocka_unit_test(a_failed_addition_leaves_the_table_as_it_was),
         cmocka_unit_test(elements_are_found_by_a_key_outside_the_member),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

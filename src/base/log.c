@@ -37,7 +37,7 @@ static void log_init(void)
 {
     pthread_atfork(NULL, NULL, log_forked);
     const char *word = getenv("TQ_LOG");
-    int level = word ? tqi_log_parse_level(word) : -1;
+    int level = word != NULL ? tqi_log_parse_level(word) : -1;
     if (level >= 0) {
         atomic_store(&log_level, level);
     }
@@ -45,7 +45,7 @@ static void log_init(void)
 
 int tqi_log_parse_level(const char *word)
 {
-    for (int i = 0; i < (int)(sizeof log_words / sizeof *log_words); i++) {
+    for (int i = 0; i < (int)(sizeof(log_words) / sizeof(*log_words)); i++) {
         if (strcmp(word, log_words[i]) == 0) {
             return i;
         }
@@ -74,12 +74,13 @@ static void log_stderr(tq_log_level level, const char *component, const char *te
     int64_t us = tqi_wall_us();
     time_t seconds = (time_t)(us / 1000000);
     struct tm tm;
+
     gmtime_r(&seconds, &tm);
-    int n = snprintf(line, sizeof line, "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s %s: %s\n", tm.tm_year + 1900,
+    int n = snprintf(line, sizeof(line), "%04d-%02d-%02dT%02d:%02d:%02d.%03dZ %s %s: %s\n", tm.tm_year + 1900,
                      tm.tm_mon + 1, tm.tm_mday, tm.tm_hour, tm.tm_min, tm.tm_sec, (int)(us / 1000 % 1000),
                      log_words[level], component, text);
-    if (n >= (int)sizeof line) {
-        n = sizeof line - 1;
+    if (n >= (int)sizeof(line)) {
+        n = sizeof(line) - 1;
         line[n - 1] = '\n';
     }
     /* One write, so that lines of several processes do not mix; there is nobody to report a failure to. */
@@ -97,12 +98,12 @@ void tqi_log(tq_log_level level, const char *component, const char *format, ...)
     char plain[1024];
     va_list args;
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     /* Names and reasons come from others: a line break in one could forge a line. */
-    tqi_text_escape(plain, sizeof plain, text);
+    tqi_text_escape(plain, sizeof(plain), text);
     pthread_rwlock_rdlock(&log_lock);
-    if (log_sink) {
+    if (log_sink != NULL) {
         log_sink(level, component, plain, log_sink_arg);
     } else {
         log_stderr(level, component, plain);

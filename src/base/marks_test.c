@@ -60,5 +60,6 @@ int main(void)
         cmocka_unit_test(every_number_has_one_meaning),
         cmocka_unit_test(marks_are_no_blocks),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -54,6 +54,7 @@ static void memory_walk(memory_look *look, const char *mount, const char *group,
 
     int size = snprintf(directory, sizeof(directory), "%s%s%s", look->root, mount, group);
     size_t least = strlen(look->root) + strlen(mount);
+
     if (size < 0 || (size_t)size >= sizeof(directory)) {
         return;
     }
@@ -65,7 +66,7 @@ static void memory_walk(memory_look *look, const char *mount, const char *group,
             memory_file(look, directory, "memory.limit_in_bytes");
         }
         char *slash = strrchr(directory, '/');
-        if (!slash || (size_t)(slash - directory) < least) {
+        if (slash == NULL || (size_t)(slash - directory) < least) {
             return;
         }
         *slash = 0;
@@ -102,10 +103,10 @@ static bool memory_group(const memory_look *look, bool unified, char out[PATH_MA
     char line[MEMORY_LINE];
     bool found = false;
 
-    while (file && !found && fgets(line, sizeof(line), file)) {
+    while (file != NULL && !found && fgets(line, sizeof(line), file) != NULL) {
         char *controllers = strchr(line, ':');
-        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!path) {
+        char *path = controllers != NULL ? strchr(controllers + 1, ':') : NULL;
+        if (path == NULL) {
             continue;
         }
         *path++ = 0;
@@ -115,7 +116,7 @@ static bool memory_group(const memory_look *look, bool unified, char out[PATH_MA
             snprintf(out, PATH_MAX, "%.*s", PATH_MAX - 1, path);
         }
     }
-    if (file) {
+    if (file != NULL) {
         fclose(file);
     }
     return found;
@@ -142,7 +143,7 @@ static const char *memory_below(const char *group, const char *root)
 {
     size_t size = strcmp(root, "/") == 0 ? 0 : strlen(root);
 
-    if (strncmp(group, root, size) != 0 || (group[size] != '/' && group[size] != 0) || strstr(group, "/..")) {
+    if (strncmp(group, root, size) != 0 || (group[size] != '/' && group[size] != 0) || strstr(group, "/..") != NULL) {
         return "";
     }
     return strcmp(group + size, "/") == 0 ? "" : group + size;
@@ -154,7 +155,7 @@ static void memory_mount(memory_look *look, char *line)
     char *words[5], *save = NULL, *dash = strstr(line, " - ");
     char type[32] = "", options[512] = "", group[PATH_MAX] = "";
 
-    if (!dash || sscanf(dash, " - %31s %*s %511s", type, options) < 1) {
+    if (dash == NULL || sscanf(dash, " - %31s %*s %511s", type, options) < 1) {
         return;
     }
     bool unified = strcmp(type, "cgroup2") == 0;
@@ -163,7 +164,7 @@ static void memory_mount(memory_look *look, char *line)
     }
     for (size_t i = 0; i < 5; i++) {
         words[i] = strtok_r(i == 0 ? line : NULL, " ", &save);
-        if (!words[i]) {
+        if (words[i] == NULL) {
             return;
         }
     }
@@ -180,10 +181,10 @@ tqi_memory tqi_memory_limit_at(const char *root, uint64_t machine)
     FILE *file = memory_open(&look, "/proc/self/mountinfo");
     char line[MEMORY_LINE];
 
-    while (file && fgets(line, sizeof(line), file)) {
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
         memory_mount(&look, line);
     }
-    if (file) {
+    if (file != NULL) {
         fclose(file);
     }
     return look.found;
@@ -200,7 +201,7 @@ uint64_t tq_memory_limit(bool *of_cgroup)
 {
     tqi_memory memory = tqi_memory_limit();
 
-    if (of_cgroup) {
+    if (of_cgroup != NULL) {
         *of_cgroup = memory.of_cgroup;
     }
     return memory.bytes;

@@ -36,7 +36,7 @@ static void put(const char *root, const char *name, const char *text)
     char path[PATH_MAX];
 
     snprintf(path, sizeof(path), "%s%s", root, name);
-    for (char *at = strchr(path + strlen(root) + 1, '/'); at; at = strchr(at + 1, '/')) {
+    for (char *at = strchr(path + strlen(root) + 1, '/'); at != NULL; at = strchr(at + 1, '/')) {
         *at = 0;
         assert_true(mkdir(path, 0755) == 0 || errno == EEXIST);
         *at = '/';
@@ -58,13 +58,15 @@ static int erase(const char *path, const struct stat *about, int kind, struct FT
 static int setup(void **state)
 {
     char *root = strdup("/tmp/tq-memory-XXXXXX");
+
     *state = root;
-    return root && mkdtemp(root) ? 0 : -1;
+    return root != NULL && mkdtemp(root) != NULL ? 0 : -1;
 }
 
 static int teardown(void **state)
 {
     int failed = nftw(*state, erase, 8, FTW_DEPTH | FTW_PHYS);
+
     free(*state);
     return failed;
 }
@@ -72,6 +74,7 @@ static int teardown(void **state)
 static void expect(const char *root, uint64_t bytes, bool of_cgroup)
 {
     tqi_memory found = tqi_memory_limit_at(root, MACHINE);
+
     assert_int_equal(found.bytes, bytes);
     assert_int_equal(found.of_cgroup, of_cgroup);
 }
@@ -171,5 +174,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(what_is_no_limit_is_passed_over, setup, teardown),
         cmocka_unit_test(this_machine_has_a_limit),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

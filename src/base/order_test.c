@@ -25,6 +25,7 @@ static uint32_t order_random(uint32_t *seed)
 static double order_cpu(void)
 {
     struct timespec now;
+
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
     return (double)now.tv_sec + (double)now.tv_nsec / 1e9;
 }
@@ -158,5 +159,6 @@ int main(void)
         cmocka_unit_test(heap_takes_any_order),
         cmocka_unit_test(fit_finds_the_oldest_that_fits),
     };
+
     return cmocka_run_group_tests_name("order", tests, NULL, NULL);
 }

@@ -117,7 +117,7 @@ int tqi_owndir_read(int dir, const char *name, const char *shown, size_t max, ch
         rc = tqi_error_errno(err, errno, shown);
     } else if (!S_ISREG(status.st_mode) || (uint64_t)status.st_size > max) {
         rc = tqi_error_set(err, TQ_ECONFIG, "%s is not a file of at most %zu bytes", shown, max);
-    } else if (!(bytes = malloc((size_t)status.st_size + 1))) {
+    } else if ((bytes = malloc((size_t)status.st_size + 1)) == NULL) {
         rc = tqi_error_nomem(err, shown);
     } else if ((n = read(fd, bytes, (size_t)status.st_size)) < 0) {
         rc = tqi_error_errno(err, errno, shown);
@@ -213,7 +213,7 @@ void tqi_owndir_clear(int dir)
     int fd = openat(dir, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     DIR *stream = fd < 0 ? NULL : fdopendir(fd);
 
-    if (!stream) {
+    if (stream == NULL) {
         if (fd >= 0) {
             close(fd);
         }

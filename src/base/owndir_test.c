@@ -24,12 +24,13 @@ static int make_folder(void **state)
 {
     (void)state;
     snprintf(folder, sizeof(folder), "/tmp/tq-owndir-XXXXXX");
-    return mkdtemp(folder) ? 0 : -1;
+    return mkdtemp(folder) != NULL ? 0 : -1;
 }
 
 static const char *in_folder(const char *name)
 {
     static char path[128];
+
     snprintf(path, sizeof(path), "%s/%s", folder, name);
     return path;
 }
@@ -37,6 +38,7 @@ static const char *in_folder(const char *name)
 static int open_at(const char *path, bool make, int *fd, tq_error *err)
 {
     const tqi_owndir which = {.at = AT_FDCWD, .name = path, .shown = path, .remedy = "move it"};
+
     return tqi_owndir_open(&which, make, fd, err);
 }
 
@@ -45,6 +47,7 @@ static void only_a_directory_of_ones_own_is_opened(void **state)
     struct stat status;
     tq_error err = {0};
     int fd = -1;
+
     (void)state;
 
     assert_int_equal(open_at(in_folder("own"), false, &fd, &err), TQ_EUNREACHABLE);
@@ -72,6 +75,7 @@ static void expect_file(int dir, const char *name, const char *text)
     tq_error err = {0};
     char *found = NULL;
     size_t size = 0;
+
     assert_int_equal(tqi_owndir_read(dir, name, name, 100, &found, &size, &err), TQ_OK);
     assert_string_equal(found, text);
     assert_int_equal(size, strlen(text));
@@ -85,6 +89,7 @@ static void files_are_written_whole_and_no_link_is_followed(void **state)
     char *text = NULL;
     size_t size = 0;
     int dir = -1;
+
     (void)state;
 
     assert_int_equal(open_at(in_folder("own"), true, &dir, &err), TQ_OK);
@@ -126,5 +131,6 @@ int main(void)
         cmocka_unit_test(only_a_directory_of_ones_own_is_opened),
         cmocka_unit_test(files_are_written_whole_and_no_link_is_followed),
     };
+
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

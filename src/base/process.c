@@ -12,6 +12,7 @@ uint64_t tqi_process_rss(void)
 {
     char text[128];
     int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
+
     if (fd < 0) {
         return 0;
     }
@@ -20,5 +21,5 @@ uint64_t tqi_process_rss(void)
     text[n > 0 ? n : 0] = 0;
     /* The second number, in pages. */
     const char *second = strchr(text, ' ');
-    return second ? strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+    return second != NULL ? strtoull(second, NULL, 10) * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
 }

@@ -22,12 +22,13 @@ struct tqi_chunk {
 void tqi_region_fini(tqi_region *region)
 {
     tqi_chunk *chunk = region->chunks;
-    while (chunk) {
+
+    while (chunk != NULL) {
         tqi_chunk *next = chunk->next;
         free(chunk);
         chunk = next;
     }
-    memset(region, 0, sizeof *region);
+    memset(region, 0, sizeof(*region));
 }
 
 static tqi_chunk *region_grow(tqi_region *region, size_t need)
@@ -41,8 +42,8 @@ static tqi_chunk *region_grow(tqi_region *region, size_t need)
     if (need > size) {
         size = need;
     }
-    chunk = malloc(sizeof *chunk + size);
-    if (!chunk) {
+    chunk = malloc(sizeof(*chunk) + size);
+    if (chunk == NULL) {
         return NULL;
     }
     chunk->used = 0;
@@ -66,9 +67,9 @@ void *tqi_region_array(tqi_region *region, size_t n, size_t item)
         return NULL;
     }
     bytes = (bytes + REGION_ALIGN - 1) & ~(size_t)(REGION_ALIGN - 1);
-    if (!chunk || chunk->size - chunk->used < bytes) {
+    if (chunk == NULL || chunk->size - chunk->used < bytes) {
         chunk = region_grow(region, bytes);
-        if (!chunk) {
+        if (chunk == NULL) {
             return NULL;
         }
     }
@@ -80,7 +81,8 @@ void *tqi_region_array(tqi_region *region, size_t n, size_t item)
 void *tqi_region_zero(tqi_region *region, size_t n, size_t item)
 {
     void *out = tqi_region_array(region, n, item);
-    if (out && n > 0) {
+
+    if (out != NULL && n > 0) {
         memset(out, 0, n * item);
     }
     return out;
@@ -89,7 +91,8 @@ void *tqi_region_zero(tqi_region *region, size_t n, size_t item)
 void *tqi_region_copy(tqi_region *region, const void *data, size_t n, size_t item)
 {
     void *out = tqi_region_array(region, n, item);
-    if (out && n > 0) {
+
+    if (out != NULL && n > 0) {
         memcpy(out, data, n * item);
     }
     return out;
@@ -102,15 +105,16 @@ char *tqi_region_string(tqi_region *region, const char *text)
 
 char **tqi_region_strings(tqi_region *region, const char *const *texts, size_t n, char *empty)
 {
-    char **out = tqi_region_array(region, n, sizeof *out);
-    if (!out) {
+    char **out = tqi_region_array(region, n, sizeof(*out));
+
+    if (out == NULL) {
         return NULL;
     }
     for (size_t i = 0; i < n; i++) {
         out[i] = empty;
-        if (texts[i] && texts[i][0]) {
+        if (texts[i] != NULL && texts[i][0]) {
             out[i] = tqi_region_string(region, texts[i]);
-            if (!out[i]) {
+            if (out[i] == NULL) {
                 return NULL;
             }
         }

@@ -114,5 +114,6 @@ int main(void)
         cmocka_unit_test(a_product_that_overflows_is_no_memory),
         cmocka_unit_test(without_memory_what_was_made_stays),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -15,7 +15,8 @@
 static bool text_is_ascii(const char *text)
 {
     uint64_t word;
-    memcpy(&word, text, sizeof word);
+
+    memcpy(&word, text, sizeof(word));
     uint64_t controls = word - TEXT_EACH(0x20);                 /* high bit: below a blank */
     uint64_t deletes = (word ^ TEXT_EACH(0x7f)) - TEXT_EACH(1); /* high bit: 0x7f */
     return ((controls | deletes | word) & TEXT_EACH(0x80)) == 0;
@@ -25,6 +26,7 @@ static bool text_is_ascii(const char *text)
 static size_t text_character(const unsigned char *at, size_t left)
 {
     unsigned first = at[0];
+
     if (first < 0x80) {
         return first >= 0x20 && first != 0x7f ? 1 : 0;
     }
@@ -64,6 +66,7 @@ static bool text_all_ascii(const char *text, size_t size)
 size_t tqi_text_plain(const char *text, size_t size)
 {
     size_t at = 0;
+
     if (text_all_ascii(text, size)) {
         return size;
     }
@@ -85,6 +88,7 @@ void tqi_text_escape(char *out, size_t size, const char *text)
 {
     size_t left = strlen(text);
     size_t used = 0;
+
     while (left > 0) {
         size_t n = tqi_text_plain(text, left);
         if (n >= size - used) {
@@ -95,7 +99,7 @@ void tqi_text_escape(char *out, size_t size, const char *text)
         }
         memcpy(out + used, text, n);
         used += n;
-        if (n == left || size - used < sizeof "\\x00") {
+        if (n == left || size - used < sizeof("\\x00")) {
             break;
         }
         used += (size_t)snprintf(out + used, size - used, "\\x%02x", (unsigned char)text[n]);
@@ -114,6 +118,7 @@ tqi_text tqi_text_begin(char *buffer, size_t size)
 void tqi_text_add(tqi_text *text, const char *format, ...)
 {
     va_list args;
+
     va_start(args, format);
     int n = vsnprintf(text->at, text->left, format, args);
     va_end(args);

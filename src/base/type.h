@@ -33,6 +33,7 @@ static inline uint32_t tqi_type_size(uint32_t type)
 static inline uint32_t tqi_type_place(uint32_t *types, size_t *n, uint32_t type)
 {
     size_t at = 0;
+
     while (at < *n && types[at] != type) {
         at++;
     }

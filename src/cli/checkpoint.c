@@ -11,6 +11,7 @@ static int checkpoint_print(const cli_session *session, const cli_options *optio
 {
     const tq_checkpoint *done = tq_op_checkpoint(session->op);
     char bytes[32];
+
     if (options->json) {
         json_t *metadata = json_loads(done->metadata, 0, NULL);
         return cli_print_json(json_pack("{s:I, s:I, s:I, s:I, s:I, s:b, s:o*}", "samples", (json_int_t)done->samples,
@@ -31,6 +32,7 @@ static int checkpoint_print(const cli_session *session, const cli_options *optio
 int cli_save(cli_options *options)
 {
     cli_session session = {0};
+
     if (options->n_args < 1 || options->n_args > 2) {
         return cli_usage("save takes a directory, and one partition at most");
     }
@@ -52,6 +54,7 @@ int cli_save(cli_options *options)
 int cli_load(cli_options *options)
 {
     cli_session session = {0};
+
     if (options->n_args != 1) {
         return cli_usage("load takes one directory");
     }

@@ -37,7 +37,7 @@ static int get_select(const cli_options *options, get_selection *out)
         return cli_usage("name the samples by keys or by @index, not both");
     }
     out->indexes = calloc(out->n, sizeof(*out->indexes));
-    for (size_t i = 0; out->indexes && i < out->n; i++) {
+    for (size_t i = 0; out->indexes != NULL && i < out->n; i++) {
         const char *text = options->args[i + 1] + 1;
         char *end = NULL;
         errno = 0;
@@ -48,15 +48,16 @@ static int get_select(const cli_options *options, get_selection *out)
         }
         out->indexes[i] = (uint32_t)index;
     }
-    return out->indexes ? 0 : cli_fail("out of memory");
+    return out->indexes != NULL ? 0 : cli_fail("out of memory");
 }
 
 /* Fields that every sample of the meta has; the caller frees the array, the names belong to the meta. */
 static const char **get_ready_fields(const tq_meta *meta, size_t *n)
 {
     const char **names = calloc(tq_meta_field_count(meta) + 1, sizeof(*names));
+
     *n = 0;
-    for (size_t f = 0; names && f < tq_meta_field_count(meta); f++) {
+    for (size_t f = 0; names != NULL && f < tq_meta_field_count(meta); f++) {
         const tq_meta_field *field = tq_meta_field_at(meta, f);
         size_t ready = 0;
         while (ready < tq_meta_sample_count(meta) && field->ready[ready] == 1) {
@@ -73,6 +74,7 @@ static const char **get_ready_fields(const tq_meta *meta, size_t *n)
 static void get_say_left(const tq_meta *meta, const char *const *ready, size_t n)
 {
     size_t left = 0;
+
     for (size_t f = 0, at = 0; f < tq_meta_field_count(meta); f++) {
         const char *name = tq_meta_field_at(meta, f)->name;
         if (at < n && ready[at] == name) {
@@ -80,7 +82,7 @@ static void get_say_left(const tq_meta *meta, const char *const *ready, size_t n
             continue;
         }
         char *shown = cli_text(name, false);
-        fprintf(stderr, "%s'%s'", left++ ? ", " : "tq: not all of these samples have ", shown ? shown : "");
+        fprintf(stderr, "%s'%s'", left++ ? ", " : "tq: not all of these samples have ", shown != NULL ? shown : "");
         free(shown);
     }
     if (left) {
@@ -92,11 +94,12 @@ static void get_say_left(const tq_meta *meta, const char *const *ready, size_t n
 static json_t *get_json(const tq_meta *meta, const tq_data *data)
 {
     json_t *list = json_array();
+
     for (size_t i = 0; i < tq_meta_sample_count(meta); i++) {
         json_t *fields = json_object();
         for (size_t c = 0; c < tq_data_column_count(data); c++) {
             const tq_data_column *column = tq_data_column_at(data, c);
-            cli_json_set(fields, column->name, column->data ? cli_row(column, i) : json_null());
+            cli_json_set(fields, column->name, column->data != NULL ? cli_row(column, i) : json_null());
         }
         json_array_append_new(list, json_pack("{s:o, s:I, s:o}", "key", cli_json_text(tq_meta_key(meta, i)), "index",
                                               (json_int_t)tq_meta_indexes(meta)[i], "fields", fields));
@@ -111,19 +114,20 @@ static void get_table(const tq_meta *meta, const tq_data *data)
     static const char *const columns[] = {"KEY", ">INDEX", "FIELD", "TYPE", "VALUE"};
     cli_table *table = cli_table_new(columns, 5);
     char type[32];
-    for (size_t i = 0; table && i < tq_meta_sample_count(meta); i++) {
+
+    for (size_t i = 0; table != NULL && i < tq_meta_sample_count(meta); i++) {
         for (size_t c = 0; c < tq_data_column_count(data); c++) {
             const tq_data_column *column = tq_data_column_at(data, c);
             const char *key = tq_meta_key(meta, i);
             tq_type is = cli_row_type(column, i);
-            json_t *value = column->data ? cli_row(column, i) : json_null();
+            json_t *value = column->data != NULL ? cli_row(column, i) : json_null();
             char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY | JSON_REAL_PRECISION(6));
-            char *shown = cli_text(text ? text : "", false);
-            if (shown) {
+            char *shown = cli_text(text != NULL ? text : "", false);
+            if (shown != NULL) {
                 cli_shorten(shown, GET_CELL_MAX);
             }
             cli_table_row(table);
-            cli_table_cell(table, "%s", c == 0 && key ? key : "");
+            cli_table_cell(table, "%s", c == 0 && key != NULL ? key : "");
             if (c == 0) {
                 cli_table_cell(table, "%" PRIu32, tq_meta_indexes(meta)[i]);
             } else {
@@ -131,13 +135,13 @@ static void get_table(const tq_meta *meta, const tq_data *data)
             }
             cli_table_cell(table, "%s", column->name);
             cli_table_cell(table, "%s", is.kind == TQ_VALUE ? "value" : cli_dtype(is.dtype, type));
-            cli_table_cell(table, "%s", shown ? shown : "");
+            cli_table_cell(table, "%s", shown != NULL ? shown : "");
             free(shown);
             free(text);
             json_decref(value);
         }
     }
-    if (table) {
+    if (table != NULL) {
         cli_table_print(table);
     }
 }
@@ -158,7 +162,7 @@ static int get_read(const cli_session *session, const cli_options *options, tq_m
     } else if (!status) {
         get_table(meta, tq_op_data(session->op));
     }
-    if (!status && ready) {
+    if (!status && ready != NULL) {
         get_say_left(meta, ready, n);
     }
     free(ready);
@@ -170,6 +174,7 @@ int cli_get(cli_options *options)
     get_selection selection = {0};
     cli_session session = {0};
     int status = get_select(options, &selection);
+
     if (status) {
         return status;
     }
@@ -206,7 +211,7 @@ static int get_known(const cli_session *session, const cli_options *options, con
     bool known = status || options->if_exists;
 
     for (size_t i = 0; i < n && !known; i++) {
-        known = names[i] && partition && strcmp(names[i], partition) == 0;
+        known = names[i] != NULL && partition != NULL && strcmp(names[i], partition) == 0;
     }
     return known ? status : cli_fail("there is no partition '%s' (--if-exists accepts that)", partition);
 }
@@ -216,6 +221,7 @@ int cli_clear(cli_options *options)
     get_selection selection = {0};
     cli_session session = {0};
     int status = get_select(options, &selection);
+
     if (status) {
         return status;
     }
@@ -232,7 +238,7 @@ int cli_clear(cli_options *options)
     }
     if (!status) {
         int started = options->all ? tq_clear_partition(session.op, selection.partition)
-                      : selection.indexes
+                      : selection.indexes != NULL
                           ? tq_clear_indexes(session.op, selection.partition, selection.indexes, selection.n)
                           : tq_clear_keys(session.op, selection.partition, selection.keys, selection.n);
         status = cli_wait(&session, started);

@@ -16,6 +16,7 @@
 static json_t *ls_tags(const tq_meta *meta, size_t row)
 {
     json_t *tags = json_object();
+
     for (size_t t = 0; t < tq_meta_tag_count(meta); t++) {
         const tq_meta_tag *tag = tq_meta_tag_at(meta, t);
         const uint8_t *value = tag->values;
@@ -33,6 +34,7 @@ static int ls_partitions(const cli_session *session, const cli_options *options)
 {
     int status = cli_wait(session, tq_list_partitions(session->op));
     size_t n = 0;
+
     if (status) {
         return status;
     }
@@ -43,7 +45,7 @@ static int ls_partitions(const cli_session *session, const cli_options *options)
             json_array_append_new(list, cli_json_text(names[i]));
         } else {
             char *text = cli_text(names[i], false);
-            puts(text ? text : "out of memory");
+            puts(text != NULL ? text : "out of memory");
             free(text);
         }
     }
@@ -59,6 +61,7 @@ static int ls_keys(const cli_session *session, const cli_options *options)
     static const char *const columns[] = {"KEY", ">INDEX", "GROUP", "TAGS"};
     tq_resolve_args args = {.size = sizeof(args), .partition = options->args[0], .tags = true};
     int status = cli_wait(session, tq_resolve(session->op, &args));
+
     if (status) {
         return status;
     }
@@ -70,13 +73,13 @@ static int ls_keys(const cli_session *session, const cli_options *options)
         const char *key = tq_meta_key(meta, i);
         const char *group = tq_meta_group(meta, i);
         uint32_t index = tq_meta_indexes(meta)[i];
-        if (table) {
+        if (table != NULL) {
             char *text = json_dumps(tags, JSON_COMPACT);
             cli_table_row(table);
-            cli_table_cell(table, "%s", key ? key : "");
+            cli_table_cell(table, "%s", key != NULL ? key : "");
             cli_table_cell(table, "%" PRIu32, index);
-            cli_table_cell(table, "%s", group ? group : "");
-            cli_table_cell(table, "%s", text && json_object_size(tags) ? text : "");
+            cli_table_cell(table, "%s", group != NULL ? group : "");
+            cli_table_cell(table, "%s", text != NULL && json_object_size(tags) ? text : "");
             free(text);
             json_decref(tags);
         } else {
@@ -84,7 +87,7 @@ static int ls_keys(const cli_session *session, const cli_options *options)
                                                   (json_int_t)index, "group", cli_json_text(group), "tags", tags));
         }
     }
-    if (table) {
+    if (table != NULL) {
         cli_table_print(table);
         json_decref(list);
         return 0;
@@ -97,6 +100,7 @@ int cli_ls(cli_options *options)
     cli_session session = {0};
     int status =
         options->n_args > 1 ? cli_usage("ls takes one partition at most") : cli_connect(options, false, &session);
+
     if (status) {
         return status;
     }
@@ -115,10 +119,10 @@ static void events_print_row(const char *const cells[7])
 
     for (size_t c = 0; c < 7; c++) {
         char *text = cli_text(cells[c], false);
-        if (text && cut && widths[c] > 0) {
+        if (text != NULL && cut && widths[c] > 0) {
             cli_shorten(text, widths[c]);
         }
-        cli_pad(text ? text : "", widths[c], c == 5);
+        cli_pad(text != NULL ? text : "", widths[c], c == 5);
         fputs(c == 5 ? "  " : c == 6 ? "\n" : " ", stdout);
         free(text);
     }
@@ -127,6 +131,7 @@ static void events_print_row(const char *const cells[7])
 static void events_print_head(void)
 {
     static const char *const heads[7] = {"TIME", "KIND", "CLIENT", "PARTITION", "TASK", "SAMPLES", "SIZE"};
+
     events_print_row(heads);
 }
 
@@ -146,6 +151,7 @@ static void events_print_line(const tq_event *event)
     char exact[32];
     char samples[16];
     char bytes[32];
+
     localtime_r(&seconds, &local);
     strftime(clock, sizeof(clock), "%H:%M:%S", &local);
     snprintf(exact, sizeof(exact), "%s.%03d", clock, (int)((event->time - (double)seconds) * 1000));
@@ -158,6 +164,7 @@ static void events_print_line(const tq_event *event)
 static json_t *events_json(const tq_event *event)
 {
     json_t *indexes = json_array();
+
     for (size_t i = 0; i < event->n_indexes; i++) {
         json_array_append_new(indexes, json_integer(event->indexes[i]));
     }
@@ -199,7 +206,7 @@ static int events_begin(const cli_session *session, const cli_options *options, 
     size_t shown = 0, n = 0;
     int status = 0;
 
-    if (!numbers) {
+    if (numbers == NULL) {
         return last < 0 ? 0 : cli_fail("out of memory");
     }
     do {
@@ -227,6 +234,7 @@ int cli_events(cli_options *options)
     size_t n = 0;
     bool first = true;
     int status = options->n_args ? cli_usage("events takes no arguments") : cli_connect(options, false, &session);
+
     if (status) {
         return status;
     }

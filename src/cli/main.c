@@ -155,9 +155,9 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
         options->json = true;
         break;
     case ARGP_KEY_ARG:
-        if (!parse->command) {
+        if (parse->command == NULL) {
             parse->command = cli_find(arg);
-            if (!parse->command) {
+            if (parse->command == NULL) {
                 cli_refuse(state, arg);
             }
             return 0;
@@ -196,7 +196,7 @@ int main(int argc, char **argv)
     parse.options.args = calloc((size_t)argc + 1, sizeof(char *));
     parse.options.fields = parse.fields;
     parse.options.bench = &parse.bench;
-    if (!parse.options.args) {
+    if (parse.options.args == NULL) {
         return cli_fail("out of memory");
     }
     argp_parse(&parser, argc, argv, 0, NULL, &parse);

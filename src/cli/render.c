@@ -14,7 +14,7 @@ static void render_error(const char *format, va_list args)
     char *text = NULL;
     char *shown = vasprintf(&text, format, args) < 0 ? NULL : cli_text(text, true);
 
-    fprintf(stderr, "tq: %s", shown ? shown : "out of memory");
+    fprintf(stderr, "tq: %s", shown != NULL ? shown : "out of memory");
     free(shown);
     free(text);
 }
@@ -22,6 +22,7 @@ static void render_error(const char *format, va_list args)
 int cli_fail(const char *format, ...)
 {
     va_list args;
+
     va_start(args, format);
     render_error(format, args);
     va_end(args);
@@ -32,6 +33,7 @@ int cli_fail(const char *format, ...)
 int cli_usage(const char *format, ...)
 {
     va_list args;
+
     va_start(args, format);
     render_error(format, args);
     va_end(args);
@@ -41,7 +43,7 @@ int cli_usage(const char *format, ...)
 
 int cli_print_json(json_t *value)
 {
-    if (!value) {
+    if (value == NULL) {
         return cli_fail("out of memory");
     }
     int failed = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENCODE_ANY);
@@ -55,6 +57,7 @@ const char *cli_bytes(uint64_t bytes, char out[32])
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB"};
     double value = (double)bytes;
     size_t unit = 0;
+
     while (value >= 1024 && unit + 1 < sizeof(units) / sizeof(units[0])) {
         value /= 1024;
         unit++;
@@ -83,6 +86,7 @@ const char *cli_dtype(tq_dtype dtype, char out[32])
         {"float8_e8m0fnu", TQ_FLOAT8_E8M0FNU, false},
         {"float4_e2m1fn_x2", TQ_FLOAT4_E2M1FN, false},
     };
+
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         if (names[i].code == dtype.code) {
             snprintf(out, 32, names[i].bits ? "%s%u" : "%s", names[i].name, dtype.bits);

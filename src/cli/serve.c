@@ -16,6 +16,7 @@ static const char *serve_daemon(char path[PATH_MAX])
 {
     char self[PATH_MAX];
     ssize_t size = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
     if (size > 0) {
         self[size] = 0;
         int written = snprintf(path, PATH_MAX, "%s/tqd", dirname(self));
@@ -30,6 +31,7 @@ static const char *serve_daemon(char path[PATH_MAX])
 static int serve_base(char *out, size_t size)
 {
     tq_error err = {0};
+
     return tq_runtime_dir(out, size, &err) ? cli_fail("%s", err.message) : 0;
 }
 
@@ -54,11 +56,11 @@ int cli_serve(cli_options *options)
     }
 
     const char **argv = calloc((size_t)options->n_args + 8, sizeof(*argv));
-    if (!argv || serve_base(base, sizeof(base))) {
+    if (argv == NULL || serve_base(base, sizeof(base))) {
         free(argv);
         return 1;
     }
-    system = system && *system ? system : "default";
+    system = system != NULL && *system ? system : "default";
     argv[n++] = serve_daemon(program);
     argv[n++] = "all-in-one";
     for (int i = first; i < options->n_args; i++) {

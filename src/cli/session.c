@@ -17,12 +17,12 @@ int cli_connect(const cli_options *options, bool with_storage, cli_session *out)
     };
 
     memset(out, 0, sizeof(*out));
-    if (!options->address && tq_discover(options->system, &location, &err)) {
+    if (options->address == NULL && tq_discover(options->system, &location, &err)) {
         return cli_fail("%s\ntq: start one with `tq serve`, or give --address and --token-file", err.message);
     }
-    client.address = options->address ? options->address : location.address;
-    client.libraries = options->address ? NULL : location.library;
-    client.token_file = options->token_file ? options->token_file : location.token_file;
+    client.address = options->address != NULL ? options->address : location.address;
+    client.libraries = options->address != NULL ? NULL : location.library;
+    client.token_file = options->token_file != NULL ? options->token_file : location.token_file;
     if (!*client.token_file) {
         return cli_fail("no token: give --token-file or set TQ_TOKEN_FILE");
     }
@@ -30,7 +30,7 @@ int cli_connect(const cli_options *options, bool with_storage, cli_session *out)
         return cli_fail("%s", err.message);
     }
     out->op = tq_op_alloc(out->client, NULL, NULL);
-    if (!out->op) {
+    if (out->op == NULL) {
         cli_disconnect(out);
         return cli_fail("out of memory");
     }
@@ -40,7 +40,7 @@ int cli_connect(const cli_options *options, bool with_storage, cli_session *out)
 void cli_disconnect(cli_session *session)
 {
     tq_op_free(session->op);
-    if (session->client) {
+    if (session->client != NULL) {
         tq_client_close(session->client);
     }
     memset(session, 0, sizeof(*session));

@@ -12,6 +12,7 @@ static json_t *status_field(const tq_status_field *field)
 {
     char text[128];
     json_t *shape = field->ragged ? json_null() : json_array();
+
     for (uint32_t d = 0; !field->ragged && d < field->ndim; d++) {
         json_array_append_new(shape, json_integer((json_int_t)field->shape[d]));
     }
@@ -31,6 +32,7 @@ static json_t *status_partition(const tq_status_partition *partition)
     json_t *produced = json_object(); /* these two: the same by name */
     json_t *consumed = json_object();
     json_t *lost = json_array();
+
     for (size_t i = 0; i < partition->n_fields; i++) {
         json_t *field = status_field(partition->fields[i]);
         cli_json_set(produced, partition->fields[i]->name, json_incref(field));
@@ -53,6 +55,7 @@ static json_t *status_partition(const tq_status_partition *partition)
 static json_t *status_owner_json(const tq_status_owner *owner)
 {
     json_t *holders = json_array();
+
     for (size_t i = 0; i < owner->n_holders; i++) {
         const tq_status_pin *pin = owner->holders[i];
         json_array_append_new(holders, json_pack("{s:o, s:o, s:I, s:I, s:I}", "client", cli_json_text(pin->client),
@@ -70,6 +73,7 @@ static json_t *status_owner_json(const tq_status_owner *owner)
 static json_t *status_wait_json(const tq_status_wait *wait)
 {
     json_t *fields = json_array();
+
     for (size_t i = 0; i < wait->n_fields; i++) {
         json_array_append_new(fields, cli_json_text(wait->fields[i]));
     }
@@ -88,6 +92,7 @@ static json_t *status_json(const tq_system_status *status)
     json_t *sessions = json_array();
     json_t *waits = json_array();
     char epoch[17]; /* as text: JSON numbers lose precision above 2^53 */
+
     snprintf(epoch, sizeof(epoch), "%016" PRIx64, status->epoch);
     for (size_t i = 0; i < status->n_partitions; i++) {
         json_array_append_new(partitions, status_partition(status->partitions[i]));
@@ -121,7 +126,7 @@ static void status_print_waits(const tq_system_status *status)
     char wanted[32];
     char ready[32];
 
-    for (size_t i = 0; table && i < status->n_waits; i++) {
+    for (size_t i = 0; table != NULL && i < status->n_waits; i++) {
         const tq_status_wait *wait = status->waits[i];
         bool put = strcmp(wait->kind, "put") == 0;
         size_t used = 0;
@@ -146,7 +151,7 @@ static void status_print_waits(const tq_system_status *status)
         cli_table_cell(table, "%.0f s", wait->age);
         cli_table_cell(table, "%s", wait->missing);
     }
-    if (table) {
+    if (table != NULL) {
         cli_table_print(table);
         putchar('\n');
     }
@@ -163,7 +168,7 @@ static void status_print_pins(const tq_system_status *status)
         const tq_status_owner *owner = status->owners[i];
         for (size_t h = 0; h < owner->n_holders; h++) {
             const tq_status_pin *pin = owner->holders[h];
-            if (!table && !(table = cli_table_new(columns, 6))) {
+            if (table == NULL && (table = cli_table_new(columns, 6)) == NULL) {
                 return;
             }
             cli_table_row(table);
@@ -175,7 +180,7 @@ static void status_print_pins(const tq_system_status *status)
             cli_table_cell(table, "%s", cli_bytes(pin->bytes, size));
         }
     }
-    if (table) {
+    if (table != NULL) {
         putchar('\n');
         cli_table_print(table);
     }
@@ -190,7 +195,7 @@ static void status_print_partitions(const tq_system_status *status)
     char type[32];
     char shape[128];
 
-    for (size_t p = 0; table && p < status->n_partitions; p++) {
+    for (size_t p = 0; table != NULL && p < status->n_partitions; p++) {
         const tq_status_partition *partition = status->partitions[p];
         for (size_t i = 0; i < partition->n_fields || i == 0; i++) {
             cli_table_row(table);
@@ -216,7 +221,7 @@ static void status_print_partitions(const tq_system_status *status)
             cli_table_cell(table, "%" PRIu32, field->lost);
         }
     }
-    if (table) {
+    if (table != NULL) {
         cli_table_print(table);
     }
 }
@@ -230,7 +235,7 @@ static void status_print_tasks(const tq_system_status *status)
     for (size_t p = 0; p < status->n_partitions; p++) {
         const tq_status_partition *partition = status->partitions[p];
         for (size_t i = 0; i < partition->n_tasks; i++) {
-            if (!table && !(table = cli_table_new(columns, 4))) {
+            if (table == NULL && (table = cli_table_new(columns, 4)) == NULL) {
                 return;
             }
             cli_table_row(table);
@@ -240,7 +245,7 @@ static void status_print_tasks(const tq_system_status *status)
             cli_table_cell(table, "%" PRIu32, partition->samples);
         }
     }
-    if (table) {
+    if (table != NULL) {
         cli_table_print(table);
         putchar('\n');
     }
@@ -262,7 +267,7 @@ static void status_print_owners(const tq_system_status *status)
     char pinned[32];
     char capacity[32];
 
-    for (size_t i = 0; table && i < status->n_owners; i++) {
+    for (size_t i = 0; table != NULL && i < status->n_owners; i++) {
         const tq_status_owner *owner = status->owners[i];
         cli_table_row(table);
         cli_table_cell(table, "%s", owner->name);
@@ -275,7 +280,7 @@ static void status_print_owners(const tq_system_status *status)
         cli_table_cell(table, "%s", told ? cli_bytes(owner->pinned_bytes, pinned) : "-");
         cli_table_cell(table, "%s", told ? cli_bytes(owner->capacity_bytes, capacity) : "-");
     }
-    if (table) {
+    if (table != NULL) {
         cli_table_print(table);
     }
 }
@@ -285,7 +290,7 @@ static void status_print_sessions(const tq_system_status *status)
     static const char *const columns[] = {"CLIENT", "HOST", ">PID", "FROM", "STATE", ">AGE"};
     cli_table *table = cli_table_new(columns, 6);
 
-    for (size_t i = 0; table && i < status->n_sessions; i++) {
+    for (size_t i = 0; table != NULL && i < status->n_sessions; i++) {
         const tq_status_session *session = status->sessions[i];
         cli_table_row(table);
         cli_table_cell(table, "%s", session->name);
@@ -295,7 +300,7 @@ static void status_print_sessions(const tq_system_status *status)
         cli_table_cell(table, "%s", session->connected ? "connected" : "away");
         cli_table_cell(table, "%.0f s", session->age);
     }
-    if (table) {
+    if (table != NULL) {
         cli_table_print(table);
     }
 }
@@ -303,6 +308,7 @@ static void status_print_sessions(const tq_system_status *status)
 static uint64_t status_puts(const tq_system_status *status)
 {
     uint64_t puts = 0;
+
     for (size_t i = 0; i < status->n_owners; i++) {
         puts += status->owners[i]->waiting_puts;
     }
@@ -313,6 +319,7 @@ int cli_status(cli_options *options)
 {
     cli_session session = {0};
     int status = options->n_args ? cli_usage("status takes no arguments") : cli_connect(options, false, &session);
+
     if (status) {
         return status;
     }

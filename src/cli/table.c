@@ -33,7 +33,8 @@ static bool table_is_right(const cli_table *table, size_t c)
 cli_table *cli_table_new(const char *const *columns, size_t n)
 {
     cli_table *table = n <= TABLE_COLS_MAX ? calloc(1, sizeof(*table)) : NULL;
-    if (table) {
+
+    if (table != NULL) {
         table->names = columns;
         table->columns = n;
     }
@@ -45,7 +46,7 @@ void cli_table_row(cli_table *table)
     if (table->rows == table->room) {
         size_t room = table->room ? 2 * table->room : 64;
         char **cells = reallocarray(table->cells, room * table->columns, sizeof(*cells));
-        if (!cells) {
+        if (cells == NULL) {
             table->next = table->columns; /* its cells are dropped */
             return;
         }
@@ -61,12 +62,13 @@ void cli_table_cell(cli_table *table, const char *format, ...)
 {
     va_list args;
     char *text = NULL;
+
     va_start(args, format);
     if (vasprintf(&text, format, args) < 0) {
         text = NULL;
     }
     va_end(args);
-    if (text && table->rows > 0 && table->next < table->columns) {
+    if (text != NULL && table->rows > 0 && table->next < table->columns) {
         table->cells[(table->rows - 1) * table->columns + table->next++] = cli_text(text, false);
     }
     free(text);
@@ -75,6 +77,7 @@ void cli_table_cell(cli_table *table, const char *format, ...)
 static size_t table_total(const cli_table *table)
 {
     size_t total = TABLE_GAP * (table->columns - 1);
+
     for (size_t c = 0; c < table->columns; c++) {
         total += table->widths[c];
     }
@@ -85,6 +88,7 @@ static size_t table_total(const cli_table *table)
 static void table_squeeze(cli_table *table, size_t terminal)
 {
     size_t total = table_total(table);
+
     while (total > terminal) {
         size_t widest = table->columns;
         for (size_t c = 0; c < table->columns; c++) {
@@ -108,7 +112,7 @@ static void table_measure(cli_table *table, size_t terminal)
         size_t width = 0;
         for (size_t r = 0; r < table->rows; r++) {
             const char *cell = table->cells[r * table->columns + c];
-            size_t cells = cell ? cli_cells(cell) : 0;
+            size_t cells = cell != NULL ? cli_cells(cell) : 0;
             bool counts = terminal > 0 || cells <= TABLE_WIDE;
             width = counts && cells > width ? cells : width;
         }
@@ -123,11 +127,12 @@ static void table_measure(cli_table *table, size_t terminal)
 static void table_line(const cli_table *table, const char *const *cells)
 {
     size_t last = table->columns;
-    while (last > 1 && (!cells[last - 1] || !*cells[last - 1])) {
+
+    while (last > 1 && (cells[last - 1] == NULL || !*cells[last - 1])) {
         last--; /* no blanks at the end of a line */
     }
     for (size_t c = 0; c < last; c++) {
-        const char *text = cells[c] ? cells[c] : "";
+        const char *text = cells[c] != NULL ? cells[c] : "";
         bool right = table_is_right(table, c);
         cli_pad(text, right || c + 1 < last ? table->widths[c] : 0, right);
         if (c + 1 < last) {
@@ -152,7 +157,7 @@ void cli_table_print(cli_table *table)
     for (size_t r = 0; r < table->rows; r++) {
         char **cells = &table->cells[r * table->columns];
         for (size_t c = 0; terminal > 0 && c < table->columns; c++) {
-            if (cells[c]) {
+            if (cells[c] != NULL) {
                 cli_shorten(cells[c], table->widths[c]);
             }
         }

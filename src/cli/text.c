@@ -20,10 +20,10 @@ void cli_text_init(void)
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         const char *value = getenv(names[i]);
-        named = named || (value && *value);
+        named = named || (value != NULL && *value);
     }
     /* Containers and services often set no locale; their terminals are UTF-8 anyway. */
-    if (!setlocale(LC_CTYPE, named ? "" : "C.UTF-8")) {
+    if (setlocale(LC_CTYPE, named ? "" : "C.UTF-8") == NULL) {
         (void)setlocale(LC_CTYPE, "C.UTF-8");
     }
 }
@@ -33,6 +33,7 @@ static size_t text_next(const char *text, size_t left, wchar_t *out)
 {
     mbstate_t state = {0};
     size_t n = mbrtowc(out, text, left, &state);
+
     return n == 0 || n > left ? 0 : n;
 }
 
@@ -47,7 +48,7 @@ char *cli_text(const char *text, bool lines)
     char *out = malloc(4 * left + 1);
     char *at = out;
 
-    while (out && left > 0) {
+    while (out != NULL && left > 0) {
         wchar_t wide = 0;
         size_t n = text_next(text, left, &wide);
         if ((n > 0 && iswprint((wint_t)wide)) || (lines && text_is_line(*text))) {
@@ -63,7 +64,7 @@ char *cli_text(const char *text, bool lines)
         text += n;
         left -= n;
     }
-    if (out) {
+    if (out != NULL) {
         *at = 0;
     }
     return out;
@@ -95,6 +96,7 @@ static size_t text_fit(const char *text, size_t cells, size_t *taken)
 size_t cli_cells(const char *text)
 {
     size_t taken;
+
     (void)text_fit(text, SIZE_MAX, &taken);
     return taken;
 }
@@ -162,7 +164,7 @@ static char *text_escape(const char *text)
     char *out = malloc(4 * strlen(text) + 1);
     char *at = out;
 
-    while (out && *text) {
+    while (out != NULL && *text) {
         size_t n = text_utf8(text);
         if (n > 0) {
             memcpy(at, text, n);
@@ -173,7 +175,7 @@ static char *text_escape(const char *text)
         }
         text += n;
     }
-    if (out) {
+    if (out != NULL) {
         *at = 0;
     }
     return out;
@@ -181,10 +183,10 @@ static char *text_escape(const char *text)
 
 json_t *cli_json_text(const char *text)
 {
-    json_t *out = text ? json_string(text) : json_null();
-    char *escaped = out || !text ? NULL : text_escape(text);
+    json_t *out = text != NULL ? json_string(text) : json_null();
+    char *escaped = out != NULL || text == NULL ? NULL : text_escape(text);
 
-    if (escaped) {
+    if (escaped != NULL) {
         out = json_string(escaped);
         free(escaped);
     }
@@ -195,6 +197,6 @@ void cli_json_set(json_t *object, const char *name, json_t *value)
 {
     json_t *text = cli_json_text(name);
 
-    json_object_set_new(object, text ? json_string_value(text) : "", value);
+    json_object_set_new(object, text != NULL ? json_string_value(text) : "", value);
     json_decref(text);
 }

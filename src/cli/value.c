@@ -35,6 +35,7 @@ static double value_small_float(uint32_t bits, int exponent, int mantissa, bool 
 static uint64_t value_unsigned(const uint8_t *data, uint8_t bits)
 {
     uint64_t out = 0;
+
     memcpy(&out, data, bits / 8u); /* little-endian, as are all machines this runs on */
     return out;
 }
@@ -52,6 +53,7 @@ static json_t *value_float(const uint8_t *data, uint8_t bits)
 {
     float single;
     double twice;
+
     switch (bits) {
     case 16:
         return value_real(value_small_float((uint32_t)value_unsigned(data, 16), 5, 10, true));
@@ -69,6 +71,7 @@ static json_t *value_float(const uint8_t *data, uint8_t bits)
 static json_t *value_element(tq_dtype dtype, const uint8_t *data)
 {
     uint64_t raw = dtype.bits <= 64 ? value_unsigned(data, dtype.bits) : 0;
+
     switch (dtype.code) {
     case TQ_INT:
         return json_integer(dtype.bits == 64 ? (json_int_t)raw
@@ -110,9 +113,9 @@ static json_t *value_tensor(tq_dtype dtype, uint32_t ndim, const uint64_t *dims,
 static json_t *value_text(const char *bytes, size_t size)
 {
     json_t *out = json_stringn(bytes, size);
-    char *text = out ? NULL : strndup(bytes, size); /* lone surrogates are no UTF-8 */
+    char *text = out != NULL ? NULL : strndup(bytes, size); /* lone surrogates are no UTF-8 */
 
-    if (text) {
+    if (text != NULL) {
         out = cli_json_text(text);
         free(text);
     }
@@ -122,6 +125,7 @@ static json_t *value_text(const char *bytes, size_t size)
 static json_t *value_object(const msgpack_object *object)
 {
     json_t *out = NULL;
+
     switch (object->type) {
     case MSGPACK_OBJECT_NIL:
         return json_null();
@@ -153,8 +157,8 @@ static json_t *value_object(const msgpack_object *object)
             const msgpack_object_kv *pair = &object->via.map.ptr[i];
             json_t *key = value_object(&pair->key);
             char *text = json_is_string(key) ? NULL : json_dumps(key, JSON_ENCODE_ANY | JSON_COMPACT);
-            const char *name = text ? text : json_string_value(key);
-            if (name) {
+            const char *name = text != NULL ? text : json_string_value(key);
+            if (name != NULL) {
                 json_object_set_new(out, name, value_object(&pair->val));
             }
             free(text);
@@ -192,12 +196,12 @@ json_t *cli_msgpack(const uint8_t *bytes, size_t size)
         out = value_not_encoded(bytes, size);
     }
     msgpack_unpacked_destroy(&unpacked);
-    return out ? out : json_null();
+    return out != NULL ? out : json_null();
 }
 
 tq_type cli_row_type(const tq_data_column *column, size_t row)
 {
-    return column->types ? column->types[row] : (tq_type){(uint8_t)column->kind, column->dtype};
+    return column->types != NULL ? column->types[row] : (tq_type){(uint8_t)column->kind, column->dtype};
 }
 
 json_t *cli_row(const tq_data_column *column, size_t row)

@@ -10,9 +10,10 @@
 
 int tqi_client_copy_name(tqi_region *region, const char *what, const char *name, char **out, tq_error *err)
 {
-    int code = name ? tqi_check_name(what, name, TQ_NAME_MAX, err) : tqi_error_null(err, what);
-    if (code != TQ_OK) {
-        return code;
+    int rc = name != NULL ? tqi_check_name(what, name, TQ_NAME_MAX, err) : tqi_error_null(err, what);
+
+    if (rc != TQ_OK) {
+        return rc;
     }
     *out = tqi_region_string(region, name);
     return *out ? TQ_OK : tqi_error_nomem(err, what);
@@ -20,9 +21,10 @@ int tqi_client_copy_name(tqi_region *region, const char *what, const char *name,
 
 int tqi_client_copy_tag_name(tqi_region *region, const char *name, char **out, tq_error *err)
 {
-    int code = name ? tqi_check_size("tag", name, TQ_NAME_MAX, err) : tqi_error_null(err, "tag");
-    if (code != TQ_OK) {
-        return code;
+    int rc = name != NULL ? tqi_check_size("tag", name, TQ_NAME_MAX, err) : tqi_error_null(err, "tag");
+
+    if (rc != TQ_OK) {
+        return rc;
     }
     *out = tqi_region_string(region, name);
     return *out ? TQ_OK : tqi_error_nomem(err, "tag");
@@ -30,7 +32,7 @@ int tqi_client_copy_tag_name(tqi_region *region, const char *name, char **out, t
 
 int tqi_client_check_array(const char *what, const void *array, size_t n, tq_error *err)
 {
-    return array || n == 0 ? TQ_OK : tqi_error_set(err, TQ_EINVAL, "%s is NULL, expected %zu of them", what, n);
+    return array != NULL || n == 0 ? TQ_OK : tqi_error_set(err, TQ_EINVAL, "%s is NULL, expected %zu of them", what, n);
 }
 
 int tqi_client_copy_fields(tqi_region *region, const char *const *names, size_t n, char ***out, size_t *n_out,
@@ -38,23 +40,23 @@ int tqi_client_copy_fields(tqi_region *region, const char *const *names, size_t 
 {
     *out = NULL;
     *n_out = 0;
-    if (!names || n == 0) {
+    if (names == NULL || n == 0) {
         return tqi_client_check_array("fields", names, n, err);
     }
-    int code = TQ_OK;
+    int rc = TQ_OK;
     for (size_t i = 0; i < n; i++) {
         const char *name = names[i];
-        if (!name) {
+        if (name == NULL) {
             return tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", i);
         }
-        code = tqi_check_name("field", name, TQ_NAME_MAX, err);
-        if (code != TQ_OK) {
-            return code;
+        rc = tqi_check_name("field", name, TQ_NAME_MAX, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
     }
-    code = tqi_check_distinct("field", (tqi_name_array){names, sizeof *names, n}, err);
-    if (code != TQ_OK) {
-        return code;
+    rc = tqi_check_distinct("field", (tqi_name_array){names, sizeof(*names), n}, err);
+    if (rc != TQ_OK) {
+        return rc;
     }
     *out = tqi_region_strings(region, names, n, NULL);
     *n_out = n;
@@ -64,12 +66,13 @@ int tqi_client_copy_fields(tqi_region *region, const char *const *names, size_t 
 int tqi_client_copy_keys(tqi_region *region, const char *const *keys, size_t n, char ***out, size_t *n_out,
                          tq_error *err)
 {
-    int code = tqi_client_check_array("keys", keys, n, err);
-    if (code != TQ_OK) {
-        return code;
+    int rc = tqi_client_check_array("keys", keys, n, err);
+
+    if (rc != TQ_OK) {
+        return rc;
     }
     for (size_t i = 0; i < n; i++) {
-        if (!keys[i]) {
+        if (keys[i] == NULL) {
             return tqi_error_set(err, TQ_EINVAL, "keys[%zu] is NULL", i);
         }
         size_t size = strlen(keys[i]);
@@ -88,13 +91,14 @@ int tqi_client_copy_groups(tqi_region *region, const char *const *groups, size_t
                            tq_error *err)
 {
     static char none[1];
+
     *out = NULL;
     *n_out = 0;
-    if (!groups) {
+    if (groups == NULL) {
         return TQ_OK;
     }
     for (size_t i = 0; i < n; i++) {
-        size_t size = groups[i] ? strlen(groups[i]) : 0;
+        size_t size = groups[i] != NULL ? strlen(groups[i]) : 0;
         if (size > TQ_NAME_MAX) {
             return tqi_error_set(err, TQ_ENAME,
                                  "group of sample %zu has %zu bytes, at most %d are possible: use a "

@@ -21,9 +21,9 @@
 
 static int client_copy(tqi_region *region, const char *text, const char **out, tq_error *err)
 {
-    if (text) {
+    if (text != NULL) {
         *out = tqi_region_string(region, text);
-        if (!*out) {
+        if (*out == NULL) {
             return tqi_error_nomem(err, "the client's options");
         }
     }
@@ -33,8 +33,9 @@ static int client_copy(tqi_region *region, const char *text, const char **out, t
 static int client_token(const tq_client_options *from, const char *token_file, tqi_net_token *out, tq_error *err)
 {
     size_t size;
-    if (!from->token) {
-        if (!token_file || !token_file[0]) {
+
+    if (from->token == NULL) {
+        if (token_file == NULL || !token_file[0]) {
             return tqi_error_set(err, TQ_EAUTH,
                                  "neither a token nor a token file is given: set token_file or TQ_TOKEN_FILE to "
                                  "the file with the system's secret");
@@ -42,8 +43,8 @@ static int client_token(const tq_client_options *from, const char *token_file, t
         return tqi_net_token_load(token_file, out, err);
     }
     size = strlen(from->token);
-    if (size == 0 || size > sizeof out->bytes) {
-        return tqi_error_set(err, TQ_EAUTH, "the token has %zu bytes, expected 1 to %zu", size, sizeof out->bytes);
+    if (size == 0 || size > sizeof(out->bytes)) {
+        return tqi_error_set(err, TQ_EAUTH, "the token has %zu bytes, expected 1 to %zu", size, sizeof(out->bytes));
     }
     memcpy(out->bytes, from->token, size);
     out->size = size;
@@ -58,62 +59,62 @@ static int client_options(tqi_client_saved_options *to, const tq_client_options 
     const char *address = from->address;
     const char *token_file = from->token_file;
     const char *libraries = from->libraries;
-    tq_location found = {.size = sizeof found};
-    int code;
+    tq_location found = {.size = sizeof(found)};
+    int rc;
 
-    if (!address) {
-        code = tq_discover(NULL, &found, err);
-        if (code != TQ_OK) {
-            return code;
+    if (address == NULL) {
+        rc = tq_discover(NULL, &found, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
         address = found.address;
-        token_file = token_file ? token_file : found.token_file;
-        libraries = libraries ? libraries : found.library;
+        token_file = token_file != NULL ? token_file : found.token_file;
+        libraries = libraries != NULL ? libraries : found.library;
     }
-    if (from->name) {
-        code = tqi_check_name("session", from->name, TQ_NAME_MAX, err);
-        if (code != TQ_OK) {
-            return code;
+    if (from->name != NULL) {
+        rc = tqi_check_name("session", from->name, TQ_NAME_MAX, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
     }
-    code = client_copy(&to->region, address, &to->address, err);
-    code = code ? code : client_copy(&to->region, from->name, &to->name, err);
-    code = code ? code : client_copy(&to->region, from->manager, &to->manager, err);
-    code = code ? code : client_copy(&to->region, from->manager_config, &to->manager_config, err);
-    code = code ? code : client_copy(&to->region, from->node ? from->node : getenv("TQ_NODE"), &to->node, err);
-    code = code ? code : client_copy(&to->region, libraries, &to->libraries, err);
+    rc = client_copy(&to->region, address, &to->address, err);
+    rc = rc ? rc : client_copy(&to->region, from->name, &to->name, err);
+    rc = rc ? rc : client_copy(&to->region, from->manager, &to->manager, err);
+    rc = rc ? rc : client_copy(&to->region, from->manager_config, &to->manager_config, err);
+    rc = rc ? rc : client_copy(&to->region, from->node != NULL ? from->node : getenv("TQ_NODE"), &to->node, err);
+    rc = rc ? rc : client_copy(&to->region, libraries, &to->libraries, err);
     to->own_timeout = from->timeout != 0;
     to->timeout = to->own_timeout ? from->timeout : TQI_CONFIG_CLIENT_TIMEOUT_DEFAULT;
     to->notice = from->notice;
     to->first_request = from->first_request;
-    return code ? code : client_token(from, token_file, &to->token, err);
+    return rc ? rc : client_token(from, token_file, &to->token, err);
 }
 
 static int client_start(tq_client *client, tq_error *err)
 {
     tqi_client_runtime *rt;
-    int code;
+    int rc;
 
     pthread_mutex_lock(&client->lock);
-    code = tqi_client_runtime_start(client, err);
+    rc = tqi_client_runtime_start(client, err);
     rt = client->runtime;
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         while (rt->state != TQI_CLIENT_RUNTIME_OPEN && rt->state != TQI_CLIENT_RUNTIME_DEAD) {
             pthread_cond_wait(&client->changed, &client->lock);
         }
         if (rt->state == TQI_CLIENT_RUNTIME_DEAD) {
-            if (err) {
+            if (err != NULL) {
                 *err = rt->error;
             }
-            code = rt->error.code;
+            rc = rt->error.code;
             client->runtime = NULL;
         }
     }
     pthread_mutex_unlock(&client->lock);
-    if (code != TQ_OK && rt) {
+    if (rc != TQ_OK && rt != NULL) {
         tqi_client_runtime_free(rt);
     }
-    return code;
+    return rc;
 }
 
 int tq_client_open(const tq_client_options *given, tq_client **out, tq_error *err)
@@ -121,38 +122,38 @@ int tq_client_open(const tq_client_options *given, tq_client **out, tq_error *er
     tq_client_options options;
     tq_client *client;
     tq_error local = {0};
-    int code;
+    int rc;
 
-    err = err ? err : &local;
-    if (!given || !out) {
-        return tqi_error_null(err, !out ? "tq_client_open: out" : "tq_client_open: options");
+    err = err != NULL ? err : &local;
+    if (given == NULL || out == NULL) {
+        return tqi_error_null(err, out == NULL ? "tq_client_open: out" : "tq_client_open: options");
     }
     *out = NULL;
-    code = tqi_sized_copy("tq_client_options", given, &options, sizeof options, err);
-    if (code != TQ_OK) {
-        return code;
+    rc = tqi_sized_copy("tq_client_options", given, &options, sizeof(options), err);
+    if (rc != TQ_OK) {
+        return rc;
     }
-    client = calloc(1, sizeof *client);
-    if (!client) {
+    client = calloc(1, sizeof(*client));
+    if (client == NULL) {
         return tqi_error_nomem(err, "a client");
     }
     atomic_init(&client->refs, 1);
     pthread_mutex_init(&client->lock, NULL);
     tqi_cond_init(&client->changed);
     tqi_client_waits_init(&client->waits);
-    code = client_options(&client->options, &options, err);
-    if (code == TQ_OK) {
-        code = tqi_client_fork_register(client, err);
+    rc = client_options(&client->options, &options, err);
+    if (rc == TQ_OK) {
+        rc = tqi_client_fork_register(client, err);
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         tqi_client_unref(client);
-        return code;
+        return rc;
     }
-    code = client_start(client, err);
-    if (code != TQ_OK) {
+    rc = client_start(client, err);
+    if (rc != TQ_OK) {
         tqi_client_fork_unregister(client);
         tqi_client_unref(client);
-        return code;
+        return rc;
     }
     *out = client;
     return TQ_OK;
@@ -182,18 +183,18 @@ void tq_client_close(tq_client *client)
     tqi_client_runtime *rt;
     bool on_loop, ended = true;
 
-    if (!client) {
+    if (client == NULL) {
         return;
     }
     on_loop = tqi_client_on_loop(client);
     pthread_mutex_lock(&client->lock);
     client->closing = true;
     rt = client->runtime;
-    if (rt && on_loop) {
+    if (rt != NULL && on_loop) {
         rt->self_free = true; /* in a callback: the thread cleans up after itself */
     }
     tqi_client_wake(client);
-    if (rt && !on_loop) {
+    if (rt != NULL && !on_loop) {
         ended = client_ended(client, rt);
     }
     if (!ended) {
@@ -205,10 +206,10 @@ void tq_client_close(tq_client *client)
                 client->options.address, CLIENT_CLOSE_S);
     }
     pthread_mutex_unlock(&client->lock);
-    if (rt && (on_loop || !ended)) {
+    if (rt != NULL && (on_loop || !ended)) {
         return;
     }
-    if (rt) {
+    if (rt != NULL) {
         pthread_join(rt->thread, NULL);
         pthread_mutex_lock(&client->lock);
         client->runtime = NULL;
@@ -222,10 +223,10 @@ void tq_client_close(tq_client *client)
 
 uint64_t tq_client_epoch(const tq_client *client)
 {
-    return client ? atomic_load(&client->epoch) : 0;
+    return client != NULL ? atomic_load(&client->epoch) : 0;
 }
 
 const char *tq_client_config(const tq_client *client)
 {
-    return client && client->config ? client->config : "";
+    return client != NULL && client->config != NULL ? client->config : "";
 }

@@ -75,10 +75,11 @@ static void collect_fail(tqi_client_collector *c, const tq_error *err)
 static void collect_removed(const tq_error *err, void *arg)
 {
     tqi_client_collector *c = arg;
+
     c->removing = false;
     free(c->ids);
     c->ids = NULL;
-    if (err && err->code != TQ_OK) {
+    if (err != NULL && err->code != TQ_OK) {
         if (c->stopping) {
             tqi_log(TQI_WARN, "client",
                     "closing: %zu dead block%s may be left in %s, for other clients of the system, or, "
@@ -109,8 +110,8 @@ static int collect_ids(const Tq__CollectDeadReply *reply, uint64_t **out, size_t
             return tqi_error_set(err, TQ_EPROTO, "dead blocks: more than %u ids", COLLECT_IDS_MAX);
         }
     }
-    ids = malloc((n + 1) * sizeof *ids);
-    if (!ids) {
+    ids = malloc((n + 1) * sizeof(*ids));
+    if (ids == NULL) {
         return tqi_error_nomem(err, "dead blocks");
     }
     *n_out = n;
@@ -131,6 +132,7 @@ static void collect_answered(tqi_net_call *call, tqi_net_answer *answer, void *a
     tq_error err = {0};
     size_t n = 0;
     size_t n_late = 0;
+
     (void)call;
 
     c->calling = false;
@@ -206,6 +208,7 @@ static void collect_next(tqi_client_collector *c)
 static void collect_registered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     tqi_client_collector *c = arg;
+
     (void)call;
     c->calling = false;
     if (answer->status != TQ_OK) {
@@ -227,7 +230,7 @@ static int collect_ask(tqi_client_collector *c, tq_error *err)
     uint64_t incarnation = 0;
     const char *owner = rt->manager->owner(rt->manager_state, &incarnation);
 
-    if (!owner || !owner[0] || !rt->manager->remove) {
+    if (owner == NULL || !owner[0] || rt->manager->remove == NULL) {
         return tqi_error_set(err, TQ_EINTERNAL, "storage manager %s names no owner or cannot remove", rt->manager->type);
     }
     c->owner = owner;
@@ -276,15 +279,16 @@ static void collect_register(tqi_client_collector *c)
 
 int tqi_client_collector_start(tqi_client_runtime *rt, tq_error *err)
 {
-    tqi_client_collector *c = calloc(1, sizeof *c);
-    if (!c) {
+    tqi_client_collector *c = calloc(1, sizeof(*c));
+
+    if (c == NULL) {
         return tqi_error_nomem(err, "the collector");
     }
     c->rt = rt;
-    int code = collect_ask(c, err);
-    if (code != TQ_OK) {
+    int rc = collect_ask(c, err);
+    if (rc != TQ_OK) {
         free(c);
-        return code;
+        return rc;
     }
     uv_timer_init(&rt->loop, &c->retry);
     c->retry.data = c;
@@ -297,6 +301,7 @@ int tqi_client_collector_start(tqi_client_runtime *rt, tq_error *err)
 static void collect_announced(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     tqi_client_collector *c = arg;
+
     (void)call;
     (void)answer; /* the collector registers again */
     c->announcing--;
@@ -320,7 +325,7 @@ static void collect_announce(tqi_client_collector *c)
     uint64_t incarnation = 0;
     const char *owner = c->rt->manager->owner(c->rt->manager_state, &incarnation);
 
-    if (!owner) {
+    if (owner == NULL) {
         return;
     }
     collect_describe(c, incarnation, &message);
@@ -332,7 +337,8 @@ static void collect_announce(tqi_client_collector *c)
 void tqi_client_collector_rejoin(tqi_client_runtime *rt)
 {
     tqi_client_collector *c = rt->collector;
-    if (c && !c->stopping) {
+
+    if (c != NULL && !c->stopping) {
         c->rejoin = true;
         collect_announce(c);
     }
@@ -341,6 +347,7 @@ void tqi_client_collector_rejoin(tqi_client_runtime *rt)
 static void collect_closed(uv_handle_t *handle)
 {
     tqi_client_collector *c = handle->data;
+
     c->handles--;
     collect_release(c);
 }
@@ -348,7 +355,8 @@ static void collect_closed(uv_handle_t *handle)
 void tqi_client_collector_stop(tqi_client_runtime *rt)
 {
     tqi_client_collector *c = rt->collector;
-    if (!c || c->stopping) {
+
+    if (c == NULL || c->stopping) {
         return;
     }
     c->stopping = true;

@@ -23,14 +23,16 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
     const char *temporary = getenv("TMPDIR");
     struct stat status;
     int written;
-    if (!out) {
+
+    if (out == NULL) {
         return tqi_error_null(err, "tq_runtime_dir: out");
     }
     /* In a container the variable may name a directory that does not exist or belongs to another user. */
-    if (runtime && stat(runtime, &status) == 0 && S_ISDIR(status.st_mode) && access(runtime, W_OK | X_OK) == 0) {
+    if (runtime != NULL && stat(runtime, &status) == 0 && S_ISDIR(status.st_mode) && access(runtime, W_OK | X_OK) == 0) {
         written = snprintf(out, size, "%s/ctq", runtime);
     } else {
-        written = snprintf(out, size, "%s/ctq-%u", temporary && *temporary ? temporary : "/tmp", (unsigned)geteuid());
+        written =
+            snprintf(out, size, "%s/ctq-%u", temporary != NULL && *temporary ? temporary : "/tmp", (unsigned)geteuid());
     }
     if (written < 0 || (size_t)written >= size) {
         return tqi_error_set(err, TQ_ENAME, "the runtime directory's path is too long");
@@ -42,7 +44,8 @@ int tq_runtime_dir(char *out, size_t size, tq_error *err)
 static int discover_check_name(const char *name, tq_error *err)
 {
     int rc = tqi_check_name("system", name, DISCOVER_NAME_MAX, err);
-    if (!rc && (*name == '.' || strchr(name, '/'))) {
+
+    if (!rc && (*name == '.' || strchr(name, '/') != NULL)) {
         rc = tqi_error_set(err, TQ_ENAME,
                            "'%s' is no name of a system, for it has a '/', or a dot in front: "
                            "set TQ_SYSTEM, or the option that named it, to another one",
@@ -55,6 +58,7 @@ static int discover_check_name(const char *name, tq_error *err)
 static int discover_system(int base_fd, const char *base, const char *name, bool make, int *fd, tq_error *err)
 {
     char path[1024 + 300];
+
     snprintf(path, sizeof(path), "%s/%s", base, name);
     const tqi_owndir which = {
         .at = base_fd,
@@ -70,10 +74,10 @@ int tq_runtime_open(const char *name, bool make, int *fd, tq_error *err)
     char base[1024];
     int opened;
 
-    if (!fd) {
+    if (fd == NULL) {
         return tqi_error_null(err, "tq_runtime_open: fd");
     }
-    int rc = name ? discover_check_name(name, err) : TQ_OK;
+    int rc = name != NULL ? discover_check_name(name, err) : TQ_OK;
     rc = rc ? rc : tq_runtime_dir(base, sizeof(base), err);
     if (rc) {
         return rc;
@@ -85,7 +89,7 @@ int tq_runtime_open(const char *name, bool make, int *fd, tq_error *err)
         .remedy = "set XDG_RUNTIME_DIR or TMPDIR to a directory that this user alone can write to",
     };
     rc = tqi_owndir_open(&which, make, &opened, err);
-    if (rc || !name) {
+    if (rc || name == NULL) {
         if (!rc) {
             *fd = opened;
         }
@@ -104,7 +108,8 @@ void tq_runtime_clear(int fd)
 static int discover_copy(char *out, size_t size, const json_t *handle, const char *key, const char *path, tq_error *err)
 {
     const char *value = json_string_value(json_object_get(handle, key));
-    if (!value || strlen(value) >= size) {
+
+    if (value == NULL || strlen(value) >= size) {
         return tqi_error_set(err, TQ_ECONFIG, "%s: '%s' is missing or too long", path, key);
     }
     snprintf(out, size, "%s", value);
@@ -121,6 +126,7 @@ static int discover_handle(const char *name, tq_location *out, tq_error *err)
     int dir = -1;
 
     int rc = tq_runtime_dir(base, sizeof(base), err);
+
     rc = rc ? rc : tq_runtime_open(name, false, &dir, err);
     snprintf(path, sizeof(path), "%s/%s/handle.json", base, name);
     rc = rc ? rc : tqi_owndir_read(dir, "handle.json", path, DISCOVER_HANDLE_MAX, &text, &size, err);
@@ -136,7 +142,7 @@ static int discover_handle(const char *name, tq_location *out, tq_error *err)
     }
     json_t *handle = json_loadb(text, size, 0, &detail);
     free(text);
-    if (!handle) {
+    if (handle == NULL) {
         return tqi_error_set(err, TQ_ECONFIG, "%s:%d: %s", path, detail.line, detail.text);
     }
     rc = discover_copy(out->address, sizeof(out->address), handle, "address", path, err);
@@ -147,7 +153,7 @@ static int discover_handle(const char *name, tq_location *out, tq_error *err)
         rc = discover_copy(out->name, sizeof(out->name), handle, "name", path, err);
     }
     const char *library = json_string_value(json_object_get(handle, "library"));
-    if (!rc && library) {
+    if (!rc && library != NULL) {
         rc = discover_copy(out->library, sizeof(out->library), handle, "library", path, err);
     }
     out->pid = (uint64_t)json_integer_value(json_object_get(handle, "pid"));
@@ -161,30 +167,32 @@ static int discover(const char *name, tq_location *out, tq_error *err)
     const char *address = getenv("TQ_ADDRESS");
     const char *token_file = getenv("TQ_TOKEN_FILE");
 
-    if (!name && address && *address) {
-        if (strlen(address) >= sizeof(out->address) || strlen(token_file ? token_file : "") >= sizeof(out->token_file)) {
+    if (name == NULL && address != NULL && *address) {
+        if (strlen(address) >= sizeof(out->address) ||
+            strlen(token_file != NULL ? token_file : "") >= sizeof(out->token_file)) {
             return tqi_error_set(err, TQ_ENAME, "TQ_ADDRESS or TQ_TOKEN_FILE is too long");
         }
         snprintf(out->address, sizeof(out->address), "%s", address);
-        snprintf(out->token_file, sizeof(out->token_file), "%s", token_file ? token_file : "");
+        snprintf(out->token_file, sizeof(out->token_file), "%s", token_file != NULL ? token_file : "");
         return TQ_OK;
     }
-    if (!name || !*name) {
+    if (name == NULL || !*name) {
         name = getenv("TQ_SYSTEM");
     }
-    return discover_handle(name && *name ? name : "default", out, err);
+    return discover_handle(name != NULL && *name ? name : "default", out, err);
 }
 
 TQI_SIZED_ENDS_WITH(tq_location, library);
 
 int tq_discover(const char *name, tq_location *out, tq_error *err)
 {
-    tq_location found = {.size = sizeof found};
-    int code = out ? tqi_sized_check("tq_location", out, sizeof found, err) : tqi_error_null(err, "tq_discover: out");
+    tq_location found = {.size = sizeof(found)};
+    int rc =
+        out != NULL ? tqi_sized_check("tq_location", out, sizeof(found), err) : tqi_error_null(err, "tq_discover: out");
 
-    if (code == TQ_OK) {
-        code = discover(name, &found, err);
+    if (rc == TQ_OK) {
+        rc = discover(name, &found, err);
         tqi_sized_give(&found, out);
     }
-    return code;
+    return rc;
 }

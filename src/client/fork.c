@@ -41,7 +41,7 @@ static void fork_quiesce(tq_client *client)
     tqi_client_runtime *rt = client->runtime;
     uint64_t until;
 
-    if (!rt || rt->state == TQI_CLIENT_RUNTIME_DEAD) {
+    if (rt == NULL || rt->state == TQI_CLIENT_RUNTIME_DEAD) {
         return;
     }
     client->pause = true;
@@ -61,11 +61,11 @@ static void fork_quiesce(tq_client *client)
 static void fork_prepare(void)
 {
     pthread_mutex_lock(&fork_lock);
-    for (tq_client *client = fork_clients; client; client = client->next) {
+    for (tq_client *client = fork_clients; client != NULL; client = client->next) {
         pthread_mutex_lock(&client->lock);
         fork_quiesce(client);
     }
-    for (tq_client *client = fork_clients; client; client = client->next) {
+    for (tq_client *client = fork_clients; client != NULL; client = client->next) {
         tqi_client_borrows_own(client); /* a child cannot keep a unit from reusing their memory */
     }
     tqi_client_pool_lock();
@@ -76,7 +76,7 @@ static void fork_parent(void)
 {
     tqi_client_queues_unlock();
     tqi_client_pool_unlock();
-    for (tq_client *client = fork_clients; client; client = client->next) {
+    for (tq_client *client = fork_clients; client != NULL; client = client->next) {
         client->pause = false;
         pthread_cond_broadcast(&client->changed);
         pthread_mutex_unlock(&client->lock);
@@ -89,10 +89,10 @@ static void fork_abandon(tqi_client_runtime *rt)
     if (!rt->quiet || rt->handles_closing) {
         return;
     }
-    if (rt->manager_open && rt->manager->forked) {
+    if (rt->manager_open && rt->manager->forked != NULL) {
         rt->manager->forked(rt->manager_state);
     }
-    if (rt->connector) {
+    if (rt->connector != NULL) {
         tqi_net_connector_forked(rt->connector);
     }
     close(uv_backend_fd(&rt->loop));
@@ -103,11 +103,11 @@ static void fork_child(void)
 {
     tqi_client_queues_forked();
     tqi_client_pool_forked();
-    for (tq_client *client = fork_clients; client; client = client->next) {
+    for (tq_client *client = fork_clients; client != NULL; client = client->next) {
         pthread_mutex_init(&client->lock, NULL);
         tqi_cond_init(&client->changed);
         atomic_fetch_add(&client->generation, 1);
-        if (client->runtime) {
+        if (client->runtime != NULL) {
             fork_abandon(client->runtime);
             client->runtime = NULL;
         }
@@ -116,7 +116,7 @@ static void fork_child(void)
         client->pause = false;
         client->submit_first = NULL;
         client->submit_last = NULL;
-        while (client->cancel_first) {
+        while (client->cancel_first != NULL) {
             tq_op *op = client->cancel_first;
             client->cancel_first = op->cancel_next;
             op->cancel_prev = NULL;
@@ -181,7 +181,7 @@ int tqi_client_fork_register(tq_client *client, tq_error *err)
     }
     pthread_mutex_lock(&fork_lock);
     client->next = fork_clients;
-    if (fork_clients) {
+    if (fork_clients != NULL) {
         fork_clients->prev = client;
     }
     fork_clients = client;
@@ -192,12 +192,12 @@ int tqi_client_fork_register(tq_client *client, tq_error *err)
 void tqi_client_fork_unregister(tq_client *client)
 {
     pthread_mutex_lock(&fork_lock);
-    if (client->prev) {
+    if (client->prev != NULL) {
         client->prev->next = client->next;
     } else {
         fork_clients = client->next;
     }
-    if (client->next) {
+    if (client->next != NULL) {
         client->next->prev = client->prev;
     }
     pthread_mutex_unlock(&fork_lock);

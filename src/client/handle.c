@@ -13,7 +13,7 @@ static void handle_free(tq_client *client)
     pthread_mutex_destroy(&client->lock);
     pthread_cond_destroy(&client->changed);
     tqi_region_fini(&client->options.region);
-    memset(&client->options.token, 0, sizeof client->options.token);
+    memset(&client->options.token, 0, sizeof(client->options.token));
     free(client->config);
     free(client);
 }
@@ -28,7 +28,8 @@ void tqi_client_unref(tq_client *client)
 void tqi_client_wake(tq_client *client)
 {
     tqi_client_runtime *rt = client->runtime;
-    if (rt && !rt->deaf && !client->woken) {
+
+    if (rt != NULL && !rt->deaf && !client->woken) {
         client->woken = true;
         uv_async_send(&rt->async);
     }
@@ -37,8 +38,9 @@ void tqi_client_wake(tq_client *client)
 bool tqi_client_on_loop(tq_client *client)
 {
     bool on;
+
     pthread_mutex_lock(&client->lock);
-    on = client->runtime && client->runtime->state != TQI_CLIENT_RUNTIME_DEAD &&
+    on = client->runtime != NULL && client->runtime->state != TQI_CLIENT_RUNTIME_DEAD &&
          pthread_equal(client->runtime->thread, pthread_self());
     pthread_mutex_unlock(&client->lock);
     return on;
@@ -47,6 +49,7 @@ bool tqi_client_on_loop(tq_client *client)
 uint64_t tqi_client_remaining_ms(uint64_t deadline)
 {
     uint64_t now;
+
     if (deadline == TQI_NEVER) {
         return 0;
     }

@@ -41,20 +41,20 @@ static int host_start(host_call *made, uint16_t kind, const ProtobufCMessage *me
                       void (*done)(tqi_net_call *call, tqi_net_answer *answer, void *arg), tq_error *err)
 {
     tqi_client_runtime *rt = made->rt;
-    host_call *call = malloc(sizeof *call);
+    host_call *call = malloc(sizeof(*call));
     tqi_net_call_args args = {.kind = kind, .message = message, .deadline = deadline, .done = done, .arg = call};
     tqi_net_call *started;
-    int code;
+    int rc;
 
-    if (!call) {
+    if (call == NULL) {
         return tqi_error_nomem(err, "a request of the storage manager");
     }
     *call = *made;
-    code = rt->stopping ? tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one")
-                        : tqi_net_call_start(rt->controller, &args, &started, err);
-    if (code != TQ_OK) {
+    rc = rt->stopping ? tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one")
+                      : tqi_net_call_start(rt->controller, &args, &started, err);
+    if (rc != TQ_OK) {
         free(call);
-        return code;
+        return rc;
     }
     rt->host_calls++;
     return TQ_OK;
@@ -63,6 +63,7 @@ static int host_start(host_call *made, uint16_t kind, const ProtobufCMessage *me
 static host_call host_end(host_call *call)
 {
     host_call made = *call;
+
     made.rt->host_calls--;
     free(call);
     return made;
@@ -75,6 +76,7 @@ static void host_granted(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     host_call made = host_end(arg);
     const Tq__GrantBlocksReply *reply = (const Tq__GrantBlocksReply *)answer->reply;
     tq_error err = {0};
+
     (void)call;
 
     if (answer->status != TQ_OK) {
@@ -156,10 +158,10 @@ static void host_abandon(tq_manager_host *host, const uint64_t *ids, size_t n, b
 /* Calls back everyone who asked for owners, with the list or with its changes. */
 static void host_list_end(const host_call *made, const tq_error *err, const tqi_manager_owner_changes *changes)
 {
-    if (made->changes) {
-        made->changes(err, err ? NULL : changes, made->arg);
-    } else if (made->owners) {
-        made->owners(err, err ? NULL : changes->owners, err ? 0 : changes->n, made->arg);
+    if (made->changes != NULL) {
+        made->changes(err, err != NULL ? NULL : changes, made->arg);
+    } else if (made->owners != NULL) {
+        made->owners(err, err != NULL ? NULL : changes->owners, err != NULL ? 0 : changes->n, made->arg);
     }
 }
 
@@ -169,6 +171,7 @@ static void host_listed(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     const tq_error *failed = answer->error;
     tqi_manager_owner_changes changes = {0};
     tq_error err = {0};
+
     (void)call;
 
     if (answer->status == TQ_OK) {
@@ -244,12 +247,14 @@ typedef struct host_job {
 static void host_run(uv_work_t *work)
 {
     host_job *job = work->data;
+
     job->run(job->arg);
 }
 
 static void host_ran(uv_work_t *work, int status)
 {
     host_job job = *(host_job *)work->data;
+
     (void)status;
     free(work->data);
     job.rt->works--;
@@ -258,8 +263,9 @@ static void host_ran(uv_work_t *work, int status)
 
 static int host_work(tq_manager_host *host, void (*work)(void *arg), void (*done)(void *arg), void *arg)
 {
-    host_job *job = malloc(sizeof *job);
-    if (!job) {
+    host_job *job = malloc(sizeof(*job));
+
+    if (job == NULL) {
         return TQ_ENOMEM;
     }
     tqi_client_fork_uses_threads();
@@ -282,6 +288,7 @@ static void host_put_finish(tq_manager_host *host, tq_put_job *job, const tq_err
                             uint32_t n_blocks, const tq_extent *extents, uint32_t n_extents)
 {
     tqi_client_put_job *write = (tqi_client_put_job *)job;
+
     (void)host;
     write->written(write->task, err, blocks, n_blocks, extents, n_extents);
 }
@@ -290,6 +297,7 @@ static void host_get_finish(tq_manager_host *host, tq_get_job *job, const tq_err
                             uint32_t n_gone)
 {
     tqi_client_get_job *read = (tqi_client_get_job *)job;
+
     (void)host;
     read->got(read->task, err, gone, n_gone);
 }

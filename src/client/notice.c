@@ -49,7 +49,7 @@ static void notice_log(tqi_client_runtime *rt, const Tq__WaitInfo *info)
     uint64_t *next = put ? &rt->next_put_notice : &rt->next_claim_notice;
     double age = (double)info->age_ms / 1000.0;
     char fields[128];
-    tqi_text list = tqi_text_begin(fields, sizeof fields);
+    tqi_text list = tqi_text_begin(fields, sizeof(fields));
 
     if (!info->suspect && now < *next) {
         return;
@@ -75,7 +75,7 @@ static void notice_log(tqi_client_runtime *rt, const Tq__WaitInfo *info)
 /* Nothing is known of what waits. */
 static void notice_again(tqi_client_runtime *rt)
 {
-    for (tqi_client_task *task = rt->tasks; task; task = task->next) {
+    for (tqi_client_task *task = rt->tasks; task != NULL; task = task->next) {
         if (task->asks > 0 && task->asks < NOTICE_ASKS && !task->waits_since) {
             tqi_client_notice_watch(task);
         }
@@ -114,7 +114,7 @@ static void notice_ask(tqi_client_runtime *rt)
     message.mine = true;
     /* The call began here slightly before the wait there. */
     message.older_ms = rt->notice_ms / 2;
-    if (!rt->stopping && rt->controller) {
+    if (!rt->stopping && rt->controller != NULL) {
         tqi_net_call_start(rt->controller, &args, &call, NULL);
     }
 }
@@ -126,7 +126,7 @@ static void notice_due(uv_timer_t *timer)
     uint64_t next = UINT64_MAX;
     bool due = false;
 
-    for (tqi_client_task *task = rt->tasks; task; task = task->next) {
+    for (tqi_client_task *task = rt->tasks; task != NULL; task = task->next) {
         if (task->waits_since && now - task->waits_since >= rt->notice_ms) {
             task->waits_since = 0;
             task->asks++;

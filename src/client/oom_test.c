@@ -21,6 +21,7 @@ static const uint32_t rows[] = {2, 0, 2};
 static tq_meta *make(void)
 {
     tq_meta *meta = NULL;
+
     assert_int_equal(tq_meta_make("p", indexes, NULL, 4, fields, 2, &meta, NULL), TQ_OK);
     return meta;
 }
@@ -42,6 +43,7 @@ static int by_select(tq_meta *from, tq_meta **out, tq_error *err)
 static int by_concat(tq_meta *from, tq_meta **out, tq_error *err)
 {
     tq_meta *both[] = {from, from};
+
     return tq_meta_concat(both, 2, out, err);
 }
 
@@ -54,10 +56,11 @@ static int by_bytes(tq_meta *from, tq_meta **out, tq_error *err)
 {
     uint8_t *bytes = NULL;
     size_t size = 0;
-    int code = tq_meta_pack(from, &bytes, &size, err);
-    code = code ? code : tq_meta_unpack(bytes, size, out, err);
+    int rc = tq_meta_pack(from, &bytes, &size, err);
+
+    rc = rc ? rc : tq_meta_unpack(bytes, size, out, err);
     free(bytes);
-    return code;
+    return rc;
 }
 
 static void metadata_fails_cleanly(void **state)
@@ -69,14 +72,14 @@ static void metadata_fails_cleanly(void **state)
     for (size_t m = 0; m < sizeof(makers) / sizeof(makers[0]); m++) {
         tq_meta *out = NULL;
         long n = 0;
-        int code;
+        int rc;
         do {
             tq_error err = {0};
             oom_all_after(n++);
-            code = makers[m](from, &out, &err);
+            rc = makers[m](from, &out, &err);
             oom_end();
-            assert_true(code == TQ_OK || (code == TQ_ENOMEM && err.code == TQ_ENOMEM && !out));
-        } while (code != TQ_OK);
+            assert_true(rc == TQ_OK || (rc == TQ_ENOMEM && err.code == TQ_ENOMEM && !out));
+        } while (rc != TQ_OK);
         assert_true(n > 1);
         tq_meta_unref(out);
     }
@@ -95,19 +98,19 @@ static void open_fails_cleanly(void **state)
         .timeout = 0.01,
     };
     long n = 0;
-    int code;
+    int rc;
 
     (void)state;
     do {
         tq_client *client = NULL;
         tq_error err = {0};
         oom_all_after(n++);
-        code = tq_client_open(&options, &client, &err);
+        rc = tq_client_open(&options, &client, &err);
         oom_end();
-        assert_true(code == TQ_ENOMEM || code == TQ_EUNREACHABLE || code == TQ_ETIMEDOUT);
-        assert_int_equal(err.code, code);
+        assert_true(rc == TQ_ENOMEM || rc == TQ_EUNREACHABLE || rc == TQ_ETIMEDOUT);
+        assert_int_equal(err.code, rc);
         assert_null(client);
-    } while (code == TQ_ENOMEM);
+    } while (rc == TQ_ENOMEM);
     assert_true(n > 2);
 }
 
@@ -117,5 +120,6 @@ int main(void)
         cmocka_unit_test(metadata_fails_cleanly),
         cmocka_unit_test(open_fails_cleanly),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -51,7 +51,8 @@ static tqi_client_results op_take_results(tq_op *op)
         .n_clearings = op->n_clearings,
         .region = op->results,
     };
-    memset(&op->results, 0, sizeof op->results);
+
+    memset(&op->results, 0, sizeof(op->results));
     op->clearings = NULL;
     op->n_clearings = 0;
     op->meta = NULL;
@@ -73,13 +74,15 @@ static tqi_client_results op_take_results(tq_op *op)
 static void op_clear(tq_op *op)
 {
     tqi_client_results results = op_take_results(op);
+
     op_free_results(&results);
 }
 
 tq_op *tq_op_alloc(tq_client *client, tq_done_fn done, void *arg)
 {
-    tq_op *op = client ? calloc(1, sizeof *op) : NULL;
-    if (!op) {
+    tq_op *op = client != NULL ? calloc(1, sizeof(*op)) : NULL;
+
+    if (op == NULL) {
         return NULL;
     }
     op->client = client;
@@ -92,15 +95,16 @@ tq_op *tq_op_alloc(tq_client *client, tq_done_fn done, void *arg)
 static void op_unlink_cancel(tq_op *op)
 {
     tq_client *client = op->client;
+
     if (!op->cancel_queued) {
         return;
     }
-    if (op->cancel_prev) {
+    if (op->cancel_prev != NULL) {
         op->cancel_prev->cancel_next = op->cancel_next;
     } else {
         client->cancel_first = op->cancel_next;
     }
-    if (op->cancel_next) {
+    if (op->cancel_next != NULL) {
         op->cancel_next->cancel_prev = op->cancel_prev;
     }
     op->cancel_prev = NULL;
@@ -111,6 +115,7 @@ static void op_unlink_cancel(tq_op *op)
 static void op_dispose(tq_op *op)
 {
     tq_client *client = op->client;
+
     tq_op_set_queue(op, NULL);
     pthread_mutex_lock(&client->lock);
     op_unlink_cancel(op);
@@ -123,7 +128,8 @@ static void op_dispose(tq_op *op)
 void tq_op_free(tq_op *op)
 {
     uint32_t state;
-    if (!op) {
+
+    if (op == NULL) {
         return;
     }
     state = atomic_load_explicit(&op->state, memory_order_acquire);
@@ -142,29 +148,30 @@ void tq_op_free(tq_op *op)
 
 void *tq_op_arg(const tq_op *op)
 {
-    return op ? op->arg : NULL;
+    return op != NULL ? op->arg : NULL;
 }
 
 void tq_op_set_timeout(tq_op *op, double seconds)
 {
-    if (op) {
+    if (op != NULL) {
         op->timeout = seconds;
     }
 }
 
 void tq_op_cancel(tq_op *op)
 {
-    tq_client *client = op ? op->client : NULL;
-    if (!client) {
+    tq_client *client = op != NULL ? op->client : NULL;
+
+    if (client == NULL) {
         return;
     }
     pthread_mutex_lock(&client->lock);
     if ((atomic_load(&op->state) & ~TQI_CLIENT_OP_WAITED) == TQI_CLIENT_OP_BUSY && !tqi_client_op_foreign(op) &&
-        client->runtime && !op->cancel_queued) {
+        client->runtime != NULL && !op->cancel_queued) {
         op->cancel_queued = true;
         op->cancel_prev = NULL;
         op->cancel_next = client->cancel_first;
-        if (client->cancel_first) {
+        if (client->cancel_first != NULL) {
             client->cancel_first->cancel_prev = op;
         }
         client->cancel_first = op;
@@ -177,6 +184,7 @@ bool tqi_client_op_canceled(tq_op *op)
 {
     tq_client *client = op->client;
     bool canceled;
+
     pthread_mutex_lock(&client->lock);
     canceled = op->cancel_queued || op->task->canceled;
     pthread_mutex_unlock(&client->lock);
@@ -185,7 +193,7 @@ bool tqi_client_op_canceled(tq_op *op)
 
 bool tq_op_done(const tq_op *op)
 {
-    if (!op) {
+    if (op == NULL) {
         return true;
     }
     uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire) & ~TQI_CLIENT_OP_WAITED;
@@ -195,75 +203,76 @@ bool tq_op_done(const tq_op *op)
 const tq_error *tq_op_error(const tq_op *op)
 {
     static const tq_error none = {TQ_EINVAL, "op is NULL"};
-    return op ? &op->error : &none;
+
+    return op != NULL ? &op->error : &none;
 }
 
 const tq_meta *tq_op_meta(const tq_op *op)
 {
-    return op ? op->meta : NULL;
+    return op != NULL ? op->meta : NULL;
 }
 
 const tq_data *tq_op_data(const tq_op *op)
 {
-    return op ? op->data : NULL;
+    return op != NULL ? op->data : NULL;
 }
 
 uint64_t tq_op_count(const tq_op *op)
 {
-    return op ? op->count : 0;
+    return op != NULL ? op->count : 0;
 }
 
 const tq_progress *tq_op_progress(const tq_op *op)
 {
-    return op ? op->progress : NULL;
+    return op != NULL ? op->progress : NULL;
 }
 
 const tq_clearing *const *tq_op_clearings(const tq_op *op, size_t *n)
 {
-    if (n) {
-        *n = op ? op->n_clearings : 0;
+    if (n != NULL) {
+        *n = op != NULL ? op->n_clearings : 0;
     }
-    return op ? op->clearings : NULL;
+    return op != NULL ? op->clearings : NULL;
 }
 
 const char *const *tq_op_names(const tq_op *op, size_t *n)
 {
-    if (n) {
-        *n = op ? op->n_names : 0;
+    if (n != NULL) {
+        *n = op != NULL ? op->n_names : 0;
     }
-    return op ? op->names : NULL;
+    return op != NULL ? op->names : NULL;
 }
 
 const tq_system_status *tq_op_status(const tq_op *op)
 {
-    return op ? op->status : NULL;
+    return op != NULL ? op->status : NULL;
 }
 
 const tq_event *const *tq_op_events(const tq_op *op, size_t *n, uint64_t *next)
 {
-    if (n) {
-        *n = op ? op->n_events : 0;
+    if (n != NULL) {
+        *n = op != NULL ? op->n_events : 0;
     }
-    if (next) {
-        *next = op ? op->next_event : 0;
+    if (next != NULL) {
+        *next = op != NULL ? op->next_event : 0;
     }
-    return op ? op->events : NULL;
+    return op != NULL ? op->events : NULL;
 }
 
 /* --- start ---------------------------------------------------------------- */
 
 /* The results stay until the call is submitted: its arguments may lie in them. */
-tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *type, int *code)
+tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *type, int *rc)
 {
-    if (!op) {
-        *code = TQ_EINVAL; /* and there is no op to hold the error */
+    if (op == NULL) {
+        *rc = TQ_EINVAL; /* and there is no op to hold the error */
         return NULL;
     }
     uint32_t state = atomic_load_explicit(&op->state, memory_order_acquire);
     tqi_client_task *task;
 
     if (tqi_client_op_in_own_callback(op, state) || (state & ~TQI_CLIENT_OP_WAITED) == TQI_CLIENT_OP_BUSY) {
-        *code = TQ_EINVAL; /* in progress: we must not set its error */
+        *rc = TQ_EINVAL; /* in progress: we must not set its error */
         return NULL;
     }
     if (state != TQI_CLIENT_OP_DONE) {
@@ -271,20 +280,20 @@ tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *typ
     }
     tqi_client_queue_leave(op);
     task = calloc(1, type->size);
-    if (!task) {
+    if (task == NULL) {
         op_clear(op);
-        *code = tqi_error_nomem(&op->error, "a call");
+        *rc = tqi_error_nomem(&op->error, "a call");
         return NULL;
     }
     task->type = type;
     task->deadline = tqi_deadline(op->timeout != 0 ? op->timeout : op->client->options.timeout);
-    *code = TQ_OK;
+    *rc = TQ_OK;
     return task;
 }
 
 static void task_destroy(tqi_client_task *task)
 {
-    if (task->type->fini) {
+    if (task->type->fini != NULL) {
         task->type->fini(task);
     }
     op_free_results(&task->former);
@@ -295,26 +304,26 @@ static void task_destroy(tqi_client_task *task)
 static int op_enqueue(tq_op *op, tqi_client_task *task, tq_error *err)
 {
     tq_client *client = op->client;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     pthread_mutex_lock(&client->lock);
     op_unlink_cancel(op); /* of the call before */
     if (client->closing) {
-        code = tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
+        rc = tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
         goto done;
     }
-    if (client->runtime && client->runtime->state == TQI_CLIENT_RUNTIME_DEAD) {
+    if (client->runtime != NULL && client->runtime->state == TQI_CLIENT_RUNTIME_DEAD) {
         tqi_client_runtime_free(client->runtime);
         client->runtime = NULL;
     }
-    if (client->runtime && client->runtime->state == TQI_CLIENT_RUNTIME_FAILED) {
+    if (client->runtime != NULL && client->runtime->state == TQI_CLIENT_RUNTIME_FAILED) {
         *err = client->runtime->error;
-        code = err->code;
+        rc = err->code;
         goto done;
     }
-    if (!client->runtime) {
-        code = tqi_client_runtime_start(client, err);
-        if (code != TQ_OK) {
+    if (client->runtime == NULL) {
+        rc = tqi_client_runtime_start(client, err);
+        if (rc != TQ_OK) {
             goto done;
         }
     }
@@ -323,7 +332,7 @@ static int op_enqueue(tq_op *op, tqi_client_task *task, tq_error *err)
     op->generation = atomic_load(&client->generation);
     op->next = NULL;
     atomic_store_explicit(&op->state, TQI_CLIENT_OP_BUSY, memory_order_release);
-    if (client->submit_last) {
+    if (client->submit_last != NULL) {
         client->submit_last->next = op;
     } else {
         client->submit_first = op;
@@ -332,33 +341,33 @@ static int op_enqueue(tq_op *op, tqi_client_task *task, tq_error *err)
     tqi_client_wake(client);
 done:
     pthread_mutex_unlock(&client->lock);
-    return code;
+    return rc;
 }
 
-int tqi_client_task_submit(tq_op *op, tqi_client_task *task, int code, tq_error *err)
+int tqi_client_task_submit(tq_op *op, tqi_client_task *task, int rc, tq_error *err)
 {
-    if (task->type->takes_slices && code == TQ_OK) {
+    if (task->type->takes_slices && rc == TQ_OK) {
         task->former = op_take_results(op);
     } else {
         op_clear(op);
     }
-    if (code == TQ_OK) {
-        code = op_enqueue(op, task, err);
+    if (rc == TQ_OK) {
+        rc = op_enqueue(op, task, err);
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         task_destroy(task);
         op->error = *err;
-        op->error.code = code;
+        op->error.code = rc;
     }
-    return code;
+    return rc;
 }
 
 void tqi_client_task_begin(tqi_client_runtime *rt, tqi_client_task *task)
 {
-    if (!task->rt) {
+    if (task->rt == NULL) {
         task->rt = rt;
         task->next = rt->tasks;
-        if (rt->tasks) {
+        if (rt->tasks != NULL) {
             rt->tasks->prev = task;
         }
         rt->tasks = task;
@@ -384,26 +393,26 @@ void tqi_client_task_end(tqi_client_task *task, const tq_error *err)
     tqi_client_runtime *rt = task->rt;
     tq_op *op = task->op;
 
-    if (!op) {
+    if (op == NULL) {
         return;
     }
     task->op = NULL;
-    if (rt->stopping && (err || !task->begun)) {
+    if (rt->stopping && (err != NULL || !task->begun)) {
         err = &rt->error;
-    } else if (task->over && err && rt->client->ended.code != TQ_OK) {
+    } else if (task->over && err != NULL && rt->client->ended.code != TQ_OK) {
         err = &rt->client->ended;
     }
-    if (err && err->code != TQ_OK) {
+    if (err != NULL && err->code != TQ_OK) {
         op_clear(op);
         op->error = *err;
     }
     op->task = NULL;
-    if (!op->done && !op->queue && !op->free_when_done) {
+    if (op->done == NULL && op->queue == NULL && !op->free_when_done) {
         tqi_client_op_release(op);
         return;
     }
     op->next = NULL;
-    if (rt->ended_last) {
+    if (rt->ended_last != NULL) {
         rt->ended_last->next = op;
     } else {
         rt->ended_first = op;
@@ -414,12 +423,13 @@ void tqi_client_task_end(tqi_client_task *task, const tq_error *err)
 void tqi_client_task_free(tqi_client_task *task)
 {
     tqi_client_runtime *rt = task->rt;
-    if (task->prev) {
+
+    if (task->prev != NULL) {
         task->prev->next = task->next;
     } else {
         rt->tasks = task->next;
     }
-    if (task->next) {
+    if (task->next != NULL) {
         task->next->prev = task->prev;
     }
     task_destroy(task);
@@ -445,7 +455,7 @@ static void op_call_back(tqi_client_runtime *rt, tq_op *op)
     op->ender = pthread_self();
     op->freed = &freed;
     atomic_fetch_xor_explicit(&op->state, TQI_CLIENT_OP_BUSY | TQI_CLIENT_OP_ENDING, memory_order_acq_rel);
-    if (op->done && !op->free_when_done) {
+    if (op->done != NULL && !op->free_when_done) {
         op->done(op, op->arg);
     }
     if (!freed) {
@@ -466,14 +476,14 @@ static void op_call_back(tqi_client_runtime *rt, tq_op *op)
 
 void tqi_client_op_flush(tqi_client_runtime *rt)
 {
-    while (rt->ended_first) {
+    while (rt->ended_first != NULL) {
         tq_op *op = rt->ended_first;
         rt->ended_first = op->next;
-        if (!rt->ended_first) {
+        if (rt->ended_first == NULL) {
             rt->ended_last = NULL;
         }
         op->next = NULL;
-        if (op->queue && !op->free_when_done) {
+        if (op->queue != NULL && !op->free_when_done) {
             tqi_client_queue_push(op);
         } else {
             op_call_back(rt, op);
@@ -486,6 +496,7 @@ void tqi_client_op_flush(tqi_client_runtime *rt)
 static void task_answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     tqi_client_task *task = arg;
+
     (void)call;
     task->call = NULL;
     task->answered(task, answer);
@@ -507,6 +518,7 @@ int tqi_client_task_call(tqi_client_task *task, uint16_t kind, const ProtobufCMe
                          void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
 {
     tqi_net_call_args args = {.kind = kind, .message = message, .deadline = task->deadline};
+
     return tqi_client_task_call_args(task, &args, answered, err);
 }
 
@@ -516,15 +528,15 @@ void tqi_client_task_cancel(tqi_client_task *task)
 
     task->canceled = true;
     if (!task->begun) {
-        if (task->rt) {
+        if (task->rt != NULL) {
             tqi_error_set(&err, TQ_ECANCELED, "cancelled");
             tqi_client_task_finish(task, &err);
         }
         return; /* else it is still queued, and tqi_client_task_begin ends it */
     }
-    if (task->type->cancel) {
+    if (task->type->cancel != NULL) {
         task->type->cancel(task);
-    } else if (task->call) {
+    } else if (task->call != NULL) {
         tqi_net_call_cancel(task->call);
     }
 }

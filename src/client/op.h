@@ -106,10 +106,10 @@ struct tqi_client_task {
 
 /* Prepares a call on an op and checks that the op is not in progress. The op's results stay until the call is
  * submitted, because they may be its arguments. NULL with *code set on failure. */
-tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *type, int *code);
+tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *type, int *rc);
 /* Forgets the op's results, then queues the task, or frees it and gives the op the error. Returns what the call
  * returns. */
-int tqi_client_task_submit(tq_op *op, tqi_client_task *task, int code, tq_error *err);
+int tqi_client_task_submit(tq_op *op, tqi_client_task *task, int rc, tq_error *err);
 /* Completes the op of a task (the task itself lives on); its results are in place. err NULL or code 0: success. */
 void tqi_client_task_end(tqi_client_task *task, const tq_error *err);
 /* Frees a task that has ended its op. */
@@ -146,6 +146,6 @@ typedef struct tqi_client_request_task {
 
 /* Makes one with an empty message; NULL with *code set, which the call then returns. */
 tqi_client_request_task *tqi_client_request_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
-                                                 tqi_client_decode_fn decode, int *code);
+                                                 tqi_client_decode_fn decode, int *rc);
 
 #endif

@@ -20,6 +20,7 @@
 static void open_on_connection(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
     tqi_client_runtime *rt = arg;
+
     (void)channel;
     atomic_store(&rt->client->epoch, epoch);
     rt->host.epoch = epoch;
@@ -38,11 +39,11 @@ static void open_on_ended(const tq_error *why, void *arg)
     tqi_client_task *task, *next;
 
     pthread_mutex_lock(&client->lock);
-    client->ended = why ? *why : (tq_error){0};
+    client->ended = why != NULL ? *why : (tq_error){0};
     pthread_mutex_unlock(&client->lock);
-    for (task = why ? rt->tasks : NULL; task; task = next) {
+    for (task = why != NULL ? rt->tasks : NULL; task != NULL; task = next) {
         next = task->next;
-        if (task->begun && task->op && !task->call && task->type->cancel && !task->canceled) {
+        if (task->begun && task->op != NULL && task->call == NULL && task->type->cancel != NULL && !task->canceled) {
             task->over = true;
             tqi_client_task_cancel(task);
         }
@@ -59,7 +60,7 @@ static void open_manager_opened(const tq_error *err, void *arg)
     }
     rt->manager_opening = false;
     uv_timer_stop(&rt->open_timer);
-    if (err && err->code != TQ_OK) {
+    if (err != NULL && err->code != TQ_OK) {
         tqi_client_runtime_stop(rt, err);
         return;
     }
@@ -67,7 +68,7 @@ static void open_manager_opened(const tq_error *err, void *arg)
     if (rt->stop_due) {
         return;
     }
-    if (rt->manager->owner && tqi_client_collector_start(rt, &failed) != TQ_OK) {
+    if (rt->manager->owner != NULL && tqi_client_collector_start(rt, &failed) != TQ_OK) {
         tqi_client_runtime_stop(rt, &failed);
         return;
     }
@@ -78,6 +79,7 @@ static void open_on_timeout(uv_timer_t *timer)
 {
     tqi_client_runtime *rt = timer->data;
     tq_error err = {0};
+
     tqi_error_set(&err, TQ_ETIMEDOUT, "storage manager %s did not open in time", rt->manager->type);
     tqi_client_runtime_stop(rt, &err);
 }
@@ -85,25 +87,25 @@ static void open_on_timeout(uv_timer_t *timer)
 static int open_manager(tqi_client_runtime *rt, const Tq__SystemConfigReply *reply, tq_error *err)
 {
     const tqi_client_saved_options *options = &rt->client->options;
-    const char *type = options->manager ? options->manager : reply->manager;
+    const char *type = options->manager != NULL ? options->manager : reply->manager;
     const char *config = options->manager_config;
-    int code;
+    int rc;
 
     if (!type[0]) {
         tqi_client_runtime_ready(rt);
         return TQ_OK;
     }
-    if (!config) {
+    if (config == NULL) {
         config = strcmp(type, reply->manager) == 0 && reply->manager_config[0] ? reply->manager_config : "{}";
     }
     const tqi_manager_trust trust = {.own_config = options->manager_config != NULL, .libraries = options->libraries};
-    code = tqi_manager_make(type, config, &trust, &rt->manager, err);
-    if (code != TQ_OK) {
-        return code;
+    rc = tqi_manager_make(type, config, &trust, &rt->manager, err);
+    if (rc != TQ_OK) {
+        return rc;
     }
     rt->manager_state = calloc(1, rt->manager->state_size ? rt->manager->state_size : 1);
     rt->manager_config = strdup(config);
-    if (!rt->manager_state || !rt->manager_config) {
+    if (rt->manager_state == NULL || rt->manager_config == NULL) {
         return tqi_error_nomem(err, "the storage manager");
     }
     rt->host.manager = rt->manager;
@@ -134,6 +136,7 @@ static void open_on_config(tqi_net_call *call, tqi_net_answer *answer, void *arg
     const Tq__SystemConfigReply *reply = (const Tq__SystemConfigReply *)answer->reply;
     tq_client *client = rt->client;
     tq_error err = {0};
+
     (void)call;
 
     if (answer->status != TQ_OK) {
@@ -146,11 +149,11 @@ static void open_on_config(tqi_net_call *call, tqi_net_answer *answer, void *arg
     tqi_client_notice_init(rt, reply->config);
     rt->internal.notice_ms = rt->notice_ms;
     pthread_mutex_lock(&client->lock);
-    if (!client->config) {
+    if (client->config == NULL) {
         open_keep_config(client, reply->config);
     }
     pthread_mutex_unlock(&client->lock);
-    if (!client->config) {
+    if (client->config == NULL) {
         tqi_error_nomem(&err, "the configuration");
         tqi_client_runtime_stop(rt, &err);
     } else if (open_manager(rt, reply, &err) != TQ_OK) {
@@ -161,11 +164,11 @@ static void open_on_config(tqi_net_call *call, tqi_net_answer *answer, void *arg
 /* Name shown to people: what the user gave, or program and pid. */
 static void open_name(const tqi_client_saved_options *options, char *out, size_t size)
 {
-    if (options->name) {
+    if (options->name != NULL) {
         snprintf(out, size, "%s", options->name);
     } else {
         char program[201]; /* whatever the file is called */
-        tqi_text_escape(program, sizeof program, program_invocation_short_name);
+        tqi_text_escape(program, sizeof(program), program_invocation_short_name);
         snprintf(out, size, "%s-%ld", program, (long)getpid());
     }
 }
@@ -188,33 +191,34 @@ static int open_begin(tqi_client_runtime *rt, tq_error *err)
         .arg = rt,
     };
     tqi_net_call *call;
-    int code;
+    int rc;
 
     tq__system_config__init(&message);
-    open_name(options, name, sizeof name);
-    code = tqi_net_connector_alloc(&rt->loop, &connector, &rt->connector, err);
-    if (code == TQ_OK) {
+    open_name(options, name, sizeof(name));
+    rc = tqi_net_connector_alloc(&rt->loop, &connector, &rt->connector, err);
+    if (rc == TQ_OK) {
         tqi_net_connector_on_ended(rt->connector, open_on_ended, rt);
         if (rt->client->ended.code != TQ_OK) {
             tqi_net_connector_set_ended(rt->connector, &rt->client->ended);
         }
-        code = tqi_net_channel_get(rt->connector, options->address, &rt->controller, err);
+        rc = tqi_net_channel_get(rt->connector, options->address, &rt->controller, err);
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         tqi_net_channel_on_open(rt->controller, open_on_connection, rt);
         rt->internal.loop = &rt->loop;
         rt->internal.connector = rt->connector;
         rt->internal.controller = rt->controller;
         rt->internal.node = options->node;
         tqi_client_manager_host_init(rt);
-        code = tqi_net_call_start(rt->controller, &args, &call, err);
+        rc = tqi_net_call_start(rt->controller, &args, &call, err);
     }
-    return code;
+    return rc;
 }
 
 void tqi_client_runtime_open(tqi_client_runtime *rt)
 {
     tq_error err = {0};
+
     if (open_begin(rt, &err) != TQ_OK) {
         tqi_client_runtime_stop(rt, &err);
     }

@@ -38,26 +38,26 @@ static tq_queue *queues;
 
 int tq_queue_alloc(tq_queue **out, tq_error *err)
 {
-    if (!out) {
+    if (out == NULL) {
         return tqi_error_null(err, "tq_queue_alloc: out");
     }
     *out = NULL;
-    tq_queue *queue = calloc(1, sizeof *queue);
-    if (!queue) {
+    tq_queue *queue = calloc(1, sizeof(*queue));
+    if (queue == NULL) {
         return tqi_error_nomem(err, "a queue");
     }
     queue->fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (queue->fd < 0) {
-        int code = tqi_error_errno(err, errno, "eventfd");
+        int rc = tqi_error_errno(err, errno, "eventfd");
         free(queue);
-        return code;
+        return rc;
     }
     queue->pid = getpid();
     atomic_init(&queue->refs, 1);
     pthread_mutex_init(&queue->lock, NULL);
     pthread_mutex_lock(&queues_lock);
     queue->next = queues;
-    if (queues) {
+    if (queues != NULL) {
         queues->prev = queue;
     }
     queues = queue;
@@ -72,12 +72,12 @@ static void queue_unref(tq_queue *queue)
         return;
     }
     pthread_mutex_lock(&queues_lock);
-    if (queue->prev) {
+    if (queue->prev != NULL) {
         queue->prev->next = queue->next;
     } else {
         queues = queue->next;
     }
-    if (queue->next) {
+    if (queue->next != NULL) {
         queue->next->prev = queue->prev;
     }
     pthread_mutex_unlock(&queues_lock);
@@ -100,30 +100,30 @@ static void queue_unlink(tq_queue *queue, tq_op *op)
 {
     eventfd_t count;
 
-    if (op->queue_prev) {
+    if (op->queue_prev != NULL) {
         op->queue_prev->queue_next = op->queue_next;
     } else {
         queue->first = op->queue_next;
     }
-    if (op->queue_next) {
+    if (op->queue_next != NULL) {
         op->queue_next->queue_prev = op->queue_prev;
     } else {
         queue->last = op->queue_prev;
     }
     op->queue_prev = op->queue_next = NULL;
     op->queued = false;
-    if (!queue->first && queue->fd >= 0) {
+    if (queue->first == NULL && queue->fd >= 0) {
         (void)eventfd_read(queue->fd, &count);
     }
 }
 
 void tq_queue_free(tq_queue *queue)
 {
-    if (!queue) {
+    if (queue == NULL) {
         return;
     }
     pthread_mutex_lock(&queue->lock);
-    while (queue->first) {
+    while (queue->first != NULL) {
         queue_unlink(queue, queue->first);
     }
     if (queue->fd >= 0) {
@@ -137,7 +137,7 @@ void tq_queue_free(tq_queue *queue)
 
 int tq_queue_fd(tq_queue *queue)
 {
-    if (!queue) {
+    if (queue == NULL) {
         return -1;
     }
     pthread_mutex_lock(&queue->lock);
@@ -151,11 +151,11 @@ size_t tq_queue_take(tq_queue *queue, tq_op **ops, size_t n)
 {
     size_t taken = 0;
 
-    if (!queue || !ops) {
+    if (queue == NULL || ops == NULL) {
         return 0;
     }
     pthread_mutex_lock(&queue->lock);
-    while (taken < n && queue->first) {
+    while (taken < n && queue->first != NULL) {
         ops[taken] = queue->first;
         queue_unlink(queue, queue->first);
         taken++;
@@ -168,17 +168,17 @@ size_t tq_queue_take(tq_queue *queue, tq_op **ops, size_t n)
 
 void tq_op_set_queue(tq_op *op, tq_queue *queue)
 {
-    if (!op) {
+    if (op == NULL) {
         return;
     }
     tqi_client_queue_leave(op);
-    if (queue) {
+    if (queue != NULL) {
         atomic_fetch_add_explicit(&queue->refs, 1, memory_order_relaxed);
         pthread_mutex_lock(&queue->lock);
         queue_own(queue);
         pthread_mutex_unlock(&queue->lock);
     }
-    if (op->queue) {
+    if (op->queue != NULL) {
         queue_unref(op->queue);
     }
     op->queue = queue;
@@ -186,7 +186,7 @@ void tq_op_set_queue(tq_op *op, tq_queue *queue)
 
 void tqi_client_queue_leave(tq_op *op)
 {
-    if (op->queue) {
+    if (op->queue != NULL) {
         pthread_mutex_lock(&op->queue->lock);
         if (op->queued) {
             queue_unlink(op->queue, op);
@@ -203,7 +203,7 @@ void tqi_client_queue_push(tq_op *op)
     if (!queue->freed) {
         op->queued = true;
         op->queue_prev = queue->last;
-        if (queue->last) {
+        if (queue->last != NULL) {
             queue->last->queue_next = op;
         } else {
             queue->first = op;
@@ -220,14 +220,14 @@ void tqi_client_queue_push(tq_op *op)
 void tqi_client_queues_lock(void)
 {
     pthread_mutex_lock(&queues_lock);
-    for (tq_queue *queue = queues; queue; queue = queue->next) {
+    for (tq_queue *queue = queues; queue != NULL; queue = queue->next) {
         pthread_mutex_lock(&queue->lock);
     }
 }
 
 void tqi_client_queues_unlock(void)
 {
-    for (tq_queue *queue = queues; queue; queue = queue->next) {
+    for (tq_queue *queue = queues; queue != NULL; queue = queue->next) {
         pthread_mutex_unlock(&queue->lock);
     }
     pthread_mutex_unlock(&queues_lock);
@@ -235,7 +235,7 @@ void tqi_client_queues_unlock(void)
 
 void tqi_client_queues_forked(void)
 {
-    for (tq_queue *queue = queues; queue; queue = queue->next) {
+    for (tq_queue *queue = queues; queue != NULL; queue = queue->next) {
         pthread_mutex_init(&queue->lock, NULL);
         queue_own(queue);
     }

@@ -56,24 +56,24 @@ static void request_answered(tqi_client_task *task, tqi_net_answer *answer)
 {
     tqi_client_request_task *request = (tqi_client_request_task *)task;
     tq_error err = {0};
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (answer->status != TQ_OK && !(request->quiet_timeout && answer->status == TQ_ETIMEDOUT)) {
         tqi_client_task_finish(task, answer->error);
         return;
     }
     if (request->claim && tqi_client_op_canceled(task->op)) {
-        code = tqi_error_set(&err, TQ_ECANCELED, "cancelled");
-    } else if (request->decode) {
-        code = request->decode(task->op, task, answer->reply, &err);
+        rc = tqi_error_set(&err, TQ_ECANCELED, "cancelled");
+    } else if (request->decode != NULL) {
+        rc = request->decode(task->op, task, answer->reply, &err);
     }
-    if (code != TQ_OK) {
-        err.code = code;
-        if (request->claim && answer->reply) {
+    if (rc != TQ_OK) {
+        err.code = rc;
+        if (request->claim && answer->reply != NULL) {
             request_release(task->rt->controller, answer->reply);
         }
     }
-    tqi_client_task_finish(task, code == TQ_OK ? NULL : &err);
+    tqi_client_task_finish(task, rc == TQ_OK ? NULL : &err);
 }
 
 static void request_begin(tqi_client_task *task)
@@ -82,7 +82,7 @@ static void request_begin(tqi_client_task *task)
     tqi_net_call_args args = {.kind = request->kind, .message = request->message, .deadline = task->deadline};
     tq_error err = {0};
 
-    if (request->timeout_ms) {
+    if (request->timeout_ms != NULL) {
         *request->timeout_ms = tqi_client_remaining_ms(task->deadline);
         if (args.deadline < TQI_NEVER - REQUEST_SLACK_NS) {
             args.deadline += REQUEST_SLACK_NS;
@@ -101,18 +101,19 @@ static void request_begin(tqi_client_task *task)
 static const tqi_client_task_type request_type = {.size = sizeof(tqi_client_request_task), .begin = request_begin};
 
 tqi_client_request_task *tqi_client_request_make(tq_op *op, uint16_t kind, const ProtobufCMessageDescriptor *type,
-                                                 tqi_client_decode_fn decode, int *code)
+                                                 tqi_client_decode_fn decode, int *rc)
 {
-    tqi_client_request_task *request = (tqi_client_request_task *)tqi_client_task_make(op, &request_type, code);
-    if (!request) {
+    tqi_client_request_task *request = (tqi_client_request_task *)tqi_client_task_make(op, &request_type, rc);
+
+    if (request == NULL) {
         return NULL;
     }
     request->kind = kind;
     request->decode = decode;
     request->message = tqi_region_array(&request->task.region, 1, type->sizeof_message);
-    if (!request->message) {
+    if (request->message == NULL) {
         tq_error err = {0};
-        *code = tqi_client_task_submit(op, &request->task, tqi_error_nomem(&err, "a request"), &err);
+        *rc = tqi_client_task_submit(op, &request->task, tqi_error_nomem(&err, "a request"), &err);
         return NULL;
     }
     protobuf_c_message_init(type, request->message);

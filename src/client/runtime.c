@@ -22,7 +22,7 @@
 
 int tqi_client_runtime_check_manager(const tqi_client_runtime *rt, const char *what, tq_error *err)
 {
-    if (!rt->manager) {
+    if (rt->manager == NULL) {
         return tqi_error_set(err, TQ_EMANAGER,
                              "%s: the client was opened without a storage manager (manager \"\"), so it only "
                              "reads metadata",
@@ -37,6 +37,7 @@ int tqi_client_runtime_check_manager(const tqi_client_runtime *rt, const char *w
 static void rt_pause(tqi_client_runtime *rt)
 {
     tq_client *client = rt->client;
+
     if (!client->pause) {
         return;
     }
@@ -52,9 +53,10 @@ static void rt_pause(tqi_client_runtime *rt)
 static tq_op *rt_next_cancel(tq_client *client)
 {
     tq_op *op;
+
     while ((op = client->cancel_first)) {
         client->cancel_first = op->cancel_next;
-        if (op->cancel_next) {
+        if (op->cancel_next != NULL) {
             op->cancel_next->cancel_prev = NULL;
         }
         op->cancel_next = NULL;
@@ -85,7 +87,7 @@ static void rt_drain(tqi_client_runtime *rt)
     pthread_mutex_unlock(&client->lock);
 
     tqi_client_borrows_give_back(rt, ended);
-    while (op) {
+    while (op != NULL) {
         tq_op *next = op->next;
         op->next = NULL;
         tqi_client_task_begin(rt, op->task);
@@ -95,10 +97,10 @@ static void rt_drain(tqi_client_runtime *rt)
         pthread_mutex_lock(&client->lock);
         op = rt_next_cancel(client);
         pthread_mutex_unlock(&client->lock);
-        if (!op) {
+        if (op == NULL) {
             return;
         }
-        if (op->task) {
+        if (op->task != NULL) {
             tqi_client_task_cancel(op->task);
         }
     }
@@ -121,7 +123,7 @@ static void rt_on_wait(uv_timer_t *timer)
 
     tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before the controller at %s was reached",
                   rt->client->options.address);
-    while (task) {
+    while (task != NULL) {
         tqi_client_task *after = task->next;
         if (!task->begun && task->deadline <= now) {
             tqi_client_task_finish(task, &err);
@@ -138,6 +140,7 @@ static void rt_on_wait(uv_timer_t *timer)
 void tqi_client_runtime_expect(tqi_client_runtime *rt, uint64_t deadline)
 {
     uint64_t ms = tqi_client_remaining_ms(deadline);
+
     if (deadline != TQI_NEVER &&
         (!uv_is_active((uv_handle_t *)&rt->wait_timer) || uv_timer_get_due_in(&rt->wait_timer) > ms)) {
         uv_timer_start(&rt->wait_timer, rt_on_wait, ms, 0);
@@ -158,18 +161,18 @@ void tqi_client_runtime_ready(tqi_client_runtime *rt)
 
     /* They were linked newest first; begin with the oldest. */
     rt->tasks = NULL;
-    while (waiting) {
+    while (waiting != NULL) {
         tqi_client_task *next = waiting->next;
         waiting->prev = NULL;
         waiting->next = order;
         order = waiting;
         waiting = next;
     }
-    while (order) {
+    while (order != NULL) {
         tqi_client_task *next = order->next;
         order->next = rt->tasks;
         order->prev = NULL;
-        if (rt->tasks) {
+        if (rt->tasks != NULL) {
             rt->tasks->prev = order;
         }
         rt->tasks = order;
@@ -186,7 +189,7 @@ void tqi_client_runtime_stop(tqi_client_runtime *rt, const tq_error *err)
         return;
     }
     rt->stop_due = true;
-    if (err) {
+    if (err != NULL) {
         rt->error = *err;
     } else {
         tqi_error_set(&rt->error, TQ_ECLOSED, "the client is closed: open another one");
@@ -196,12 +199,14 @@ void tqi_client_runtime_stop(tqi_client_runtime *rt, const tq_error *err)
 static void rt_connector_closed(void *arg)
 {
     tqi_client_runtime *rt = arg;
+
     rt->connector_closed = true;
 }
 
 static void rt_manager_closed(void *arg)
 {
     tqi_client_runtime *rt = arg;
+
     rt->manager_open = false;
     rt->manager_closing = false;
 }
@@ -217,11 +222,11 @@ static void rt_stop_now(tqi_client_runtime *rt)
     pthread_mutex_unlock(&client->lock);
     rt_drain(rt);
     task = rt->tasks;
-    while (task) {
+    while (task != NULL) {
         tqi_client_task *next = task->next;
         if (!task->begun) {
             tqi_client_task_finish(task, NULL);
-        } else if (!task->call) {
+        } else if (task->call == NULL) {
             tqi_client_task_cancel(task); /* a put may wait for room without a request */
         }
         task = next;
@@ -232,10 +237,10 @@ static void rt_stop_now(tqi_client_runtime *rt)
     uv_timer_stop(&rt->keep_timer);
     tqi_client_borrows_stop(rt);
     tqi_client_collector_stop(rt);
-    if (rt->internal.stop) {
+    if (rt->internal.stop != NULL) {
         rt->internal.stop(rt->manager_state);
     }
-    if (rt->connector) {
+    if (rt->connector != NULL) {
         if (rt->works == 0) {
             tqi_net_connector_finished(rt->connector);
         }
@@ -282,8 +287,8 @@ static void rt_between(tqi_client_runtime *rt)
         rt_stop_now(rt);
     }
     tqi_client_op_flush(rt);
-    if (!rt->stopping || rt->tasks || rt->works > 0 || rt->host_calls > 0 || rt->manager_opening ||
-        rt->manager_closing || rt->collector || rt->ended_first) {
+    if (!rt->stopping || rt->tasks != NULL || rt->works > 0 || rt->host_calls > 0 || rt->manager_opening ||
+        rt->manager_closing || rt->collector != NULL || rt->ended_first != NULL) {
         return;
     }
     if (rt->manager_open) {
@@ -337,6 +342,7 @@ static void *rt_main(void *arg)
 static int rt_init_handles(tqi_client_runtime *rt)
 {
     int rc = uv_async_init(&rt->loop, &rt->async, rt_on_async);
+
     if (rc != 0) {
         return rc;
     }
@@ -360,12 +366,12 @@ static int rt_init_handles(tqi_client_runtime *rt)
 
 int tqi_client_runtime_start(tq_client *client, tq_error *err)
 {
-    tqi_client_runtime *rt = calloc(1, sizeof *rt);
+    tqi_client_runtime *rt = calloc(1, sizeof(*rt));
     sigset_t all;
     sigset_t before;
     int rc;
 
-    if (!rt) {
+    if (rt == NULL) {
         return tqi_error_nomem(err, "the client's thread");
     }
     rt->client = client;
@@ -400,7 +406,7 @@ int tqi_client_runtime_start(tq_client *client, tq_error *err)
 fail:
     uv_loop_close(&rt->loop);
     free(rt);
-    return err ? err->code : TQ_EIO;
+    return err != NULL ? err->code : TQ_EIO;
 }
 
 void tqi_client_runtime_free(tqi_client_runtime *rt)

@@ -156,6 +156,7 @@ void tqi_client_notice_start(tqi_client_runtime *rt);
 static inline void tqi_client_notice_watch(tqi_client_task *task)
 {
     tqi_client_runtime *rt = task->rt;
+
     if (rt->notice_ms) {
         task->waits_since = uv_now(&rt->loop);
         if (!rt->noticing) {

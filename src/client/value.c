@@ -28,7 +28,7 @@ tq_values *tq_values_alloc(void)
 
 void tq_values_free(tq_values *values)
 {
-    if (values) {
+    if (values != NULL) {
         free(values->bytes);
         free(values->ends);
         free(values->sizes);
@@ -43,11 +43,11 @@ void tq_values_free(tq_values *values)
 static int value_add(tq_values *values, const uint8_t *head, size_t n_head, const void *body, size_t size,
                      uint64_t items)
 {
-    if (!values || (!body && size > 0)) {
+    if (values == NULL || (body == NULL && size > 0)) {
         return TQ_EINVAL;
     }
     if (tqi_grow(&values->bytes, &values->room, values->size + n_head + size, 1) != TQ_OK ||
-        tqi_grow(&values->ends, &values->n_room, values->n + 1, sizeof *values->ends) != TQ_OK) {
+        tqi_grow(&values->ends, &values->n_room, values->n + 1, sizeof(*values->ends)) != TQ_OK) {
         return TQ_ENOMEM;
     }
     memcpy(values->bytes + values->size, head, n_head);
@@ -113,6 +113,7 @@ int tq_values_uint(tq_values *values, uint64_t value)
                : value <= UINT16_MAX ? value_head(head, 0xcd, value, 2)
                : value <= UINT32_MAX ? value_head(head, 0xce, value, 4)
                                      : value_head(head, 0xcf, value, 8);
+
     return value_add(values, head, n, NULL, 0, 0);
 }
 
@@ -137,7 +138,7 @@ int tq_values_float(tq_values *values, double value)
     uint8_t head[9];
     uint64_t raw;
 
-    memcpy(&raw, &value, sizeof raw);
+    memcpy(&raw, &value, sizeof(raw));
     return value_add(values, head, value_head(head, 0xcb, raw, 8), NULL, 0, 0);
 }
 
@@ -149,6 +150,7 @@ static size_t value_character(const uint8_t *at, size_t left)
                : (at[0] & 0xf0) == 0xe0         ? 3
                : at[0] >= 0xf0 && at[0] <= 0xf4 ? 4
                                                 : 0;
+
     if (n == 0 || n > left) {
         return 0;
     }
@@ -166,7 +168,7 @@ int tq_values_str(tq_values *values, const char *text, size_t size)
 {
     size_t n;
 
-    if (!text) {
+    if (text == NULL) {
         return TQ_EINVAL;
     }
     for (size_t at = 0; at < size; at += n) {
@@ -195,13 +197,13 @@ int tq_values_map(tq_values *values, uint32_t n)
 
 size_t tq_values_count(const tq_values *values)
 {
-    return values ? values->n : 0;
+    return values != NULL ? values->n : 0;
 }
 
 static int value_complete(const tq_values *values, const char *name, const void *out, tq_error *err)
 {
-    if (!values || !name || !out) {
-        return tqi_error_null(err, !values ? "values" : !name ? "name" : "out");
+    if (values == NULL || name == NULL || out == NULL) {
+        return tqi_error_null(err, values == NULL ? "values" : name == NULL ? "name" : "out");
     }
     if (values->pending > 0) {
         return tqi_error_set(err, TQ_EINVAL, "'%s': value %zu is a list or map that lacks %llu items", name, values->n,
@@ -212,12 +214,13 @@ static int value_complete(const tq_values *values, const char *name, const void 
 
 int tq_values_column(tq_values *values, const char *name, tq_column *out, tq_error *err)
 {
-    int code = value_complete(values, name, out, err);
-    if (code != TQ_OK) {
-        return code;
+    int rc = value_complete(values, name, out, err);
+
+    if (rc != TQ_OK) {
+        return rc;
     }
-    uint64_t *sizes = reallocarray(values->sizes, values->n + 1, sizeof *sizes);
-    if (!sizes) {
+    uint64_t *sizes = reallocarray(values->sizes, values->n + 1, sizeof(*sizes));
+    if (sizes == NULL) {
         return tqi_error_nomem(err, "a column");
     }
     values->sizes = sizes;
@@ -240,12 +243,13 @@ int tq_values_column(tq_values *values, const char *name, tq_column *out, tq_err
 
 int tq_values_tag(tq_values *values, const char *name, tq_tag *out, tq_error *err)
 {
-    int code = value_complete(values, name, out, err);
-    if (code != TQ_OK) {
-        return code;
+    int rc = value_complete(values, name, out, err);
+
+    if (rc != TQ_OK) {
+        return rc;
     }
-    uint32_t *sizes = reallocarray(values->tag_sizes, values->n + 1, sizeof *sizes);
-    if (!sizes) {
+    uint32_t *sizes = reallocarray(values->tag_sizes, values->n + 1, sizeof(*sizes));
+    if (sizes == NULL) {
         return tqi_error_nomem(err, "a tag");
     }
     values->tag_sizes = sizes;
@@ -269,7 +273,7 @@ static int value_malformed(const uint8_t *bytes, size_t size, const char *what, 
     size_t used = 0;
 
     for (size_t i = 0; i < size && i < 8; i++) {
-        used += (size_t)snprintf(text + used, sizeof text - used, "%s%u", i ? " " : "", bytes[i]);
+        used += (size_t)snprintf(text + used, sizeof(text) - used, "%s%u", i ? " " : "", bytes[i]);
     }
     return tqi_error_set(err, TQ_EINVAL, "not an encoded value (%zu bytes: %s%s): %s; see docs/values.md", size, text,
                          size > 8 ? " ..." : "", what);
@@ -278,6 +282,7 @@ static int value_malformed(const uint8_t *bytes, size_t size, const char *what, 
 static uint64_t value_number(const uint8_t *bytes, size_t n)
 {
     uint64_t number = 0;
+
     for (size_t i = 0; i < n; i++) {
         number = number << 8 | bytes[i];
     }
@@ -295,6 +300,7 @@ static void value_natural(tq_value *out, uint64_t number)
 static void value_negative(tq_value *out, uint64_t raw, size_t n)
 {
     int64_t number = (int64_t)(raw << (64 - 8 * n)) >> (64 - 8 * n);
+
     out->type = TQ_VALUE_INT;
     out->integer = number;
     out->natural = number >= 0 ? (uint64_t)number : 0;
@@ -342,10 +348,10 @@ static void value_float(tq_value *out, uint64_t raw, size_t width)
     float single;
 
     if (width == 4) {
-        memcpy(&single, &half, sizeof single);
+        memcpy(&single, &half, sizeof(single));
         out->number = (double)single;
     } else {
-        memcpy(&out->number, &raw, sizeof raw);
+        memcpy(&out->number, &raw, sizeof(raw));
     }
 }
 
@@ -356,10 +362,10 @@ int tq_value_read(const void *bytes, size_t size, tq_value *out, size_t *used, t
     uint64_t number;
     size_t head;
 
-    if (!out || (!bytes && size > 0)) {
-        return tqi_error_null(err, !out ? "tq_value_read: out" : "tq_value_read: bytes");
+    if (out == NULL || (bytes == NULL && size > 0)) {
+        return tqi_error_null(err, out == NULL ? "tq_value_read: out" : "tq_value_read: bytes");
     }
-    memset(out, 0, sizeof *out);
+    memset(out, 0, sizeof(*out));
     if (size == 0) {
         return value_malformed(at, size, "there are no bytes", err);
     }
@@ -403,7 +409,7 @@ int tq_value_read(const void *bytes, size_t size, tq_value *out, size_t *used, t
     case TQ_VALUE_NULL:
         break;
     }
-    if (used) {
+    if (used != NULL) {
         *used = head;
     }
     return TQ_OK;
@@ -418,13 +424,13 @@ int tq_value_check(const void *bytes, size_t size, tq_error *err)
     while (wanted > 0) {
         tq_value value = {0};
         size_t used = 0;
-        if (!bytes || left == 0) {
-            return bytes ? value_malformed(bytes, size, "it is cut off", err)
-                         : tqi_error_null(err, "tq_value_check: bytes");
+        if (bytes == NULL || left == 0) {
+            return bytes != NULL ? value_malformed(bytes, size, "it is cut off", err)
+                                 : tqi_error_null(err, "tq_value_check: bytes");
         }
-        int code = tq_value_read(at, left, &value, &used, err);
-        if (code != TQ_OK) {
-            return code;
+        int rc = tq_value_read(at, left, &value, &used, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
         uint64_t items = value.type == TQ_VALUE_MAP ? 2 * (uint64_t)value.items : value.items;
         wanted += items - 1;

@@ -144,7 +144,7 @@ static bool wait_sleep(tq_op *op, uint64_t deadline)
 
 bool tq_op_wait_for(tq_op *op, double seconds)
 {
-    if (!op) {
+    if (op == NULL) {
         return true;
     }
     tqi_client_waits *waits = &op->client->waits;
@@ -169,7 +169,7 @@ bool tq_op_wait_for(tq_op *op, double seconds)
 
 int tq_op_wait(tq_op *op)
 {
-    if (!op) {
+    if (op == NULL) {
         return TQ_EINVAL;
     }
     while (!tq_op_wait_for(op, -1)) {
@@ -189,6 +189,7 @@ void tqi_client_op_settle(tq_op *op)
 void tqi_client_op_release(tq_op *op)
 {
     uint32_t old = atomic_exchange_explicit(&op->state, TQI_CLIENT_OP_DONE, memory_order_acq_rel);
+
     if (old & TQI_CLIENT_OP_WAITED) {
         syscall(SYS_futex, &op->state, FUTEX_WAKE_PRIVATE, INT32_MAX, NULL, NULL, 0);
     }

@@ -116,5 +116,6 @@ int main(void)
         cmocka_unit_test(spins_rarely_lose_the_core),
         cmocka_unit_test(a_lost_try_is_made_again),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,8 +38,9 @@ int tqi_ctl_on_grant_blocks(tqi_controller *ctl, tqi_net_request *request, const
     Tq__GrantBlocksReply reply = TQ__GRANT_BLOCKS_REPLY__INIT;
     uint64_t first = 0;
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
-    if (!owner || !owner->servers) {
-        return tqi_error_set(err, TQ_EUNREACHABLE, "owner '%s' is %s", msg->owner, owner ? "gone" : "unknown");
+
+    if (owner == NULL || owner->servers == NULL) {
+        return tqi_error_set(err, TQ_EUNREACHABLE, "owner '%s' is %s", msg->owner, owner != NULL ? "gone" : "unknown");
     }
     uint64_t incarnation = tqi_table_owner_incarnation(owner->table_owner);
     if (msg->incarnation && msg->incarnation != incarnation) {
@@ -75,7 +76,8 @@ int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request, con
     Tq__UnknownBlocksReply reply = TQ__UNKNOWN_BLOCKS_REPLY__INIT;
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
-    if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request)) ||
+
+    if (owner == NULL || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request)) ||
         tqi_table_owner_incarnation(owner->table_owner) != msg->incarnation) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->owner);
     }
@@ -84,7 +86,7 @@ int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request, con
                              msg->n_id, TQI_TABLE_UNKNOWN_MAX);
     }
     reply.id = tqi_ctl_conv_alloc(&conv, msg->n_id, sizeof(*reply.id), err);
-    int rc = reply.id ? TQ_OK : TQ_ENOMEM;
+    int rc = reply.id != NULL ? TQ_OK : TQ_ENOMEM;
     if (rc == TQ_OK) {
         if (msg->n_id) { /* none have no array either */
             memcpy(reply.id, msg->id, msg->n_id * sizeof(*reply.id));
@@ -99,6 +101,7 @@ int tqi_ctl_on_unknown_blocks(tqi_controller *ctl, tqi_net_request *request, con
 int tqi_ctl_on_abandon_blocks(tqi_controller *ctl, tqi_net_request *request, const Tq__AbandonBlocks *msg, tq_error *err)
 {
     int rc = tqi_table_abandon(ctl->table, tqi_ctl_session_number(request), msg->id, msg->n_id, !msg->writing, err);
+
     if (rc) {
         return rc;
     }
@@ -112,6 +115,7 @@ static bool collect_pending(tqi_ctl_owner *owner, bool sparse)
 {
     tqi_table_dead dead;
     uint64_t notice = 0;
+
     return owner->n_doubted > 0 || tqi_table_owner_dead(owner->table_owner, &dead, 1, &notice) > 0 ||
            (sparse && tqi_table_owner_has_sparse(owner->table_owner));
 }
@@ -122,13 +126,16 @@ static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool sp
     Tq__CollectDeadReply reply = TQ__COLLECT_DEAD_REPLY__INIT;
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_dead *dead = tqi_ctl_conv_alloc(&conv, COLLECT_MAX, sizeof(*dead), err);
-    size_t n = dead ? tqi_table_owner_dead(owner->table_owner, dead, COLLECT_MAX, &reply.notice) : 0;
+    size_t n = dead != NULL ? tqi_table_owner_dead(owner->table_owner, dead, COLLECT_MAX, &reply.notice) : 0;
     uint8_t *done = tqi_ctl_conv_alloc(&conv, n, 1, err);
+
     reply.first = tqi_ctl_conv_alloc(&conv, n, sizeof(*reply.first), err);
     reply.count = tqi_ctl_conv_alloc(&conv, n, sizeof(*reply.count), err);
     size_t n_sparse = sparse ? COLLECT_SPARSE_MAX : 0;
     reply.sparse = tqi_ctl_conv_alloc(&conv, n_sparse, sizeof(*reply.sparse), err);
-    int rc = dead && done && reply.first && reply.count && reply.sparse ? TQ_OK : TQ_ENOMEM;
+    int rc = dead != NULL && done != NULL && reply.first != NULL && reply.count != NULL && reply.sparse != NULL
+                 ? TQ_OK
+                 : TQ_ENOMEM;
     if (rc == TQ_OK) {
         if (sparse) {
             reply.n_sparse = tqi_table_owner_sparse(owner->table_owner, reply.sparse, n_sparse, &reply.named);
@@ -152,6 +159,7 @@ static int collect_reply(tqi_net_request *request, tqi_ctl_owner *owner, bool sp
 static void collect_leave(tqi_net_waiter *base)
 {
     tqi_ctl_collect *collect = (tqi_ctl_collect *)base;
+
     DL_DELETE(collect->owner->collects, collect);
 }
 
@@ -159,6 +167,7 @@ static void collect_answer(tqi_net_waiter *base)
 {
     const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
     tq_error err = {0};
+
     if (collect_reply(base->request, collect->owner, collect->sparse, &err) != TQ_OK) {
         tqi_net_request_fail(base->request, &err);
     }
@@ -167,6 +176,7 @@ static void collect_answer(tqi_net_waiter *base)
 static void collect_describe(const tqi_net_waiter *base, tq_error *err)
 {
     const tqi_ctl_collect *collect = (const tqi_ctl_collect *)base;
+
     tqi_error_set(err, TQ_ETIMEDOUT, "no dead blocks of owner '%s'", collect->owner->name);
 }
 
@@ -179,7 +189,8 @@ static const tqi_net_waiter_type collect_wait_type = {
 void tqi_ctl_collects_gather(tqi_ctl_owner *owner)
 {
     tqi_ctl_collect *collect = NULL;
-    if (!owner->collector && owner->collects) {
+
+    if (owner->collector == NULL && owner->collects != NULL) {
         owner->collector = owner->collects->session;
     }
     DL_FOREACH (owner->collects, collect) {
@@ -194,9 +205,10 @@ void tqi_ctl_collects_drop(tqi_ctl_owner *owner, const tqi_ctl_session *session)
     tqi_ctl_collect *collect = NULL;
     tqi_ctl_collect *next = NULL;
     tq_error err = {0};
+
     tqi_error_set(&err, TQ_ESTALE, "owner '%s' is not served by this session any more", owner->name);
     DL_FOREACH_SAFE (owner->collects, collect, next) {
-        if (!session || collect->session == session) {
+        if (session == NULL || collect->session == session) {
             tqi_net_waiter_fail(&collect->base, &err);
         }
     }
@@ -206,10 +218,11 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
 {
     tqi_ctl_session *session = tqi_ctl_session_of(request);
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner);
-    if (!owner || !tqi_ctl_owner_serves(owner, session)) {
+
+    if (owner == NULL || !tqi_ctl_owner_serves(owner, session)) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->owner);
     }
-    if (!owner->collector) {
+    if (owner->collector == NULL) {
         owner->collector = session;
     }
     if (owner->collector == session) {
@@ -224,7 +237,7 @@ int tqi_ctl_on_collect_dead(tqi_controller *ctl, tqi_net_request *request, const
         }
     }
     tqi_ctl_collect *collect = calloc(1, sizeof(*collect));
-    if (!collect) {
+    if (collect == NULL) {
         return tqi_error_nomem(err, "a waiting collect");
     }
     collect->owner = owner;
@@ -288,18 +301,19 @@ int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_net_request *request, const 
     tqi_ctl_session *session = tqi_ctl_session_of(request);
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     size_t n = 0;
+
     if (msg->n_id > TQI_REPORT_LOST_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "%zu blocks are reported as lost, at most %u may be at once", msg->n_id,
                              TQI_REPORT_LOST_MAX);
     }
     uint64_t *believed = tqi_ctl_conv_alloc(&conv, msg->n_id, sizeof(*believed), err);
-    int rc = believed ? TQ_OK : TQ_ENOMEM;
+    int rc = believed != NULL ? TQ_OK : TQ_ENOMEM;
     for (size_t i = 0; rc == TQ_OK && i < msg->n_id; i++) {
         tqi_table_owner *found = tqi_table_block_owner(ctl->table, msg->id[i]);
-        tqi_ctl_owner *owner = found ? tqi_table_owner_user(found) : NULL;
-        if (owner && (owner->shared || tqi_ctl_owner_serves(owner, session))) {
+        tqi_ctl_owner *owner = found != NULL ? tqi_table_owner_user(found) : NULL;
+        if (owner != NULL && (owner->shared || tqi_ctl_owner_serves(owner, session))) {
             believed[n++] = msg->id[i];
-        } else if (owner) {
+        } else if (owner != NULL) {
             lost_doubt(owner, msg->id[i]);
         }
     }
@@ -317,10 +331,11 @@ int tqi_ctl_on_report_lost(tqi_controller *ctl, tqi_net_request *request, const 
 static int live_out(tqi_region *conv, const tqi_table_live *live, Tq__CompactLiveReply *reply, tq_error *err)
 {
     size_t n = live->n_stretches;
+
     reply->begin = tqi_ctl_conv_alloc(conv, n, sizeof(*reply->begin), err);
     reply->bytes = tqi_ctl_conv_alloc(conv, n, sizeof(*reply->bytes), err);
     reply->place = tqi_ctl_conv_alloc(conv, n, sizeof(*reply->place), err);
-    if (!reply->begin || !reply->bytes || !reply->place) {
+    if (reply->begin == NULL || reply->bytes == NULL || reply->place == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
@@ -341,6 +356,7 @@ int tqi_ctl_on_compact_live(tqi_controller *ctl, tqi_net_request *request, const
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_live live = {0};
     int rc = tqi_table_compact_live(ctl->table, msg->id, msg->n_id, &live, err);
+
     rc = rc ? rc : live_out(&conv, &live, &reply, err);
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
@@ -355,17 +371,18 @@ static int moves_in(tqi_region *conv, const Tq__CompactMove *msg, tqi_table_move
 {
     size_t n = msg->n_from, at = 0;
     int rc = tqi_ctl_conv_check_count("new block", msg->n_to, n, err);
+
     rc = rc ? rc : tqi_ctl_conv_check_count("number of pieces", msg->n_pieces, n, err);
     rc = rc ? rc : tqi_ctl_conv_check_count("size of a piece", msg->n_bytes, msg->n_begin, err);
     rc = rc ? rc : tqi_ctl_conv_check_count("place of a piece", msg->n_place, msg->n_begin, err);
-    if (rc == TQ_OK && (!msg->owner || n != msg->n_to || n != msg->n_pieces || msg->n_begin != msg->n_bytes ||
+    if (rc == TQ_OK && (msg->owner == NULL || n != msg->n_to || n != msg->n_pieces || msg->n_begin != msg->n_bytes ||
                         msg->n_begin != msg->n_place)) {
         rc = tqi_error_set(err, TQ_EINVAL, "move of %zu blocks: %s", n,
-                           msg->owner ? "new blocks or pieces are missing" : "the owner is missing");
+                           msg->owner != NULL ? "new blocks or pieces are missing" : "the owner is missing");
     }
     tqi_table_move *moves = rc ? NULL : tqi_ctl_conv_alloc(conv, n, sizeof(*moves), err);
     tqi_table_stretch *all = rc ? NULL : tqi_ctl_conv_alloc(conv, msg->n_begin, sizeof(*all), err);
-    if (!moves || !all) {
+    if (moves == NULL || all == NULL) {
         return rc ? rc : TQ_ENOMEM;
     }
     for (size_t i = 0; i < msg->n_begin; i++) {
@@ -388,12 +405,13 @@ static int moves_in(tqi_region *conv, const Tq__CompactMove *msg, tqi_table_move
 static int moves_allowed(tqi_controller *ctl, tqi_net_request *request, const Tq__CompactMove *msg, tq_error *err)
 {
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->owner->name);
-    if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request))) {
+
+    if (owner == NULL || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request))) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->owner->name);
     }
     for (size_t i = 0; i < msg->n_from; i++) {
         tqi_table_owner *from = tqi_table_block_owner(ctl->table, msg->from[i]);
-        if (from && from != owner->table_owner) {
+        if (from != NULL && from != owner->table_owner) {
             return tqi_error_set(err, TQ_EINVAL, "move of block %llu: it is not of owner '%s'",
                                  (unsigned long long)msg->from[i], msg->owner->name);
         }
@@ -406,6 +424,7 @@ int tqi_ctl_on_compact_move(tqi_controller *ctl, tqi_net_request *request, const
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_move *moves = NULL;
     int rc = moves_in(&conv, msg, &moves, err);
+
     rc = rc ? rc : moves_allowed(ctl, request, msg, err);
     rc = rc ? rc : tqi_table_compact_move(ctl->table, tqi_ctl_session_number(request), moves, msg->n_from, err);
     if (rc == TQ_OK) {

@@ -55,6 +55,7 @@ static void claim_settled(bool acked, void *arg)
 {
     claim_receipt *receipt = arg;
     tqi_controller *ctl = receipt->ctl;
+
     if (acked) {
         tqi_table_claim_settle(ctl->table, receipt->claim);
     } else {
@@ -72,13 +73,14 @@ static int claim_reply(tqi_controller *ctl, tqi_net_request *request, const tqi_
     Tq__Batch batch;
     Tq__ClaimReply reply = TQ__CLAIM_REPLY__INIT;
     int rc = tqi_ctl_conv_batch_out(&conv, &result->batch, tqi_table_epoch(ctl->table), &batch, err);
+
     if (rc == TQ_OK) {
         reply.batch = &batch;
         reply.claim = result->claim;
         rc = tqi_ctl_check_reply(&reply.base, "claim", result->batch.n, err);
     }
     if (rc == TQ_OK) {
-        if (receipt && result->claim) {
+        if (receipt != NULL && result->claim) {
             (*receipt)->ctl = ctl;
             (*receipt)->session = tqi_ctl_session_number(request);
             (*receipt)->claim = result->claim;
@@ -109,6 +111,7 @@ static void claim_event(tqi_controller *ctl, tqi_net_request *request, const Tq_
 static void claim_cached(const char *slot, void *arg)
 {
     claim_wait *wait = arg;
+
     wait->filled = true;
     tqi_ctl_claim_queue_filled(wait->view, slot);
 }
@@ -117,7 +120,8 @@ static void claim_cached(const char *slot, void *arg)
 static int claim_take(tqi_controller *ctl, tqi_net_request *request, claim_wait *wait, tq_error *err)
 {
     tqi_sampler_told told = {.cached = claim_cached, .arg = wait};
-    if (wait->sampler->kept && tqi_table_view_ready(wait->view) > 0) {
+
+    if (wait->sampler->kept != NULL && tqi_table_view_ready(wait->view) > 0) {
         ctl->keeps++; /* it may pick, and then keep */
     }
     int rc = tqi_sampler_claim(wait->sampler, wait->view, &wait->pick, tqi_ctl_session_number(request), wait->msg->tags,
@@ -133,8 +137,8 @@ static int claim_take(tqi_controller *ctl, tqi_net_request *request, claim_wait 
 
 static void claim_free(claim_wait *wait)
 {
-    if (wait) {
-        if (wait->view) {
+    if (wait != NULL) {
+        if (wait->view != NULL) {
             tqi_table_view_unref(wait->view);
         }
         tqi_sampler_release(&wait->pick);
@@ -147,10 +151,11 @@ static void claim_free(claim_wait *wait)
 static void claim_leave(tqi_net_waiter *base)
 {
     claim_wait *wait = (claim_wait *)base;
+
     tqi_ctl_claim_queue_remove(wait->view, &wait->place);
     DL_DELETE(wait->session->waiters, &wait->waiter);
     tqi_ctl_of(base->waiters)->waiting--;
-    if (wait->meter) {
+    if (wait->meter != NULL) {
         wait->meter->waiting--;
     }
 }
@@ -159,6 +164,7 @@ static void claim_answer(tqi_net_waiter *base)
 {
     claim_wait *wait = (claim_wait *)base;
     tq_error err = {0};
+
     if (claim_reply(tqi_ctl_of(base->waiters), base->request, &wait->result, &wait->receipt, &err) != TQ_OK) {
         tqi_table_claim_release(tqi_ctl_of(base->waiters)->table, tqi_ctl_session_number(base->request),
                                 wait->result.claim);
@@ -173,6 +179,7 @@ static void claim_describe(const tqi_net_waiter *base, tq_error *err)
     tqi_text list = tqi_text_begin(fields, sizeof(fields));
     char missing[TQI_CTL_SHORTAGE];
     char up[32];
+
     tqi_text_add_names(&list, wait->msg->field, wait->msg->n_field);
     tqi_ctl_shortage(wait->view, wait->sampler, &wait->pick, missing, sizeof(missing));
     tqi_error_set(err, TQ_ETIMEDOUT,
@@ -188,7 +195,8 @@ int tqi_ctl_claim_info(const tqi_ctl_waiting_claim *waiter, tqi_region *conv, Tq
 {
     const claim_wait *wait = TQI_CONTAINER(waiter, claim_wait, waiter);
     char *missing = tqi_ctl_conv_alloc(conv, TQI_CTL_SHORTAGE, 1, err);
-    if (!missing) {
+
+    if (missing == NULL) {
         return TQ_ENOMEM;
     }
     out->suspect = tqi_ctl_shortage(wait->view, wait->sampler, &wait->pick, missing, TQI_CTL_SHORTAGE);
@@ -227,12 +235,13 @@ static bool claim_try(claim_wait *wait)
 {
     tq_error err = {0};
     int rc = claim_take(tqi_ctl_of(wait->base.waiters), wait->base.request, wait, &err);
+
     if (rc == TQ_EAGAIN) {
         return false;
     }
     if (rc != TQ_OK) {
         wait->base.failure = malloc(sizeof(err));
-        if (!wait->base.failure) {
+        if (wait->base.failure == NULL) {
             /* No memory to carry the error: it is tried again at the next change, or times out. */
             tqi_log(TQI_WARN, "controller", "a claim failed without memory to say so: %s", err.message);
             return false;
@@ -245,13 +254,14 @@ static bool claim_try(claim_wait *wait)
 
 static claim_wait *claim_of(tqi_ctl_claim_place *place)
 {
-    return place ? TQI_CONTAINER(place, claim_wait, place) : NULL;
+    return place != NULL ? TQI_CONTAINER(place, claim_wait, place) : NULL;
 }
 
 /* Serves the waiters that can be served now, oldest first. */
 static void claims_serve(tqi_table_view *view)
 {
     claim_wait *wait = NULL;
+
     while ((wait = claim_of(tqi_ctl_claim_queue_next(view))) != NULL) {
         if (claim_try(wait)) {
             tqi_ctl_claim_queue_served(&wait->place);
@@ -265,7 +275,8 @@ static void claims_serve(tqi_table_view *view)
 void tqi_ctl_claims_gather(tqi_table_view *view)
 {
     const claim_wait *first = claim_of(tqi_ctl_claim_queue_first(view));
-    if (first) {
+
+    if (first != NULL) {
         tqi_ctl_claim_queue_gained(view, tqi_ctl_of(first->base.waiters)->keeps);
         claims_serve(view);
     }
@@ -274,6 +285,7 @@ void tqi_ctl_claims_gather(tqi_table_view *view)
 void tqi_ctl_claims_move(tqi_table_view *from, tqi_table_view *to, void *unused)
 {
     tqi_ctl_claim_place *place = NULL;
+
     (void)unused;
     DL_FOREACH (tqi_ctl_claim_queue_first(from), place) {
         claim_of(place)->view = to;
@@ -286,6 +298,7 @@ void tqi_ctl_claims_move(tqi_table_view *from, tqi_table_view *to, void *unused)
 static int claim_check(const Tq__Claim *msg, tq_error *err)
 {
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+
     for (size_t i = 0; i < msg->n_field && rc == TQ_OK; i++) {
         rc = tqi_check_name("field", msg->field[i], TQ_NAME_MAX, err);
     }
@@ -324,6 +337,7 @@ static int claim_force(tqi_controller *ctl, tqi_net_request *request, const Tq__
         .tags = msg->tags,
     };
     int rc = tqi_table_resolve(ctl->table, &resolve, &result, err);
+
     if (rc == TQ_OK) {
         rc = claim_reply(ctl, request, &result, NULL, err);
     }
@@ -335,7 +349,8 @@ static int claim_force(tqi_controller *ctl, tqi_net_request *request, const Tq__
 static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait **out, tq_error *err)
 {
     claim_wait *wait = calloc(1, sizeof(*wait));
-    if (!wait) {
+
+    if (wait == NULL) {
         tqi_error_nomem(err, "a claim");
         return TQ_ENOMEM;
     }
@@ -357,7 +372,7 @@ static int claim_prepare(tqi_controller *ctl, const Tq__Claim *msg, claim_wait *
     }
     if (rc == TQ_OK) {
         wait->receipt = calloc(1, sizeof(*wait->receipt));
-        rc = wait->receipt ? TQ_OK : tqi_error_nomem(err, "a claim");
+        rc = wait->receipt != NULL ? TQ_OK : tqi_error_nomem(err, "a claim");
     }
     if (rc) {
         claim_free(wait);
@@ -372,6 +387,7 @@ static int claim_enqueue(tqi_controller *ctl, tqi_net_request *request, claim_wa
 {
     const Tq__Claim *msg = wait->msg;
     int rc = tqi_ctl_claim_queue_add(wait->view, &wait->place, ctl->last_wait + 1, wait->sampler, &wait->pick, err);
+
     if (rc) {
         claim_free(wait);
         return rc;
@@ -382,7 +398,7 @@ static int claim_enqueue(tqi_controller *ctl, tqi_net_request *request, claim_wa
     DL_APPEND(wait->session->waiters, &wait->waiter);
     ctl->waiting++;
     wait->meter = tqi_ctl_meter_task(ctl->meter, msg->task);
-    if (wait->meter) {
+    if (wait->meter != NULL) {
         wait->meter->waiting++;
     }
     wait->op = tqi_ctl_meter_op_of(ctl->meter, TQI_CLAIM, &msg->base);
@@ -394,6 +410,7 @@ int tqi_ctl_on_claim(tqi_controller *ctl, tqi_net_request *request, const Tq__Cl
 {
     claim_wait *wait = NULL;
     int rc = claim_check(msg, err);
+
     if (rc) {
         return rc;
     }

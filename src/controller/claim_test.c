@@ -8,6 +8,7 @@ static char *value[] = {(char *)(uintptr_t) "value"};
 static void put(const char *partition, uint32_t rows)
 {
     kit_put what = {.partition = partition, .field = "value", .rows = rows};
+
     kit_free(kit_publish(&kit_usual.producer, &what));
 }
 
@@ -16,6 +17,7 @@ static void gives_what_is_ready(void **state)
     Tq__Claim claim;
     Tq__ConsumptionQuery query;
     Tq__Clear clear;
+
     (void)state;
     put("p", 4);
     kit_claim(&claim, "p", value, 3, "train");
@@ -67,6 +69,7 @@ static void waits_until_there_is_enough(void **state)
 {
     Tq__Claim claim;
     kit_call call;
+
     (void)state;
     /* Neither partition nor field exist yet. */
     kit_claim(&claim, "p", value, 3, "train");
@@ -87,6 +90,7 @@ static void serves_the_oldest_first(void **state)
 {
     Tq__Claim claim;
     kit_call first, second, large;
+
     (void)state;
     kit_claim(&claim, "p", value, 8, "train");
     kit_send(&kit_usual.consumer, TQI_CLAIM, &claim, &large);
@@ -114,6 +118,7 @@ static void waits_on_when_its_partition_is_cleared(void **state)
     Tq__Claim claim;
     Tq__Clear clear;
     kit_call call;
+
     (void)state;
     put("p", 1);
     kit_claim(&claim, "p", value, 2, "train");
@@ -135,6 +140,7 @@ static void times_out_with_the_reason(void **state)
 {
     Tq__Claim claim;
     kit_call call;
+
     (void)state;
     put("p", 2);
     kit_claim(&claim, "p", value, 5, "train");
@@ -159,16 +165,17 @@ static void times_out_saying(char **fields, size_t n, const char *config, const 
 {
     Tq__Claim claim;
     kit_call call;
+
     kit_claim(&claim, "p", fields, 4, "train");
     claim.n_field = n;
     claim.timeout_ms = 1;
-    if (config) {
+    if (config != NULL) {
         claim.sampler = (char *)(uintptr_t) "GRPOGroupNSampler";
         claim.config = (char *)(uintptr_t)config;
     }
     kit_send(&kit_usual.consumer, TQI_CLAIM, &claim, &call);
     assert_int_equal(kit_wait(&call), TQ_ETIMEDOUT);
-    if (!strstr(call.error.message, text)) {
+    if (strstr(call.error.message, text) == NULL) {
         fail_msg("'%s' is not in: %s", text, call.error.message);
     }
     kit_end(&call);
@@ -178,6 +185,7 @@ static void says_what_a_claim_lacks(void **state)
 {
     char *fields[] = {(char *)(uintptr_t) "extra", (char *)(uintptr_t) "value", (char *)(uintptr_t) "xtra"};
     kit_put what = {.partition = "p", .field = "extra", .rows = 1};
+
     (void)state;
     times_out_saying(value, 1, NULL, "there is no partition 'p' (misspelt?)");
     put("p", 3);
@@ -199,6 +207,7 @@ static void lists_the_claims_that_wait(void **state)
     Tq__Events events = TQ__EVENTS__INIT;
     Tq__Claim claim;
     kit_call mine, other;
+
     (void)state;
     put("p", 2);
     kit_claim(&claim, "p", value, 5, "train");
@@ -264,6 +273,7 @@ static void keeps_deadlines_in_order(void **state)
 {
     Tq__Claim claim;
     kit_call late, soon, never;
+
     (void)state;
     kit_claim(&claim, "p", value, 5, "train");
     kit_send(&kit_usual.consumer, TQI_CLAIM, &claim, &never);
@@ -287,6 +297,7 @@ static void can_be_cancelled(void **state)
 {
     Tq__Claim claim;
     kit_call call;
+
     (void)state;
     kit_claim(&claim, "p", value, 1, "train");
     kit_send(&kit_usual.consumer, TQI_CLAIM, &claim, &call);
@@ -305,6 +316,7 @@ static void goes_back_when_never_acknowledged(void **state)
     kit_raw raw;
     tqi_frame frame;
     kit_call call;
+
     (void)state;
     put("p", 2);
     kit_raw_open(&kit_usual.k, &raw);
@@ -332,6 +344,7 @@ static void stays_taken_once_acknowledged(void **state)
     kit_raw raw;
     tqi_frame frame;
     kit_call call;
+
     (void)state;
     put("p", 2);
     tq__events__init(&ask);
@@ -363,6 +376,7 @@ static void waiting_claims_end_with_their_session(void **state)
     Tq__Claim claim;
     kit_raw raw;
     kit_call call;
+
     (void)state;
     kit_raw_open(&kit_usual.k, &raw);
     kit_claim(&claim, "p", value, 1, "train");
@@ -384,6 +398,7 @@ static void is_given_back_by_release(void **state)
     Tq__Release release = TQ__RELEASE__INIT;
     kit_raw raw;
     tqi_frame frame;
+
     (void)state;
     put("p", 2);
     kit_raw_open(&kit_usual.k, &raw);
@@ -406,6 +421,7 @@ static void force_gives_everything(void **state)
 {
     Tq__Claim claim;
     char *fields[] = {value[0], (char *)(uintptr_t) "missing"};
+
     (void)state;
     put("p", 3);
     assert_int_equal(kit_poll(&kit_usual.consumer, "p", "value", 2, "train"), 2);
@@ -428,6 +444,7 @@ static void force_gives_everything(void **state)
 static void refuses_what_cannot_be(void **state)
 {
     Tq__Claim claim;
+
     (void)state;
     put("p", 4);
     kit_claim(&claim, "p", value, 0, "train");
@@ -455,6 +472,7 @@ static void refuses_what_cannot_be(void **state)
 static void fails_at_once_when_the_sampler_says_so(void **state)
 {
     Tq__Claim claim;
+
     (void)state;
     kit_claim(&claim, "p", value, 5, "train");
     claim.sampler = (char *)(uintptr_t) "grpo_group_n";
@@ -466,6 +484,7 @@ static void polling_is_an_option_of_the_controller(void **state)
 {
     tqi_controller_options options = {.polling = true, .grace_ms = 1000, .first_counters = 3};
     Tq__Claim claim;
+
     (void)state;
     kit_start(&kit_usual.k, &options);
     kit_connect(&kit_usual.k, &kit_usual.unit, "unit");
@@ -501,5 +520,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(fails_at_once_when_the_sampler_says_so, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_teardown(polling_is_an_option_of_the_controller, kit_usual_stop),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

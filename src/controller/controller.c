@@ -45,6 +45,7 @@ static const ctl_handler ctl_handlers[] = {TQI_METHODS_CONTROLLER(CTL_ROW)};
 static ctl_handler ctl_find(uint16_t kind)
 {
     size_t place = (size_t)kind - CTL_FIRST_KIND;
+
     return kind >= CTL_FIRST_KIND && place < sizeof(ctl_handlers) / sizeof(*ctl_handlers) ? ctl_handlers[place] : NULL;
 }
 
@@ -60,6 +61,7 @@ static void ctl_handle(tqi_net_request *request, const ProtobufCMessage *message
     tq_error err = {0};
     uint64_t since = tqi_ctl_meter_now(ctl->meter);
     tqi_ctl_meter_op *op = tqi_ctl_meter_op_of(ctl->meter, tqi_net_request_kind(request), message);
+
     ctl->held++;
     int rc = tqi_ctl_drain_refuse(ctl, tqi_net_request_kind(request), &err);
     if (rc == TQ_OK) {
@@ -84,7 +86,8 @@ static int ctl_session_open(tqi_net_session *net, void *ctx)
 {
     tqi_controller *ctl = ctx;
     tqi_ctl_session *session = calloc(1, sizeof(*session));
-    if (!session) {
+
+    if (session == NULL) {
         return TQ_ENOMEM;
     }
     session->number = ++ctl->last_session;
@@ -99,6 +102,7 @@ static void ctl_session_end(tqi_net_session *net, bool dead, void *ctx)
 {
     tqi_controller *ctl = ctx;
     tqi_ctl_session *session = tqi_net_session_user(net);
+
     tqi_ctl_snapshots_leave(ctl, session);
     tqi_ctl_restores_leave(ctl, session);
     tqi_ctl_clearings_leave(ctl, session);
@@ -130,7 +134,7 @@ static void ctl_free(tqi_controller *ctl)
     tqi_ctl_clearings_free(ctl);
     tqi_ctl_owners_free(ctl);
     tqi_ctl_events_fini(&ctl->events);
-    if (ctl->table) {
+    if (ctl->table != NULL) {
         tqi_table_free(ctl->table);
     }
     tqi_ctl_meter_free(ctl->meter);
@@ -147,8 +151,9 @@ static void ctl_timer_closed(uv_handle_t *handle)
     tqi_controller *ctl = handle->data;
     void (*closed)(void *arg) = ctl->closed;
     void *arg = ctl->closed_arg;
+
     ctl_free(ctl);
-    if (closed) {
+    if (closed != NULL) {
         closed(arg);
     }
 }
@@ -156,6 +161,7 @@ static void ctl_timer_closed(uv_handle_t *handle)
 static void ctl_server_closed(void *arg)
 {
     tqi_controller *ctl = arg;
+
     uv_close((uv_handle_t *)&ctl->waiters.timer, ctl_timer_closed);
 }
 
@@ -164,7 +170,7 @@ void tqi_controller_close(tqi_controller *ctl, void (*done)(void *arg), void *ar
     ctl->closing = ctl->waiters.closing = true;
     ctl->closed = done;
     ctl->closed_arg = arg;
-    if (ctl->server) {
+    if (ctl->server != NULL) {
         tqi_net_server_close(ctl->server, ctl_server_closed, ctl);
     } else {
         ctl_server_closed(ctl);
@@ -184,6 +190,7 @@ static int ctl_make_table(tqi_controller *ctl, const tqi_controller_options *opt
         .epoch = options->epoch ? options->epoch : tqi_random_id(),
         .strict_schema = options->strict_schema,
     };
+
     if (below) {
         table.first_index = (uint32_t)(0u - below);
         table.first_incarnation = (uint32_t)(0u - below);
@@ -199,18 +206,19 @@ static int ctl_make(tqi_controller *ctl, const tqi_controller_options *options, 
 {
     const tq_sampler *sampler = NULL;
     int rc = tqi_sampler_find(options->sampler, &sampler, err);
+
     if (rc) {
         return rc;
     }
     ctl->replaced_max = TQI_FRAME_BODY_MAX / 4;
     ctl->sampler = strdup(sampler->name);
-    ctl->manager = strdup(options->manager ? options->manager : "");
-    ctl->manager_config = strdup(options->manager_config ? options->manager_config : "");
-    ctl->config = strdup(options->config ? options->config : "");
-    if (!ctl->sampler || !ctl->manager || !ctl->manager_config || !ctl->config) {
+    ctl->manager = strdup(options->manager != NULL ? options->manager : "");
+    ctl->manager_config = strdup(options->manager_config != NULL ? options->manager_config : "");
+    ctl->config = strdup(options->config != NULL ? options->config : "");
+    if (ctl->sampler == NULL || ctl->manager == NULL || ctl->manager_config == NULL || ctl->config == NULL) {
         return tqi_error_nomem(err, "a controller");
     }
-    if (options->metrics && !(ctl->meter = tqi_ctl_meter_alloc())) {
+    if (options->metrics && (ctl->meter = tqi_ctl_meter_alloc()) == NULL) {
         return tqi_error_nomem(err, "metrics");
     }
     ctl->polling = options->polling;
@@ -232,6 +240,7 @@ static int ctl_listen(tqi_controller *ctl, const tqi_controller_options *options
         .system = options->system,
     };
     int rc = tqi_net_server_alloc(ctl->loop, &ctl_service, ctl, &server, &ctl->server, err);
+
     for (size_t i = 0; i < options->n_listen && rc == TQ_OK; i++) {
         char bound[512] = "";
         rc = tqi_net_server_listen(ctl->server, options->listen[i], bound, sizeof(bound), err);
@@ -250,7 +259,8 @@ static void ctl_wake(tqi_net_waiters *waiters)
 int tqi_controller_alloc(uv_loop_t *loop, const tqi_controller_options *options, tqi_controller **out, tq_error *err)
 {
     tqi_controller *ctl = calloc(1, sizeof(*ctl));
-    if (!ctl) {
+
+    if (ctl == NULL) {
         return tqi_error_nomem(err, "a controller");
     }
     ctl->loop = loop;

@@ -15,7 +15,8 @@
 void *tqi_ctl_conv_alloc(tqi_region *conv, size_t n, size_t item, tq_error *err)
 {
     void *out = tqi_region_zero(conv, n, item);
-    if (!out) {
+
+    if (out == NULL) {
         tqi_error_nomem(err, "a message");
     }
     return out;
@@ -40,6 +41,7 @@ int tqi_ctl_conv_check_count(const char *what, size_t given, size_t n, tq_error 
 static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
 {
     uint64_t dims = 0;
+
     if (in->n_shape != 0) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': ragged, yet it has a shape", in->name);
     }
@@ -67,6 +69,7 @@ static int conv_ragged_in(const Tq__Field *in, size_t n, tq_error *err)
 static int conv_types_in(tqi_region *conv, const Tq__Field *in, size_t n, tqi_table_batch_field *out, tq_error *err)
 {
     uint32_t *types;
+
     if (in->n_type == 0 && in->n_row_type == 0) {
         return TQ_OK;
     }
@@ -75,7 +78,7 @@ static int conv_types_in(tqi_region *conv, const Tq__Field *in, size_t n, tqi_ta
                              in->n_row_type, n);
     }
     types = tqi_ctl_conv_alloc(conv, n, sizeof(*types), err);
-    if (!types) {
+    if (types == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
@@ -117,6 +120,7 @@ static int conv_shape_in(const Tq__Field *in, size_t n, tq_error *err)
 static int conv_runs_in(const Tq__Field *in, size_t n, size_t n_blocks, tqi_table_run *runs, bool *opaque, tq_error *err)
 {
     uint64_t rows = 0;
+
     for (size_t i = 0; i < in->n_run_block; i++) {
         uint64_t block = in->run_block[i];
         runs[i].rows = in->run_rows[i];
@@ -144,6 +148,7 @@ static int conv_field_in(tqi_region *conv, const Tq__Field *in, size_t n, size_t
 {
     bool opaque = false;
     int rc = conv_shape_in(in, n, err);
+
     if (rc) {
         return rc;
     }
@@ -152,7 +157,7 @@ static int conv_field_in(tqi_region *conv, const Tq__Field *in, size_t n, size_t
                              in->n_run_block, in->n_run_offset, in->n_run_rows);
     }
     tqi_table_run *runs = tqi_ctl_conv_alloc(conv, in->n_run_block, sizeof(*runs), err);
-    if (!runs) {
+    if (runs == NULL) {
         return TQ_ENOMEM;
     }
     rc = conv_runs_in(in, n, n_blocks, runs, &opaque, err);
@@ -180,7 +185,7 @@ static int conv_field_in(tqi_region *conv, const Tq__Field *in, size_t n, size_t
     };
     if (opaque) {
         tq_slice *slices = tqi_ctl_conv_alloc(conv, n, sizeof(*slices), err);
-        if (!slices) {
+        if (slices == NULL) {
             return TQ_ENOMEM;
         }
         for (size_t i = 0; i < n; i++) {
@@ -194,6 +199,7 @@ static int conv_field_in(tqi_region *conv, const Tq__Field *in, size_t n, size_t
 static int conv_tag_in(const Tq__Tag *in, size_t n, tqi_table_batch_tag *out, tq_error *err)
 {
     uint64_t size = 0;
+
     if (in->n_size != n) {
         return tqi_error_set(err, TQ_EINVAL, "tag '%s': %zu sizes given for %zu samples", in->name, in->n_size, n);
     }
@@ -233,7 +239,8 @@ int tqi_ctl_conv_block_in(const Tq__Block *in, const Tq__Owner *owner, tqi_table
 static int conv_blocks_in(tqi_region *conv, const Tq__Batch *in, tqi_table_batch *out, tq_error *err)
 {
     tqi_table_batch_block *blocks = tqi_ctl_conv_alloc(conv, in->n_block, sizeof(*blocks), err);
-    if (!blocks) {
+
+    if (blocks == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < in->n_block; i++) {
@@ -256,6 +263,7 @@ static int conv_blocks_in(tqi_region *conv, const Tq__Batch *in, tqi_table_batch
 static int conv_names_in(const Tq__Batch *in, size_t n, tq_error *err)
 {
     int rc = tqi_ctl_conv_check_count("index", in->n_index, n, err);
+
     rc = rc ? rc : tqi_ctl_conv_check_count("incarnation", in->n_incarnation, in->n_index, err);
     rc = rc ? rc : tqi_ctl_conv_check_count("key", in->n_key, n, err);
     rc = rc ? rc : tqi_ctl_conv_check_count("group", in->n_group, n, err);
@@ -265,6 +273,7 @@ static int conv_names_in(const Tq__Batch *in, size_t n, tq_error *err)
 int tqi_ctl_conv_batch_in(tqi_region *conv, const Tq__Batch *in, size_t samples, tqi_table_batch *out, tq_error *err)
 {
     int rc = conv_names_in(in, samples, err);
+
     if (rc) {
         return rc;
     }
@@ -282,7 +291,7 @@ int tqi_ctl_conv_batch_in(tqi_region *conv, const Tq__Batch *in, size_t samples,
     }
     tqi_table_batch_tag *tags = tqi_ctl_conv_alloc(conv, in->n_tag, sizeof(*tags), err);
     tqi_table_batch_field *fields = tqi_ctl_conv_alloc(conv, in->n_field, sizeof(*fields), err);
-    if (!tags || !fields) {
+    if (tags == NULL || fields == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < in->n_tag && rc == TQ_OK; i++) {
@@ -307,7 +316,8 @@ static int conv_runs_out(tqi_region *conv, const tqi_table_batch_field *in, cons
     uint32_t *blocks = tqi_ctl_conv_alloc(conv, in->n_runs, sizeof(*blocks), err);
     uint32_t *rows = tqi_ctl_conv_alloc(conv, in->n_runs, sizeof(*rows), err);
     uint64_t *offsets = tqi_ctl_conv_alloc(conv, in->n_runs, sizeof(*offsets), err);
-    if (!blocks || !rows || !offsets) {
+
+    if (blocks == NULL || rows == NULL || offsets == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < in->n_runs; i++) {
@@ -319,9 +329,9 @@ static int conv_runs_out(tqi_region *conv, const tqi_table_batch_field *in, cons
     out->run_rows = rows;
     out->run_offset = offsets;
     out->n_run_block = out->n_run_rows = out->n_run_offset = in->n_runs;
-    if (in->opaque) {
+    if (in->opaque != NULL) {
         out->opaque = tqi_ctl_conv_alloc(conv, batch->n, sizeof(*out->opaque), err);
-        if (!out->opaque) {
+        if (out->opaque == NULL) {
             return TQ_ENOMEM;
         }
         out->n_opaque = batch->n;
@@ -335,12 +345,12 @@ static int conv_runs_out(tqi_region *conv, const tqi_table_batch_field *in, cons
 /* Makes a table of the distinct types, and each row's index in it. */
 static int conv_types_out(tqi_region *conv, const tqi_table_batch_field *in, size_t n, Tq__Field *out, tq_error *err)
 {
-    if (!in->types || n == 0) {
+    if (in->types == NULL || n == 0) {
         return TQ_OK;
     }
     out->type = tqi_ctl_conv_alloc(conv, n, sizeof(*out->type), err);
     out->row_type = tqi_ctl_conv_alloc(conv, n, sizeof(*out->row_type), err);
-    if (!out->type || !out->row_type) {
+    if (out->type == NULL || out->row_type == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
@@ -353,8 +363,9 @@ static int conv_types_out(tqi_region *conv, const tqi_table_batch_field *in, siz
 static int conv_fields_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
     Tq__Field *fields = tqi_ctl_conv_alloc(conv, in->n_fields, sizeof(*fields), err);
+
     out->field = tqi_ctl_conv_pointers(conv, in->n_fields, err);
-    if (!fields || !out->field) {
+    if (fields == NULL || out->field == NULL) {
         return TQ_ENOMEM;
     }
     out->n_field = in->n_fields;
@@ -386,8 +397,9 @@ static int conv_fields_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batc
 static int conv_tags_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
     Tq__Tag *tags = tqi_ctl_conv_alloc(conv, in->n_tags, sizeof(*tags), err);
+
     out->tag = tqi_ctl_conv_pointers(conv, in->n_tags, err);
-    if (!tags || !out->tag) {
+    if (tags == NULL || out->tag == NULL) {
         return TQ_ENOMEM;
     }
     out->n_tag = in->n_tags;
@@ -425,9 +437,10 @@ static int conv_blocks_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batc
 {
     Tq__Block *blocks = tqi_ctl_conv_alloc(conv, in->n_blocks, sizeof(*blocks), err);
     Tq__Owner *owners = tqi_ctl_conv_alloc(conv, in->n_blocks, sizeof(*owners), err);
+
     out->block = tqi_ctl_conv_pointers(conv, in->n_blocks, err);
     out->owner = tqi_ctl_conv_pointers(conv, in->n_blocks, err);
-    if (!blocks || !owners || !out->block || !out->owner) {
+    if (blocks == NULL || owners == NULL || out->block == NULL || out->owner == NULL) {
         return TQ_ENOMEM;
     }
     out->n_block = in->n_blocks;
@@ -447,14 +460,15 @@ static int conv_blocks_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batc
 static char **conv_texts_out(tqi_region *conv, const char *const *texts, size_t n, tq_error *err)
 {
     size_t i = 0;
-    while (i < n && texts[i]) {
+
+    while (i < n && texts[i] != NULL) {
         i++;
     }
     if (i == n) {
         return tqi_unconst(texts);
     }
     char **out = tqi_ctl_conv_pointers(conv, n, err);
-    for (i = 0; out && i < n; i++) {
+    for (i = 0; out != NULL && i < n; i++) {
         out[i] = tqi_ctl_conv_text(texts[i]);
     }
     return out;
@@ -462,15 +476,17 @@ static char **conv_texts_out(tqi_region *conv, const char *const *texts, size_t 
 
 static int conv_names_out(tqi_region *conv, const tqi_table_batch *in, Tq__Batch *out, tq_error *err)
 {
-    if (in->keys && in->n) {
+    if (in->keys != NULL && in->n) {
         out->key = conv_texts_out(conv, in->keys, in->n, err);
-        out->n_key = out->key ? in->n : 0;
+        out->n_key = out->key != NULL ? in->n : 0;
     }
-    if (in->groups && in->n) {
+    if (in->groups != NULL && in->n) {
         out->group = conv_texts_out(conv, in->groups, in->n, err);
-        out->n_group = out->group ? in->n : 0;
+        out->n_group = out->group != NULL ? in->n : 0;
     }
-    return (in->keys && in->n && !out->key) || (in->groups && in->n && !out->group) ? TQ_ENOMEM : TQ_OK;
+    return (in->keys != NULL && in->n && out->key == NULL) || (in->groups != NULL && in->n && out->group == NULL)
+               ? TQ_ENOMEM
+               : TQ_OK;
 }
 
 int tqi_ctl_conv_batch_out(tqi_region *conv, const tqi_table_batch *in, uint64_t epoch, Tq__Batch *out, tq_error *err)
@@ -479,11 +495,11 @@ int tqi_ctl_conv_batch_out(tqi_region *conv, const tqi_table_batch *in, uint64_t
     out->partition = tqi_ctl_conv_text(in->partition);
     out->epoch = epoch;
     out->index = tqi_unconst(in->indexes);
-    out->n_index = in->indexes ? in->n : 0;
+    out->n_index = in->indexes != NULL ? in->n : 0;
     out->incarnation = tqi_unconst(in->incarnations);
-    out->n_incarnation = in->incarnations ? in->n : 0;
+    out->n_incarnation = in->incarnations != NULL ? in->n : 0;
     out->ordinal = tqi_unconst(in->ordinals);
-    out->n_ordinal = in->ordinals ? in->n : 0;
+    out->n_ordinal = in->ordinals != NULL ? in->n : 0;
     int rc = conv_names_out(conv, in, out, err);
     rc = rc ? rc : conv_tags_out(conv, in, out, err);
     rc = rc ? rc : conv_fields_out(conv, in, out, err);

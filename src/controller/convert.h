@@ -23,7 +23,7 @@ void *tqi_ctl_conv_pointers(tqi_region *conv, size_t n, tq_error *err);
 /* protobuf-c's structs lack const, but it does not write to what it packs. */
 static inline char *tqi_ctl_conv_text(const char *text)
 {
-    return tqi_unconst(text ? text : "");
+    return tqi_unconst(text != NULL ? text : "");
 }
 
 static inline ProtobufCBinaryData tqi_ctl_conv_bytes(const void *data, size_t size)

@@ -27,7 +27,7 @@ tqi_controller_stored tqi_controller_stored_elsewhere(const tqi_controller *ctl)
 {
     tqi_controller_stored stored = {.stays = ctl->data_stays};
 
-    for (const tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
+    for (const tqi_ctl_owner *owner = ctl->owners; owner != NULL; owner = owner->hh.next) {
         if (owner->shared) {
             stored.blocks += tqi_table_owner_blocks(owner->table_owner);
             stored.bytes += tqi_table_owner_bytes(owner->table_owner);
@@ -67,13 +67,13 @@ static bool drain_reached(const tqi_ctl_owner *owner)
  * DRAIN_UNKNOWN: a snapshot holds back dead ones, or memory is short. */
 static uint64_t drain_left(tqi_controller *ctl, bool reached)
 {
-    tqi_table_dead *dead = ctl->snapshots ? NULL : calloc(DRAIN_RANGES, sizeof(*dead));
+    tqi_table_dead *dead = ctl->snapshots != NULL ? NULL : calloc(DRAIN_RANGES, sizeof(*dead));
     uint64_t blocks = 0;
 
-    if (!dead) {
+    if (dead == NULL) {
         return DRAIN_UNKNOWN;
     }
-    for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
+    for (tqi_ctl_owner *owner = ctl->owners; owner != NULL; owner = owner->hh.next) {
         if (owner->shared && (!reached || drain_reached(owner))) {
             blocks += drain_blocks(owner->table_owner, dead);
         }

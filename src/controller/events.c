@@ -48,12 +48,12 @@ int tqi_ctl_events_init(tqi_ctl_events *events, uint32_t capacity, tq_error *err
     events->capacity = capacity;
     events->first = 1;
     events->slots = calloc(capacity, sizeof(tqi_ctl_event *));
-    return events->slots ? TQ_OK : tqi_error_nomem(err, "events");
+    return events->slots != NULL ? TQ_OK : tqi_error_nomem(err, "events");
 }
 
 void tqi_ctl_events_fini(tqi_ctl_events *events)
 {
-    for (uint32_t i = 0; events->slots && i < events->capacity; i++) {
+    for (uint32_t i = 0; events->slots != NULL && i < events->capacity; i++) {
         free(events->slots[i]);
     }
     free(events->slots);
@@ -66,8 +66,9 @@ void tqi_ctl_events_fini(tqi_ctl_events *events)
 static const char *event_text(char **at, const char *text)
 {
     const char *out = *at;
-    size_t size = strlen(text ? text : "") + 1;
-    memcpy(*at, text ? text : "", size);
+    size_t size = strlen(text != NULL ? text : "") + 1;
+
+    memcpy(*at, text != NULL ? text : "", size);
     *at += size;
     return out;
 }
@@ -75,10 +76,12 @@ static const char *event_text(char **at, const char *text)
 static tqi_ctl_event *event_make(const tqi_ctl_happened *what)
 {
     size_t n = what->n_indexes < TQI_CTL_LOST_MAX ? what->n_indexes : TQI_CTL_LOST_MAX;
-    size_t text = strlen(what->session ? what->session : "") + strlen(what->partition ? what->partition : "") +
-                  strlen(what->task ? what->task : "") + 3;
+    size_t text = strlen(what->session != NULL ? what->session : "") +
+                  strlen(what->partition != NULL ? what->partition : "") +
+                  strlen(what->task != NULL ? what->task : "") + 3;
     tqi_ctl_event *event = malloc(sizeof(*event) + n * sizeof(uint32_t) + text);
-    if (event) {
+
+    if (event != NULL) {
         char *at = (char *)(event->indexes + n);
         event->time_us = tqi_wall_us();
         event->bytes = what->bytes;
@@ -99,7 +102,7 @@ static tqi_ctl_event *event_make(const tqi_ctl_happened *what)
 /* Drops the event in a slot; false if there is none. */
 static bool event_drop(tqi_ctl_events *events, tqi_ctl_event **slot)
 {
-    if (!*slot) {
+    if (*slot == NULL) {
         return false;
     }
     events->bytes -= (*slot)->size;
@@ -112,6 +115,7 @@ void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what)
 {
     tqi_ctl_events *events = &ctl->events;
     tqi_ctl_event *event = event_make(what);
+
     tqi_ctl_meter_event(ctl->meter, what);
     tqi_ctl_event **slot = &events->slots[++events->last % events->capacity];
     event_drop(events, slot);
@@ -119,7 +123,7 @@ void tqi_ctl_event_add(tqi_controller *ctl, const tqi_ctl_happened *what)
     if (events->last > events->capacity && events->first < events->last - events->capacity + 1) {
         events->first = events->last - events->capacity + 1;
     }
-    if (event) {
+    if (event != NULL) {
         event->seq = events->last;
         events->bytes += event->size;
         /* Long names and lists of samples must not make the ring large. */
@@ -157,20 +161,21 @@ static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t 
     Tq__EventsReply reply = TQ__EVENTS_REPLY__INIT;
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     uint64_t oldest = events->last > events->capacity ? events->last - events->capacity : 0;
+
     oldest = events->first > oldest + 1 ? events->first - 1 : oldest;
     uint64_t seq = since > oldest ? since : oldest;
     uint64_t left = events->last > seq ? events->last - seq : 0;
     size_t n = limit && limit < left ? limit : (size_t)left;
     Tq__Event *items = tqi_ctl_conv_alloc(&conv, n, sizeof(*items), err);
     reply.event = tqi_ctl_conv_pointers(&conv, n, err);
-    if (!items || !reply.event) {
+    if (items == NULL || reply.event == NULL) {
         tqi_region_fini(&conv);
         return TQ_ENOMEM;
     }
     size_t bytes = 0;
     while (n-- > 0 && bytes < TQI_CTL_EVENTS_PAGE) {
         const tqi_ctl_event *event = events->slots[++seq % events->capacity];
-        if (event) {
+        if (event != NULL) {
             bytes += event->size;
             event_message(event, &items[reply.n_event]);
             reply.event[reply.n_event] = &items[reply.n_event];
@@ -187,6 +192,7 @@ static int events_reply(tqi_controller *ctl, tqi_net_request *request, uint64_t 
 static void events_leave(tqi_net_waiter *base)
 {
     tqi_ctl_event_wait *wait = (tqi_ctl_event_wait *)base;
+
     DL_DELETE(tqi_ctl_of(base->waiters)->events.waits, wait);
 }
 
@@ -194,6 +200,7 @@ static void events_answer(tqi_net_waiter *base)
 {
     const tqi_ctl_event_wait *wait = (const tqi_ctl_event_wait *)base;
     tq_error err = {0};
+
     if (events_reply(tqi_ctl_of(base->waiters), base->request, wait->since, wait->limit, &err) != TQ_OK) {
         tqi_net_request_fail(base->request, &err);
     }
@@ -202,6 +209,7 @@ static void events_answer(tqi_net_waiter *base)
 static void events_describe(const tqi_net_waiter *base, tq_error *err)
 {
     const tqi_ctl_event_wait *wait = (const tqi_ctl_event_wait *)base;
+
     tqi_error_set(err, TQ_ETIMEDOUT, "no event after number %llu", (unsigned long long)wait->since);
 }
 
@@ -214,6 +222,7 @@ static const tqi_net_waiter_type events_wait_type = {
 void tqi_ctl_events_gather(tqi_controller *ctl)
 {
     tqi_ctl_event_wait *wait = NULL;
+
     DL_FOREACH (ctl->events.waits, wait) {
         if (ctl->events.last > wait->since) {
             tqi_net_waiter_ready(&wait->base);
@@ -227,11 +236,12 @@ int tqi_ctl_on_events(tqi_controller *ctl, tqi_net_request *request, const Tq__E
      * number that is too large stands for the next event. */
     bool other = msg->epoch && msg->epoch != tqi_table_epoch(ctl->table);
     uint64_t since = other ? 0 : msg->since < ctl->events.last ? msg->since : ctl->events.last;
+
     if (!msg->wait || since < ctl->events.last) {
         return events_reply(ctl, request, since, msg->limit, err);
     }
     tqi_ctl_event_wait *wait = calloc(1, sizeof(*wait));
-    if (!wait) {
+    if (wait == NULL) {
         return tqi_error_nomem(err, "a waiting reader of events");
     }
     wait->since = since;

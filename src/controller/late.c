@@ -42,7 +42,7 @@ void tqi_ctl_late_done(tqi_controller *ctl, tqi_ctl_owner *owner, uint64_t notic
 
 void tqi_ctl_late_end(tqi_controller *ctl)
 {
-    for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
+    for (tqi_ctl_owner *owner = ctl->owners; owner != NULL; owner = owner->hh.next) {
         tqi_net_timed_remove(&owner->late);
         tqi_table_owner_late_die(owner->table_owner, TQI_NEVER);
     }

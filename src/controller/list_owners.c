@@ -44,7 +44,7 @@ static void list_describe(const tqi_ctl_owner *owner, bool brief, Tq__OwnerInfo 
     item->counter = owner->counters;
     item->value = owner->values;
     item->n_counter = item->n_value = owner->n_counters;
-    if (owner->told && owner->servers) {
+    if (owner->told != NULL && owner->servers != NULL) {
         item->pin = owner->told->pin;
         item->n_pin = owner->told->n_pin;
     }
@@ -63,8 +63,9 @@ static int list_all(tqi_controller *ctl, tqi_region *conv, const char *manager, 
 {
     Tq__OwnerInfo *items = NULL;
     int rc = list_items(conv, HASH_COUNT(ctl->owners), &items, out, err);
+
     *n = 0;
-    for (const tqi_ctl_owner *owner = ctl->owners; owner && rc == TQ_OK; owner = owner->hh.next) {
+    for (const tqi_ctl_owner *owner = ctl->owners; owner != NULL && rc == TQ_OK; owner = owner->hh.next) {
         if (owner_matches(owner, manager)) {
             list_describe(owner, brief, &items[*n]);
             (*out)[*n] = &items[*n];
@@ -86,9 +87,10 @@ static int list_named(tqi_controller *ctl, tqi_region *conv, const Tq__ListOwner
 {
     Tq__OwnerInfo *items = NULL;
     int rc = list_items(conv, msg->n_name, &items, &reply->owner, err);
+
     for (size_t i = 0; i < msg->n_name && rc == TQ_OK; i++) {
         const tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->name[i]);
-        if (owner && owner_matches(owner, msg->manager)) {
+        if (owner != NULL && owner_matches(owner, msg->manager)) {
             list_describe(owner, msg->brief, &items[reply->n_owner]);
             reply->owner[reply->n_owner] = &items[reply->n_owner];
             reply->n_owner++;
@@ -102,20 +104,20 @@ static int list_since(tqi_controller *ctl, tqi_region *conv, const Tq__ListOwner
                       tq_error *err)
 {
     const tqi_ctl_list *list = &ctl->list;
-    tqi_ctl_owner *last = list->row ? list->row->older : NULL; /* the row's last */
-    tqi_ctl_gone *lost = list->gone ? list->gone->prev : NULL;
+    tqi_ctl_owner *last = list->row != NULL ? list->row->older : NULL; /* the row's last */
+    tqi_ctl_gone *lost = list->gone != NULL ? list->gone->prev : NULL;
     Tq__OwnerInfo *items = NULL;
     size_t n = 0, n_gone = 0;
 
-    for (tqi_ctl_owner *at = last; at && at->changed > msg->since; n++) {
+    for (tqi_ctl_owner *at = last; at != NULL && at->changed > msg->since; n++) {
         at = at == list->row ? NULL : at->older;
     }
-    for (tqi_ctl_gone *at = lost; at && at->version > msg->since; n_gone++) {
+    for (tqi_ctl_gone *at = lost; at != NULL && at->version > msg->since; n_gone++) {
         at = at == list->gone ? NULL : at->prev;
     }
     int rc = list_items(conv, n, &items, &reply->owner, err);
     reply->gone = tqi_ctl_conv_pointers(conv, n_gone, err);
-    if (rc != TQ_OK || !reply->gone) {
+    if (rc != TQ_OK || reply->gone == NULL) {
         return TQ_ENOMEM;
     }
     for (tqi_ctl_owner *at = last; n > 0; n--, at = at->older) {
@@ -162,8 +164,8 @@ static int owners_reply(tqi_controller *ctl, tqi_net_request *request, const Tq_
 
 static bool owners_present(tqi_controller *ctl, const char *manager)
 {
-    for (tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
-        if (owner->servers && owner_matches(owner, manager)) {
+    for (tqi_ctl_owner *owner = ctl->owners; owner != NULL; owner = owner->hh.next) {
+        if (owner->servers != NULL && owner_matches(owner, manager)) {
             return true;
         }
     }
@@ -173,12 +175,14 @@ static bool owners_present(tqi_controller *ctl, const char *manager)
 static void owners_leave(tqi_net_waiter *base)
 {
     tqi_ctl_owner_wait *wait = (tqi_ctl_owner_wait *)base;
+
     DL_DELETE(tqi_ctl_of(base->waiters)->owner_waits, wait);
 }
 
 static void owners_answer(tqi_net_waiter *base)
 {
     tq_error err = {0};
+
     if (owners_reply(tqi_ctl_of(base->waiters), base->request, ((tqi_ctl_owner_wait *)base)->msg, &err) != TQ_OK) {
         tqi_net_request_fail(base->request, &err);
     }
@@ -191,7 +195,7 @@ void tqi_ctl_owners_missing(const tqi_ctl_owner_wait *wait, char *out, size_t si
     const tqi_ctl_left *left = tqi_ctl_left_find(ctl, manager);
     char text[32];
 
-    if (left) {
+    if (left != NULL) {
         int64_t ago = (tqi_wall_us() - left->us) / 1000000;
         snprintf(out, size,
                  "all storage of manager '%s' that had joined the system at %s is gone; the last "
@@ -224,6 +228,7 @@ static const tqi_net_waiter_type owners_wait_type = {
 void tqi_ctl_owners_gather(tqi_controller *ctl)
 {
     tqi_ctl_owner_wait *wait = NULL;
+
     if (ctl->list.gathered == ctl->list.version) {
         return; /* nobody has come since */
     }
@@ -241,7 +246,7 @@ int tqi_ctl_on_list_owners(tqi_controller *ctl, tqi_net_request *request, const 
         return owners_reply(ctl, request, msg, err);
     }
     tqi_ctl_owner_wait *wait = calloc(1, sizeof(*wait));
-    if (!wait) {
+    if (wait == NULL) {
         return tqi_error_nomem(err, "a waiting list of owners");
     }
     wait->msg = msg;

@@ -38,7 +38,8 @@ static const struct {
 static tqi_ctl_meter_name *meter_name_add(tqi_ctl_meter_name **table, const char *text)
 {
     tqi_ctl_meter_name *name = calloc(1, sizeof(*name) + strlen(text) + 1);
-    if (name) {
+
+    if (name != NULL) {
         memcpy(name->name, text, strlen(text) + 1);
         if (!TQI_HASH_ADD_KEYPTR(*table, name->name, strlen(text), name)) {
             free(name);
@@ -51,11 +52,12 @@ static tqi_ctl_meter_name *meter_name_add(tqi_ctl_meter_name **table, const char
 static tqi_ctl_meter_name *meter_name(tqi_ctl_meter_name **table, const char *text)
 {
     tqi_ctl_meter_name *name = NULL;
+
     HASH_FIND_STR(*table, text, name);
-    if (!name && HASH_COUNT(*table) <= TQI_METRIC_NAMES_MAX) {
+    if (name == NULL && HASH_COUNT(*table) <= TQI_METRIC_NAMES_MAX) {
         name = meter_name_add(table, text);
     }
-    if (!name) {
+    if (name == NULL) {
         HASH_FIND_STR(*table, TQI_METRIC_OTHER, name);
     }
     return name;
@@ -65,6 +67,7 @@ static void meter_names_free(tqi_ctl_meter_name **table)
 {
     tqi_ctl_meter_name *name = NULL;
     tqi_ctl_meter_name *next = NULL;
+
     HASH_ITER (hh, *table, name, next) {
         HASH_DEL(*table, name);
         free(name);
@@ -76,13 +79,15 @@ static void meter_names_free(tqi_ctl_meter_name **table)
 tqi_ctl_meter *tqi_ctl_meter_alloc(void)
 {
     tqi_ctl_meter *meter = calloc(1, sizeof(*meter));
-    if (!meter || !meter_name_add(&meter->tasks, TQI_METRIC_OTHER) || !meter_name_add(&meter->fields, TQI_METRIC_OTHER)) {
+
+    if (meter == NULL || meter_name_add(&meter->tasks, TQI_METRIC_OTHER) == NULL ||
+        meter_name_add(&meter->fields, TQI_METRIC_OTHER) == NULL) {
         tqi_ctl_meter_free(meter);
         return NULL;
     }
     for (uint16_t slot = 0; slot + 1u < TQI_CTL_METER_OPS; slot++) {
         const tqi_method *method = tqi_method_find((uint16_t)(TQI_PUBLISH + slot));
-        meter->ops[slot].name = method ? method->name : NULL;
+        meter->ops[slot].name = method != NULL ? method->name : NULL;
     }
     for (size_t i = 0; i < sizeof(meter_names) / sizeof(*meter_names); i++) {
         tqi_ctl_meter_op *op = &meter->ops[meter_names[i].kind - TQI_PUBLISH];
@@ -94,7 +99,7 @@ tqi_ctl_meter *tqi_ctl_meter_alloc(void)
 
 void tqi_ctl_meter_free(tqi_ctl_meter *meter)
 {
-    if (meter) {
+    if (meter != NULL) {
         meter_names_free(&meter->tasks);
         meter_names_free(&meter->fields);
         free(meter);
@@ -105,13 +110,14 @@ void tqi_ctl_meter_free(tqi_ctl_meter *meter)
 
 uint64_t tqi_ctl_meter_now(const tqi_ctl_meter *meter)
 {
-    return meter ? tqi_now() : 0;
+    return meter != NULL ? tqi_now() : 0;
 }
 
 tqi_ctl_meter_op *tqi_ctl_meter_op_of(tqi_ctl_meter *meter, uint16_t kind, const ProtobufCMessage *message)
 {
     size_t slot = (size_t)kind - TQI_PUBLISH;
-    if (!meter) {
+
+    if (meter == NULL) {
         return NULL;
     }
     if (kind == TQI_CLEAR && ((const Tq__Clear *)message)->all) {
@@ -122,14 +128,14 @@ tqi_ctl_meter_op *tqi_ctl_meter_op_of(tqi_ctl_meter *meter, uint16_t kind, const
 
 void tqi_ctl_meter_handled(tqi_ctl_meter_op *op, uint64_t since)
 {
-    if (op) {
+    if (op != NULL) {
         tqi_histogram_add(&op->duration, tqi_now() - since);
     }
 }
 
-void tqi_ctl_meter_failed(tqi_ctl_meter_op *op, int code)
+void tqi_ctl_meter_failed(tqi_ctl_meter_op *op, int rc)
 {
-    if (op && code != TQ_EAGAIN && code != TQ_ECANCELED) {
+    if (op != NULL && rc != TQ_EAGAIN && rc != TQ_ECANCELED) {
         op->errors++;
     }
 }
@@ -138,31 +144,32 @@ void tqi_ctl_meter_failed(tqi_ctl_meter_op *op, int code)
 
 tqi_ctl_meter_name *tqi_ctl_meter_task(tqi_ctl_meter *meter, const char *task)
 {
-    return meter ? meter_name(&meter->tasks, task) : NULL;
+    return meter != NULL ? meter_name(&meter->tasks, task) : NULL;
 }
 
 void tqi_ctl_meter_claimed(tqi_ctl_meter *meter, const char *task, uint64_t since)
 {
     tqi_ctl_meter_name *name = tqi_ctl_meter_task(meter, task);
-    if (name) {
+
+    if (name != NULL) {
         tqi_histogram_add(&name->wait, tqi_now() - since);
     }
 }
 
 void tqi_ctl_meter_event(tqi_ctl_meter *meter, const tqi_ctl_happened *what)
 {
-    if (!meter) {
+    if (meter == NULL) {
         return;
     }
     for (size_t i = 0; i < TQI_CTL_METER_EVENTS_MAX; i++) {
-        if (!meter->events[i].kind || strcmp(meter->events[i].kind, what->kind) == 0) {
+        if (meter->events[i].kind == NULL || strcmp(meter->events[i].kind, what->kind) == 0) {
             meter->events[i].kind = what->kind;
             meter->events[i].count++;
             break;
         }
     }
     for (size_t i = 0; i < TQI_CTL_METER_OPS; i++) {
-        if (meter->ops[i].event && strcmp(meter->ops[i].event, what->kind) == 0) {
+        if (meter->ops[i].event != NULL && strcmp(meter->ops[i].event, what->kind) == 0) {
             meter->ops[i].samples += what->samples;
             break;
         }
@@ -180,6 +187,7 @@ void tqi_ctl_meter_event(tqi_ctl_meter *meter, const tqi_ctl_happened *what)
 static uint64_t meter_elements(const uint64_t *dims, uint32_t ndim)
 {
     uint64_t elements = 1;
+
     for (uint32_t i = 0; i < ndim; i++) {
         elements *= dims[i];
     }
@@ -195,6 +203,7 @@ static void meter_field(tqi_ctl_meter_name *name, const tqi_table_batch_field *f
     uint64_t size = (field->dtype.bits + 7u) / 8u;
     const uint64_t *dims = field->dims;
     uint64_t each = field->ragged ? 0 : meter_elements(field->shape, field->ndim);
+
     for (size_t r = 0; r < field->n_runs; r++) {
         const tqi_table_run *run = &field->runs[r];
         bool there = run->block != TQI_BLOCK_NONE && run->block != TQI_BLOCK_LOST;
@@ -205,7 +214,7 @@ static void meter_field(tqi_ctl_meter_name *name, const tqi_table_batch_field *f
         }
         for (uint32_t i = 0; i < run->rows; i++, row++) {
             uint32_t ndim = field->ndims[field->n_ndims == 1 ? 0 : row];
-            size = field->types ? tqi_type_size(field->types[row]) : size;
+            size = field->types != NULL ? tqi_type_size(field->types[row]) : size;
             bytes += there ? meter_elements(dims, ndim) * size : 0;
             dims += ndim;
         }
@@ -216,7 +225,7 @@ static void meter_field(tqi_ctl_meter_name *name, const tqi_table_batch_field *f
 
 void tqi_ctl_meter_published(tqi_ctl_meter *meter, const tqi_table_batch *batch)
 {
-    for (size_t i = 0; meter && i < batch->n_fields; i++) {
+    for (size_t i = 0; meter != NULL && i < batch->n_fields; i++) {
         meter_field(meter_name(&meter->fields, batch->fields[i].name), &batch->fields[i]);
     }
 }

@@ -59,7 +59,7 @@ tqi_ctl_meter_op *tqi_ctl_meter_op_of(tqi_ctl_meter *meter, uint16_t kind, const
 /* A request that began at `since` has finished, or waits from now on. */
 void tqi_ctl_meter_handled(tqi_ctl_meter_op *op, uint64_t since);
 /* It was refused, now or after waiting. Too few ready samples count as an answer. */
-void tqi_ctl_meter_failed(tqi_ctl_meter_op *op, int code);
+void tqi_ctl_meter_failed(tqi_ctl_meter_op *op, int rc);
 /* Counters of a task, for claims that wait; never NULL if metrics are on. */
 tqi_ctl_meter_name *tqi_ctl_meter_task(tqi_ctl_meter *meter, const char *task);
 /* A claim that arrived at `since` is answered. */

@@ -35,6 +35,7 @@ static void gather_sum_task(const tqi_table_task_info *info, void *arg)
 {
     gather_state *state = arg;
     tqi_ctl_meter_name *task = tqi_ctl_meter_task(state->ctl->meter, info->name);
+
     task->ready += info->ready;
     task->unconsumed += state->samples - info->consumed;
 }
@@ -44,6 +45,7 @@ static void gather_sum(gather_state *state, const tqi_table_partition *partition
 {
     uint32_t lost = tqi_table_partition_lost(partition, NULL, 0);
     tqi_table_field_info field;
+
     state->samples = tqi_table_partition_samples(partition);
     state->all_samples += state->samples;
     state->all_bytes += tqi_table_partition_bytes(partition);
@@ -58,6 +60,7 @@ static void gather_task(const tqi_table_task_info *info, void *arg)
 {
     gather_state *state = arg;
     const char *name = tqi_table_partition_name(state->partition);
+
     tqi_metric_add(state->set, TQI_M_PRODUCTION, name, info->name, state->produced);
     tqi_metric_add(state->set, TQI_M_CONSUMPTION, name, info->name,
                    state->samples ? (double)info->consumed / state->samples : 0);
@@ -69,6 +72,7 @@ static void gather_partition(gather_state *state, const tqi_table_partition *par
     const char *name = tqi_table_partition_name(partition);
     uint32_t produced = 0;
     tqi_table_field_info field;
+
     for (size_t i = 0; tqi_table_partition_field(partition, i, &field); i++) {
         produced = field.produced > produced ? field.produced : produced;
     }
@@ -86,7 +90,8 @@ static int gather_partitions(gather_state *state, uint32_t max)
     tqi_table_partition *partition = NULL;
     size_t n = 0;
     tqi_table_partition **newest = calloc(max ? max : 1, sizeof(tqi_table_partition *)); /* a ring */
-    if (!newest) {
+
+    if (newest == NULL) {
         return TQ_ENOMEM;
     }
     while ((partition = tqi_table_next_partition(state->ctl->table, partition)) != NULL) {
@@ -116,13 +121,13 @@ static void gather_ops(gather_state *state)
 {
     for (size_t i = 0; i < TQI_CTL_METER_OPS; i++) {
         const tqi_ctl_meter_op *op = &state->ctl->meter->ops[i];
-        if (!op->name || op->duration.count == 0) {
+        if (op->name == NULL || op->duration.count == 0) {
             continue;
         }
         tqi_metric_add_histogram(state->set, TQI_M_REQUEST_DURATION, op->name, &op->duration);
         gather_add(state, TQI_M_REQUESTS, op->name, (double)op->duration.count);
         gather_add(state, TQI_M_REQUEST_ERRORS, op->name, (double)op->errors);
-        if (op->event) {
+        if (op->event != NULL) {
             gather_add(state, TQI_M_REQUEST_SAMPLES, op->name, (double)op->samples);
         }
     }
@@ -130,7 +135,7 @@ static void gather_ops(gather_state *state)
 
 static void gather_tasks(gather_state *state)
 {
-    for (tqi_ctl_meter_name *task = state->ctl->meter->tasks; task; task = task->hh.next) {
+    for (tqi_ctl_meter_name *task = state->ctl->meter->tasks; task != NULL; task = task->hh.next) {
         if (strcmp(task->name, TQI_METRIC_OTHER) == 0 && !task->claims && !task->unconsumed && !task->waiting) {
             continue;
         }
@@ -147,15 +152,16 @@ static void gather_tasks(gather_state *state)
 static void gather_counters(gather_state *state)
 {
     const tqi_ctl_meter *meter = state->ctl->meter;
+
     gather_ops(state);
     gather_tasks(state);
-    for (tqi_ctl_meter_name *field = meter->fields; field; field = field->hh.next) {
+    for (tqi_ctl_meter_name *field = meter->fields; field != NULL; field = field->hh.next) {
         if (field->items || strcmp(field->name, TQI_METRIC_OTHER) != 0) {
             gather_add(state, TQI_M_FIELD_CELLS, field->name, (double)field->items);
             gather_add(state, TQI_M_FIELD_BYTES, field->name, (double)field->bytes);
         }
     }
-    for (size_t i = 0; i < TQI_CTL_METER_EVENTS_MAX && meter->events[i].kind; i++) {
+    for (size_t i = 0; i < TQI_CTL_METER_EVENTS_MAX && meter->events[i].kind != NULL; i++) {
         gather_add(state, TQI_M_EVENTS, meter->events[i].kind, (double)meter->events[i].count);
     }
 }
@@ -223,6 +229,7 @@ static void gather_unit(gather_state *state, const tqi_ctl_owner *owner)
     double rss = 0;
     double capacity = 0;
     double used = 0;
+
     if (!gather_reported(owner, "rss_bytes", &rss) || !gather_reported(owner, "capacity_bytes", &capacity) ||
         !gather_reported(owner, "used_bytes", &used)) {
         return;
@@ -237,7 +244,7 @@ static void gather_unit(gather_state *state, const tqi_ctl_owner *owner)
 
 static void gather_owners(gather_state *state)
 {
-    for (tqi_ctl_owner *owner = state->ctl->owners; owner; owner = owner->hh.next) {
+    for (tqi_ctl_owner *owner = state->ctl->owners; owner != NULL; owner = owner->hh.next) {
         gather_add(state, TQI_M_OWNER_UP, owner->name, owner->servers != NULL);
         gather_add(state, TQI_M_OWNER_LIVE, owner->name, (double)tqi_table_owner_bytes(owner->table_owner));
         gather_add(state, TQI_M_OWNER_BLOCKS, owner->name, (double)tqi_table_owner_blocks(owner->table_owner));
@@ -253,6 +260,7 @@ static void gather_owners(gather_state *state)
 static void gather_session(tqi_net_session *session, void *arg)
 {
     size_t *connected = arg;
+
     connected[tqi_net_session_connected(session) ? 1 : 0]++;
 }
 
@@ -262,6 +270,7 @@ static void gather_system(gather_state *state)
     tqi_table_counts counts;
     size_t sessions[2] = {0, 0};
     char epoch[24];
+
     snprintf(epoch, sizeof(epoch), "%016llx", (unsigned long long)tqi_table_epoch(ctl->table));
     tqi_metric_add(state->set, TQI_M_BUILD, TQI_VERSION, epoch, 1);
     gather_add(state, TQI_M_UPTIME, NULL, (double)(tqi_now() - ctl->started) / 1e9);
@@ -282,14 +291,14 @@ static void gather_system(gather_state *state)
 
 int tqi_controller_metrics(tqi_controller *ctl, uint32_t max_partitions, tqi_metric_set **out, tq_error *err)
 {
-    if (!ctl->meter) {
+    if (ctl->meter == NULL) {
         return tqi_error_set(err, TQ_EUNSUPPORTED, "the controller was started without metrics");
     }
     gather_state state = {.ctl = ctl, .set = tqi_metric_set_alloc()};
-    if (!state.set) {
+    if (state.set == NULL) {
         return tqi_error_nomem(err, "metrics");
     }
-    for (tqi_ctl_meter_name *task = ctl->meter->tasks; task; task = task->hh.next) {
+    for (tqi_ctl_meter_name *task = ctl->meter->tasks; task != NULL; task = task->hh.next) {
         task->ready = task->unconsumed = 0;
     }
     gather_system(&state);

@@ -15,6 +15,7 @@ static int setup(void **state)
         .epoch = 4711,
         .metrics = true,
     };
+
     (void)state;
     kit_start(&k, &options);
     kit_connect(&k, &unit, "unit");
@@ -35,6 +36,7 @@ static int teardown(void **state)
 static void put(const char *partition, const char *field, uint32_t rows)
 {
     kit_put what = {.partition = partition, .field = field, .rows = rows};
+
     kit_free(kit_publish(&client, &what));
 }
 
@@ -44,6 +46,7 @@ static tqi_buf metrics(uint32_t max_partitions)
     tqi_metric_set *set = NULL;
     tqi_buf text = {0};
     tq_error err = {0};
+
     assert_int_equal(tqi_controller_metrics(k.controller, max_partitions, &set, &err), TQ_OK);
     assert_int_equal(tqi_metric_render(set, &text), TQ_OK);
     tqi_metric_set_free(set);
@@ -53,8 +56,9 @@ static tqi_buf metrics(uint32_t max_partitions)
 static void has(const tqi_buf *text, const char *line)
 {
     char wanted[256];
+
     snprintf(wanted, sizeof(wanted), "\n%s\n", line);
-    if (!strstr((const char *)text->data, wanted)) {
+    if (strstr((const char *)text->data, wanted) == NULL) {
         fail_msg("no line '%s' in:\n%s", line, (const char *)text->data);
     }
 }
@@ -109,6 +113,7 @@ static void clears_and_refusals_are_counted(void **state)
     Tq__Clear clear;
     Tq__Claim claim;
     char *field[] = {(char *)(uintptr_t) "x"};
+
     (void)state;
     tq__claim__init(&claim);
     tq__clear__init(&clear);
@@ -143,6 +148,7 @@ static void claims_that_wait_are_shown_by_task(void **state)
     Tq__Claim claim;
     char *field[] = {(char *)(uintptr_t) "x"};
     kit_call call = {0};
+
     (void)state;
     tq__claim__init(&claim);
     kit_claim(&claim, "p", field, 2, "t");
@@ -168,6 +174,7 @@ static void claims_that_wait_are_shown_by_task(void **state)
 static void only_the_newest_partitions_have_series(void **state)
 {
     char name[32];
+
     (void)state;
     for (int i = 0; i < 5; i++) {
         snprintf(name, sizeof(name), "step-%d", i);
@@ -190,6 +197,7 @@ static void only_the_newest_partitions_have_series(void **state)
 static void names_are_bounded(void **state)
 {
     char name[32];
+
     (void)state;
     for (int i = 0; i < (int)TQI_METRIC_NAMES_MAX + 3; i++) {
         snprintf(name, sizeof(name), "f%d", i);
@@ -207,6 +215,7 @@ static void lost_cells_are_shown(void **state)
 {
     Tq__ReportLost report;
     kit_put what = {.partition = "p", .field = "x", .rows = 3};
+
     (void)state;
     tq__report_lost__init(&report);
     kit_free(kit_publish(&client, &what));
@@ -226,6 +235,7 @@ static void reports_of_owners_are_shown(void **state)
     char *names[] = {(char *)(uintptr_t) "used_bytes", (char *)(uintptr_t) "hits"};
     uint64_t values[] = {11, 22};
     Tq__ReportOwner report;
+
     (void)state;
     tq__report_owner__init(&report);
     report.name = (char *)(uintptr_t) "unit";
@@ -247,6 +257,7 @@ static void known_counters_have_their_own_metrics(void **state)
     uint64_t values[] = {100, 25, 4096, 2000000, 7};
     char *counters[5];
     Tq__ReportOwner report;
+
     (void)state;
     for (int i = 0; i < 5; i++) {
         counters[i] = (char *)(uintptr_t)names[i];
@@ -279,5 +290,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(reports_of_owners_are_shown, setup, teardown),
         cmocka_unit_test_setup_teardown(known_counters_have_their_own_metrics, setup, teardown),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -24,6 +24,7 @@ static void a_controller_starts_or_says_why(void **state)
     uv_loop_t loop;
     bool done = false;
     int rc = TQ_ENOMEM;
+
     (void)state;
     assert_int_equal(uv_loop_init(&loop), 0);
     for (long n = 0; rc != TQ_OK; n++) {
@@ -54,6 +55,7 @@ static void batches_convert_or_say_why(void **state)
     };
     static uint32_t indexes[ROWS];
     static tqi_table_run runs[ROWS];
+
     for (uint32_t i = 0; i < ROWS; i++) {
         indexes[i] = i;
         runs[i] = (tqi_table_run){.block = i % 3 ? 1 + i % 2 : TQI_BLOCK_LOST, .rows = 1, .offset = i};
@@ -101,6 +103,7 @@ static bool was_told(kit_client *client, uint64_t *seen)
 {
     Tq__Events ask = TQ__EVENTS__INIT;
     bool told = false;
+
     ask.since = *seen;
     Tq__EventsReply *reply = kit_ok(client, TQI_EVENTS, &ask);
     for (size_t i = 0; i < reply->n_event; i++) {
@@ -122,6 +125,7 @@ typedef struct asked {
 static void asked_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     asked *about = arg;
+
     (void)call;
     about->failures = oom_end();
     about->done = true;
@@ -136,6 +140,7 @@ static asked ask_what_waits(kit_client *client, long after)
     asked about = {0};
     tq_error err = {0};
     tqi_net_call *call;
+
     message.mine = true;
     const tqi_net_call_args args = {
         .kind = TQI_SYSTEM_STATUS,
@@ -163,6 +168,7 @@ static void what_waits_is_told_after_an_answer_that_failed(void **state)
     long refused = 0;
     uint64_t seen = 0;
     char *field[] = {"x"};
+
     (void)state;
     kit_start(&k, NULL);
     kit_connect(&k, &client, "client");
@@ -246,6 +252,7 @@ static outcome request_without_memory(kit_raw *raw, uint16_t kind, const void *m
 static size_t samples_of(kit_client *client, char *partition)
 {
     Tq__ProductionQuery query;
+
     tq__production_query__init(&query);
     query.partition = partition;
     Tq__ProductionReply *reply = kit_ok(client, TQI_PRODUCTION, &query);
@@ -268,6 +275,7 @@ static const void *message_publish(char *partition, char **keys)
 {
     static Tq__Batch batch;
     static Tq__Publish publish;
+
     tq__batch__init(&batch);
     tq__publish__init(&publish);
     batch.partition = partition;
@@ -281,6 +289,7 @@ static const void *message_publish(char *partition, char **keys)
 static const void *message_reserve(char *partition, char **keys)
 {
     static Tq__Reserve reserve;
+
     tq__reserve__init(&reserve);
     reserve.partition = partition;
     reserve.key = keys;
@@ -291,6 +300,7 @@ static const void *message_reserve(char *partition, char **keys)
 static const void *message_clear(char *partition, char **keys)
 {
     static Tq__Clear clear;
+
     tq__clear__init(&clear);
     clear.partition = partition;
     clear.key = keys;
@@ -302,6 +312,7 @@ static const void *message_begin_clear(char *partition, char **keys)
 {
     static Tq__BeginClear begin;
     static char remover[] = "remover";
+
     tq__begin_clear__init(&begin);
     begin.remover = remover;
     begin.clear = (Tq__Clear *)(uintptr_t)message_clear(partition, keys);
@@ -321,15 +332,16 @@ static void a_change_is_done_and_answered_or_not_done(void **state)
     kit k;
     kit_client other;
     char text[KEYS][16], *keys[KEYS];
+
     (void)state;
     tq_log_set_sink(quiet, NULL);
     kit_start(&k, NULL);
     kit_connect(&k, &other, "other");
     for (int i = 0; i < KEYS; i++) {
-        snprintf(text[i], sizeof text[i], "key %d", i);
+        snprintf(text[i], sizeof(text[i]), "key %d", i);
         keys[i] = text[i];
     }
-    for (size_t c = 0; c < sizeof changings / sizeof *changings; c++) {
+    for (size_t c = 0; c < sizeof(changings) / sizeof(*changings); c++) {
         const changing *change = &changings[c];
         bool failed = true;
         long n = 0;
@@ -337,7 +349,7 @@ static void a_change_is_done_and_answered_or_not_done(void **state)
             char partition[32];
             kit_raw raw;
             assert_true(n < 1000);
-            snprintf(partition, sizeof partition, "%u-%ld", (unsigned)change->kind, n);
+            snprintf(partition, sizeof(partition), "%u-%ld", (unsigned)change->kind, n);
             if (change->before) {
                 kit_free(kit_ok(&other, TQI_RESERVE, message_reserve(partition, keys)));
             }
@@ -368,6 +380,7 @@ static int ask(kit *k, kit_client *client)
     Tq__ListPartitions list;
     tq_error err = {0};
     int status = 1;
+
     tq__list_partitions__init(&list);
     tqi_net_call_args args = {
         .kind = TQI_LIST_PARTITIONS,
@@ -389,6 +402,7 @@ static void a_session_heals_when_memory_is_back(void **state)
     kit k;
     bool failed = true;
     long n = 0;
+
     (void)state;
     tq_log_set_sink(quiet, NULL);
     kit_start(&k, NULL);
@@ -420,5 +434,6 @@ int main(void)
         cmocka_unit_test(a_change_is_done_and_answered_or_not_done),
         cmocka_unit_test(a_session_heals_when_memory_is_back),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -57,7 +57,7 @@ void tqi_ctl_list_lost(tqi_controller *ctl, tqi_ctl_owner *owner)
         owner->changed = 0;
     }
     list->version++;
-    if (!gone || !name) {
+    if (gone == NULL || name == NULL) {
         list->forgot = list->version; /* so every client gets the whole list next */
         free(gone);
         free(name);
@@ -73,7 +73,7 @@ void tqi_ctl_list_lost(tqi_controller *ctl, tqi_ctl_owner *owner)
 
 void tqi_ctl_list_fini(tqi_controller *ctl)
 {
-    while (ctl->list.gone) {
+    while (ctl->list.gone != NULL) {
         list_forget(&ctl->list, ctl->list.gone);
     }
     ctl->list.row = NULL;

@@ -19,6 +19,7 @@ static char *text(const char *s)
 static int setup(void **state)
 {
     tqi_controller_options options = {.grace_ms = 60000, .owner_timeout_ms = 60000};
+
     (void)state;
     kit_start(&k, &options);
     kit_connect(&k, &unit, "unit");
@@ -38,6 +39,7 @@ static int teardown(void **state)
 static uint64_t add(const char *name, uint64_t incarnation, const char *info)
 {
     Tq__RegisterOwner msg;
+
     tq__register_owner__init(&msg);
     msg.name = text(name);
     msg.incarnation = incarnation;
@@ -52,6 +54,7 @@ static uint64_t add(const char *name, uint64_t incarnation, const char *info)
 static void add_many(unsigned n)
 {
     char name[32];
+
     for (unsigned i = 0; i < n; i++) {
         snprintf(name, sizeof(name), "many-%u", i);
         add(name, 5, "info");
@@ -63,6 +66,7 @@ static uint64_t report(const char *name, uint64_t capacity, uint64_t used)
     char *names[] = {text("used_bytes"), text("capacity_bytes")};
     uint64_t values[] = {used, capacity};
     Tq__ReportOwner msg;
+
     tq__report_owner__init(&msg);
     msg.name = text(name);
     msg.counter = names;
@@ -80,6 +84,7 @@ static uint64_t epoch, version;
 static Tq__ListOwnersReply *ask(void)
 {
     Tq__ListOwners msg;
+
     tq__list_owners__init(&msg);
     msg.manager = text("test");
     msg.brief = true;
@@ -95,6 +100,7 @@ static Tq__ListOwnersReply *ask(void)
 static void expect_nothing(void)
 {
     Tq__ListOwnersReply *reply = ask();
+
     assert_true(reply->changes);
     assert_int_equal(reply->n_owner, 0);
     assert_int_equal(reply->n_gone, 0);
@@ -104,6 +110,7 @@ static void expect_nothing(void)
 static void expect_all(unsigned n)
 {
     Tq__ListOwnersReply *reply = ask();
+
     assert_false(reply->changes);
     assert_int_equal(reply->n_owner, n);
     assert_int_equal(reply->n_gone, 0);
@@ -114,6 +121,7 @@ static void expect_all(unsigned n)
 static void expect_one(const char *name, const char *info, bool present, uint64_t used)
 {
     Tq__ListOwnersReply *reply = ask();
+
     assert_true(reply->changes);
     assert_int_equal(reply->n_owner, 1);
     assert_int_equal(reply->n_gone, 0);
@@ -129,6 +137,7 @@ static void expect_one(const char *name, const char *info, bool present, uint64_
 static void tells_what_has_changed(void **state)
 {
     kit_client other;
+
     (void)state;
     add_many(3);
     epoch = version = 0;
@@ -192,6 +201,7 @@ static void knows_versions_of_its_own_only(void **state)
 static void forgets_old_losses(void **state)
 {
     uint64_t old;
+
     (void)state;
     add_many(3);
     add("one", 1, "");
@@ -244,6 +254,7 @@ static void those_that_are_named(void **state)
 {
     Tq__ListOwners msg;
     char *names[] = {text("many-7"), text("nobody"), text("many-1")};
+
     (void)state;
     add_many(MANY);
     report("many-1", 10, 3);
@@ -268,6 +279,7 @@ static void those_that_are_named(void **state)
 static void costs_what_has_changed(void **state)
 {
     size_t sizes[2];
+
     (void)state;
     for (unsigned i = 0; i < 2; i++) {
         add("one", 1, "");
@@ -293,5 +305,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(those_that_are_named, setup, teardown),
         cmocka_unit_test_setup_teardown(costs_what_has_changed, setup, teardown),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -8,6 +8,7 @@
 static Tq__EventsReply *wait_event(uint64_t *since, const char *kind, Tq__Event **event)
 {
     Tq__Events ask;
+
     tq__events__init(&ask);
     ask.wait = true;
     ask.limit = 1;
@@ -39,6 +40,7 @@ static void keeps_a_shared_owner_that_is_served(void **state)
     kit_client late;
     Tq__RegisterOwner msg;
     uint64_t block = 0;
+
     (void)state;
     kit_connect(&k, &late, "late");
     kit_register(&unit, "store", 5, true);
@@ -65,6 +67,7 @@ static void lost_after_its_time(void **state)
     Tq__ListOwners list;
     Tq__SystemStatus ask = TQ__SYSTEM_STATUS__INIT;
     uint64_t since = 0, block = 0;
+
     (void)state;
     owner_put("p", 3, NULL, &block);
     kit_disconnect(&unit);
@@ -93,6 +96,7 @@ static void comes_back_in_time(void **state)
     kit_client again;
     uint64_t since = 0, block = 0;
     Tq__GrantBlocks grant;
+
     (void)state;
     owner_put("p", 2, NULL, &block);
     kit_disconnect(&unit);
@@ -147,6 +151,7 @@ static void another_incarnation_loses_what_was(void **state)
     Tq__Event *event = NULL;
     Tq__RegisterOwner msg;
     uint64_t since = 0, block = 0;
+
     (void)state;
     owner_put("p", 2, NULL, &block);
     tq__register_owner__init(&msg);
@@ -175,6 +180,7 @@ static void another_incarnation_loses_what_was(void **state)
 static void waiting_for_owners_times_out(void **state)
 {
     Tq__ListOwners list;
+
     (void)state;
     tq__list_owners__init(&list);
     list.manager = kit_text("other");
@@ -189,6 +195,7 @@ static void reports_show_in_the_list(void **state)
     Tq__ListOwners list;
     char *names[] = {kit_text("used_bytes"), kit_text("capacity_bytes")};
     uint64_t values[] = {10, 1000};
+
     (void)state;
     tq__report_owner__init(&report);
     report.name = kit_text("unit");
@@ -217,6 +224,7 @@ static void readers_report_lost_blocks(void **state)
     Tq__Event *event = NULL;
     kit_call call;
     uint64_t since = 0, ids[2] = {0, 123456};
+
     (void)state;
     owner_put("p", 2, NULL, &ids[0]);
     report.id = ids;
@@ -256,6 +264,7 @@ static void many_lost_blocks_are_asked_for_once(void **state)
     };
     uint64_t *ids = calloc(TQI_REPORT_LOST_MAX + 1, sizeof(*ids));
     kit_call call;
+
     (void)state;
     assert_non_null(ids);
     for (uint32_t i = 0; i < N; i++) {
@@ -286,6 +295,7 @@ static void storage_that_left_is_known_by_manager(void **state)
     Tq__ListOwners list;
     uint64_t since = 0;
     kit_client second;
+
     (void)state;
     kit_disconnect(&unit);
     kit_free(wait_event(&since, "leave", &event));
@@ -321,5 +331,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(many_lost_blocks_are_asked_for_once, owner_setup, owner_teardown_unit),
         cmocka_unit_test_setup_teardown(storage_that_left_is_known_by_manager, owner_setup, owner_teardown),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
 static void clear(const char *partition)
 {
     Tq__Clear msg;
+
     tq__clear__init(&msg);
     msg.partition = kit_text(partition);
     msg.all = true;
@@ -30,6 +31,7 @@ static uint64_t expect_notice(kit_call *call, uint64_t block)
 static void grants_under_known_owners(void **state)
 {
     Tq__GrantBlocks msg;
+
     (void)state;
     uint64_t first = kit_grant(&client, "unit", 256);
     uint64_t second = kit_grant(&client, "unit", 1);
@@ -53,6 +55,7 @@ static void collects_until_it_is_done(void **state)
     kit_call call;
     uint64_t first = 0, second = 0;
     Tq__AbandonBlocks abandon = TQ__ABANDON_BLOCKS__INIT;
+
     (void)state;
     owner_collect(&client, "unit", 0, &call);
     assert_int_equal(kit_wait(&call), TQ_ESTALE);
@@ -79,6 +82,7 @@ static void redelivers_to_the_next_session(void **state)
     kit_client next;
     kit_call call;
     uint64_t block = 0;
+
     (void)state;
     owner_put("p", 1, NULL, &block);
     clear("p");
@@ -107,6 +111,7 @@ static void one_session_of_a_shared_owner_collects(void **state)
     kit_client other;
     kit_call first, second;
     uint64_t block = 0;
+
     (void)state;
     kit_connect(&k, &other, "other");
     kit_register(&unit, "store", 5, true);
@@ -134,6 +139,7 @@ static void says_what_may_still_be_written(void **state)
 {
     kit_call call;
     Tq__AbandonBlocks msg;
+
     (void)state;
     kit_register(&unit, "store", 5, true);
     uint64_t id = kit_grant(&client, "store", 1);
@@ -169,6 +175,7 @@ static void says_which_blocks_it_knows(void **state)
     Tq__AbandonBlocks abandon = TQ__ABANDON_BLOCKS__INIT;
     kit_call call;
     uint64_t published = 0, other = 0, ids[6];
+
     (void)state;
     owner_put("p", 2, NULL, &published);
     kit_register(&unit, "store", 5, true);
@@ -219,6 +226,7 @@ static void moves_blocks(void **state)
     kit_call call;
     uint64_t from = 0, begin = 0, bytes = 0, place = 100;
     uint32_t pieces = 1;
+
     (void)state;
     owner_put("p", 2, NULL, &from);
     live.id = &from;
@@ -288,6 +296,7 @@ static void tells_of_sparse_blocks(void **state)
     kit_call call;
     uint64_t from = 0;
     uint32_t indexes[1024];
+
     (void)state;
     owner_put("p", 2048, NULL, &from);
     tq__collect_dead__init(&ask);
@@ -332,5 +341,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(moves_blocks, owner_setup, owner_teardown_unit),
         cmocka_unit_test_setup_teardown(tells_of_sparse_blocks, owner_setup, owner_teardown_unit),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

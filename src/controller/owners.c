@@ -45,6 +45,7 @@
 tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name)
 {
     tqi_ctl_owner *owner = NULL;
+
     HASH_FIND_STR(ctl->owners, name, owner);
     return owner;
 }
@@ -52,13 +53,14 @@ tqi_ctl_owner *tqi_ctl_owner_find(tqi_controller *ctl, const char *name)
 static tqi_ctl_server *owner_server(const tqi_ctl_owner *owner, const tqi_ctl_session *session)
 {
     tqi_ctl_server *server = NULL;
+
     DL_SEARCH_SCALAR(owner->servers, server, session, session);
     return server;
 }
 
 bool tqi_ctl_owner_serves(const tqi_ctl_owner *owner, const tqi_ctl_session *session)
 {
-    return session && owner_server(owner, session) != NULL;
+    return session != NULL && owner_server(owner, session) != NULL;
 }
 
 static void owner_drop_counters(tqi_ctl_owner *owner)
@@ -75,7 +77,7 @@ static void owner_drop_counters(tqi_ctl_owner *owner)
 
 static void owner_drop_told(tqi_ctl_owner *owner)
 {
-    if (owner->told) {
+    if (owner->told != NULL) {
         tq__report_owner__free_unpacked(owner->told, NULL);
         owner->told = NULL;
         owner->passed_on = 0;
@@ -87,6 +89,7 @@ static int owner_copy_told(const Tq__ReportOwner *msg, Tq__ReportOwner **out, tq
 {
     Tq__ReportOwner part;
     uint8_t *bytes = NULL;
+
     tq__report_owner__init(&part);
     *out = NULL;
     if (!msg->n_wait && !msg->n_pin) {
@@ -98,7 +101,7 @@ static int owner_copy_told(const Tq__ReportOwner *msg, Tq__ReportOwner **out, tq
     part.n_pin = msg->n_pin;
     size_t size = tq__report_owner__get_packed_size(&part);
     bytes = malloc(size);
-    if (bytes) {
+    if (bytes != NULL) {
         tq__report_owner__pack(&part, bytes);
         *out = tq__report_owner__unpack(NULL, size, bytes);
         free(bytes);
@@ -110,7 +113,8 @@ static int owner_copy_told(const Tq__ReportOwner *msg, Tq__ReportOwner **out, tq
 static void owner_tell(tqi_ctl_owner *owner, Tq__ReportOwner *told)
 {
     uint64_t passed_on = 0;
-    for (size_t i = 0; told && owner->passed_on && i < told->n_wait; i++) {
+
+    for (size_t i = 0; told != NULL && owner->passed_on && i < told->n_wait; i++) {
         for (size_t old = 0; old < owner->told->n_wait; old++) {
             if ((owner->passed_on >> old & 1) && owner->told->wait[old]->number == told->wait[i]->number) {
                 passed_on |= UINT64_C(1) << i;
@@ -136,7 +140,7 @@ static void owner_remove_server(tqi_ctl_owner *owner, tqi_ctl_server *server)
 /* Frees an owner that nobody waits for any more; its part in the table has been dropped before. */
 static void owner_free(tqi_ctl_owner *owner)
 {
-    while (owner->servers) {
+    while (owner->servers != NULL) {
         owner_remove_server(owner, owner->servers);
     }
     owner_drop_counters(owner);
@@ -153,6 +157,7 @@ static void owner_free(tqi_ctl_owner *owner)
 static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by)
 {
     tqi_ctl_loser loser = {.ctl = ctl, .name = by};
+
     HASH_DEL(ctl->owners, owner);
     tqi_net_timed_remove(&owner->gone);
     tqi_net_timed_remove(&owner->late);
@@ -167,6 +172,7 @@ static void owner_lost(tqi_controller *ctl, tqi_ctl_owner *owner, const char *by
 static void owner_gone(tqi_net_timed *timed)
 {
     tqi_ctl_owner *owner = TQI_CONTAINER(timed, tqi_ctl_owner, gone);
+
     owner_lost(tqi_ctl_of(timed->waiters), owner, owner->name);
 }
 
@@ -198,10 +204,10 @@ static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
     tqi_ctl_left *left = calloc(1, sizeof(*left));
     unsigned n = 0;
 
-    if (last) {
+    if (last != NULL) {
         left_drop(ctl, last);
     }
-    if (!left) {
+    if (left == NULL) {
         return;
     }
     left->manager = strdup(owner->manager);
@@ -209,7 +215,7 @@ static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
     left->us = tqi_wall_us();
     DL_PREPEND(ctl->left, left);
     DL_COUNT(ctl->left, last, n);
-    if (!left->manager || !left->name) {
+    if (left->manager == NULL || left->name == NULL) {
         left_drop(ctl, left);
     } else if (n > OWNER_LEFT_MAX) {
         left_drop(ctl, ctl->left->prev); /* the list's last */
@@ -218,11 +224,11 @@ static void owner_note_left(tqi_controller *ctl, const tqi_ctl_owner *owner)
 
 void tqi_ctl_owners_leave(tqi_controller *ctl, tqi_ctl_session *session, bool gone)
 {
-    while (session->serves) {
+    while (session->serves != NULL) {
         tqi_ctl_owner *owner = session->serves->owner;
         tqi_ctl_collects_drop(owner, session);
         owner_remove_server(owner, session->serves);
-        if (owner->servers) {
+        if (owner->servers != NULL) {
             tqi_ctl_collects_gather(owner);
             continue;
         }
@@ -242,13 +248,14 @@ void tqi_ctl_owners_free(tqi_controller *ctl)
 {
     tqi_ctl_owner *owner = NULL;
     tqi_ctl_owner *next = NULL;
+
     HASH_ITER (hh, ctl->owners, owner, next) {
         HASH_DEL(ctl->owners, owner);
         tqi_net_timed_remove(&owner->gone);
         tqi_net_timed_remove(&owner->late);
         owner_free(owner);
     }
-    while (ctl->left) {
+    while (ctl->left != NULL) {
         left_drop(ctl, ctl->left);
     }
     tqi_ctl_list_fini(ctl);
@@ -259,6 +266,7 @@ void tqi_ctl_owners_free(tqi_controller *ctl)
 static int owner_check(const Tq__RegisterOwner *msg, tq_error *err)
 {
     int rc = tqi_check_size("owner", msg->name, TQ_NAME_MAX, err);
+
     rc = rc ? rc : tqi_check_name("manager", msg->manager, TQ_NAME_MAX, err);
     if (rc == TQ_OK && msg->incarnation == 0) {
         rc = tqi_error_set(err, TQ_EINVAL, "owner '%s': incarnation 0", msg->name);
@@ -289,6 +297,7 @@ static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *
                              bool same, tq_error *err)
 {
     const tqi_ctl_server *server = NULL;
+
     if (same && (owner->shared != (msg->shared != 0) || strcmp(owner->manager, msg->manager) != 0)) {
         return tqi_error_set(err, TQ_EINVAL, "owner '%s' is registered as %s of '%s', not as %s of '%s'", msg->name,
                              owner->shared ? "shared" : "the storage", owner->manager,
@@ -313,7 +322,8 @@ static int owner_check_known(const tqi_ctl_owner *owner, const tqi_ctl_session *
 static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl_owner **out, tq_error *err)
 {
     tqi_ctl_owner *owner = calloc(1, sizeof(*owner));
-    if (!owner) {
+
+    if (owner == NULL) {
         return tqi_error_nomem(err, "an owner");
     }
     owner->gone.due = owner_gone;
@@ -326,7 +336,7 @@ static int owner_make(tqi_controller *ctl, const Tq__RegisterOwner *msg, tqi_ctl
     if (owner->keyed) {
         memcpy(owner->key, msg->key.data, TQI_NET_GRANT_KEY);
     }
-    if (!owner->name || !owner->manager) {
+    if (owner->name == NULL || owner->manager == NULL) {
         owner_free(owner);
         return tqi_error_nomem(err, "an owner");
     }
@@ -353,6 +363,7 @@ static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_
 {
     tqi_ctl_server *old = NULL;
     tqi_ctl_server *next = NULL;
+
     DL_FOREACH_SAFE (owner->servers, old, next) {
         if (old->session == session || !owner->shared) {
             if (old->session != session) {
@@ -376,6 +387,7 @@ static void owner_serve(tqi_ctl_owner *owner, tqi_ctl_session *session, tqi_ctl_
 static uint64_t owner_report_ms(const tqi_controller *ctl)
 {
     uint64_t ms = (uint64_t)HASH_COUNT(ctl->owners) * OWNER_REPORT_EACH_MS;
+
     return ms < OWNER_REPORT_LEAST_MS ? OWNER_REPORT_LEAST_MS : ms;
 }
 
@@ -388,7 +400,7 @@ static void owner_set_info(tqi_controller *ctl, tqi_ctl_owner *owner, uint8_t *i
         memcpy(info, from->data, from->len);
     }
     bool told = same && owner->info_size == from->len && memcmp(owner->info, info, from->len) == 0;
-    if (!told || !owner->servers) {
+    if (!told || owner->servers == NULL) {
         tqi_ctl_list_changed(ctl, owner, !told);
     }
     free(owner->info);
@@ -403,9 +415,10 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_net_request *request, con
     tqi_ctl_server *server = NULL;
     uint8_t *info = NULL;
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->name);
-    bool same = owner && tqi_table_owner_incarnation(owner->table_owner) == msg->incarnation;
+    bool same = owner != NULL && tqi_table_owner_incarnation(owner->table_owner) == msg->incarnation;
     int rc = owner_check(msg, err);
-    if (rc == TQ_OK && owner) {
+
+    if (rc == TQ_OK && owner != NULL) {
         rc = owner_check_known(owner, session, msg, same, err);
     }
     if (rc) {
@@ -413,15 +426,15 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_net_request *request, con
     }
     server = calloc(1, sizeof(*server));
     info = malloc(msg->info.len ? msg->info.len : 1);
-    if (!server || !info) {
+    if (server == NULL || info == NULL) {
         rc = tqi_error_nomem(err, "an owner");
         goto fail;
     }
-    if (owner && !same) {
+    if (owner != NULL && !same) {
         owner_lost(ctl, owner, tqi_ctl_session_name(request));
         owner = NULL;
     }
-    if (!owner && HASH_COUNT(ctl->owners) >= tqi_limits.owners) {
+    if (owner == NULL && HASH_COUNT(ctl->owners) >= tqi_limits.owners) {
         tqi_limit_reached(TQI_LIMIT_owners);
         rc = tqi_error_set(err, TQ_EINVAL,
                            "owner '%s': there are %llu owners, which is the most (limits.owners): "
@@ -429,7 +442,7 @@ int tqi_ctl_on_register_owner(tqi_controller *ctl, tqi_net_request *request, con
                            msg->name, (unsigned long long)tqi_limits.owners);
         goto fail;
     }
-    if (!owner) {
+    if (owner == NULL) {
         rc = owner_make(ctl, msg, &owner, err);
         if (rc) {
             goto fail;
@@ -464,7 +477,8 @@ int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_net_request *request, const
 {
     Tq__ReportOwnerReply reply = TQ__REPORT_OWNER_REPLY__INIT;
     tqi_ctl_owner *owner = tqi_ctl_owner_find(ctl, msg->name);
-    if (!owner || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request))) {
+
+    if (owner == NULL || !tqi_ctl_owner_serves(owner, tqi_ctl_session_of(request))) {
         return tqi_error_set(err, TQ_ESTALE, "owner '%s' is not served by this session", msg->name);
     }
     if (msg->n_counter != msg->n_value || msg->n_counter > OWNER_COUNTERS_MAX) {
@@ -478,15 +492,15 @@ int tqi_ctl_on_report_owner(tqi_controller *ctl, tqi_net_request *request, const
     tqi_ctl_owner fresh = {0};
     fresh.counters = calloc(msg->n_counter + 1, sizeof(*fresh.counters));
     fresh.values = calloc(msg->n_counter + 1, sizeof(*fresh.values));
-    for (size_t i = 0; fresh.counters && fresh.values && i < msg->n_counter; i++) {
+    for (size_t i = 0; fresh.counters != NULL && fresh.values != NULL && i < msg->n_counter; i++) {
         fresh.counters[i] = strdup(msg->counter[i]);
         fresh.values[i] = msg->value[i];
-        if (!fresh.counters[i]) {
+        if (fresh.counters[i] == NULL) {
             break;
         }
         fresh.n_counters++;
     }
-    if (!fresh.counters || !fresh.values || fresh.n_counters != msg->n_counter) {
+    if (fresh.counters == NULL || fresh.values == NULL || fresh.n_counters != msg->n_counter) {
         owner_drop_counters(&fresh);
         return tqi_error_nomem(err, "counters");
     }

@@ -254,6 +254,7 @@ static int crowd_compare(const void *a, const void *b)
 {
     uint64_t one = *(const uint64_t *)a;
     uint64_t other = *(const uint64_t *)b;
+
     return one < other ? -1 : one > other;
 }
 
@@ -263,6 +264,7 @@ static uint64_t crowd_put_ns(void)
 {
     static uint64_t took[PUTS];
     kit_put what = {.partition = "p", .field = "value", .rows = 1};
+
     for (uint32_t i = 0; i < PUTS; i++) {
         struct timespec from, to;
         clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &from);
@@ -280,6 +282,7 @@ static void crowd_costs_nothing(const char *sampler, const char *config)
     kit_call *calls = calloc(CROWD, sizeof(*calls));
     char text[128];
     Tq__Claim claim;
+
     assert_non_null(calls);
     uint64_t alone = crowd_put_ns();
     kit_claim(&claim, "p", value, 1 << 20, "train");
@@ -333,6 +336,7 @@ static void a_kept_pick_is_given_to_who_waits_for_it(void **state)
     Tq__Claim claim;
     kit_call waits;
     kit_put what = {.partition = "p", .field = "value", .rows = 4};
+
     (void)state;
     kit_free(kit_publish(&kit_usual.producer, &what));
     kit_claim(&claim, "p", value, 5, "train");
@@ -352,6 +356,7 @@ static void a_large_config_is_refused(void **state)
     size_t size = TQI_SAMPLER_CONFIG_MAX + 1;
     char *config = malloc(size + 1);
     Tq__Claim claim;
+
     (void)state;
     assert_non_null(config);
     memset(config, ' ', size);
@@ -375,5 +380,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_kept_pick_is_given_to_who_waits_for_it, kit_usual_start, kit_usual_stop),
         cmocka_unit_test_setup_teardown(a_large_config_is_refused, kit_usual_start, kit_usual_stop),
     };
+
     return cmocka_run_group_tests_name("queue", tests, NULL, NULL);
 }

@@ -17,6 +17,7 @@ int tqi_ctl_on_resolve(tqi_controller *ctl, tqi_net_request *request, const Tq__
     Tq__Batch batch;
     Tq__ResolveReply reply = TQ__RESOLVE_REPLY__INIT;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+
     rc = rc ? rc : tqi_ctl_check_epoch(ctl, msg->epoch, "metadata to resolve", err);
     rc = rc ? rc : tqi_ctl_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
     if (rc) {
@@ -58,6 +59,7 @@ int tqi_ctl_on_consumption_query(tqi_controller *ctl, tqi_net_request *request, 
     uint8_t *consumed = NULL;
     size_t n = 0;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+
     rc = rc ? rc : tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
     rc = rc ? rc : tqi_table_consumption(ctl->table, msg->partition, msg->task, &known, &index, &consumed, &n, err);
     if (rc) {
@@ -82,6 +84,7 @@ int tqi_ctl_on_production_query(tqi_controller *ctl, tqi_net_request *request, c
     uint8_t *produced = NULL;
     size_t n = 0;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+
     for (size_t i = 0; i < msg->n_field && rc == TQ_OK; i++) {
         rc = tqi_check_name("field", msg->field[i], TQ_NAME_MAX, err);
     }
@@ -107,6 +110,7 @@ static size_t read_count_partitions(tqi_controller *ctl)
 {
     size_t n = 0;
     tqi_table_partition *partition = NULL;
+
     while ((partition = tqi_table_next_partition(ctl->table, partition)) != NULL) {
         n++;
     }
@@ -119,9 +123,10 @@ int tqi_ctl_on_list_partitions(tqi_controller *ctl, tqi_net_request *request, co
     Tq__ListPartitionsReply reply = TQ__LIST_PARTITIONS_REPLY__INIT;
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_partition *partition = NULL;
+
     (void)msg;
     reply.name = tqi_ctl_conv_pointers(&conv, read_count_partitions(ctl), err);
-    if (!reply.name) {
+    if (reply.name == NULL) {
         return TQ_ENOMEM;
     }
     while ((partition = tqi_table_next_partition(ctl->table, partition)) != NULL) {
@@ -137,7 +142,8 @@ static int list_keys_add(tqi_controller *ctl, tqi_region *conv, tqi_table_partit
                          tqi_table_keys_page *page, tqi_table_result *result, Tq__ListKeysReply *reply, tq_error *err)
 {
     Tq__Batch *batch = tqi_ctl_conv_alloc(conv, 1, sizeof(*batch), err);
-    if (!batch) {
+
+    if (batch == NULL) {
         return TQ_ENOMEM;
     }
     int rc = tqi_table_partition_keys_page(ctl->table, partition, page, result, err);
@@ -156,16 +162,17 @@ int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq
     bool all = msg->partition[0] == 0;
     tqi_table_partition *partition = NULL;
     tqi_table_keys_page page = {.after = ""};
+
     if (!all) {
         page = (tqi_table_keys_page){.after = msg->after, .mark = msg->mark, .limit = msg->limit};
     }
     size_t n = all ? read_count_partitions(ctl) : 1;
     tqi_table_result *results = tqi_ctl_conv_alloc(&conv, n, sizeof(*results), err);
     reply.batch = tqi_ctl_conv_pointers(&conv, n, err);
-    int rc = results && reply.batch ? TQ_OK : TQ_ENOMEM;
+    int rc = results != NULL && reply.batch != NULL ? TQ_OK : TQ_ENOMEM;
     if (!all && rc == TQ_OK) {
         partition = tqi_table_find_partition(ctl->table, msg->partition);
-        if (partition) {
+        if (partition != NULL) {
             rc = list_keys_add(ctl, &conv, partition, &page, &results[0], &reply, err);
             reply.mark = page.next;
         }
@@ -176,7 +183,7 @@ int tqi_ctl_on_list_keys(tqi_controller *ctl, tqi_net_request *request, const Tq
     if (rc == TQ_OK) {
         tqi_ctl_reply(request, &reply.base);
     }
-    for (size_t i = 0; results && i < n; i++) {
+    for (size_t i = 0; results != NULL && i < n; i++) {
         tqi_table_result_fini(&results[i]);
     }
     tqi_region_fini(&conv);
@@ -189,15 +196,16 @@ int tqi_ctl_on_retrieve_keys(tqi_controller *ctl, tqi_net_request *request, cons
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     tqi_table_partition *partition = NULL;
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+
     if (rc) {
         return rc;
     }
     partition = tqi_table_find_partition(ctl->table, msg->partition);
-    if (!partition) {
+    if (partition == NULL) {
         return tqi_table_unknown_partition(ctl->table, msg->partition, err);
     }
     reply.key = tqi_ctl_conv_pointers(&conv, msg->n_index, err);
-    if (!reply.key) {
+    if (reply.key == NULL) {
         return TQ_ENOMEM;
     }
     reply.n_key = msg->n_index;

@@ -15,19 +15,22 @@
 tqi_ctl_session *tqi_ctl_session_of(const tqi_net_request *request)
 {
     tqi_net_session *session = tqi_net_request_session(request);
-    return session ? tqi_net_session_user(session) : NULL;
+
+    return session != NULL ? tqi_net_session_user(session) : NULL;
 }
 
 uint64_t tqi_ctl_session_number(const tqi_net_request *request)
 {
     const tqi_ctl_session *session = tqi_ctl_session_of(request);
-    return session ? session->number : 0;
+
+    return session != NULL ? session->number : 0;
 }
 
 const char *tqi_ctl_session_name(const tqi_net_request *request)
 {
     tqi_net_session *session = tqi_net_request_session(request);
-    return session ? tqi_net_session_name(session) : "";
+
+    return session != NULL ? tqi_net_session_name(session) : "";
 }
 
 /* --- the reply ------------------------------------------------------------ */
@@ -58,12 +61,14 @@ int tqi_ctl_prepare_reply(tqi_net_request *request, const ProtobufCMessage *repl
 {
     size_t size = protobuf_c_message_get_packed_size(reply);
     int rc = ctl_check_size(size, what, n, err);
+
     return rc ? rc : tqi_net_request_prepare(request, size, err);
 }
 
 void tqi_ctl_reply_empty(tqi_net_request *request)
 {
     Tq__Empty empty = TQ__EMPTY__INIT;
+
     tqi_ctl_reply(request, &empty.base);
 }
 
@@ -72,9 +77,11 @@ void tqi_ctl_reply_empty(tqi_net_request *request)
 int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, tq_error *err)
 {
     uint64_t ours = tqi_table_epoch(ctl->table);
+
     if (epoch && epoch != ours) {
         char clock[32];
-        const char *since = tqi_text_time(ctl->server ? tqi_net_server_started_us(ctl->server) : 0, clock, sizeof clock);
+        const char *since =
+            tqi_text_time(ctl->server != NULL ? tqi_net_server_started_us(ctl->server) : 0, clock, sizeof(clock));
         return tqi_error_set(err, TQ_ESTALE,
                              "%s is of an earlier run of the controller (epoch %016llx, now "
                              "%016llx): the controller was restarted%s%s, and what was stored "
@@ -86,5 +93,5 @@ int tqi_ctl_check_epoch(tqi_controller *ctl, uint64_t epoch, const char *what, t
 
 const char *tqi_controller_endpoint(const tqi_controller *ctl)
 {
-    return ctl->endpoint.data ? (const char *)ctl->endpoint.data : "";
+    return ctl->endpoint.data != NULL ? (const char *)ctl->endpoint.data : "";
 }

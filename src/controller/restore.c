@@ -43,6 +43,7 @@ void tqi_ctl_restores_leave(tqi_controller *ctl, const tqi_ctl_session *session)
 {
     tqi_ctl_restore *restore = NULL;
     tqi_ctl_restore *next = NULL;
+
     DL_FOREACH_SAFE (ctl->restores, restore, next) {
         if (restore->session == session) {
             restore_end(ctl, restore);
@@ -52,7 +53,7 @@ void tqi_ctl_restores_leave(tqi_controller *ctl, const tqi_ctl_session *session)
 
 void tqi_ctl_restores_free(tqi_controller *ctl)
 {
-    while (ctl->restores) {
+    while (ctl->restores != NULL) {
         restore_end(ctl, ctl->restores);
     }
 }
@@ -60,8 +61,9 @@ void tqi_ctl_restores_free(tqi_controller *ctl)
 static tqi_ctl_restore *restore_find(tqi_controller *ctl, const tqi_net_request *request, uint64_t id)
 {
     tqi_ctl_restore *restore = NULL;
+
     DL_SEARCH_SCALAR(ctl->restores, restore, id, id);
-    return restore && restore->session == tqi_ctl_session_of(request) ? restore : NULL;
+    return restore != NULL && restore->session == tqi_ctl_session_of(request) ? restore : NULL;
 }
 
 static int restore_unknown(uint64_t id, tq_error *err)
@@ -76,6 +78,7 @@ static int restore_unknown(uint64_t id, tq_error *err)
 static void restore_due(tqi_net_timed *timed)
 {
     tqi_ctl_restore *restore = TQI_CONTAINER(timed, tqi_ctl_restore, idle);
+
     tqi_log(TQI_WARN, "controller", "restore %llu of '%s' got nothing for %llu s and is dropped (limits.restore_idle)",
             (unsigned long long)restore->id, tqi_net_session_name(restore->session->net),
             (unsigned long long)(tqi_limits.restore_idle / 1000));
@@ -89,7 +92,8 @@ static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session, co
 {
     const tqi_ctl_restore *restore = NULL;
     unsigned n = 0, own = 0;
-    uint64_t size = msg->part.len + (into ? into->bytes : 0), others = 0;
+    uint64_t size = msg->part.len + (into != NULL ? into->bytes : 0), others = 0;
+
     size = size > msg->total ? size : msg->total;
     DL_FOREACH (ctl->restores, restore) {
         n++;
@@ -97,7 +101,7 @@ static int restore_check(tqi_controller *ctl, const tqi_ctl_session *session, co
         others += restore == into ? 0 : restore->bytes;
     }
     uint64_t share = tqi_ctl_share(tqi_limits.restores);
-    if (!into && (n >= tqi_limits.restores || own >= share)) {
+    if (into == NULL && (n >= tqi_limits.restores || own >= share)) {
         tqi_limit_reached(TQI_LIMIT_restores);
         return tqi_error_set(err, TQ_EINVAL,
                              "this session has %u of %u open restores; at most %llu may be open, "
@@ -122,7 +126,8 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_net_request *request, const
 {
     Tq__RestorePartReply reply = TQ__RESTORE_PART_REPLY__INIT;
     tqi_ctl_restore *restore = msg->id ? restore_find(ctl, request, msg->id) : NULL;
-    if (msg->id && !restore) {
+
+    if (msg->id && restore == NULL) {
         return restore_unknown(msg->id, err);
     }
     if (restore_check(ctl, tqi_ctl_session_of(request), restore, msg, err) != TQ_OK) {
@@ -132,9 +137,9 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_net_request *request, const
         tqi_ctl_reply(request, &reply.base);
         return TQ_OK;
     }
-    if (!restore) {
+    if (restore == NULL) {
         restore = calloc(1, sizeof(*restore));
-        if (!restore) {
+        if (restore == NULL) {
             return tqi_error_nomem(err, "a restore");
         }
         restore->id = ++ctl->last_snapshot;
@@ -161,8 +166,9 @@ int tqi_ctl_on_restore_part(tqi_controller *ctl, tqi_net_request *request, const
 int tqi_ctl_on_restore_drop(tqi_controller *ctl, tqi_net_request *request, const Tq__RestoreDrop *msg, tq_error *err)
 {
     tqi_ctl_restore *restore = restore_find(ctl, request, msg->id);
+
     (void)err;
-    if (restore) {
+    if (restore != NULL) {
         restore_end(ctl, restore);
     }
     tqi_ctl_reply_empty(request);
@@ -177,7 +183,8 @@ int tqi_ctl_on_restore_commit(tqi_controller *ctl, tqi_net_request *request, con
     tqi_ctl_restore *restore = restore_find(ctl, request, msg->id);
     tqi_ctl_reading reading = {.strange = msg->relink && msg->epoch != tqi_table_epoch(ctl->table)};
     tqi_table_restored done = {0};
-    if (!restore) {
+
+    if (restore == NULL) {
         return restore_unknown(msg->id, err);
     }
     int rc = tqi_ctl_parts_read(&restore->parts, &reading, err);

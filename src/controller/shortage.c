@@ -32,6 +32,7 @@ static bool shortage_unknown(const tqi_table_view *view, shortage_text *text)
     uint32_t produced = 0;
     uint32_t lost = 0;
     size_t n = 0;
+
     for (size_t i = 0; tqi_table_view_field(view, i, &name, &produced, &lost); i++) {
         if (produced || lost) {
             continue;
@@ -61,6 +62,7 @@ static void shortage_lacking(const tqi_table_view *view, uint32_t samples, short
     uint32_t produced = 0;
     uint32_t lost = 0;
     size_t n = 0;
+
     for (size_t i = 0; tqi_table_view_field(view, i, &name, &produced, &lost); i++) {
         if ((!produced && !lost) || produced >= samples) {
             continue;
@@ -83,7 +85,7 @@ static void shortage_lacking(const tqi_table_view *view, uint32_t samples, short
 
 static void shortage_broken_group(const tqi_table_short_group *group, uint32_t n, shortage_text *text)
 {
-    if (group->name) {
+    if (group->name != NULL) {
         tqi_text_add(&text->out,
                      "group '%.64s' has %u of %u left because samples of it were cleared or consumed: "
                      "it completes only if more are put into it",
@@ -102,6 +104,7 @@ static bool shortage_groups(const tqi_table_view *view, uint32_t n, shortage_tex
 {
     tqi_table_short_groups groups;
     tq_error err = {0};
+
     if (n < 2 || tqi_table_view_short_groups(view, n, &groups, &err) != TQ_OK || groups.groups == 0) {
         return false;
     }
@@ -116,7 +119,7 @@ static bool shortage_groups(const tqi_table_view *view, uint32_t n, shortage_tex
             tqi_text_add(&text->out, ", and so for %u other group%s", (unsigned)groups.broken - 1,
                          tqi_text_s(groups.broken - 1));
         }
-    } else if (group->name) {
+    } else if (group->name != NULL) {
         tqi_text_add(&text->out, "group '%.64s' has %u ready", group->name, (unsigned)group->ready);
     } else {
         tqi_text_add(&text->out, "that of put number %llu to %llu has %u ready", (unsigned long long)group->ordinal,
@@ -130,6 +133,7 @@ bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, con
 {
     shortage_text text = {.out = tqi_text_begin(out, size)};
     tqi_table_shortage shortage;
+
     tqi_table_view_shortage(view, &shortage);
     if (!shortage.exists) {
         tqi_text_add(&text.out, "there is no partition '%.128s' (misspelt?)", pick->partition);
@@ -146,7 +150,7 @@ bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, con
         tqi_text_add(&text.out, ", %u of them consumed by the task", (unsigned)shortage.consumed);
     }
     shortage_lacking(view, shortage.samples, &text);
-    uint32_t need = sampler->need ? sampler->need(pick) : pick->batch_size;
+    uint32_t need = sampler->need != NULL ? sampler->need(pick) : pick->batch_size;
     if (need > pick->batch_size) {
         shortage_part(&text);
         tqi_text_add(&text.out, "%s picks for all ranks at once, from %u ready ones or more", sampler->name,
@@ -158,6 +162,7 @@ bool tqi_ctl_shortage(const tqi_table_view *view, const tq_sampler *sampler, con
 const char *tqi_ctl_uptime(const tqi_controller *ctl, char out[32])
 {
     unsigned long long s = (tqi_now() - ctl->started) / 1000000000u;
+
     if (s < 120) {
         snprintf(out, 32, "%llu s", s);
     } else if (s < 7200) {

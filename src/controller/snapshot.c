@@ -50,6 +50,7 @@ static void snapshot_due(tqi_net_timed *timed)
 {
     tqi_controller *ctl = tqi_ctl_of(timed->waiters);
     tqi_ctl_snapshot *snapshot = TQI_CONTAINER(timed, tqi_ctl_snapshot, idle);
+
     tqi_log(TQI_WARN, "controller", "snapshot %llu of '%s' was not read for %llu s and is closed (limits.snapshot_idle)",
             (unsigned long long)snapshot->id, tqi_net_session_name(snapshot->session->net),
             (unsigned long long)(tqi_limits.snapshot_idle / 1000));
@@ -68,6 +69,7 @@ static int snapshot_check(tqi_controller *ctl, const tqi_ctl_session *session, t
 {
     const tqi_ctl_snapshot *snapshot = NULL;
     unsigned n = 0, own = 0;
+
     DL_FOREACH (ctl->snapshots, snapshot) {
         n++;
         own += snapshot->session == session;
@@ -88,6 +90,7 @@ void tqi_ctl_snapshots_leave(tqi_controller *ctl, const tqi_ctl_session *session
 {
     tqi_ctl_snapshot *snapshot = NULL;
     tqi_ctl_snapshot *next = NULL;
+
     DL_FOREACH_SAFE (ctl->snapshots, snapshot, next) {
         if (snapshot->session == session) {
             snapshot_close(ctl, snapshot);
@@ -97,7 +100,7 @@ void tqi_ctl_snapshots_leave(tqi_controller *ctl, const tqi_ctl_session *session
 
 void tqi_ctl_snapshots_free(tqi_controller *ctl)
 {
-    while (ctl->snapshots) {
+    while (ctl->snapshots != NULL) {
         snapshot_close(ctl, ctl->snapshots);
     }
 }
@@ -124,11 +127,12 @@ static void snapshot_measure(const tqi_net_request *request, const tqi_ctl_parts
 int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq__Snapshot *msg, tq_error *err)
 {
     Tq__SnapshotReply reply = TQ__SNAPSHOT_REPLY__INIT;
+
     if (snapshot_check(ctl, tqi_ctl_session_of(request), err) != TQ_OK) {
         return TQ_EINVAL;
     }
     tqi_ctl_snapshot *snapshot = calloc(1, sizeof(*snapshot));
-    if (!snapshot) {
+    if (snapshot == NULL) {
         return tqi_error_nomem(err, "a snapshot");
     }
     snapshot->session = tqi_ctl_session_of(request);
@@ -163,15 +167,17 @@ int tqi_ctl_on_snapshot(tqi_controller *ctl, tqi_net_request *request, const Tq_
 static tqi_ctl_snapshot *snapshot_find(tqi_controller *ctl, const tqi_net_request *request, uint64_t id)
 {
     tqi_ctl_snapshot *snapshot = NULL;
+
     DL_SEARCH_SCALAR(ctl->snapshots, snapshot, id, id);
-    return snapshot && snapshot->session == tqi_ctl_session_of(request) ? snapshot : NULL;
+    return snapshot != NULL && snapshot->session == tqi_ctl_session_of(request) ? snapshot : NULL;
 }
 
 int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_net_request *request, const Tq__SnapshotRead *msg, tq_error *err)
 {
     Tq__SnapshotReadReply reply = TQ__SNAPSHOT_READ_REPLY__INIT;
     tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);
-    if (!snapshot) {
+
+    if (snapshot == NULL) {
         return tqi_error_set(err, TQ_EINVAL,
                              "snapshot %llu: this session has no such snapshot; one that is not "
                              "read for %.1f s is closed (limits.snapshot_idle): save again, or start "
@@ -195,8 +201,9 @@ int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_net_request *request, cons
 int tqi_ctl_on_snapshot_close(tqi_controller *ctl, tqi_net_request *request, const Tq__SnapshotClose *msg, tq_error *err)
 {
     tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);
+
     (void)err;
-    if (snapshot) {
+    if (snapshot != NULL) {
         snapshot_close(ctl, snapshot);
     }
     tqi_ctl_reply_empty(request);

@@ -19,8 +19,9 @@
 static int parts_fields(tqi_region *conv, const tqi_table_snap_partition *in, Tq__SnapshotPartition *out, tq_error *err)
 {
     Tq__FieldInfo *items = tqi_ctl_conv_alloc(conv, in->n_fields, sizeof(*items), err);
+
     out->field = tqi_ctl_conv_pointers(conv, in->n_fields, err);
-    if (!items || !out->field) {
+    if (items == NULL || out->field == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < in->n_fields; i++) {
@@ -42,8 +43,9 @@ static int parts_fields(tqi_region *conv, const tqi_table_snap_partition *in, Tq
 static int parts_cached_picks(tqi_region *conv, const tqi_table_snap_task *in, Tq__SnapshotTask *out, tq_error *err)
 {
     Tq__SnapshotSlot *items = tqi_ctl_conv_alloc(conv, in->n_cached_picks, sizeof(*items), err);
+
     out->slot = tqi_ctl_conv_pointers(conv, in->n_cached_picks, err);
-    if (!items || !out->slot) {
+    if (items == NULL || out->slot == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < in->n_cached_picks; i++) {
@@ -59,8 +61,9 @@ static int parts_cached_picks(tqi_region *conv, const tqi_table_snap_task *in, T
 static int parts_tasks(tqi_region *conv, const tqi_table_snap_partition *in, Tq__SnapshotPartition *out, tq_error *err)
 {
     Tq__SnapshotTask *items = tqi_ctl_conv_alloc(conv, in->n_tasks, sizeof(*items), err);
+
     out->task = tqi_ctl_conv_pointers(conv, in->n_tasks, err);
-    int rc = items && out->task ? TQ_OK : TQ_ENOMEM;
+    int rc = items != NULL && out->task != NULL ? TQ_OK : TQ_ENOMEM;
     for (size_t i = 0; i < in->n_tasks && rc == TQ_OK; i++) {
         tq__snapshot_task__init(&items[i]);
         items[i].name = tqi_ctl_conv_text(in->tasks[i].name);
@@ -74,13 +77,14 @@ static int parts_tasks(tqi_region *conv, const tqi_table_snap_partition *in, Tq_
 static uint8_t *parts_room(tqi_ctl_parts *parts, size_t size, tq_error *err)
 {
     uint8_t *bytes = NULL;
+
     if (size > TQI_FRAME_BODY_MAX - 64) {
         tqi_error_set(err, TQ_EUNSUPPORTED, "a part of a snapshot has %zu bytes, at most %u are possible", size,
                       TQI_FRAME_BODY_MAX - 64);
         return NULL;
     }
     if (tqi_grow(&parts->parts, &parts->capacity, parts->n + 1, sizeof(*parts->parts)) != TQ_OK ||
-        !(bytes = malloc(size ? size : 1))) {
+        (bytes = malloc(size ? size : 1)) == NULL) {
         tqi_error_nomem(err, "a snapshot");
         return NULL;
     }
@@ -91,20 +95,22 @@ static uint8_t *parts_room(tqi_ctl_parts *parts, size_t size, tq_error *err)
 int tqi_ctl_parts_add(tqi_ctl_parts *parts, const uint8_t *bytes, size_t size, tq_error *err)
 {
     uint8_t *copy = parts_room(parts, size, err);
-    if (copy && size) {
+
+    if (copy != NULL && size) {
         memcpy(copy, bytes, size);
     }
-    return copy ? TQ_OK : err->code;
+    return copy != NULL ? TQ_OK : err->code;
 }
 
 /* Packs a part and appends it. */
 static int parts_add(tqi_ctl_parts *parts, const Tq__SnapshotPart *part, size_t size, tq_error *err)
 {
     uint8_t *bytes = parts_room(parts, size, err);
-    if (bytes) {
+
+    if (bytes != NULL) {
         tq__snapshot_part__pack(part, bytes);
     }
-    return bytes ? TQ_OK : err->code;
+    return bytes != NULL ? TQ_OK : err->code;
 }
 
 static int parts_head(tqi_ctl_parts *parts, tqi_table_partition *partition, tq_error *err)
@@ -114,6 +120,7 @@ static int parts_head(tqi_ctl_parts *parts, tqi_table_partition *partition, tq_e
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     Tq__SnapshotPartition message;
     Tq__SnapshotPart part = TQ__SNAPSHOT_PART__INIT;
+
     tq__snapshot_partition__init(&message);
     int rc = tqi_table_snapshot_head(partition, &head, &result, err);
     rc = rc ? rc : parts_fields(&conv, &head, &message, err);
@@ -140,6 +147,7 @@ static int parts_piece(tqi_table *table, tqi_ctl_parts *parts, tqi_table_partiti
     Tq__Batch batch;
     Tq__SnapshotPart part = TQ__SNAPSHOT_PART__INIT;
     int rc = tqi_table_snapshot_rows(partition, &after, *piece, &rows, &result, err);
+
     *more = rc == TQ_OK && rows.batch.n > 0;
     if (*more) {
         rc = tqi_ctl_conv_batch_out(&conv, &rows.batch, tqi_table_epoch(table), &batch, err);
@@ -167,6 +175,7 @@ static int parts_partition(tqi_table *table, tqi_ctl_parts *parts, tqi_table_par
     size_t piece = SNAPSHOT_PIECE;
     bool more = true;
     int rc = parts_head(parts, partition, err);
+
     while (rc == TQ_OK && more) {
         rc = parts_piece(table, parts, partition, &next, &piece, &more, err);
     }
@@ -177,9 +186,11 @@ int tqi_ctl_parts_take(tqi_table *table, const char *only, tqi_ctl_parts *parts,
 {
     tqi_table_partition *partition = NULL;
     int rc = TQ_OK;
+
     if (only[0]) {
         partition = tqi_table_find_partition(table, only);
-        return partition ? parts_partition(table, parts, partition, err) : tqi_table_unknown_partition(table, only, err);
+        return partition != NULL ? parts_partition(table, parts, partition, err)
+                                 : tqi_table_unknown_partition(table, only, err);
     }
     while (rc == TQ_OK && (partition = tqi_table_next_partition(table, partition)) != NULL) {
         rc = parts_partition(table, parts, partition, err);

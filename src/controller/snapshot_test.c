@@ -13,6 +13,7 @@ static kit_client unit, client, other;
 static int setup(void **state)
 {
     tqi_controller_options options = {.grace_ms = 60000, .owner_timeout_ms = 60000, .epoch = 4711};
+
     (void)state;
     kit_start(&k, &options);
     kit_connect(&k, &unit, "unit");
@@ -35,12 +36,14 @@ static int teardown(void **state)
 static void put(const char *partition, uint32_t rows)
 {
     kit_put what = {.partition = partition, .field = "x", .rows = rows};
+
     kit_free(kit_publish(&client, &what));
 }
 
 static void clear(const char *partition)
 {
     Tq__Clear ask;
+
     tq__clear__init(&ask);
     ask.partition = (char *)(uintptr_t)partition;
     ask.all = true;
@@ -50,6 +53,7 @@ static void clear(const char *partition)
 static Tq__SnapshotReply *take(const char *partition)
 {
     Tq__Snapshot ask;
+
     tq__snapshot__init(&ask);
     ask.partition = (char *)(uintptr_t)partition;
     return kit_ok(&client, TQI_SNAPSHOT, &ask);
@@ -58,6 +62,7 @@ static Tq__SnapshotReply *take(const char *partition)
 static void close_snapshot(uint64_t id)
 {
     Tq__SnapshotClose ask = TQ__SNAPSHOT_CLOSE__INIT;
+
     ask.id = id;
     kit_free(kit_ok(&client, TQI_SNAPSHOT_CLOSE, &ask));
 }
@@ -66,6 +71,7 @@ static void close_snapshot(uint64_t id)
 static uint64_t send_back(const Tq__SnapshotReply *snapshot)
 {
     uint64_t id = 0;
+
     for (uint32_t i = 0; i < snapshot->parts; i++) {
         Tq__SnapshotRead read = TQ__SNAPSHOT_READ__INIT;
         Tq__RestorePart part = TQ__RESTORE_PART__INIT;
@@ -86,6 +92,7 @@ static uint64_t send_back(const Tq__SnapshotReply *snapshot)
 static uint32_t samples(const char *partition)
 {
     Tq__ConsumptionQuery ask;
+
     tq__consumption_query__init(&ask);
     ask.partition = (char *)(uintptr_t)partition;
     ask.task = (char *)(uintptr_t) "any";
@@ -151,6 +158,7 @@ static void one_partition_replaces_only_itself(void **state)
 static void dead_blocks_wait_for_the_end_of_a_snapshot(void **state)
 {
     Tq__CollectDead ask;
+
     tq__collect_dead__init(&ask);
     kit_call collect;
     (void)state;
@@ -256,6 +264,7 @@ static void a_table_that_is_too_large_is_refused_with_a_remedy(void **state)
 static void a_session_takes_its_snapshots_along(void **state)
 {
     Tq__CollectDead ask;
+
     tq__collect_dead__init(&ask);
     kit_call collect;
     (void)state;
@@ -304,6 +313,7 @@ static void they_belong_to_their_session(void **state)
 static void parts_that_make_no_sense_are_refused(void **state)
 {
     static uint8_t garbage[] = {0x0a, 0xff, 0x01};
+
     (void)state;
     Tq__RestorePart part = TQ__RESTORE_PART__INIT;
     part.part = (ProtobufCBinaryData){.data = garbage, .len = sizeof(garbage)};
@@ -323,6 +333,7 @@ static void a_session_may_have_a_quarter(void **state)
         uint64_t limit, share;
     } cases[] = {{8, 2}, {3, 1}};
     const tqi_limits_table saved = tqi_limits;
+
     (void)state;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         uint64_t ids[2];
@@ -380,5 +391,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(parts_that_make_no_sense_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_session_may_have_a_quarter, setup, teardown),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -11,7 +11,8 @@ static int parts_read_fields(tqi_ctl_reading *reading, const Tq__SnapshotPartiti
                              tq_error *err)
 {
     tqi_table_field_info *fields = tqi_ctl_conv_alloc(&reading->conv, in->n_field, sizeof(*fields), err);
-    if (!fields) {
+
+    if (fields == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < in->n_field; i++) {
@@ -40,13 +41,14 @@ static int parts_read_tasks(tqi_ctl_reading *reading, const Tq__SnapshotPartitio
                             tq_error *err)
 {
     tqi_table_snap_task *tasks = tqi_ctl_conv_alloc(&reading->conv, in->n_task, sizeof(*tasks), err);
-    if (!tasks) {
+
+    if (tasks == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < in->n_task; i++) {
         const Tq__SnapshotTask *from = in->task[i];
         tqi_table_snap_cached_pick *picks = tqi_ctl_conv_alloc(&reading->conv, from->n_slot, sizeof(*picks), err);
-        if (!picks) {
+        if (picks == NULL) {
             return TQ_ENOMEM;
         }
         for (size_t s = 0; s < from->n_slot; s++) {
@@ -68,7 +70,8 @@ static int parts_read_rows(tqi_ctl_reading *reading, const Tq__SnapshotPart *par
     const Tq__Batch *batch = part->batch;
     tqi_table_snap_partition *partition = reading->n_partitions ? &reading->partitions[reading->n_partitions - 1] : NULL;
     tqi_table_snap_rows *rows = &reading->rows[reading->n_rows];
-    if (!partition) {
+
+    if (partition == NULL) {
         return tqi_error_set(err, TQ_EINVAL, "the snapshot does not begin with a partition");
     }
     int rc = tqi_ctl_conv_batch_in(&reading->conv, batch, batch->n_index, &rows->batch, err);
@@ -99,28 +102,30 @@ static int parts_read_part(tqi_ctl_reading *reading, const ProtobufCBinaryData *
     int rc = TQ_OK;
     Tq__SnapshotPart *part =
         (Tq__SnapshotPart *)tqi_request_decode(&tq__snapshot_part__descriptor, bytes->data, bytes->len, NULL, err);
-    if (!part) {
+
+    if (part == NULL) {
         return err->code;
     }
     reading->messages[reading->n_messages++] = part;
-    if (part->partition) {
+    if (part->partition != NULL) {
         tqi_table_snap_partition *partition = &reading->partitions[reading->n_partitions++];
         partition->name = part->partition->name;
         partition->next_ordinal = part->partition->next_ordinal;
         rc = parts_read_fields(reading, part->partition, partition, err);
         rc = rc ? rc : parts_read_tasks(reading, part->partition, partition, err);
     }
-    return rc == TQ_OK && part->batch ? parts_read_rows(reading, part, err) : rc;
+    return rc == TQ_OK && part->batch != NULL ? parts_read_rows(reading, part, err) : rc;
 }
 
 int tqi_ctl_parts_read(const tqi_ctl_parts *parts, tqi_ctl_reading *reading, tq_error *err)
 {
     size_t n = parts->n;
     int rc = TQ_OK;
+
     reading->messages = tqi_ctl_conv_pointers(&reading->conv, n, err);
     reading->partitions = tqi_ctl_conv_alloc(&reading->conv, n, sizeof(*reading->partitions), err);
     reading->rows = tqi_ctl_conv_alloc(&reading->conv, n, sizeof(*reading->rows), err);
-    if (!reading->messages || !reading->partitions || !reading->rows) {
+    if (reading->messages == NULL || reading->partitions == NULL || reading->rows == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n && rc == TQ_OK; i++) {

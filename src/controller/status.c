@@ -15,12 +15,13 @@ static int status_fields(tqi_region *conv, const tqi_table_partition *partition,
 {
     tqi_table_field_info field;
     size_t n = 0;
+
     while (tqi_table_partition_field(partition, n, &field)) {
         n++;
     }
     Tq__FieldInfo *items = tqi_ctl_conv_alloc(conv, n, sizeof(*items), err);
     out->field = tqi_ctl_conv_pointers(conv, n, err);
-    if (!items || !out->field) {
+    if (items == NULL || out->field == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n && tqi_table_partition_field(partition, i, &field); i++) {
@@ -45,12 +46,13 @@ static int status_tasks(tqi_region *conv, const tqi_table_partition *partition, 
     const char *name = NULL;
     uint32_t consumed = 0;
     size_t n = 0;
+
     while (tqi_table_partition_task(partition, n, &name, &consumed)) {
         n++;
     }
     Tq__TaskInfo *items = tqi_ctl_conv_alloc(conv, n, sizeof(*items), err);
     out->task = tqi_ctl_conv_pointers(conv, n, err);
-    if (!items || !out->task) {
+    if (items == NULL || out->task == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n && tqi_table_partition_task(partition, i, &name, &consumed); i++) {
@@ -73,7 +75,7 @@ static int status_partition(tqi_region *conv, const tqi_table_partition *partiti
     if (lost) {
         lost = lost < TQI_CTL_LOST_MAX ? lost : TQI_CTL_LOST_MAX;
         out->lost = tqi_ctl_conv_alloc(conv, lost, sizeof(*out->lost), err);
-        if (!out->lost) {
+        if (out->lost == NULL) {
             return TQ_ENOMEM;
         }
         tqi_table_partition_lost(partition, out->lost, lost);
@@ -88,12 +90,13 @@ static int status_partitions(tqi_controller *ctl, tqi_region *conv, Tq__SystemSt
     tqi_table_partition *partition = NULL;
     size_t n = 0;
     int rc = TQ_OK;
+
     while ((partition = tqi_table_next_partition(ctl->table, partition)) != NULL) {
         n++;
     }
     Tq__PartitionInfo *items = tqi_ctl_conv_alloc(conv, n, sizeof(*items), err);
     reply->partition = tqi_ctl_conv_pointers(conv, n, err);
-    if (!items || !reply->partition) {
+    if (items == NULL || reply->partition == NULL) {
         return TQ_ENOMEM;
     }
     while (rc == TQ_OK && (partition = tqi_table_next_partition(ctl->table, partition)) != NULL) {
@@ -109,6 +112,7 @@ static int status_partitions(tqi_controller *ctl, tqi_region *conv, Tq__SystemSt
 static void status_count_session(tqi_net_session *session, void *arg)
 {
     size_t *n = arg;
+
     (void)session;
     (*n)++;
 }
@@ -117,6 +121,7 @@ static void status_add_session(tqi_net_session *session, void *arg)
 {
     Tq__SystemStatusReply *reply = arg;
     Tq__SessionInfo *info = reply->session[reply->n_session++];
+
     tq__session_info__init(info);
     info->name = tqi_ctl_conv_text(tqi_net_session_name(session));
     info->pid = tqi_net_session_pid(session);
@@ -129,10 +134,11 @@ static void status_add_session(tqi_net_session *session, void *arg)
 static int status_sessions(tqi_controller *ctl, tqi_region *conv, Tq__SystemStatusReply *reply, tq_error *err)
 {
     size_t n = 0;
+
     tqi_net_server_each_session(ctl->server, status_count_session, &n);
     Tq__SessionInfo *items = tqi_ctl_conv_alloc(conv, n, sizeof(*items), err);
     reply->session = tqi_ctl_conv_pointers(conv, n, err);
-    if (!items || !reply->session) {
+    if (items == NULL || reply->session == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
@@ -146,6 +152,7 @@ int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_net_request *request, cons
 {
     Tq__SystemStatusReply reply;
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
+
     if (msg->mine) {
         return tqi_ctl_waiting_mine(ctl, request, msg, err);
     }
@@ -169,6 +176,7 @@ int tqi_ctl_on_system_status(tqi_controller *ctl, tqi_net_request *request, cons
 int tqi_ctl_on_system_config(tqi_controller *ctl, tqi_net_request *request, const Tq__SystemConfig *msg, tq_error *err)
 {
     Tq__SystemConfigReply reply;
+
     (void)msg;
     (void)err;
     tq__system_config_reply__init(&reply);

@@ -24,6 +24,7 @@ static int setup(void **state)
         .manager = "test",
         .manager_config = "{\"a\": 1}",
     };
+
     (void)state;
     kit_start(&k, &options);
     kit_connect(&k, &unit, "unit");
@@ -44,12 +45,14 @@ static int teardown(void **state)
 static void put(uint32_t rows)
 {
     kit_put what = {.partition = "p", .field = "x", .rows = rows};
+
     kit_free(kit_publish(&client, &what));
 }
 
 static void events_tell_what_happened(void **state)
 {
     Tq__Events ask = TQ__EVENTS__INIT;
+
     (void)state;
     put(2);
     assert_int_equal(kit_poll(&client, "p", "x", 1, "t"), 1);
@@ -81,6 +84,7 @@ static void events_tell_what_happened(void **state)
 static void the_ring_keeps_the_newest(void **state)
 {
     Tq__Events ask = TQ__EVENTS__INIT;
+
     (void)state;
     for (int i = 0; i < 10; i++) {
         put(1);
@@ -99,6 +103,7 @@ static void the_newest_event_stays_in_few_bytes(void **state)
     Tq__Events ask = TQ__EVENTS__INIT;
     const tqi_limits_table saved = tqi_limits;
     uint64_t before = tqi_limit_times(TQI_LIMIT_event_bytes);
+
     (void)state;
     for (int i = 0; i < 4; i++) {
         put(1); /* numbers 4 to 7 */
@@ -124,6 +129,7 @@ static void readers_wait_for_the_next_event(void **state)
 {
     Tq__Events ask = TQ__EVENTS__INIT;
     kit_call call;
+
     (void)state;
     /* From another run, with a larger number: continues with the events that follow. */
     ask.since = 1000;
@@ -152,6 +158,7 @@ static void readers_wait_for_the_next_event(void **state)
 static void readers_of_an_earlier_run_begin_anew(void **state)
 {
     Tq__Events ask = TQ__EVENTS__INIT;
+
     (void)state;
     put(1);
     ask.since = 1000;
@@ -175,6 +182,7 @@ static void status_shows_all_of_it(void **state)
     Tq__Claim claim;
     char *fields[] = {text("x")};
     kit_call call;
+
     (void)state;
     put(3);
     assert_int_equal(kit_poll(&client, "p", "x", 2, "t"), 2);
@@ -221,6 +229,7 @@ static void status_shows_all_of_it(void **state)
 static void hands_out_its_config(void **state)
 {
     Tq__SystemConfig ask = TQ__SYSTEM_CONFIG__INIT;
+
     (void)state;
     Tq__SystemConfigReply *reply = kit_ok(&client, TQI_SYSTEM_CONFIG, &ask);
     assert_string_equal(reply->manager, "test");
@@ -232,6 +241,7 @@ static void hands_out_its_config(void **state)
 static void answers_no_requests_of_units(void **state)
 {
     Tq__UnitStat ask = TQ__UNIT_STAT__INIT;
+
     (void)state;
     kit_fails(&client, TQI_UNIT_STAT, &ask, TQ_EUNSUPPORTED, "");
 }
@@ -244,6 +254,7 @@ static void refuses_to_start_with_bad_options(void **state)
     tqi_controller_options options = {.token = &token, .sampler = "roulette", .listen = listen, .n_listen = 1};
     tqi_controller *controller = NULL;
     tq_error err = {0};
+
     (void)state;
     assert_int_equal(uv_loop_init(&loop), 0);
     assert_int_equal(tqi_controller_alloc(&loop, &options, &controller, &err), TQ_ESAMPLER);
@@ -272,5 +283,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(answers_no_requests_of_units, setup, teardown),
         cmocka_unit_test(refuses_to_start_with_bad_options),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

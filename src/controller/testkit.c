@@ -21,6 +21,7 @@ void kit_start(kit *k, const tqi_controller_options *options)
     tqi_controller_options own = {.grace_ms = 60000, .owner_timeout_ms = 60000};
     const char *listen = NULL;
     tq_error err = {0};
+
     memset(k, 0, sizeof(*k));
     snprintf(k->folder, sizeof(k->folder), "%s", "/tmp/tq-controller-XXXXXX");
     assert_non_null(mkdtemp(k->folder));
@@ -28,7 +29,7 @@ void kit_start(kit *k, const tqi_controller_options *options)
     k->token.size = 16;
     memcpy(k->token.bytes, "a token of tests", 16);
     assert_int_equal(uv_loop_init(&k->loop), 0);
-    if (options) {
+    if (options != NULL) {
         own = *options;
     }
     listen = k->listen;
@@ -43,6 +44,7 @@ void kit_start(kit *k, const tqi_controller_options *options)
 static void kit_closed(void *arg)
 {
     kit *k = arg;
+
     k->closing--;
 }
 
@@ -63,6 +65,7 @@ void kit_connect(kit *k, kit_client *client, const char *name)
     tqi_net_connector_options options = {.token = &k->token, .name = name};
     tq_error err = {0};
     Tq__ListPartitions hello = TQ__LIST_PARTITIONS__INIT;
+
     client->kit = k;
     assert_int_equal(tqi_net_connector_alloc(&k->loop, &options, &client->connector, &err), TQ_OK);
     assert_int_equal(tqi_net_channel_get(client->connector, k->listen, &client->channel, &err), TQ_OK);
@@ -72,6 +75,7 @@ void kit_connect(kit *k, kit_client *client, const char *name)
 void kit_disconnect(kit_client *client)
 {
     kit *k = client->kit;
+
     k->closing++;
     tqi_net_channel_unref(client->channel);
     tqi_net_connector_close(client->connector, kit_closed, k);
@@ -83,6 +87,7 @@ void kit_disconnect(kit_client *client)
 static void kit_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     kit_call *c = arg;
+
     (void)call;
     assert_false(c->done);
     c->done = true;
@@ -108,6 +113,7 @@ static void kit_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 void kit_send(kit_client *client, uint16_t kind, const void *message, kit_call *call)
 {
     tq_error err = {0};
+
     memset(call, 0, sizeof(*call));
     call->client = client;
     tqi_net_call_args args = {
@@ -138,6 +144,7 @@ void kit_end(kit_call *call)
 void *kit_ok(kit_client *client, uint16_t kind, const void *message)
 {
     kit_call call;
+
     kit_send(client, kind, message, &call);
     kit_wait(&call);
     if (call.status != TQ_OK) {
@@ -148,11 +155,12 @@ void *kit_ok(kit_client *client, uint16_t kind, const void *message)
     return call.reply;
 }
 
-void kit_fails(kit_client *client, uint16_t kind, const void *message, int code, const char *text)
+void kit_fails(kit_client *client, uint16_t kind, const void *message, int rc, const char *text)
 {
     kit_call call;
+
     kit_send(client, kind, message, &call);
-    assert_int_equal(kit_wait(&call), code);
+    assert_int_equal(kit_wait(&call), rc);
     bool says = strstr(call.error.message, text) != NULL;
     if (!says) {
         print_error("request %u failed otherwise: %s\n", (unsigned)kind, call.error.message);
@@ -163,7 +171,7 @@ void kit_fails(kit_client *client, uint16_t kind, const void *message, int code,
 
 void kit_free(void *reply)
 {
-    if (reply) {
+    if (reply != NULL) {
         protobuf_c_message_free_unpacked(reply, NULL);
     }
 }
@@ -171,6 +179,7 @@ void kit_free(void *reply)
 void kit_until_waiting(kit_client *client, uint32_t claims)
 {
     uint32_t waiting = UINT32_MAX;
+
     while (waiting != claims) {
         Tq__SystemStatus ask = TQ__SYSTEM_STATUS__INIT;
         Tq__SystemStatusReply *status = kit_ok(client, TQI_SYSTEM_STATUS, &ask);
@@ -184,6 +193,7 @@ void kit_until_waiting(kit_client *client, uint32_t claims)
 void kit_register(kit_client *unit, const char *owner, uint64_t incarnation, bool shared)
 {
     Tq__RegisterOwner msg;
+
     tq__register_owner__init(&msg);
     msg.name = tqi_unconst(owner);
     msg.incarnation = incarnation;
@@ -225,6 +235,7 @@ int kit_usual_stop(void **state)
 uint64_t kit_grant(kit_client *client, const char *owner, uint32_t count)
 {
     Tq__GrantBlocks msg;
+
     tq__grant_blocks__init(&msg);
     msg.owner = tqi_unconst(owner);
     msg.count = count;
@@ -250,7 +261,8 @@ typedef struct kit_message {
 static void kit_compose(kit_client *client, kit_put *put, kit_message *m)
 {
     Tq__GrantBlocks grant;
-    const char *owner = put->owner ? put->owner : "unit";
+    const char *owner = put->owner != NULL ? put->owner : "unit";
+
     tq__grant_blocks__init(&grant);
     grant.owner = tqi_unconst(owner);
     grant.count = 1;
@@ -286,10 +298,10 @@ static void kit_compose(kit_client *client, kit_put *put, kit_message *m)
     m->batch.owner = m->owners;
     m->batch.n_field = m->batch.n_block = m->batch.n_owner = 1;
     m->publish.batch = &m->batch;
-    if (put->indexes) {
+    if (put->indexes != NULL) {
         m->batch.index = tqi_unconst(put->indexes);
         m->batch.n_index = put->rows;
-    } else if (put->keys) {
+    } else if (put->keys != NULL) {
         m->batch.key = put->keys;
         m->batch.n_key = put->rows;
         m->publish.create = true;
@@ -301,6 +313,7 @@ static void kit_compose(kit_client *client, kit_put *put, kit_message *m)
 Tq__PublishReply *kit_publish(kit_client *client, kit_put *put)
 {
     kit_message m;
+
     kit_compose(client, put, &m);
     Tq__PublishReply *reply = kit_ok(client, TQI_PUBLISH, &m.publish);
     assert_non_null(reply->batch);
@@ -310,11 +323,12 @@ Tq__PublishReply *kit_publish(kit_client *client, kit_put *put)
     return reply;
 }
 
-void kit_publish_fails(kit_client *client, kit_put *put, int code, const char *text)
+void kit_publish_fails(kit_client *client, kit_put *put, int rc, const char *text)
 {
     kit_message m;
+
     kit_compose(client, put, &m);
-    kit_fails(client, TQI_PUBLISH, &m.publish, code, text);
+    kit_fails(client, TQI_PUBLISH, &m.publish, rc, text);
 }
 
 /* --- claims --------------------------------------------------------------- */
@@ -335,6 +349,7 @@ size_t kit_poll(kit_client *client, const char *partition, const char *field, in
     char *fields[] = {tqi_unconst(field)};
     kit_call call;
     size_t n = 0;
+
     kit_claim(&claim, partition, fields, size, task);
     claim.poll = true;
     kit_send(client, TQI_CLAIM, &claim, &call);
@@ -352,6 +367,7 @@ size_t kit_poll(kit_client *client, const char *partition, const char *field, in
 static void raw_on_readable(uv_poll_t *poll, int status, int events)
 {
     kit_raw *raw = poll->data;
+
     (void)status;
     (void)events;
     raw->readable = true;
@@ -362,6 +378,7 @@ static void raw_on_readable(uv_poll_t *poll, int status, int events)
 static void raw_read(kit_raw *raw, void *out, size_t size)
 {
     uint8_t *at = out;
+
     while (size) {
         ssize_t n = recv(raw->fd, at, size, MSG_DONTWAIT);
         if (n > 0) {
@@ -381,10 +398,11 @@ static void raw_read(kit_raw *raw, void *out, size_t size)
 static void raw_write(kit_raw *raw, uint16_t kind, uint64_t request, uint64_t ack, const ProtobufCMessage *message)
 {
     uint8_t header[TQI_FRAME_HEADER];
-    size_t size = message ? protobuf_c_message_get_packed_size(message) : 0;
+    size_t size = message != NULL ? protobuf_c_message_get_packed_size(message) : 0;
     uint8_t *body = malloc(size + 1);
+
     assert_non_null(body);
-    if (message) {
+    if (message != NULL) {
         protobuf_c_message_pack(message, body);
     }
     tqi_frame frame = {
@@ -404,6 +422,7 @@ static void *raw_message(kit_raw *raw, tqi_frame *frame)
 {
     uint8_t header[TQI_FRAME_HEADER];
     tq_error err = {0};
+
     raw_read(raw, header, sizeof(header));
     assert_int_equal(tqi_frame_decode(header, frame, &err), TQ_OK);
     uint8_t *body = malloc(frame->body + 1u);
@@ -412,7 +431,7 @@ static void *raw_message(kit_raw *raw, tqi_frame *frame)
     const tqi_method *method = tqi_method_find(frame->kind);
     const ProtobufCMessageDescriptor *type = frame->kind == TQI_CHALLENGE ? &tq__challenge__descriptor
                                              : frame->kind == TQI_WELCOME ? &tq__welcome__descriptor
-                                             : method                     ? method->reply
+                                             : method != NULL             ? method->reply
                                                                           : &tq__error__descriptor;
     ProtobufCMessage *message = tqi_message_decode(type, body, frame->body, &err);
     assert_non_null(message);
@@ -426,6 +445,7 @@ void kit_raw_open(kit *k, kit_raw *raw)
     tqi_frame frame;
     uint8_t nonce[32], proof[32], session[TQI_NET_SESSION_ID];
     Tq__Hello hello;
+
     memset(raw, 0, sizeof(*raw));
     raw->kit = k;
     raw->fd = socket(AF_UNIX, SOCK_STREAM, 0);
@@ -454,6 +474,7 @@ void kit_raw_open(kit *k, kit_raw *raw)
 uint64_t kit_raw_send(kit_raw *raw, uint16_t kind, uint64_t ack, const void *message)
 {
     bool control = kind < TQI_PUBLISH;
+
     raw_write(raw, kind, control ? 0 : ++raw->requests, ack, message);
     return raw->requests;
 }
@@ -466,6 +487,7 @@ void *kit_raw_receive(kit_raw *raw, tqi_frame *frame)
 static void raw_closed(uv_handle_t *handle)
 {
     kit_raw *raw = handle->data;
+
     raw->kit->closing--;
 }
 

@@ -75,7 +75,7 @@ void kit_until_waiting(kit_client *client, uint32_t claims);
 /* One request that succeeds; the caller frees the reply with kit_free. */
 void *kit_ok(kit_client *client, uint16_t kind, const void *message);
 /* One request that fails with `code` and a message that contains `text`. */
-void kit_fails(kit_client *client, uint16_t kind, const void *message, int code, const char *text);
+void kit_fails(kit_client *client, uint16_t kind, const void *message, int rc, const char *text);
 void kit_free(void *reply);
 
 /* Registers an owner of manager "test" under the client's session. */
@@ -95,7 +95,7 @@ typedef struct kit_put {
 } kit_put;
 Tq__PublishReply *kit_publish(kit_client *client, kit_put *put);
 /* The same, refused. */
-void kit_publish_fails(kit_client *client, kit_put *put, int code, const char *text);
+void kit_publish_fails(kit_client *client, kit_put *put, int rc, const char *text);
 
 /* Fills a fetch claim of field `field`. */
 void kit_claim(Tq__Claim *claim, const char *partition, char **field, int64_t size, const char *task);

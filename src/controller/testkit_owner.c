@@ -15,6 +15,7 @@ char *kit_text(const char *s)
 static int owner_setup_with(uint64_t owner_timeout_ms)
 {
     tqi_controller_options options = {.grace_ms = 60000, .owner_timeout_ms = owner_timeout_ms};
+
     kit_start(&k, &options);
     kit_connect(&k, &unit, "unit");
     kit_connect(&k, &client, "client");
@@ -51,6 +52,7 @@ int owner_teardown_unit(void **state)
 void owner_put(const char *partition, uint32_t rows, const char *owner, uint64_t *block)
 {
     kit_put what = {.partition = partition, .field = "x", .rows = rows, .owner = owner};
+
     kit_free(kit_publish(&client, &what));
     *block = what.block;
 }
@@ -58,6 +60,7 @@ void owner_put(const char *partition, uint32_t rows, const char *owner, uint64_t
 void owner_collect(kit_client *who, const char *owner, uint64_t done, kit_call *call)
 {
     Tq__CollectDead msg;
+
     tq__collect_dead__init(&msg);
     msg.owner = kit_text(owner);
     msg.done = done;

@@ -38,7 +38,7 @@ struct tqi_ctl_clearing {
 
 static void clearing_free(tqi_ctl_clearing *clearing)
 {
-    if (clearing) {
+    if (clearing != NULL) {
         free(clearing->remover);
         free(clearing->batch);
         free(clearing);
@@ -47,7 +47,7 @@ static void clearing_free(tqi_ctl_clearing *clearing)
 
 static void clearing_end(tqi_controller *ctl, tqi_ctl_clearing *clearing)
 {
-    if (clearing->held) {
+    if (clearing->held != NULL) {
         tqi_table_clearing_end(ctl->table, clearing->held);
     }
     DL_DELETE(ctl->clearings, clearing);
@@ -57,6 +57,7 @@ static void clearing_end(tqi_controller *ctl, tqi_ctl_clearing *clearing)
 void tqi_ctl_clearings_leave(tqi_controller *ctl, const tqi_ctl_session *session)
 {
     tqi_ctl_clearing *clearing = NULL;
+
     DL_FOREACH (ctl->clearings, clearing) {
         if (clearing->session == session) {
             clearing->session = NULL;
@@ -66,7 +67,7 @@ void tqi_ctl_clearings_leave(tqi_controller *ctl, const tqi_ctl_session *session
 
 void tqi_ctl_clearings_free(tqi_controller *ctl)
 {
-    while (ctl->clearings) {
+    while (ctl->clearings != NULL) {
         clearing_end(ctl, ctl->clearings);
     }
 }
@@ -74,6 +75,7 @@ void tqi_ctl_clearings_free(tqi_controller *ctl)
 int tqi_ctl_check_clear(const Tq__Clear *msg, tq_error *err)
 {
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+
     rc = rc ? rc : tqi_ctl_conv_check_count("incarnation", msg->n_incarnation, msg->n_index, err);
     if (rc == TQ_OK && (msg->all ? 1 : 0) + (msg->n_key ? 1 : 0) + (msg->n_index ? 1 : 0) > 1) {
         return tqi_error_set(err, TQ_EINVAL, "clear of partition '%s': name all, keys or indexes, one of them",
@@ -91,7 +93,8 @@ static int clearing_pack(tqi_controller *ctl, const tqi_table_batch *batch, cons
     tqi_ctl_clearing *clearing = calloc(1, sizeof(*clearing));
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     Tq__Batch message;
-    if (!clearing) {
+
+    if (clearing == NULL) {
         return tqi_error_nomem(err, "a clear");
     }
     int rc = tqi_ctl_conv_batch_out(&conv, batch, tqi_table_epoch(ctl->table), &message, err);
@@ -106,7 +109,7 @@ static int clearing_pack(tqi_controller *ctl, const tqi_table_batch *batch, cons
     if (rc == TQ_OK) {
         clearing->remover = strdup(remover);
         clearing->batch = malloc(clearing->size + 1);
-        rc = clearing->remover && clearing->batch ? TQ_OK : tqi_error_nomem(err, "a clear");
+        rc = clearing->remover != NULL && clearing->batch != NULL ? TQ_OK : tqi_error_nomem(err, "a clear");
     }
     if (rc == TQ_OK) {
         tq__batch__pack(&message, clearing->batch);
@@ -165,7 +168,7 @@ static int replaced_describe(tqi_controller *ctl, const tqi_table_resolve_args *
             rc = TQ_OK;
             continue;
         }
-        if (piece) {
+        if (piece != NULL) {
             DL_APPEND(*out, piece);
         }
         start += some.n;
@@ -177,13 +180,14 @@ int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_c
                               Tq__Clearing *message, tq_error *err)
 {
     const Tq__Batch *batch = msg->batch;
+
     *out = NULL;
     int rc = tqi_check_name("remover", msg->remover, TQ_NAME_MAX, err);
     if (rc == TQ_OK && batch->n_index == 0) {
         rc = tqi_error_set(err, TQ_EINVAL, "publish with a remover names no samples by index");
     }
     const char **fields = rc ? NULL : calloc(batch->n_field + 1, sizeof(*fields));
-    if (rc || !fields) {
+    if (rc || fields == NULL) {
         return rc ? rc : tqi_error_nomem(err, "a publish");
     }
     for (size_t f = 0; f < batch->n_field; f++) {
@@ -213,7 +217,7 @@ int tqi_ctl_clearing_replaced(tqi_controller *ctl, const Tq__Publish *msg, tqi_c
 
 void tqi_ctl_clearing_drop(tqi_ctl_clearing *clearing)
 {
-    while (clearing) {
+    while (clearing != NULL) {
         tqi_ctl_clearing *first = clearing;
         DL_DELETE(clearing, first);
         clearing_free(first);
@@ -225,7 +229,7 @@ uint64_t tqi_ctl_clearing_begun(tqi_controller *ctl, tqi_net_request *request, t
     const tqi_ctl_session *session = tqi_ctl_session_of(request);
     uint64_t first = ctl->last_clearing + 1;
 
-    while (clearing) {
+    while (clearing != NULL) {
         tqi_ctl_clearing *piece = clearing;
         DL_DELETE(clearing, piece);
         piece->id = ++ctl->last_clearing;
@@ -252,6 +256,7 @@ static int begin_describe(tqi_controller *ctl, const Tq__Clear *msg, const char 
         .skip_cleared = true,
     };
     bool large = false;
+
     if (!msg->all && !msg->n_key && !msg->n_index) {
         return TQ_OK;
     }
@@ -268,15 +273,16 @@ static int begin_reply(tqi_controller *ctl, const char *remover, const tqi_ctl_c
 {
     tqi_ctl_clearing *clearing = NULL;
     size_t count = 0;
-    size_t bytes = own ? own->size + CLEARING_OVERHEAD : 0;
+    size_t bytes = own != NULL ? own->size + CLEARING_OVERHEAD : 0;
+
     DL_COUNT(ctl->clearings, clearing, count);
     *n = 0;
     *taken = tqi_ctl_conv_pointers(conv, count, err);
-    if (!*taken) {
+    if (*taken == NULL) {
         return TQ_ENOMEM;
     }
     DL_FOREACH (ctl->clearings, clearing) {
-        if (!clearing->session && strcmp(clearing->remover, remover) == 0 &&
+        if (clearing->session == NULL && strcmp(clearing->remover, remover) == 0 &&
             bytes + clearing->size + CLEARING_OVERHEAD <= TQI_FRAME_BODY_MAX) {
             bytes += clearing->size + CLEARING_OVERHEAD;
             (*taken)[(*n)++] = clearing;
@@ -298,7 +304,8 @@ static int begin_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__
     };
     uint32_t cleared = 0;
     int rc = TQ_OK;
-    if (own) {
+
+    if (own != NULL) {
         rc = tqi_table_clearing_begin(ctl->table, &clear, &own->held, err);
         cleared = rc ? 0 : tqi_table_clearing_samples(own->held);
     } else if (msg->all) {
@@ -307,7 +314,7 @@ static int begin_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__
     if (rc == TQ_OK && msg->all) {
         tqi_sampler_forget(msg->partition);
     }
-    if (rc == TQ_OK && (own || msg->all)) {
+    if (rc == TQ_OK && (own != NULL || msg->all)) {
         const tqi_ctl_happened event = {
             .kind = "clear",
             .session = tqi_ctl_session_name(request),
@@ -324,7 +331,7 @@ static int begin_apply(tqi_controller *ctl, tqi_net_request *request, const Tq__
 static void begin_fill(Tq__BeginClearReply *reply, Tq__Clearing *items, const tqi_ctl_clearing *own,
                        tqi_ctl_clearing *const *taken, size_t n)
 {
-    if (own) {
+    if (own != NULL) {
         reply->samples = UINT32_MAX;
         clearing_out(own, true, &items[0]);
         items[0].id = UINT64_MAX;
@@ -347,15 +354,16 @@ int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_net_request *request, const 
     tqi_region conv = {.next = TQI_CTL_CONV_FIRST};
     size_t n = 0;
     /* Metadata of another epoch names nothing that exists here. */
-    bool clears = msg->clear && (msg->clear->epoch == 0 || msg->clear->epoch == tqi_table_epoch(ctl->table));
+    bool clears = msg->clear != NULL && (msg->clear->epoch == 0 || msg->clear->epoch == tqi_table_epoch(ctl->table));
     int rc = tqi_check_name("remover", msg->remover, TQ_NAME_MAX, err);
-    rc = rc || !msg->clear ? rc : tqi_ctl_check_clear(msg->clear, err);
+
+    rc = rc || msg->clear == NULL ? rc : tqi_ctl_check_clear(msg->clear, err);
     rc = rc || !clears ? rc : begin_describe(ctl, msg->clear, msg->remover, &result, &own, err);
     rc = rc ? rc : begin_reply(ctl, msg->remover, own, &conv, &taken, &n, err);
     if (rc == TQ_OK) {
         items = tqi_ctl_conv_alloc(&conv, n + 1, sizeof(*items), err);
         reply.clearing = tqi_ctl_conv_pointers(&conv, n + 1, err);
-        rc = items && reply.clearing ? TQ_OK : TQ_ENOMEM;
+        rc = items != NULL && reply.clearing != NULL ? TQ_OK : TQ_ENOMEM;
     }
     if (rc == TQ_OK) {
         begin_fill(&reply, items, own, taken, n);
@@ -366,7 +374,7 @@ int tqi_ctl_on_begin_clear(tqi_controller *ctl, tqi_net_request *request, const 
         clearing_free(own);
         goto out;
     }
-    if (own) {
+    if (own != NULL) {
         reply.samples = tqi_table_clearing_samples(own->held);
         tqi_ctl_clearing_begun(ctl, request, own);
         items[0].id = own->id;
@@ -386,8 +394,9 @@ out:
 int tqi_ctl_on_end_clear(tqi_controller *ctl, tqi_net_request *request, const Tq__EndClear *msg, tq_error *err)
 {
     tqi_ctl_clearing *clearing = NULL;
+
     DL_SEARCH_SCALAR(ctl->clearings, clearing, id, msg->id);
-    if (!clearing || clearing->session != tqi_ctl_session_of(request)) {
+    if (clearing == NULL || clearing->session != tqi_ctl_session_of(request)) {
         return tqi_error_set(err, TQ_EINVAL, "this session has begun no clear %llu", (unsigned long long)msg->id);
     }
     if (msg->removed) {

@@ -50,18 +50,19 @@ static Tq__PublishReply *publish(kit_client *from, const notice *what)
     uint64_t shape = 2, offset = 0;
     uint32_t block = 2, rows = (uint32_t)what->n;
     ProtobufCBinaryData notes[8];
+
     tq__publish__init(&message);
     tq__batch__init(&batch);
     tq__field__init(&field);
     message.batch = &batch;
     message.create = true;
-    message.remover = text(what->remover ? what->remover : "");
+    message.remover = text(what->remover != NULL ? what->remover : "");
     batch.partition = text("p");
     batch.key = what->keys;
-    batch.n_key = what->keys ? what->n : 0;
+    batch.n_key = what->keys != NULL ? what->n : 0;
     batch.index = what->indexes;
-    batch.n_index = what->indexes ? what->n : 0;
-    message.samples = what->keys || what->indexes ? 0 : rows;
+    batch.n_index = what->indexes != NULL ? what->n : 0;
+    message.samples = what->keys != NULL || what->indexes != NULL ? 0 : rows;
     batch.field = fields;
     batch.n_field = 1;
     field.name = text("x");
@@ -85,6 +86,7 @@ static uint32_t published_index(kit_client *from)
     const notice what = {.n = 1, .note = "new"};
     Tq__PublishReply *reply = publish(from, &what);
     uint32_t index = reply->batch->index[0];
+
     kit_free(reply);
     return index;
 }
@@ -93,6 +95,7 @@ static Tq__BeginClearReply *begin(kit_client *from, const char *remover, char **
 {
     Tq__BeginClear message;
     Tq__Clear clear;
+
     tq__begin_clear__init(&message);
     tq__clear__init(&clear);
     message.remover = text(remover);
@@ -107,6 +110,7 @@ static Tq__BeginClearReply *begin_all(kit_client *from)
 {
     Tq__BeginClear message;
     Tq__Clear clear;
+
     tq__begin_clear__init(&message);
     tq__clear__init(&clear);
     message.remover = text("shelf");
@@ -119,6 +123,7 @@ static Tq__BeginClearReply *begin_all(kit_client *from)
 static void end(kit_client *from, uint64_t id, bool removed)
 {
     Tq__EndClear message;
+
     tq__end_clear__init(&message);
     message.id = id;
     message.removed = removed;
@@ -128,6 +133,7 @@ static void end(kit_client *from, uint64_t id, bool removed)
 static void end_fails(kit_client *from, uint64_t id)
 {
     Tq__EndClear message;
+
     tq__end_clear__init(&message);
     message.id = id;
     kit_fails(from, TQI_END_CLEAR, &message, TQ_EINVAL, "has begun no clear");
@@ -137,6 +143,7 @@ static void end_fails(kit_client *from, uint64_t id)
 static void expect_notes(const Tq__Clearing *clearing, size_t n, const char *note)
 {
     Tq__Batch *batch = tq__batch__unpack(NULL, clearing->batch.len, clearing->batch.data);
+
     assert_non_null(batch);
     assert_string_equal(batch->partition, "p");
     assert_int_equal(batch->n_index, n);
@@ -155,6 +162,7 @@ static void samples_are_gone_and_indexes_are_held(void **state)
 {
     const notice what = {.keys = keys, .n = 2, .note = "kept"};
     Tq__Resolve resolve;
+
     (void)state;
     Tq__PublishReply *first = publish(&client, &what);
     Tq__BeginClearReply *begun = begin(&client, "shelf", keys, 3);
@@ -186,6 +194,7 @@ static void what_was_left_goes_to_the_next(void **state)
 {
     const notice what = {.keys = keys, .n = 2, .note = "kept"};
     kit_client third;
+
     (void)state;
     kit_free(publish(&client, &what));
     kit_connect(&k, &third, "third");
@@ -204,7 +213,7 @@ static void what_was_left_goes_to_the_next(void **state)
             kit_free(begun);
             begun = NULL;
         }
-    } while (!begun);
+    } while (begun == NULL);
     assert_int_equal(begun->n_clearing, 1);
     assert_int_equal(begun->clearing[0]->id, id);
     assert_false(begun->clearing[0]->begun);
@@ -228,6 +237,7 @@ static void a_whole_partition(void **state)
 {
     const notice what = {.n = 3, .note = "kept"};
     Tq__ListPartitions ask = TQ__LIST_PARTITIONS__INIT;
+
     (void)state;
     kit_free(publish(&client, &what));
     Tq__BeginClearReply *begun = begin_all(&client);
@@ -254,6 +264,7 @@ static void what_a_publish_replaces_is_to_be_removed(void **state)
     const notice what = {.keys = keys, .n = 2, .note = "first"};
     const notice again = {.indexes = indexes, .n = 2, .note = "second", .remover = "shelf"};
     const notice in_place = {.indexes = indexes, .n = 2, .note = "third"};
+
     (void)state;
     Tq__PublishReply *reply = publish(&client, &what);
     assert_null(reply->replaced);
@@ -280,6 +291,7 @@ static void much_that_a_publish_replaces_comes_in_pieces(void **state)
     const notice what = {.n = 5, .note = "first"};
     const notice again = {.indexes = indexes, .n = 5, .note = "second", .remover = "shelf"};
     size_t seen = 0;
+
     (void)state;
     k.controller->replaced_max = 1; /* a piece for each sample */
     kit_free(publish(&client, &what));
@@ -310,6 +322,7 @@ static void bad_requests_change_nothing(void **state)
     const notice what = {.keys = keys, .n = 2, .note = "kept"};
     Tq__BeginClear message;
     Tq__Clear clear;
+
     (void)state;
     kit_free(publish(&client, &what));
     tq__begin_clear__init(&message);
@@ -342,5 +355,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(much_that_a_publish_replaces_comes_in_pieces, setup, teardown),
         cmocka_unit_test_setup_teardown(bad_requests_change_nothing, setup, teardown),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -37,7 +37,8 @@ static Tq__WaitInfo *waiting_next(waiting_list *list, const char *kind, const ch
                                   const char *host)
 {
     Tq__WaitInfo *info = tqi_ctl_conv_alloc(list->conv, 1, sizeof(*info), list->err);
-    if (!info) {
+
+    if (info == NULL) {
         list->rc = TQ_ENOMEM;
         return NULL;
     }
@@ -55,14 +56,15 @@ static void waiting_claims(tqi_net_session *net, void *arg)
     waiting_list *list = arg;
     tqi_ctl_session *session = tqi_net_session_user(net);
     tqi_ctl_waiting_claim *waiter = NULL;
-    if (!session) {
+
+    if (session == NULL) {
         return;
     }
     DL_FOREACH (session->waiters, waiter) {
         if (list->n == list->max || list->rc) {
             return;
         }
-        if (list->only) {
+        if (list->only != NULL) {
             if (waiter->number <= session->last_wait) {
                 continue;
             }
@@ -72,7 +74,7 @@ static void waiting_claims(tqi_net_session *net, void *arg)
         }
         Tq__WaitInfo *info =
             waiting_next(list, "claim", tqi_net_session_name(net), tqi_net_session_pid(net), tqi_net_session_host(net));
-        if (info) {
+        if (info != NULL) {
             list->last = waiter->number;
             list->rc = tqi_ctl_claim_info(waiter, list->conv, info, list->err);
         }
@@ -88,7 +90,8 @@ static uint64_t waiting_age(const waiting_list *list, const tqi_ctl_owner *owner
 static bool waiting_wants(const waiting_list *list, const tqi_ctl_owner *owner, size_t i)
 {
     const Tq__WaitInfo *info = owner->told->wait[i];
-    if (!list->only) {
+
+    if (list->only == NULL) {
         return true;
     }
     return info->session.len == TQI_NET_SESSION_ID &&
@@ -99,15 +102,15 @@ static bool waiting_wants(const waiting_list *list, const tqi_ctl_owner *owner, 
 /* Puts that wait at the units. */
 static void waiting_puts(waiting_list *list)
 {
-    for (tqi_ctl_owner *owner = list->ctl->owners; owner; owner = owner->hh.next) {
-        const Tq__ReportOwner *told = owner->servers ? owner->told : NULL;
-        for (size_t i = 0; told && i < told->n_wait && list->n < list->max && !list->rc; i++) {
+    for (tqi_ctl_owner *owner = list->ctl->owners; owner != NULL; owner = owner->hh.next) {
+        const Tq__ReportOwner *told = owner->servers != NULL ? owner->told : NULL;
+        for (size_t i = 0; told != NULL && i < told->n_wait && list->n < list->max && !list->rc; i++) {
             const Tq__WaitInfo *from = told->wait[i];
             Tq__WaitInfo *info = NULL;
             if (waiting_wants(list, owner, i)) {
                 info = waiting_next(list, "put", from->client, from->pid, from->host);
             }
-            if (info) {
+            if (info != NULL) {
                 list->puts++;
                 info->owner = owner->name;
                 info->wanted = from->wanted;
@@ -126,21 +129,22 @@ static void waiting_units(waiting_list *list)
 {
     uint64_t now = tqi_now();
     tqi_ctl_owner_wait *wait = NULL;
+
     DL_FOREACH (list->ctl->owner_waits, wait) {
         tqi_net_session *net = tqi_net_request_session(wait->base.request);
         uint64_t age_ms = (now - wait->since) / 1000000u;
         bool mine = net == list->only && age_ms >= list->older_ms && !wait->passed_on;
-        if (!net || wait->base.ready || (list->only && !mine)) {
+        if (net == NULL || wait->base.ready || (list->only != NULL && !mine)) {
             continue;
         }
         if (list->n == list->max || list->rc) {
             return;
         }
         char *missing = tqi_ctl_conv_alloc(list->conv, TQ_ERROR_MESSAGE_MAX, 1, list->err);
-        Tq__WaitInfo *info = missing ? waiting_next(list, "put", tqi_net_session_name(net), tqi_net_session_pid(net),
-                                                    tqi_net_session_host(net))
-                                     : NULL;
-        if (!info) {
+        Tq__WaitInfo *info = missing != NULL ? waiting_next(list, "put", tqi_net_session_name(net),
+                                                            tqi_net_session_pid(net), tqi_net_session_host(net))
+                                             : NULL;
+        if (info == NULL) {
             list->rc = TQ_ENOMEM;
             return;
         }
@@ -149,7 +153,7 @@ static void waiting_units(waiting_list *list)
         info->age_ms = age_ms;
         info->suspect = true; /* it continues only when somebody starts one */
         info->number = wait->number;
-        wait->passed_on = wait->passed_on || list->only;
+        wait->passed_on = wait->passed_on || list->only != NULL;
     }
 }
 
@@ -157,11 +161,12 @@ static size_t waiting_count_puts(const tqi_controller *ctl)
 {
     const tqi_ctl_owner_wait *wait = NULL;
     size_t n = 0;
+
     DL_FOREACH (ctl->owner_waits, wait) {
         n++;
     }
-    for (const tqi_ctl_owner *owner = ctl->owners; owner; owner = owner->hh.next) {
-        n += owner->told ? owner->told->n_wait : 0;
+    for (const tqi_ctl_owner *owner = ctl->owners; owner != NULL; owner = owner->hh.next) {
+        n += owner->told != NULL ? owner->told->n_wait : 0;
     }
     return n;
 }
@@ -172,10 +177,10 @@ static int waiting_fill(waiting_list *list)
     list->max = list->ctl->waiting + waiting_count_puts(list->ctl);
     list->max = list->max < WAITING_MAX ? list->max : WAITING_MAX;
     list->waits = tqi_ctl_conv_pointers(list->conv, list->max, list->err);
-    if (!list->waits) {
+    if (list->waits == NULL) {
         return TQ_ENOMEM;
     }
-    if (list->only) {
+    if (list->only != NULL) {
         waiting_claims(list->only, list);
     } else {
         tqi_net_server_each_session(list->ctl->server, waiting_claims, list);
@@ -189,6 +194,7 @@ int tqi_ctl_waiting(tqi_controller *ctl, tqi_region *conv, Tq__WaitInfo ***out, 
 {
     waiting_list list = {.ctl = ctl, .conv = conv, .err = err};
     int rc = waiting_fill(&list);
+
     *out = list.waits;
     *n = list.n;
     return rc;
@@ -199,12 +205,13 @@ static void waiting_told(const waiting_list *list)
 {
     tqi_ctl_session *session = tqi_net_session_user(list->only);
     size_t left = list->puts;
-    if (session && list->last) {
+
+    if (session != NULL && list->last) {
         session->last_wait = list->last;
     }
-    for (tqi_ctl_owner *owner = list->ctl->owners; owner && left > 0; owner = owner->hh.next) {
-        const Tq__ReportOwner *told = owner->servers ? owner->told : NULL;
-        for (size_t i = 0; told && i < told->n_wait && left > 0; i++) {
+    for (tqi_ctl_owner *owner = list->ctl->owners; owner != NULL && left > 0; owner = owner->hh.next) {
+        const Tq__ReportOwner *told = owner->servers != NULL ? owner->told : NULL;
+        for (size_t i = 0; told != NULL && i < told->n_wait && left > 0; i++) {
             if (waiting_wants(list, owner, i)) {
                 owner->passed_on |= UINT64_C(1) << i;
                 left--;
@@ -240,6 +247,7 @@ int tqi_ctl_waiting_mine(tqi_controller *ctl, tqi_net_request *request, const Tq
         .err = err,
     };
     int rc = waiting_fill(&list);
+
     if (rc == TQ_OK) {
         tq__system_status_reply__init(&reply);
         reply.epoch = tqi_table_epoch(ctl->table);

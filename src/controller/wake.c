@@ -21,13 +21,13 @@ void tqi_ctl_wake(tqi_controller *ctl)
             tqi_ctl_claims_gather(view);
         }
         while ((owner = tqi_table_next_dead(ctl->table)) != NULL) {
-            if (tqi_table_owner_user(owner)) {
+            if (tqi_table_owner_user(owner) != NULL) {
                 tqi_ctl_collects_gather(tqi_table_owner_user(owner));
             }
         }
         tqi_ctl_owners_gather(ctl);
         tqi_ctl_events_gather(ctl);
-        if (!ctl->waiters.ready) {
+        if (ctl->waiters.ready == NULL) {
             break;
         }
         tqi_net_waiters_answer(&ctl->waiters);

@@ -40,6 +40,7 @@ static void write_event(tqi_controller *ctl, tqi_net_request *request, const cha
 static void publish_abandon(tqi_controller *ctl, tqi_net_request *request, const Tq__Batch *batch)
 {
     uint64_t session = tqi_ctl_session_number(request);
+
     for (size_t i = 0; i < batch->n_block; i++) {
         uint64_t id = batch->block[i]->id;
         tq_error ignored = {0};
@@ -56,6 +57,7 @@ static void publish_abandon(tqi_controller *ctl, tqi_net_request *request, const
 static int publish_naming(const Tq__Publish *msg, tqi_table_naming *naming, size_t *n, tq_error *err)
 {
     const Tq__Batch *batch = msg->batch;
+
     if (batch->n_index && msg->samples) {
         return tqi_error_set(err, TQ_EINVAL, "publish names samples by index and asks for %u new ones",
                              (unsigned)msg->samples);
@@ -116,6 +118,7 @@ static void write_answer_fini(write_answer *answer)
 static int write_accept(const tqi_table_result *result, void *arg, tq_error *err)
 {
     write_answer *answer = arg;
+
     answer->publish.batch = answer->reserve.batch = &answer->batch;
     int rc =
         tqi_ctl_conv_batch_out(&answer->conv, &result->batch, tqi_table_epoch(answer->ctl->table), &answer->batch, err);
@@ -139,6 +142,7 @@ static int publish_apply(tqi_controller *ctl, tqi_net_request *request, const Tq
     };
     size_t n = 0;
     int rc = tqi_check_name("partition", msg->batch->partition, TQ_NAME_MAX, err);
+
     rc = rc ? rc : publish_naming(msg, &publish.naming, &n, err);
     rc = rc ? rc : tqi_ctl_conv_batch_in(&conv, msg->batch, n, &batch, err);
     rc = rc ? rc : tqi_table_publish(ctl->table, &publish, &answer->result, err);
@@ -152,6 +156,7 @@ static int publish_apply(tqi_controller *ctl, tqi_net_request *request, const Tq
 static uint64_t publish_bytes(const Tq__Batch *batch)
 {
     uint64_t bytes = 0;
+
     for (size_t i = 0; i < batch->n_block; i++) {
         bytes += batch->block[i]->size;
     }
@@ -163,7 +168,8 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_net_request *request, const Tq__
     write_answer answer;
     tqi_ctl_clearing *replaced = NULL;
     Tq__Clearing clearing;
-    if (!msg->batch) {
+
+    if (msg->batch == NULL) {
         return tqi_error_set(err, TQ_EINVAL, "publish without a batch");
     }
     /* Block ids of another epoch mean nothing here: such a publish is refused without touching them. */
@@ -174,7 +180,7 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_net_request *request, const Tq__
     write_answer_init(&answer, ctl, request, "publish");
     answer.message = &answer.publish.base;
     rc = msg->remover[0] ? tqi_ctl_clearing_replaced(ctl, msg, &replaced, &clearing, err) : TQ_OK;
-    if (replaced) {
+    if (replaced != NULL) {
         clearing.id = UINT64_MAX; /* placeholder for the one set below, at least as long */
         answer.publish.replaced = &clearing;
     }
@@ -184,7 +190,7 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_net_request *request, const Tq__
         publish_abandon(ctl, request, msg->batch);
     } else {
         write_event(ctl, request, "put", msg->batch->partition, NULL, answer.result.batch.n, publish_bytes(msg->batch));
-        if (replaced) {
+        if (replaced != NULL) {
             clearing.id = tqi_ctl_clearing_begun(ctl, request, replaced);
         }
         tqi_ctl_reply(request, answer.message);
@@ -198,6 +204,7 @@ int tqi_ctl_on_publish(tqi_controller *ctl, tqi_net_request *request, const Tq__
 static int reserve_check(const Tq__Reserve *msg, size_t *n, tq_error *err)
 {
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+
     if (rc) {
         return rc;
     }
@@ -221,6 +228,7 @@ int tqi_ctl_on_reserve(tqi_controller *ctl, tqi_net_request *request, const Tq__
     write_answer answer;
     size_t n = 0;
     int rc = reserve_check(msg, &n, err);
+
     if (rc) {
         return rc;
     }
@@ -255,6 +263,7 @@ static int clear_apply(tqi_controller *ctl, const Tq__Clear *msg, uint32_t *clea
     uint32_t by_key = 0;
     uint32_t by_index = 0;
     int rc = TQ_OK;
+
     if (msg->all) {
         rc = tqi_table_clear_partition(ctl->table, msg->partition, cleared, err);
         if (rc == TQ_OK) {
@@ -277,6 +286,7 @@ int tqi_ctl_on_clear(tqi_controller *ctl, tqi_net_request *request, const Tq__Cl
     Tq__ClearReply reply = TQ__CLEAR_REPLY__INIT;
     uint32_t cleared = 0;
     int rc = tqi_ctl_check_clear(msg, err);
+
     if (rc) {
         return rc;
     }
@@ -299,6 +309,7 @@ int tqi_ctl_on_reset_consumption(tqi_controller *ctl, tqi_net_request *request, 
                                  tq_error *err)
 {
     int rc = tqi_check_name("partition", msg->partition, TQ_NAME_MAX, err);
+
     if (rc == TQ_OK && msg->task[0]) {
         rc = tqi_check_name("task", msg->task, TQ_NAME_MAX, err);
     }

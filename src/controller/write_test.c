@@ -41,6 +41,7 @@ static void expect_partitions(const char *expected)
     char names[256] = "";
     size_t used = 0;
     Tq__ListPartitionsReply *reply = kit_ok(&client, TQI_LIST_PARTITIONS, &ask);
+
     for (size_t i = 0; i < reply->n_name; i++) {
         int n = snprintf(names + used, sizeof(names) - used, "%s%s", i ? " " : "", reply->name[i]);
         assert_in_range(n, 1, sizeof(names) - used - 1);
@@ -54,6 +55,7 @@ static void expect_partitions(const char *expected)
 static void expect_dead(uint64_t block)
 {
     Tq__CollectDead ask;
+
     tq__collect_dead__init(&ask);
     ask.owner = text("unit");
     Tq__CollectDeadReply *reply = kit_ok(&unit, TQI_COLLECT_DEAD, &ask);
@@ -76,6 +78,7 @@ static void publishes_by_key_and_resolves(void **state)
     char *more[] = {text("b"), text("nobody")};
     kit_put put = {.partition = "p", .field = "x", .rows = 2, .keys = keys};
     Tq__Resolve resolve;
+
     (void)state;
     Tq__PublishReply *published = kit_publish(&client, &put);
     assert_int_equal(published->batch->n_key, 2);
@@ -115,6 +118,7 @@ static void resolves_samples_without_keys(void **state)
     kit_put named = {.partition = "p", .field = "x", .rows = 1, .keys = keys};
     kit_put unnamed = {.partition = "p", .field = "x", .rows = 1};
     Tq__Resolve resolve;
+
     (void)state;
     kit_free(kit_publish(&client, &unnamed));
     kit_free(kit_publish(&client, &named));
@@ -136,6 +140,7 @@ static void lists_keys(void **state)
     kit_put other = {.partition = "q", .field = "x", .rows = 1, .keys = keys + 1};
     Tq__ListKeys ask;
     Tq__RetrieveKeys retrieve;
+
     (void)state;
     Tq__PublishReply *published = kit_publish(&client, &put);
     kit_free(kit_publish(&client, &other));
@@ -177,6 +182,7 @@ static void reserves_and_fills(void **state)
     Tq__Reserve reserve;
     Tq__ProductionQuery query;
     char *fields[] = {text("x"), text("y")};
+
     (void)state;
     tq__reserve__init(&reserve);
     reserve.partition = text("p");
@@ -216,6 +222,7 @@ static void refuses_another_epoch(void **state)
         .indexes = indexes,
         .epoch = tqi_controller_epoch(k.controller) ^ 1,
     };
+
     (void)state;
     kit_publish_fails(&client, &put, TQ_ESTALE, "epoch");
     expect_partitions("");
@@ -238,6 +245,7 @@ static void a_refused_publish_leaves_no_trace(void **state)
     char *keys[] = {text("a"), text("")};
     kit_put put = {.partition = "p", .field = "x", .rows = 1};
     uint32_t gone[] = {0};
+
     (void)state;
     Tq__PublishReply *published = kit_publish(&client, &put);
     gone[0] = published->batch->index[0];
@@ -277,6 +285,7 @@ static void refuses_arrays_that_disagree(void **state)
     uint32_t run_block[] = {3}, run_rows[] = {2}, sizes[] = {1, 1};
     uint64_t run_offset[] = {0}, dims[] = {1};
     uint32_t ndims[] = {1, 17};
+
     (void)state;
     tq__publish__init(&publish);
     kit_fails(&client, TQI_PUBLISH, &publish, TQ_EINVAL, "without a batch");
@@ -342,6 +351,7 @@ static void refuses_blocks_of_others(void **state)
 {
     kit_put put = {.partition = "p", .field = "x", .rows = 1};
     Tq__AbandonBlocks abandon = TQ__ABANDON_BLOCKS__INIT;
+
     (void)state;
     uint64_t foreign = kit_grant(&unit, "unit", 1);
     abandon.id = &foreign;
@@ -362,6 +372,7 @@ static void resets_consumption(void **state)
     Tq__Claim claim;
     char *fields[] = {text("x")};
     kit_call call;
+
     (void)state;
     kit_free(kit_publish(&client, &put));
     assert_int_equal(kit_poll(&client, "p", "x", 2, "t"), 2);
@@ -386,6 +397,7 @@ static void clears_by_key_and_checks_arguments(void **state)
     uint32_t indexes[] = {1, 2};
     kit_put put = {.partition = "p", .field = "x", .rows = 2, .keys = keys};
     Tq__Clear clear;
+
     (void)state;
     kit_free(kit_publish(&client, &put));
     tq__clear__init(&clear);
@@ -420,6 +432,7 @@ static void a_reply_that_is_too_large_is_refused(void **state)
     Tq__PublishReply reply = TQ__PUBLISH_REPLY__INIT;
     uint8_t byte = 0;
     tq_error err = {0};
+
     (void)state;
     tq__tag__init(&tag);
     tq__batch__init(&batch);
@@ -450,5 +463,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(clears_by_key_and_checks_arguments, setup, teardown),
         cmocka_unit_test(a_reply_that_is_too_large_is_refused),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

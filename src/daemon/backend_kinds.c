@@ -103,7 +103,7 @@ static int place_port(tqd_place *place, const char *host, int *out, tq_error *er
     if (rc) {
         return rc;
     }
-    if (dash) {
+    if (dash != NULL) {
         int port = (int)strtol(place->net->range, NULL, 10), last = (int)strtol(dash + 1, NULL, 10);
         port = place->next_port > port ? place->next_port : port;
         while (!*out && port <= last) {
@@ -126,7 +126,7 @@ static int place_advertise(tqd_place *place, const char *host, int port, char *o
 
     snprintf(bound, sizeof(bound), "tcp:%s%s%s:%d", v6 ? "[" : "", host, v6 ? "]" : "", port);
     char *advertised = tqd_net_advertised(place->net, bound);
-    if (!advertised) {
+    if (advertised == NULL) {
         return tqi_error_nomem(err, "an address");
     }
     snprintf(out, size, "%s", advertised + strlen("tcp:"));
@@ -163,7 +163,7 @@ static void redis_url_path(const char *path, char *out, size_t size)
     size_t used = (size_t)snprintf(out, size, "unix://");
 
     for (; *path && used + 4 < size; path++) {
-        bool plain = isalnum((unsigned char)*path) || strchr("/-._~", *path);
+        bool plain = isalnum((unsigned char)*path) || strchr("/-._~", *path) != NULL;
         used += (size_t)snprintf(out + used, size - used, plain ? "%c" : "%%%02X", (unsigned char)*path);
     }
 }
@@ -250,10 +250,10 @@ static int redis_plan(tqd_place *place, size_t i, tqd_plan *plan, tq_error *err)
         redis_word(plan, "maxmemory", number);
         redis_word(plan, "maxmemory-policy", "noeviction");
     }
-    if (place->runtime_dir) {
+    if (place->runtime_dir != NULL) {
         redis_word(plan, "dir", place->runtime_dir);
     }
-    if (place->runtime_dir && place->local) {
+    if (place->runtime_dir != NULL && place->local) {
         rc = redis_at_socket(place, plan);
     } else {
         rc = redis_at_port(place, plan, err);
@@ -276,7 +276,7 @@ static int mooncake_wanted(const tqd_config *config, bool *out, tq_error *err)
                ? tqd_config_bool(config, "backend.MooncakeStore.auto_init")
                : !tqd_config_is_set(config, "backend.MooncakeStore.master_server_address");
     /* Mooncake itself would try for ever. */
-    return !*out || !protocol || strcmp(protocol, "tcp") == 0 || strcmp(protocol, "rdma") == 0
+    return !*out || protocol == NULL || strcmp(protocol, "tcp") == 0 || strcmp(protocol, "rdma") == 0
                ? TQ_OK
                : tqi_error_set(err, TQ_ECONFIG, "backend.MooncakeStore.protocol: expected tcp or rdma, got '%s'",
                                protocol);
@@ -285,27 +285,28 @@ static int mooncake_wanted(const tqd_config *config, bool *out, tq_error *err)
 static const char *mooncake_string(const tqd_place *place, const char *path, const char *otherwise)
 {
     const char *text = tqd_config_string(place->config, path);
-    return text && *text ? text : otherwise;
+
+    return text != NULL && *text ? text : otherwise;
 }
 
 /* Where the master listens: as configured, else at the controller's address with any port. */
 static int mooncake_master_at(tqd_place *place, char *host, size_t size, tq_error *err)
 {
     const char *given = mooncake_string(place, "backend.MooncakeStore.master_server_address", NULL);
-    const char *colon = given ? strrchr(given, ':') : NULL;
+    const char *colon = given != NULL ? strrchr(given, ':') : NULL;
     struct sockaddr_storage at = {0};
     char *end = NULL;
     int rc;
 
-    if (!given) {
+    if (given == NULL) {
         snprintf(host, size, "%s", place->host);
         place->picked = true;
         rc = place_port(place, host, &place->port, err);
         return rc ? rc : place_advertise(place, host, place->port, place->address, sizeof(place->address), err);
     }
-    long port = colon ? strtol(colon + 1, &end, 10) : 0;
-    if (!colon || colon == given || !end || *end || port < 1 || port > 65535 || (size_t)(colon - given) >= size ||
-        strlen(given) >= sizeof(place->address)) {
+    long port = colon != NULL ? strtol(colon + 1, &end, 10) : 0;
+    if (colon == NULL || colon == given || end == NULL || *end || port < 1 || port > 65535 ||
+        (size_t)(colon - given) >= size || strlen(given) >= sizeof(place->address)) {
         return tqi_error_set(err, TQ_ECONFIG,
                              "backend.MooncakeStore.master_server_address: expected HOST:PORT, got '%.200s'", given);
     }
@@ -358,7 +359,7 @@ static int mooncake_plan_holder(tqd_place *place, tqd_plan *plan, tq_error *err)
     char reached[TQI_NET_HOST_MAX + 16] = "";
     int port, rc = TQ_OK;
 
-    if (!host) {
+    if (host == NULL) {
         rc = place_advertise(place, place->host, 0, reached, sizeof(reached), err);
         if (rc) {
             return rc;

@@ -30,7 +30,7 @@ typedef struct backend_check {
 
 static void backend_free(backend_check *check)
 {
-    if (check) {
+    if (check != NULL) {
         free(check->backend);
         free(check->section);
         free(check);
@@ -71,14 +71,15 @@ int tqd_backend_probe_check(uv_loop_t *loop, const tqd_config *config, void (*ch
         return TQ_OK;
     }
     backend_check *check = calloc(1, sizeof(*check));
-    if (check) {
+    if (check != NULL) {
         check->work.data = check;
         check->backend = strdup(backend);
         check->section = tqd_config_backend_json(config);
         check->checked = checked;
         check->arg = arg;
     }
-    if (!check || !check->backend || !check->section || uv_queue_work(loop, &check->work, backend_look, backend_looked)) {
+    if (check == NULL || check->backend == NULL || check->section == NULL ||
+        uv_queue_work(loop, &check->work, backend_look, backend_looked)) {
         backend_free(check);
         *out = false;
         return tqi_error_nomem(err, "looking for the store of the backend");
@@ -159,14 +160,14 @@ void tqd_backend_probe_end(uv_loop_t *loop, const tqd_config *config, uint64_t e
         return;
     }
     backend_check *check = calloc(1, sizeof(*check));
-    if (check) {
+    if (check != NULL) {
         check->work.data = check;
         check->backend = strdup(backend);
         check->section = tqd_config_backend_json(config);
         check->epoch = epoch;
         check->stored = stored;
     }
-    if (!check || !check->backend || !check->section ||
+    if (check == NULL || check->backend == NULL || check->section == NULL ||
         uv_queue_work(loop, &check->work, backend_remove, backend_removed)) {
         backend_free(check);
         tqi_log(TQI_WARN, "tqd", "no memory to remove the values of this system from %s", backend);

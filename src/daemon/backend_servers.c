@@ -41,7 +41,7 @@ static int servers_start_next(tqd_backend_servers *servers, tq_error *err);
 /* Stops the last one that is running; frees everything if there is none. */
 static void servers_stop_next(tqd_backend_servers *servers)
 {
-    while (servers->n > 0 && !servers->ones[servers->n - 1].child) {
+    while (servers->n > 0 && servers->ones[servers->n - 1].child == NULL) {
         servers->n--;
     }
     if (servers->n > 0) {
@@ -85,11 +85,11 @@ static void servers_on_ready(const tq_error *err, void *arg)
     tqd_backend_servers *servers = one->all;
     tq_error failed = {0};
 
-    if (err && err->code == TQ_EIO) { /* it has exited; that is handled there */
+    if (err != NULL && err->code == TQ_EIO) { /* it has exited; that is handled there */
         servers->failed = *err;
         return;
     }
-    if (err) {
+    if (err != NULL) {
         servers->ready(err, servers->arg);
         return;
     }
@@ -111,7 +111,7 @@ static int servers_start_next(tqd_backend_servers *servers, tq_error *err)
     tqd_plan *plan = calloc(1, sizeof(*plan));
     char program[PATH_MAX];
 
-    if (!plan) {
+    if (plan == NULL) {
         return tqi_error_nomem(err, "starting a server");
     }
     int rc = servers->kind->plan(&servers->place, servers->n, plan, err);
@@ -170,11 +170,11 @@ int tqd_backend_servers_start(uv_loop_t *loop, const tqd_backend_servers_options
     int rc = servers_kind(options->config, &kind, err);
 
     *out = NULL;
-    if (rc || !kind) {
+    if (rc || kind == NULL) {
         return rc;
     }
     tqd_backend_servers *servers = calloc(1, sizeof(*servers));
-    if (!servers) {
+    if (servers == NULL) {
         return tqi_error_nomem(err, "the servers of a storage backend");
     }
     servers->loop = loop;
@@ -206,7 +206,7 @@ int tqd_backend_servers_start(uv_loop_t *loop, const tqd_backend_servers_options
 
 void tqd_backend_servers_stop(tqd_backend_servers *servers)
 {
-    if (servers && !servers->stopping) {
+    if (servers != NULL && !servers->stopping) {
         servers->stopping = true;
         servers_stop_next(servers);
     }

@@ -61,7 +61,7 @@ bool tqd_backend_kind_find(const char *name, char out[PATH_MAX])
             return true;
         }
     }
-    while (path && *path) {
+    while (path != NULL && *path) {
         size_t part = strcspn(path, ":");
         int written = snprintf(out, PATH_MAX, "%.*s/%s", (int)part, path, name);
         if (part > 0 && written > 0 && written < PATH_MAX && access(out, X_OK) == 0) {
@@ -110,7 +110,7 @@ static int child_input(const char *text, tq_error *err)
 {
     int fds[2];
 
-    if (!text) {
+    if (text == NULL) {
         int null = open("/dev/null", O_RDONLY | O_CLOEXEC);
         return null >= 0 ? null : tqi_error_errno(err, errno, "/dev/null");
     }
@@ -170,7 +170,7 @@ static void child_closed(uv_handle_t *handle)
     if (--child->open > 0) {
         return;
     }
-    if (child->options.ended) {
+    if (child->options.ended != NULL) {
         child->options.ended(child->stopping ? NULL : child->how, child->options.arg);
     }
     free(child);
@@ -187,7 +187,7 @@ static void child_tell(tqd_child *child, const tq_error *err)
 /* The tail of its output, as one line. */
 static const char *child_last(tqd_child *child)
 {
-    while (child->tail_size > 0 && strchr("\r\n ", child->tail[child->tail_size - 1])) {
+    while (child->tail_size > 0 && strchr("\r\n ", child->tail[child->tail_size - 1]) != NULL) {
         child->tail_size--;
     }
     child->tail[child->tail_size] = 0;
@@ -285,7 +285,7 @@ static void child_on_timer(uv_timer_t *timer)
     tqd_child *child = timer->data;
     tq_error err = {0};
 
-    if (child->options.ready_at && child_accepts(&child->at)) {
+    if (child->options.ready_at != NULL && child_accepts(&child->at)) {
         child_serves(child);
     } else if (tqi_now() >= child->deadline) {
         tqi_error_set(&err, TQ_ETIMEDOUT, "%s does not serve after %.0f s; it said: %s", child->options.what,
@@ -293,7 +293,8 @@ static void child_on_timer(uv_timer_t *timer)
         child_tell(child, &err);
     } else {
         uv_timer_start(timer, child_on_timer,
-                       child->options.ready_at ? CHILD_PROBE_MS : (child->deadline - tqi_now()) / 1000000 + 1, 0);
+                       child->options.ready_at != NULL ? CHILD_PROBE_MS : (child->deadline - tqi_now()) / 1000000 + 1,
+                       0);
     }
 }
 
@@ -321,7 +322,7 @@ static void child_look(tqd_child *child)
 {
     const char *line = child->options.ready_line;
 
-    if (!child->serves && line && memmem(child->tail, child->tail_size, line, strlen(line))) {
+    if (!child->serves && line != NULL && memmem(child->tail, child->tail_size, line, strlen(line)) != NULL) {
         child_serves(child);
     }
 }
@@ -347,11 +348,11 @@ int tqd_child_start(uv_loop_t *loop, const tqd_child_options *options, tqd_child
     tqd_child *child = calloc(1, sizeof(*child));
     int output = -1;
 
-    if (!child) {
+    if (child == NULL) {
         return tqi_error_nomem(err, options->what);
     }
     child->options = *options;
-    if (options->ready_at) {
+    if (options->ready_at != NULL) {
         child->at = *options->ready_at;
         child->options.ready_at = &child->at;
     }

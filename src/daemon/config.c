@@ -34,7 +34,8 @@ static json_t *config_get(const json_t *tree, const char *path)
 {
     char part[CONFIG_PATH_MAX];
     const json_t *node = tree;
-    while (node && *path) {
+
+    while (node != NULL && *path) {
         size_t size = strcspn(path, ".");
         snprintf(part, sizeof(part), "%.*s", (int)size, path);
         node = json_object_get(node, part);
@@ -48,6 +49,7 @@ static json_t *config_get(const json_t *tree, const char *path)
 static json_t *config_peek(const json_t *tree, const char *path)
 {
     json_t *node = config_get(tree, path);
+
     json_decref(node);
     return node;
 }
@@ -57,6 +59,7 @@ static int config_put(json_t *tree, const char *path, json_t *value, tq_error *e
 {
     char part[CONFIG_PATH_MAX];
     json_t *node = tree;
+
     for (;;) {
         size_t size = strcspn(path, ".");
         snprintf(part, sizeof(part), "%.*s", (int)size, path);
@@ -81,6 +84,7 @@ static int config_put(json_t *tree, const char *path, json_t *value, tq_error *e
 static const tqd_key *config_key(const char *path)
 {
     const tqd_key *any = NULL;
+
     for (size_t i = 0; i < tqd_n_keys; i++) {
         const tqd_key *key = &tqd_keys[i];
         size_t size = strlen(key->path);
@@ -88,7 +92,7 @@ static const tqd_key *config_key(const char *path)
             return key;
         }
         if (key->path[size - 1] == '*' && strncmp(key->path, path, size - 1) == 0 && path[size - 1] &&
-            (!any || size > strlen(any->path))) {
+            (any == NULL || size > strlen(any->path))) {
             any = key;
         }
     }
@@ -99,6 +103,7 @@ static const tqd_key *config_key(const char *path)
 static bool config_is_section(const char *path)
 {
     size_t size = strlen(path);
+
     for (size_t i = 0; i < tqd_n_keys; i++) {
         if (strncmp(tqd_keys[i].path, path, size) == 0 && tqd_keys[i].path[size] == '.') {
             return true;
@@ -161,6 +166,7 @@ fail:
 static int config_list(config_source *source, const tqd_key *key, const yaml_node_t *node, json_t **out)
 {
     json_t *list = json_array();
+
     if (node->type == YAML_SCALAR_NODE) {
         json_array_append_new(list, json_string(config_scalar(node)));
         *out = list;
@@ -188,7 +194,7 @@ static int config_apply(config_source *source, const char *path, const tqd_key *
     }
     if (key->type == TQD_FREE) {
         value = config_free_form(source, node, 0);
-        if (!value) {
+        if (value == NULL) {
             snprintf(text, sizeof(text), "%s: cannot be read as plain data", path);
             return config_fail(source, node, text);
         }
@@ -222,7 +228,7 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
     const tqd_key *key = *path ? config_key(path) : NULL;
 
     if (*path && !config_is_section(path)) {
-        if (!key) {
+        if (key == NULL) {
             snprintf(text, sizeof(text), "unknown key '%s'; `tqd --help-config` lists all keys", path);
             return config_fail(source, node, text);
         }
@@ -247,7 +253,7 @@ static int config_walk(config_source *source, const char *path, const yaml_node_
             return config_fail(source, name, "key is too long");
         }
         /* An unknown key is reported where its name stands, not its value. */
-        bool known = config_is_section(below) || config_key(below);
+        bool known = config_is_section(below) || config_key(below) != NULL;
         if (!known) {
             snprintf(text, sizeof(text), "unknown key '%s'; `tqd --help-config` lists all keys", below);
             return config_fail(source, name, text);
@@ -266,17 +272,17 @@ static int config_parse(tqd_config *config, yaml_parser_t *parser, const char *n
     config_source source = {.name = name, .tree = json_deep_copy(config->tree), .err = err};
     int rc;
 
-    if (!source.tree) {
+    if (source.tree == NULL) {
         return tqi_error_nomem(err, "configuration");
     }
     if (!yaml_parser_load(parser, &source.document)) {
         rc = tqi_error_set(err, TQ_ECONFIG, "%s:%zu: %s%s%s", name, parser->problem_mark.line + 1,
-                           parser->context ? parser->context : "", parser->context ? ", " : "",
-                           parser->problem ? parser->problem : "cannot be read");
+                           parser->context != NULL ? parser->context : "", parser->context != NULL ? ", " : "",
+                           parser->problem != NULL ? parser->problem : "cannot be read");
         goto out;
     }
     const yaml_node_t *root = yaml_document_get_root_node(&source.document);
-    rc = root ? config_walk(&source, path, root) : TQ_OK;
+    rc = root != NULL ? config_walk(&source, path, root) : TQ_OK;
     yaml_document_delete(&source.document);
 out:
     if (rc) {
@@ -294,7 +300,7 @@ int tqd_config_load(tqd_config *config, const char *path, tq_error *err)
     yaml_parser_t parser;
     int rc;
 
-    if (!file) {
+    if (file == NULL) {
         return tqi_error_set(err, TQ_ECONFIG, "%s: %s", path, strerror(errno));
     }
     if (!yaml_parser_initialize(&parser)) {
@@ -315,7 +321,7 @@ int tqd_config_set(tqd_config *config, const char *assignment, tq_error *err)
     yaml_parser_t parser;
     int rc;
 
-    if (!equals || equals == assignment || (size_t)(equals - assignment) >= sizeof(path)) {
+    if (equals == NULL || equals == assignment || (size_t)(equals - assignment) >= sizeof(path)) {
         return tqi_error_set(err, TQ_ECONFIG, "--set %s: expected section.key=value", assignment);
     }
     snprintf(path, sizeof(path), "%.*s", (int)(equals - assignment), assignment);
@@ -333,17 +339,18 @@ int tqd_config_set(tqd_config *config, const char *assignment, tq_error *err)
 int tqd_config_alloc(tqd_config **out, tq_error *err)
 {
     tqd_config *config = calloc(1, sizeof(*config));
-    if (!config || !(config->tree = json_object())) {
+
+    if (config == NULL || (config->tree = json_object()) == NULL) {
         free(config);
         return tqi_error_nomem(err, "configuration");
     }
     for (size_t i = 0; i < tqd_n_keys; i++) {
         const tqd_key *key = &tqd_keys[i];
         json_t *value = NULL;
-        if (key->value &&
+        if (key->value != NULL &&
             (tqd_value_parse(key, key->value, false, &value, err) || config_put(config->tree, key->path, value, err))) {
             tqd_config_free(config);
-            return err ? err->code : TQ_ENOMEM;
+            return err != NULL ? err->code : TQ_ENOMEM;
         }
     }
     *out = config;
@@ -352,7 +359,7 @@ int tqd_config_alloc(tqd_config **out, tq_error *err)
 
 void tqd_config_free(tqd_config *config)
 {
-    if (config) {
+    if (config != NULL) {
         json_decref(config->tree);
         free(config);
     }
@@ -397,6 +404,7 @@ size_t tqd_config_strings(const tqd_config *config, const char *path, const char
 {
     const json_t *list = config_peek(config->tree, path);
     size_t n = 0;
+
     for (; n < json_array_size(list) && n < max; n++) {
         out[n] = json_string_value(json_array_get(list, n));
     }
@@ -406,7 +414,8 @@ size_t tqd_config_strings(const tqd_config *config, const char *path, const char
 int tqd_config_note(tqd_config *config, const char *path, const char *value, tq_error *err)
 {
     json_t *text = json_string(value);
-    return text ? config_put(config->tree, path, text, err) : tqi_error_nomem(err, path);
+
+    return text != NULL ? config_put(config->tree, path, text, err) : tqi_error_nomem(err, path);
 }
 
 char *tqd_config_json(const tqd_config *config)
@@ -417,6 +426,7 @@ char *tqd_config_json(const tqd_config *config)
 char *tqd_config_backend_json(const tqd_config *config)
 {
     const char *backend = tqd_config_string(config, "backend.storage_backend");
-    const json_t *section = json_object_get(json_object_get(config->tree, "backend"), backend ? backend : "");
+    const json_t *section = json_object_get(json_object_get(config->tree, "backend"), backend != NULL ? backend : "");
+
     return json_is_object(section) ? json_dumps(section, JSON_COMPACT) : strdup("{}");
 }

@@ -16,6 +16,7 @@
 static bool value_quantity(const char *text, const tqd_unit *units, double *out)
 {
     char *end = NULL;
+
     errno = 0;
     double number = strtod(text, &end);
     if (end == text || errno || !isfinite(number)) {
@@ -28,7 +29,7 @@ static bool value_quantity(const char *text, const tqd_unit *units, double *out)
         *out = number / 100.0 * (double)tqi_memory_limit().bytes;
         return true;
     }
-    for (const tqd_unit *unit = units; unit->suffix; unit++) {
+    for (const tqd_unit *unit = units; unit->suffix != NULL; unit++) {
         if (strcasecmp(end, unit->suffix) == 0) {
             *out = number * unit->factor;
             return true;
@@ -41,6 +42,7 @@ static bool value_bool(const char *text, bool *out)
 {
     static const char *const yes[] = {"true", "yes", "on"};
     static const char *const no[] = {"false", "no", "off"};
+
     for (size_t i = 0; i < 3; i++) {
         if (strcasecmp(text, yes[i]) == 0) {
             *out = true;
@@ -113,7 +115,7 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
 
     switch (key->type) {
     case TQD_STRING:
-        if (key->choices && !value_is_choice(key->choices, text)) {
+        if (key->choices != NULL && !value_is_choice(key->choices, text)) {
             return tqi_error_set(err, TQ_ECONFIG, "%s: expected %s, got '%s'", key->path, key->expects, text);
         }
         value = json_string(text);
@@ -152,7 +154,7 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
             return tqi_error_set(err, TQ_ECONFIG, "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'",
                                  key->path, text);
         }
-        if (strchr(text, '%') && strtod(text, NULL) > 100) {
+        if (strchr(text, '%') != NULL && strtod(text, NULL) > 100) {
             return tqi_error_set(err, TQ_ECONFIG, "%s: %s is more than the machine's memory", key->path, text);
         }
         rc = value_range(key, number, text, err);
@@ -162,7 +164,7 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
     if (rc) {
         return rc;
     }
-    if (!value) {
+    if (value == NULL) {
         return tqi_error_set(err, TQ_ECONFIG, "%s: '%s' is not valid UTF-8", key->path, text);
     }
     *out = value;

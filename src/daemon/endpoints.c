@@ -17,10 +17,10 @@ static const char *net_value(const tqd_config *config, const char *key, const ch
 {
     const char *value = tqd_config_string(config, key);
 
-    if (!value || !*value) {
+    if (value == NULL || !*value) {
         value = getenv(variable);
     }
-    return value && *value ? value : NULL;
+    return value != NULL && *value ? value : NULL;
 }
 
 /* Takes a port from the text; 0 if there is none. */
@@ -29,7 +29,7 @@ static unsigned net_port(const char **text)
     char *end = NULL;
     unsigned long port = **text >= '0' && **text <= '9' ? strtoul(*text, &end, 10) : 0;
 
-    *text = end ? end : *text;
+    *text = end != NULL ? end : *text;
     return port <= 65535 ? (unsigned)port : 0;
 }
 
@@ -38,7 +38,7 @@ static int net_range(tqd_net *net, tq_error *err)
     const char *text = net_value(net->config, "net.port_range", "TQ_PORT_RANGE");
     const char *at = text;
 
-    if (!text) {
+    if (text == NULL) {
         return TQ_OK;
     }
     unsigned first = net_port(&at);
@@ -62,10 +62,10 @@ static int net_bind(tqd_net *net, tqi_net_addresses *interface, bool *has_interf
     tq_error detail = {0};
 
     *has_interface = name != NULL;
-    if (name && tqi_net_address_of_interface(name, interface, &detail)) {
+    if (name != NULL && tqi_net_address_of_interface(name, interface, &detail)) {
         return tqi_error_set(err, TQ_ECONFIG, "net.interface (TQ_INTERFACE): %s", detail.message);
     }
-    bind = bind ? bind : name ? interface->host : "";
+    bind = bind != NULL ? bind : name != NULL ? interface->host : "";
     size_t size = strlen(bind);
     bool bracket = size > 2 && bind[0] == '[' && bind[size - 1] == ']';
     if (size >= sizeof(net->bind)) {
@@ -82,14 +82,14 @@ static int net_advertise(tqd_net *net, tq_error *err)
     char endpoint[TQI_NET_HOST_MAX + 16], parsed[TQI_NET_HOST_MAX];
 
     net->advertise = host;
-    if (!host) {
+    if (host == NULL) {
         return TQ_OK;
     }
-    bool v6 = host[0] != '[' && strchr(host, ':');
+    bool v6 = host[0] != '[' && strchr(host, ':') != NULL;
     snprintf(endpoint, sizeof(endpoint), "tcp:%s%s%s:1", v6 ? "[" : "", host, v6 ? "]" : "");
     bool valid = strlen(host) < TQI_NET_HOST_MAX && !host[strcspn(host, ", \t\r\n/")] &&
                  tqi_net_endpoint_host(endpoint, parsed, sizeof(parsed)) &&
-                 (!strchr(parsed, ':') || strspn(parsed, "0123456789abcdefABCDEF:.") == strcspn(parsed, "%"));
+                 (strchr(parsed, ':') == NULL || strspn(parsed, "0123456789abcdefABCDEF:.") == strcspn(parsed, "%"));
     return valid ? TQ_OK
                  : tqi_error_set(err, TQ_ECONFIG,
                                  "net.advertise_host (TQ_ADVERTISE_HOST): expected a name or an "
@@ -112,9 +112,9 @@ int tqd_net_init(tqd_net *net, const tqd_config *config, const char *join, tq_er
     if (rc) {
         return rc;
     }
-    if (join && tqi_net_address_towards(join, &towards, &elsewhere, &detail)) {
+    if (join != NULL && tqi_net_address_towards(join, &towards, &elsewhere, &detail)) {
         /* Only a fully specified configuration does not need a route to the controller yet. */
-        if (!has_interface && !(net->advertise && net->bind[0])) {
+        if (!has_interface && !(net->advertise != NULL && net->bind[0])) {
             return tqi_error_set(err, detail.code,
                                  "--join %s; to start before there is one, set net.interface, or "
                                  "net.bind and net.advertise_host",
@@ -203,7 +203,7 @@ int tqd_net_controller(const tqd_net *net, const char *runtime_dir, tqd_listen *
     int rc = TQ_OK;
 
     out->n = 0;
-    if (runtime_dir) {
+    if (runtime_dir != NULL) {
         rc = listen_add_socket(net, out, runtime_dir, "controller", err);
     }
     for (size_t i = 0; !rc && i < n; i++) {
@@ -224,18 +224,18 @@ static int unit_add(const tqd_net *net, const char *configured, size_t i, size_t
     char endpoint[TQD_ENDPOINT_MAX];
     const char *number = strstr(configured, "%d");
     const char *port = strrchr(configured, ':');
-    bool many = port && (strcmp(port, ":0") == 0 || strchr(port, '-'));
+    bool many = port != NULL && (strcmp(port, ":0") == 0 || strchr(port, '-') != NULL);
 
-    if (n > 1 && !number && !(many && strncmp(configured, "tcp:", 4) == 0)) {
+    if (n > 1 && number == NULL && !(many && strncmp(configured, "tcp:", 4) == 0)) {
         return tqi_error_set(err, TQ_ECONFIG,
                              "storage.listen: %zu storage units cannot all listen at %s: put a %%d "
                              "for the number of the unit into it, or set "
                              "backend.SimpleStorage.num_data_storage_units=1",
                              n, configured);
     }
-    int size = number ? snprintf(endpoint, sizeof(endpoint), "%.*s%zu%s", (int)(number - configured), configured, i,
-                                 number + 2)
-                      : snprintf(endpoint, sizeof(endpoint), "%s", configured);
+    int size = number != NULL ? snprintf(endpoint, sizeof(endpoint), "%.*s%zu%s", (int)(number - configured),
+                                         configured, i, number + 2)
+                              : snprintf(endpoint, sizeof(endpoint), "%s", configured);
     if (size < 0 || (size_t)size >= sizeof(endpoint)) {
         return tqi_error_set(err, TQ_ENAME, "storage.listen: %.40s... is too long", configured);
     }
@@ -253,11 +253,12 @@ static int unit_add_default(const tqd_net *net, const char *runtime_dir, tqd_lis
     if (net->bind[0]) {
         return listen_add_host(net, out, net->bind, err);
     }
-    if (net->join && net->towards[0]) {
+    if (net->join != NULL && net->towards[0]) {
         return listen_add_host(net, out, net->towards, err);
     }
-    if (net->join) {
-        return runtime_dir || strncmp(net->join, "tcp:", 4) != 0 ? TQ_OK : listen_add_host(net, out, "127.0.0.1", err);
+    if (net->join != NULL) {
+        return runtime_dir != NULL || strncmp(net->join, "tcp:", 4) != 0 ? TQ_OK
+                                                                         : listen_add_host(net, out, "127.0.0.1", err);
     }
     size_t n = tqd_config_strings(net->config, "controller.listen", controller, TQD_LISTEN_MAX);
     for (size_t i = 0; !rc && i < n; i++) {
@@ -291,7 +292,7 @@ bool tqd_net_joins_loopback(const tqd_net *net)
 {
     const char *configured[TQD_LISTEN_MAX];
 
-    return net->join && strncmp(net->join, "tcp:", 4) == 0 && !net->towards[0] && !net->bind[0] &&
+    return net->join != NULL && strncmp(net->join, "tcp:", 4) == 0 && !net->towards[0] && !net->bind[0] &&
            tqd_config_strings(net->config, "storage.listen", configured, TQD_LISTEN_MAX) == 0;
 }
 
@@ -303,7 +304,7 @@ int tqd_net_unit(const tqd_net *net, const char *runtime_dir, size_t i, size_t n
     int rc = TQ_OK;
 
     out->n = 0;
-    if (runtime_dir) {
+    if (runtime_dir != NULL) {
         snprintf(name, sizeof(name), "unit-%zu", i);
         rc = listen_add_socket(net, out, runtime_dir, name, err);
     }
@@ -328,11 +329,11 @@ int tqd_net_metrics(const tqd_net *net, char *out, size_t size, tq_error *err)
     char controller[TQI_NET_HOST_MAX];
     char number[32];
 
-    for (size_t i = 0; !host && i < n; i++) {
+    for (size_t i = 0; host == NULL && i < n; i++) {
         host = tqi_net_endpoint_host(listen[i], controller, sizeof(controller)) ? controller : NULL;
     }
-    host = host ? host : net->bind[0] ? net->bind : "127.0.0.1";
-    bool bracket = strchr(host, ':') && host[0] != '[';
+    host = host != NULL ? host : net->bind[0] ? net->bind : "127.0.0.1";
+    bool bracket = strchr(host, ':') != NULL && host[0] != '[';
     snprintf(number, sizeof(number), "%d", (int)port);
     int written = snprintf(out, size, "tcp:%s%s%s:%s", bracket ? "[" : "", host, bracket ? "]" : "",
                            port == 0 && net->range[0] ? net->range : number);
@@ -360,5 +361,5 @@ char *tqd_net_advertised(const tqd_net *net, const char *bound)
         tqi_buf_fini(&list);
         return NULL;
     }
-    return list.data ? (char *)list.data : strdup("");
+    return list.data != NULL ? (char *)list.data : strdup("");
 }

@@ -151,7 +151,7 @@ static tqi_metric_set *exporter_ask(tqd_exporter *exporter)
 static enum MHD_Result exporter_respond(struct MHD_Connection *connection, unsigned status,
                                         struct MHD_Response *response, const char *type)
 {
-    if (!response) {
+    if (response == NULL) {
         return MHD_NO;
     }
     MHD_add_response_header(response, MHD_HTTP_HEADER_CONTENT_TYPE, type);
@@ -176,9 +176,9 @@ static enum MHD_Result exporter_metrics(tqd_exporter *exporter, struct MHD_Conne
 {
     tqi_buf text = {0};
     tqi_metric_set *set = exporter_ask(exporter);
-    int rc = set ? TQ_OK : TQ_ETIMEDOUT;
+    int rc = set != NULL ? TQ_OK : TQ_ETIMEDOUT;
 
-    if (set) {
+    if (set != NULL) {
         tqi_metric_add(set, TQI_M_MEMORY_RSS, NULL, NULL, (double)tqi_process_rss());
         rc = tqi_metric_render(set, &text);
         tqi_metric_set_free(set);
@@ -189,7 +189,7 @@ static enum MHD_Result exporter_metrics(tqd_exporter *exporter, struct MHD_Conne
                              "the controller has no metrics at the moment\n");
     }
     struct MHD_Response *response = MHD_create_response_from_buffer(text.size, text.data, MHD_RESPMEM_MUST_FREE);
-    if (!response) {
+    if (response == NULL) {
         tqi_buf_fini(&text);
     }
     return exporter_respond(connection, MHD_HTTP_OK, response, "text/plain; version=0.0.4; charset=utf-8");
@@ -200,7 +200,7 @@ static void exporter_add(tqd_exporter *exporter, exporter_peer *peer)
 {
     exporter_peer *at = exporter->peers;
 
-    while (at && at->since <= peer->since) {
+    while (at != NULL && at->since <= peer->since) {
         at = at->next;
     }
     DL_PREPEND_ELEM(exporter->peers, at, peer);
@@ -225,7 +225,7 @@ static enum MHD_Result exporter_handle(void *cls, struct MHD_Connection *connect
         /* Answered before its body, which is not wanted. */
         return exporter_text(connection, MHD_HTTP_METHOD_NOT_ALLOWED, "text/plain", "only GET and HEAD are served\n");
     }
-    if (!*state) {
+    if (*state == NULL) {
         *state = &seen; /* the headers have arrived; it is called again for the complete request */
         return MHD_YES;
     }
@@ -249,7 +249,7 @@ static void exporter_on_connection(void *cls, struct MHD_Connection *connection,
     exporter_peer *peer = *context;
 
     uv_mutex_lock(&exporter->mutex);
-    if (code == MHD_CONNECTION_NOTIFY_STARTED && info && (peer = calloc(1, sizeof(*peer)))) {
+    if (code == MHD_CONNECTION_NOTIFY_STARTED && info != NULL && (peer = calloc(1, sizeof(*peer)))) {
         peer->fd = info->connect_fd;
         peer->since = tqi_now();
         *context = peer;
@@ -257,7 +257,7 @@ static void exporter_on_connection(void *cls, struct MHD_Connection *connection,
             exporter_end_first(exporter);
         }
         exporter_add(exporter, peer);
-    } else if (code == MHD_CONNECTION_NOTIFY_CLOSED && peer) {
+    } else if (code == MHD_CONNECTION_NOTIFY_CLOSED && peer != NULL) {
         exporter_take(exporter, peer);
         free(peer);
         *context = NULL;
@@ -271,12 +271,12 @@ static void exporter_on_answered(void *cls, struct MHD_Connection *connection, v
 {
     tqd_exporter *exporter = cls;
     const union MHD_ConnectionInfo *info = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_SOCKET_CONTEXT);
-    exporter_peer *peer = info ? info->socket_context : NULL;
+    exporter_peer *peer = info != NULL ? info->socket_context : NULL;
 
     (void)state;
     (void)code;
     uv_mutex_lock(&exporter->mutex);
-    if (peer && peer->since != UINT64_MAX) {
+    if (peer != NULL && peer->since != UINT64_MAX) {
         exporter_take(exporter, peer);
         peer->since = tqi_now();
         exporter_add(exporter, peer);
@@ -308,7 +308,7 @@ int tqd_exporter_open(uv_loop_t *loop, tqd_config *config, const tqd_net *net, t
         return TQ_OK;
     }
     tqd_exporter *exporter = calloc(1, sizeof(*exporter));
-    if (!exporter) {
+    if (exporter == NULL) {
         return tqi_error_nomem(err, "metrics");
     }
     exporter->max_partitions = (uint32_t)tqd_config_count(config, "metrics.max_partitions");
@@ -351,7 +351,7 @@ int tqd_exporter_start(tqd_exporter *exporter, tqi_controller *controller, tq_er
         exporter->fd, MHD_OPTION_CONNECTION_LIMIT, EXPORTER_CONNECTIONS + EXPORTER_MORE, MHD_OPTION_CONNECTION_TIMEOUT,
         EXPORTER_IDLE_SECONDS, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)EXPORTER_MEMORY, MHD_OPTION_NOTIFY_CONNECTION,
         exporter_on_connection, exporter, MHD_OPTION_NOTIFY_COMPLETED, exporter_on_answered, exporter, MHD_OPTION_END);
-    if (!exporter->http) {
+    if (exporter->http == NULL) {
         return tqi_error_set(err, TQ_EIO, "cannot serve metrics at %s", exporter->endpoint);
     }
     exporter->fd = -1;
@@ -361,14 +361,14 @@ int tqd_exporter_start(tqd_exporter *exporter, tqi_controller *controller, tq_er
 
 void tqd_exporter_stop(tqd_exporter *exporter)
 {
-    if (!exporter) {
+    if (exporter == NULL) {
         return;
     }
     uv_mutex_lock(&exporter->mutex);
     exporter->closing = true;
     uv_cond_broadcast(&exporter->cond);
     uv_mutex_unlock(&exporter->mutex);
-    if (exporter->http) {
+    if (exporter->http != NULL) {
         MHD_stop_daemon(exporter->http);
     }
     if (exporter->fd >= 0) {

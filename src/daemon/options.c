@@ -73,6 +73,7 @@ static long options_number(struct argp_state *state, const char *name, const cha
 {
     char *end = NULL;
     long number = strtol(text, &end, 10);
+
     if (end == text || *end || number < 0) {
         argp_error(state, "--%s: expected a number, got '%s'", name, text);
     }
@@ -163,11 +164,12 @@ static error_t options_parse(int key, char *arg, struct argp_state *state)
 static int options_listen(tqd_options *options, json_t *listen, tq_error *err)
 {
     char assignment[2048];
+
     if (json_array_size(listen) == 0) {
         return TQ_OK;
     }
     char *text = json_dumps(listen, JSON_COMPACT);
-    if (!text) {
+    if (text == NULL) {
         return tqi_error_nomem(err, "--listen");
     }
     int size = snprintf(assignment, sizeof(assignment), "%s=%s",
@@ -181,17 +183,17 @@ static int options_listen(tqd_options *options, json_t *listen, tq_error *err)
 
 static int options_check(const tqd_options *options, tq_error *err)
 {
-    if (options->role == TQD_STORAGE && !options->join) {
+    if (options->role == TQD_STORAGE && options->join == NULL) {
         return tqi_error_set(err, TQ_ECONFIG, "a storage daemon needs --join with the controller's endpoint");
     }
-    if (options->role != TQD_STORAGE && options->join) {
+    if (options->role != TQD_STORAGE && options->join != NULL) {
         return tqi_error_set(err, TQ_ECONFIG, "--join is for the storage role: this daemon has a controller of its own");
     }
     int rc = tqi_check_name("system", options->name, 255, err);
     if (rc) {
         return rc;
     }
-    if (!options->token_file && (!options->runtime_dir || options->role == TQD_STORAGE)) {
+    if (options->token_file == NULL && (options->runtime_dir == NULL || options->role == TQD_STORAGE)) {
         return tqi_error_set(err, TQ_ECONFIG, "--token-file is needed%s",
                              options->role == TQD_STORAGE ? " (or TQ_TOKEN_FILE): the token of the system to join"
                                                           : " without --runtime-dir");
@@ -219,7 +221,7 @@ int tqd_options_parse(tqd_options *options, int argc, char **argv, tq_error *err
         state.rc = options_listen(options, state.listen, err);
     }
     const char *token_file = getenv("TQ_TOKEN_FILE");
-    if (options->role == TQD_STORAGE && !options->token_file && token_file && *token_file) {
+    if (options->role == TQD_STORAGE && options->token_file == NULL && token_file != NULL && *token_file) {
         options->token_file = token_file;
     }
     if (!state.rc) {

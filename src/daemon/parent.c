@@ -33,13 +33,13 @@ static bool parent_stat(pid_t pid, char *state, unsigned long long *start)
     /* The name, in parentheses, may contain anything; after it, the state is the third field and the start time the
      * 22nd. */
     const char *at = strrchr(text, ')');
-    for (int field = 2; at && field < 22; field++) {
+    for (int field = 2; at != NULL && field < 22; field++) {
         at = strchr(at + 1, ' ');
-        if (at && field == 2) {
+        if (at != NULL && field == 2) {
             *state = at[1];
         }
     }
-    *start = at ? strtoull(at + 1, NULL, 10) : 0;
+    *start = at != NULL ? strtoull(at + 1, NULL, 10) : 0;
     return *start != 0;
 }
 

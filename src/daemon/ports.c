@@ -26,7 +26,7 @@ static bool ports_of_range(const tqd_net *net, const char *endpoint, char *host,
 {
     const char *port = strrchr(endpoint, ':');
 
-    return port && strcmp(port + 1, net->range) == 0 && tqi_net_endpoint_host(endpoint, host, size);
+    return port != NULL && strcmp(port + 1, net->range) == 0 && tqi_net_endpoint_host(endpoint, host, size);
 }
 
 static unsigned ports_at(const tqd_net *net, const tqd_listen *listen, const char *host)
@@ -122,12 +122,12 @@ int tqd_ports_check(const tqd_net *net, const tqd_ports_parts *parts, tq_error *
     const char *dash = strchr(net->range, '-'); /* it was checked when it was read */
     char host[TQI_NET_HOST_MAX];
 
-    if (!dash) {
+    if (dash == NULL) {
         return TQ_OK;
     }
     unsigned has = (unsigned)(strtoul(dash + 1, NULL, 10) - strtoul(net->range, NULL, 10) + 1);
     ports_plan *plan = malloc(sizeof(*plan));
-    if (!plan) {
+    if (plan == NULL) {
         return tqi_error_nomem(err, "endpoints");
     }
     int rc = ports_plan_make(net, parts, plan, err);

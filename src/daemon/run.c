@@ -83,6 +83,7 @@ typedef struct daemon_state {
 static void daemon_tell(daemon_state *daemon, const char *text)
 {
     int fd = daemon->options.ready_fd;
+
     if (fd < 0) {
         return;
     }
@@ -107,12 +108,13 @@ static void daemon_say(daemon_state *daemon, const tq_error *err)
 static void daemon_stop_rest(void *arg)
 {
     daemon_state *daemon = arg;
+
 #ifdef TQI_WITH_SIMPLE
     tqd_units_stop(daemon->units);
     daemon->units = NULL;
 #endif
     /* A store that was started with the system ends with it; from an external store, our data must be removed. */
-    if (daemon->epoch && !daemon->servers) {
+    if (daemon->epoch && daemon->servers == NULL) {
         tqd_backend_probe_end(&daemon->loop, daemon->options.config, daemon->epoch, daemon->stored);
     }
     tqd_backend_servers_stop(daemon->servers);
@@ -155,12 +157,12 @@ static void daemon_stop(daemon_state *daemon, tqi_net_ending ending, const char 
     tqd_exporter_stop(daemon->exporter);
     daemon->exporter = NULL;
 #ifdef TQI_WITH_SIMPLE
-    if (daemon->units) {
+    if (daemon->units != NULL) {
         tqd_units_set_goodbye(daemon->units, ending == TQI_NET_ENDS_RUN ? TQI_NET_ENDS_RUN : TQI_NET_ENDS_SERVER,
                               reason);
     }
 #endif
-    if (!daemon->controller) {
+    if (daemon->controller == NULL) {
         daemon_stop_rest(daemon);
         return;
     }
@@ -168,7 +170,7 @@ static void daemon_stop(daemon_state *daemon, tqi_net_ending ending, const char 
     daemon->stored = tqi_controller_stored_elsewhere(daemon->controller);
     tqi_controller_set_goodbye(daemon->controller, ending, reason);
     if (ending == TQI_NET_ENDS_SYSTEM && (daemon->stored.blocks > 0 || daemon->stored.dead) && !daemon->stored.stays &&
-        !daemon->servers && tqd_backend_probe_needs_clients(daemon->options.config)) {
+        daemon->servers == NULL && tqd_backend_probe_needs_clients(daemon->options.config)) {
         tqi_controller_drain(daemon->controller, DAEMON_DRAIN_MS, daemon_drained, daemon);
     } else {
         daemon_close_controller(daemon);
@@ -185,6 +187,7 @@ static void daemon_fail(daemon_state *daemon, const char *reason)
 static void daemon_on_signal(uv_signal_t *handle, int number)
 {
     size_t i = 0;
+
     while (daemon_signals[i].number != number) {
         i++;
     }
@@ -195,6 +198,7 @@ static void daemon_on_signal(uv_signal_t *handle, int number)
 static void daemon_watch_signals(daemon_state *daemon)
 {
     struct sigaction before;
+
     for (size_t i = 0; i < DAEMON_N_SIGNALS; i++) {
         uv_signal_init(&daemon->loop, &daemon->signals[i]);
         daemon->signals[i].data = daemon;
@@ -208,6 +212,7 @@ static void daemon_watch_signals(daemon_state *daemon)
 static void daemon_parent_ended(daemon_state *daemon)
 {
     char reason[80];
+
     snprintf(reason, sizeof(reason), "its owner, process %d, has ended", (int)daemon->options.parent_pid);
     tqi_log(TQI_INFO, "tqd", "%s: ending", reason);
     daemon_stop(daemon, TQI_NET_ENDS_SYSTEM, reason);
@@ -223,6 +228,7 @@ static void daemon_on_parent(uv_poll_t *handle, int status, int events)
 static void daemon_on_look(uv_timer_t *timer)
 {
     daemon_state *daemon = timer->data;
+
     if (tqd_parent_ended(&daemon->parent)) {
         daemon_parent_ended(daemon);
     }
@@ -249,12 +255,12 @@ static void daemon_on_ready(void *arg)
     if (daemon->stopping) {
         return;
     }
-    if (daemon->rundir.made && daemon->controller && daemon_publish(daemon, &err)) {
+    if (daemon->rundir.made && daemon->controller != NULL && daemon_publish(daemon, &err)) {
         tqi_log(TQI_ERROR, "tqd", "%s", err.message);
         daemon_fail(daemon, err.message);
         return;
     }
-    if (daemon->controller) {
+    if (daemon->controller != NULL) {
         tqi_log(TQI_INFO, "tqd", "system '%s' serves at %s", daemon->options.name, daemon->address);
     } else {
         tqi_log(TQI_INFO, "tqd", "storage units have joined %s", daemon->options.join);
@@ -268,7 +274,7 @@ static void daemon_on_units(const tq_error *err, void *arg)
 {
     daemon_state *daemon = arg;
 
-    if (!err) {
+    if (err == NULL) {
         daemon_on_ready(daemon);
     } else if (!daemon->stopping) {
         daemon_say(daemon, err);
@@ -303,9 +309,9 @@ static int daemon_watch_parent(daemon_state *daemon, tq_error *err)
 static int daemon_token(daemon_state *daemon, tq_error *err)
 {
     const tqd_options *options = &daemon->options;
-    int rc = options->token_file ? tqi_net_token_load(options->token_file, &daemon->token, err) : TQ_OK;
+    int rc = options->token_file != NULL ? tqi_net_token_load(options->token_file, &daemon->token, err) : TQ_OK;
 
-    return rc || !options->runtime_dir
+    return rc || options->runtime_dir == NULL
                ? rc
                : tqd_rundir_init(&daemon->rundir, options->runtime_dir, options->name, &daemon->token, err);
 }
@@ -319,10 +325,10 @@ static int daemon_find_sampler(const daemon_state *daemon, tq_error *err)
     tq_error detail = {0};
     int rc = tqi_sampler_find(name, &found, &detail);
 
-    if (rc && hooks->sampler) {
+    if (rc && hooks->sampler != NULL) {
         rc = hooks->sampler(name, hooks->user, &detail);
         rc = rc ? rc : tqi_sampler_find(name, &found, &detail);
-    } else if (rc && strchr(name, ':')) {
+    } else if (rc && strchr(name, ':') != NULL) {
         return tqi_error_set(err, TQ_ECONFIG,
                              "controller.sampler: '%s' is written in Python: start it with python "
                              "-m transferq.host in the place of tqd, with the same options",
@@ -363,9 +369,9 @@ static int daemon_start_controller(daemon_state *daemon, tq_error *err)
     rc = tqi_controller_alloc(&daemon->loop, &options, &daemon->controller, err);
     if (!rc) {
         daemon->address = tqd_net_advertised(&daemon->net, tqi_controller_endpoint(daemon->controller));
-        rc = daemon->address ? TQ_OK : tqi_error_nomem(err, "the controller's address");
+        rc = daemon->address != NULL ? TQ_OK : tqi_error_nomem(err, "the controller's address");
     }
-    return rc || !daemon->exporter ? rc : tqd_exporter_start(daemon->exporter, daemon->controller, err);
+    return rc || daemon->exporter == NULL ? rc : tqd_exporter_start(daemon->exporter, daemon->controller, err);
 }
 
 /* Whether it runs storage units: if the data is stored elsewhere, a controller's daemon has none. */
@@ -403,12 +409,12 @@ static int daemon_start_units(daemon_state *daemon, tq_error *err)
         .config = daemon->options.config,
         .net = &daemon->net,
         .runtime_dir = daemon->rundir.made ? daemon->rundir.path : NULL,
-        .controller = daemon->controller ? tqi_controller_endpoint(daemon->controller) : daemon->options.join,
+        .controller = daemon->controller != NULL ? tqi_controller_endpoint(daemon->controller) : daemon->options.join,
         .token = &daemon->token,
-        .token_file = daemon->controller ? NULL : daemon->options.token_file,
+        .token_file = daemon->controller != NULL ? NULL : daemon->options.token_file,
         .alone = daemon->controller == NULL,
     };
-    if (!daemon->controller) {
+    if (daemon->controller == NULL) {
         /* Logged before anything can wait; the connections log from time to time that this is still so. */
         tqi_log(TQI_INFO, "tqd", "storage units wait for the controller at %s", daemon->options.join);
     }
@@ -453,9 +459,9 @@ static int daemon_start_parts(daemon_state *daemon, tq_error *err)
 static void daemon_on_servers(const tq_error *err, void *arg)
 {
     daemon_state *daemon = arg;
-    tq_error failed = err ? *err : (tq_error){0};
+    tq_error failed = err != NULL ? *err : (tq_error){0};
 
-    if (daemon->stopping || (!err && !daemon_start_parts(daemon, &failed))) {
+    if (daemon->stopping || (err == NULL && !daemon_start_parts(daemon, &failed))) {
         return;
     }
     daemon_say(daemon, &failed);
@@ -482,7 +488,7 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
     const char *level = tqd_config_string(daemon->options.config, "log.level");
     int rc;
 
-    if (!getenv("TQ_LOG")) {
+    if (getenv("TQ_LOG") == NULL) {
         tq_log_set_level((tq_log_level)tqi_log_parse_level(level));
     }
     if ((rc = tqd_net_init(&daemon->net, daemon->options.config, daemon->options.join, err)) ||
@@ -506,6 +512,7 @@ static int daemon_start(daemon_state *daemon, tq_error *err)
 static void daemon_raise_limit(void)
 {
     struct rlimit limit;
+
     if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
         limit.rlim_cur = limit.rlim_max;
         setrlimit(RLIMIT_NOFILE, &limit);
@@ -541,12 +548,12 @@ int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks)
     tq_error err = {0};
     int status;
 
-    if (!daemon || (argc > 0 && !argv)) {
-        fprintf(stderr, daemon ? "tqd: argv is NULL\n" : "tqd: out of memory\n");
+    if (daemon == NULL || (argc > 0 && argv == NULL)) {
+        fprintf(stderr, daemon != NULL ? "tqd: argv is NULL\n" : "tqd: out of memory\n");
         free(daemon);
         return 2;
     }
-    if (hooks && tqi_sized_copy("tq_daemon_hooks", hooks, &daemon->hooks, sizeof(daemon->hooks), &err)) {
+    if (hooks != NULL && tqi_sized_copy("tq_daemon_hooks", hooks, &daemon->hooks, sizeof(daemon->hooks), &err)) {
         fprintf(stderr, "tqd: %s\n", err.message);
         free(daemon);
         return 2;

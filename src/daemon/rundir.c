@@ -68,6 +68,7 @@ static bool rundir_in_use(const tqd_rundir *dir)
 {
     char *text = NULL;
     size_t size = 0;
+
     if (tqi_owndir_read(dir->fd, "handle.json", "handle.json", RUNDIR_HANDLE_MAX, &text, &size, NULL)) {
         return false;
     }
@@ -76,11 +77,11 @@ static bool rundir_in_use(const tqd_rundir *dir)
     const char *address = json_string_value(json_object_get(handle, "address"));
     bool in_use = false;
 
-    if (address && strncmp(address, "unix:", 5) == 0) {
+    if (address != NULL && strncmp(address, "unix:", 5) == 0) {
         char first[512];
         snprintf(first, sizeof(first), "%.*s", (int)strcspn(address, ","), address);
         in_use = tqi_net_endpoint_alive(first);
-    } else if (address) {
+    } else if (address != NULL) {
         in_use = pid > 0 && pid != getpid() && (kill((pid_t)pid, 0) == 0 || errno == EPERM);
     }
     json_decref(handle);
@@ -147,7 +148,7 @@ int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_net
     snprintf(dir->path, sizeof(dir->path), "%.*s", (int)size, path);
     snprintf(dir->name, sizeof(dir->name), "%s", name);
     const char *slash = strrchr(dir->path, '/');
-    dir->last = slash && slash[1] ? slash + 1 : dir->path;
+    dir->last = slash != NULL && slash[1] ? slash + 1 : dir->path;
     int rc = rundir_open(dir, err);
     if (rc) {
         return rc;
@@ -182,6 +183,7 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
 {
     const struct passwd *user = getpwuid(geteuid());
     char path[512];
+
     if (!rundir_in_place(dir)) {
         return tqi_error_set(err, TQ_ECONFIG,
                              "%s is not the directory any more that this system has made: somebody "
@@ -189,15 +191,16 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
                              "change",
                              dir->path);
     }
-    json_t *handle = json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:f, s:s, s:s*, s:s*}", "address", address, "token_file",
-                               dir->token_file, "pid", (json_int_t)getpid(), "owner_pid", (json_int_t)owner_pid, "name",
-                               dir->name, "user", user ? user->pw_name : "", "created", (double)tqi_wall_us() / 1e6,
-                               "version", TQI_VERSION, "library", library, "module", module);
-    char *text = handle ? json_dumps(handle, JSON_INDENT(2)) : NULL;
+    json_t *handle =
+        json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:f, s:s, s:s*, s:s*}", "address", address, "token_file",
+                  dir->token_file, "pid", (json_int_t)getpid(), "owner_pid", (json_int_t)owner_pid, "name", dir->name,
+                  "user", user != NULL ? user->pw_name : "", "created", (double)tqi_wall_us() / 1e6, "version",
+                  TQI_VERSION, "library", library, "module", module);
+    char *text = handle != NULL ? json_dumps(handle, JSON_INDENT(2)) : NULL;
     int rc;
 
     json_decref(handle);
-    if (!text) {
+    if (text == NULL) {
         return tqi_error_nomem(err, "handle.json");
     }
     snprintf(path, sizeof(path), "%s/handle.json", dir->path);
@@ -210,6 +213,7 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
 static bool rundir_is_ours(const tqd_rundir *dir)
 {
     struct stat status;
+
     return dir->inode == 0 ||
            (fstatat(dir->fd, "token", &status, AT_SYMLINK_NOFOLLOW) == 0 && status.st_dev == dir->device &&
             status.st_ino == dir->inode && rundir_changed(&status) == dir->changed_ns);

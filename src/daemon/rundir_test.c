@@ -24,7 +24,7 @@ static int make_folder(void **state)
 {
     (void)state;
     snprintf(folder, sizeof(folder), "/tmp/tq-rundir-XXXXXX");
-    return mkdtemp(folder) && setenv("XDG_RUNTIME_DIR", folder, 1) == 0 ? 0 : -1;
+    return mkdtemp(folder) != NULL && setenv("XDG_RUNTIME_DIR", folder, 1) == 0 ? 0 : -1;
 }
 
 static const char *in_folder(const char *name)
@@ -32,6 +32,7 @@ static const char *in_folder(const char *name)
     static char paths[2][128];
     static unsigned turn;
     char *path = paths[turn++ % 2];
+
     snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
     return path;
 }
@@ -42,6 +43,7 @@ static void a_runtime_directory_is_found_while_its_daemon_lives(void **state)
     tqi_net_token token = {0};
     tq_location found = {.size = sizeof(found)};
     tq_error err = {0};
+
     (void)state;
 
     /* A trailing slash changes nothing. */
@@ -63,6 +65,7 @@ static void a_moved_runtime_directory_is_noticed(void **state)
     tqd_rundir dir;
     tqi_net_token token = {0};
     tq_error err = {0};
+
     (void)state;
 
     assert_int_equal(tqd_rundir_init(&dir, in_folder("ctq/one"), "one", &token, &err), TQ_OK);
@@ -91,5 +94,6 @@ int main(void)
         cmocka_unit_test(a_runtime_directory_is_found_while_its_daemon_lives),
         cmocka_unit_test(a_moved_runtime_directory_is_noticed),
     };
+
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

@@ -53,6 +53,7 @@ struct tqd_units {
 static void units_run(void *arg)
 {
     units_one *one = arg;
+
     uv_run(&one->loop, UV_RUN_DEFAULT);
 }
 
@@ -64,8 +65,9 @@ static void units_closed(void *arg)
 static void units_on_stop(uv_async_t *stop)
 {
     units_one *one = stop->data;
+
     uv_close((uv_handle_t *)stop, NULL);
-    if (one->unit) {
+    if (one->unit != NULL) {
         if (one->all->says_goodbye) {
             tqi_unit_set_goodbye(one->unit, one->all->ending, one->all->reason);
         }
@@ -77,6 +79,7 @@ static void units_on_stop(uv_async_t *stop)
 static void units_on_unit_ready(void *arg)
 {
     units_one *one = arg;
+
     if (!one->was_ready) {
         one->was_ready = true;
         if (atomic_fetch_add(&one->all->n_ready, 1) + 1 == one->all->n) {
@@ -137,7 +140,7 @@ static int units_start_one(tqd_units *all, size_t i, const char *prefix, tq_erro
         .own_controller = all->options.net->join == NULL,
         .listen = one->listen.list,
         .n_listen = one->listen.n,
-        .advertise_host = host ? host : all->options.net->advertise,
+        .advertise_host = host != NULL ? host : all->options.net->advertise,
         .reach = &all->options.net->reach,
         .node = tqd_config_string(all->options.config, "storage.node"),
         .token = all->options.token,
@@ -207,10 +210,10 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*re
     char prefix[TQ_NAME_MAX - 16];
     int rc;
 
-    if (!all || !(all->units = calloc(n, sizeof(*all->units))) || !(all->ready_async = calloc(1, sizeof(uv_async_t))) ||
-        uv_mutex_init(&all->lock)) {
-        free(all ? all->units : NULL);
-        free(all ? all->ready_async : NULL);
+    if (all == NULL || (all->units = calloc(n, sizeof(*all->units))) == NULL ||
+        (all->ready_async = calloc(1, sizeof(uv_async_t))) == NULL || uv_mutex_init(&all->lock)) {
+        free(all != NULL ? all->units : NULL);
+        free(all != NULL ? all->ready_async : NULL);
         free(all);
         return tqi_error_nomem(err, "storage units");
     }
@@ -228,7 +231,7 @@ int tqd_units_start(uv_loop_t *loop, const tqd_units_options *options, void (*re
 
     const char *name = tqd_config_string(options->config, "storage.name");
     gethostname(host, sizeof(host) - 1);
-    if (name) {
+    if (name != NULL) {
         snprintf(prefix, sizeof(prefix), "%s", name);
     } else if (options->alone) {
         snprintf(prefix, sizeof(prefix), "unit-%s-%d", host, (int)getpid());
@@ -255,7 +258,7 @@ void tqd_units_set_goodbye(tqd_units *all, tqi_net_ending ending, const char *re
 
 void tqd_units_stop(tqd_units *all)
 {
-    if (!all) {
+    if (all == NULL) {
         return;
     }
     for (size_t i = 0; i < all->n; i++) {

@@ -62,7 +62,7 @@ int tqd_watchdog_start(const tqd_parent *parent, tqd_rundir *rundir, tqd_watchdo
     tqd_watchdog *watchdog = calloc(1, sizeof(*watchdog));
     int failed;
 
-    if (!watchdog) {
+    if (watchdog == NULL) {
         return tqi_error_nomem(err, "watching the owner");
     }
     watchdog->parent = parent;
@@ -84,7 +84,7 @@ void tqd_watchdog_stop(tqd_watchdog *watchdog)
 {
     uint64_t one = 1;
 
-    if (!watchdog) {
+    if (watchdog == NULL) {
         return;
     }
     /* A counter below its limit: the write cannot fail. */

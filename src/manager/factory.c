@@ -44,7 +44,7 @@ int tqi_manager_make(const char *type, const char *config, const tqi_manager_tru
 {
     json_error_t where;
     json_t *root = json_loads(config, 0, &where);
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (root == NULL || !json_is_object(root)) {
         json_decref(root);
@@ -53,10 +53,10 @@ int tqi_manager_make(const char *type, const char *config, const tqi_manager_tru
     const char *library = json_string_value(json_object_get(root, "library"));
     /* A type that this process has, or has loaded, needs no library. */
     if (library != NULL && tq_manager_find(type, out, NULL) != TQ_OK) {
-        code = factory_load(type, library, trust, err);
+        rc = factory_load(type, library, trust, err);
     }
     json_decref(root);
-    return code != TQ_OK ? code : tq_manager_find(type, out, err);
+    return rc != TQ_OK ? rc : tq_manager_find(type, out, err);
 }
 
 int tqi_manager_try(const char *type, const char *config, tq_error *err)

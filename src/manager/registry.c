@@ -61,9 +61,9 @@ static int registry_check(const tq_storage_manager *manager, tq_error *err)
                              "storage manager '%s' was made for version %u of the interface, this is version %u",
                              manager->type != NULL ? manager->type : "", manager->abi, TQ_MANAGER_ABI);
     }
-    int code = tqi_check_name("storage manager", manager->type != NULL ? manager->type : "", TQ_NAME_MAX, err);
-    if (code != TQ_OK) {
-        return code;
+    int rc = tqi_check_name("storage manager", manager->type != NULL ? manager->type : "", TQ_NAME_MAX, err);
+    if (rc != TQ_OK) {
+        return rc;
     }
     const char *missing = manager->open == NULL                               ? "open"
                           : manager->close == NULL                            ? "close"
@@ -79,24 +79,24 @@ static int registry_check(const tq_storage_manager *manager, tq_error *err)
 
 int tq_manager_register(const tq_storage_manager *manager, tq_error *err)
 {
-    int code = registry_check(manager, err);
+    int rc = registry_check(manager, err);
 
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     pthread_mutex_lock(&registry_lock);
     const tq_storage_manager *known = registry_get(manager->type);
     if (known == manager) {
-        code = TQ_OK;
+        rc = TQ_OK;
     } else if (known != NULL) {
-        code = tqi_error_set(err, TQ_EEXIST, "there is a storage manager '%s' already", manager->type);
+        rc = tqi_error_set(err, TQ_EEXIST, "there is a storage manager '%s' already", manager->type);
     } else if (tqi_grow(&registry_list, &registry_capacity, registry_count + 1, sizeof(*registry_list)) != TQ_OK) {
-        code = tqi_error_nomem(err, "the list of storage managers");
+        rc = tqi_error_nomem(err, "the list of storage managers");
     } else {
         registry_list[registry_count++] = manager;
     }
     pthread_mutex_unlock(&registry_lock);
-    return code;
+    return rc;
 }
 
 /* A symbol of a library as a function: POSIX's way from an object pointer to a function pointer. */
@@ -151,26 +151,26 @@ int tq_manager_load(const char *path, tq_error *err)
         const char *why = dlerror();
         return tqi_error_set(err, TQ_EMANAGER, "%s", why != NULL ? why : path);
     }
-    int code = registry_plug(library, path, err);
-    if (code != TQ_OK) {
+    int rc = registry_plug(library, path, err);
+    if (rc != TQ_OK) {
         dlclose(library);
     }
     /* A registered one stays loaded for ever; loading it again only increments dlopen's count. */
-    return code;
+    return rc;
 }
 
 /* Names of all managers, for a message. */
 static int registry_names(tqi_buf *names)
 {
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
-    for (size_t i = 0; registry_builtin[i] != NULL && code == TQ_OK; i++) {
-        code = tqi_buf_printf(names, "%s%s", i > 0 ? ", " : "", registry_builtin[i]->type);
+    for (size_t i = 0; registry_builtin[i] != NULL && rc == TQ_OK; i++) {
+        rc = tqi_buf_printf(names, "%s%s", i > 0 ? ", " : "", registry_builtin[i]->type);
     }
-    for (size_t i = 0; i < registry_count && code == TQ_OK; i++) {
-        code = tqi_buf_printf(names, "%s%s", names->size > 0 ? ", " : "", registry_list[i]->type);
+    for (size_t i = 0; i < registry_count && rc == TQ_OK; i++) {
+        rc = tqi_buf_printf(names, "%s%s", names->size > 0 ? ", " : "", registry_list[i]->type);
     }
-    return code;
+    return rc;
 }
 
 /* The error for a type that nobody has registered. */
@@ -188,7 +188,7 @@ static int registry_unknown(const char *type, const tqi_buf *names, tq_error *er
 int tq_manager_find(const char *type, const tq_storage_manager **out, tq_error *err)
 {
     tqi_buf names = {0};
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (type == NULL || out == NULL) {
         return tqi_error_null(err, type == NULL ? "tq_manager_find: type" : "tq_manager_find: out");
@@ -199,16 +199,16 @@ int tq_manager_find(const char *type, const tq_storage_manager **out, tq_error *
     pthread_mutex_lock(&registry_lock);
     const tq_storage_manager *manager = registry_get(type);
     if (manager == NULL) {
-        code = registry_names(&names);
+        rc = registry_names(&names);
     }
     pthread_mutex_unlock(&registry_lock);
     if (manager != NULL) {
         *out = manager;
-    } else if (code == TQ_OK) {
-        code = registry_unknown(type, &names, err);
+    } else if (rc == TQ_OK) {
+        rc = registry_unknown(type, &names, err);
     } else {
         tqi_error_nomem(err, "the list of storage managers");
     }
     tqi_buf_fini(&names);
-    return code;
+    return rc;
 }

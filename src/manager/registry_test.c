@@ -144,7 +144,7 @@ static void loads_what_is_trusted(void **state)
     tq_error err = {0};
 
     (void)state;
-    snprintf(config, sizeof config, "{\"library\": \"%s\"}", library);
+    snprintf(config, sizeof(config), "{\"library\": \"%s\"}", library);
     assert_int_equal(tqi_manager_make("OldStore", config, &none, &found, &err), TQ_ECONFIG);
     assert_non_null(strstr(err.message, library));
     assert_non_null(strstr(err.message, "TQ_LIBRARIES"));
@@ -167,5 +167,6 @@ int main(void)
         cmocka_unit_test(refuses_what_cannot_serve),
         cmocka_unit_test(loads_plugins),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -63,6 +63,7 @@ const uint64_t tqi_histogram_bounds[TQI_HISTOGRAM_BUCKETS] = {
 void tqi_histogram_add(tqi_histogram *histogram, uint64_t ns)
 {
     size_t i = 0;
+
     while (i < TQI_HISTOGRAM_BUCKETS && ns > tqi_histogram_bounds[i]) {
         i++;
     }
@@ -76,6 +77,7 @@ uint64_t tqi_histogram_quantile(const tqi_histogram *histogram, double q)
     double rank = q * (double)histogram->count;
     uint64_t below = 0;
     uint64_t low = 0;
+
     for (size_t i = 0; i < TQI_HISTOGRAM_BUCKETS && histogram->count > 0; i++) {
         uint64_t here = histogram->counts[i];
         if (here > 0 && (double)(below + here) >= rank) {
@@ -97,7 +99,7 @@ tqi_metric_set *tqi_metric_set_alloc(void)
 
 void tqi_metric_set_free(tqi_metric_set *set)
 {
-    if (set) {
+    if (set != NULL) {
         free(set->values);
         free(set->histograms);
         tqi_buf_fini(&set->names);
@@ -108,7 +110,8 @@ void tqi_metric_set_free(tqi_metric_set *set)
 static size_t metric_name(tqi_metric_set *set, const char *label)
 {
     size_t at = set->names.size;
-    if (!label) {
+
+    if (label == NULL) {
         return METRIC_NO_LABEL;
     }
     set->broken |= tqi_buf_append(&set->names, label, strlen(label) + 1) != TQ_OK;
@@ -129,7 +132,8 @@ static metric_value *metric_append(tqi_metric_set *set, tqi_metric metric, const
 void tqi_metric_add(tqi_metric_set *set, tqi_metric metric, const char *label, const char *label2, double value)
 {
     metric_value *added = metric_append(set, metric, label, label2);
-    if (added) {
+
+    if (added != NULL) {
         added->value = value;
     }
 }
@@ -141,7 +145,7 @@ void tqi_metric_add_histogram(tqi_metric_set *set, tqi_metric metric, const char
         return;
     }
     metric_value *added = metric_append(set, metric, label, NULL);
-    if (added) {
+    if (added != NULL) {
         added->histogram = set->n_histograms;
         set->histograms[set->n_histograms++] = *histogram;
     }
@@ -157,6 +161,7 @@ static size_t metric_utf8(const unsigned char *text)
                   : *text >= 0xE0 && *text < 0xF0 ? 3
                   : *text >= 0xF0 && *text < 0xF5 ? 4
                                                   : 0;
+
     for (size_t i = 1; i < size; i++) {
         if ((text[i] & 0xC0) != 0x80) {
             return 0;
@@ -176,6 +181,7 @@ static int metric_quote(tqi_buf *out, const char *text)
 {
     const unsigned char *at = (const unsigned char *)text;
     int rc = tqi_buf_append(out, "\"", 1);
+
     while (*at && rc == TQ_OK) {
         size_t size = metric_utf8(at);
         if (*at == '\\' || *at == '"') {
@@ -199,14 +205,15 @@ static int metric_labels(const tqi_metric_set *set, const metric_value *value, c
     const size_t values[] = {value->label, value->label2};
     const char *open = "{";
     int rc = TQ_OK;
+
     for (int i = 0; i < 2 && rc == TQ_OK; i++) {
-        if (names[i] && values[i] != METRIC_NO_LABEL) {
+        if (names[i] != NULL && values[i] != METRIC_NO_LABEL) {
             rc = tqi_buf_printf(out, "%s%s=", open, names[i]);
             rc = rc ? rc : metric_quote(out, (const char *)set->names.data + values[i]);
             open = ",";
         }
     }
-    if (le && rc == TQ_OK) {
+    if (le != NULL && rc == TQ_OK) {
         rc = tqi_buf_printf(out, "%sle=\"%s\"", open, le);
         open = ",";
     }
@@ -216,6 +223,7 @@ static int metric_labels(const tqi_metric_set *set, const metric_value *value, c
 static int metric_number(tqi_buf *out, double value)
 {
     bool whole = value > -METRIC_EXACT && value < METRIC_EXACT && (double)(int64_t)value == value;
+
     return tqi_buf_printf(out, whole ? " %.0f\n" : " %.9g\n", value);
 }
 
@@ -223,6 +231,7 @@ static int metric_line(const tqi_metric_set *set, const metric_value *value, con
                        double number, tqi_buf *out)
 {
     int rc = tqi_buf_printf(out, "%s%s", metric_families[value->metric].name, suffix);
+
     rc = rc ? rc : metric_labels(set, value, le, out);
     return rc ? rc : metric_number(out, number);
 }
@@ -232,6 +241,7 @@ static int metric_histogram(const tqi_metric_set *set, const metric_value *value
     const tqi_histogram *histogram = &set->histograms[value->histogram];
     uint64_t below = 0;
     int rc = TQ_OK;
+
     for (size_t i = 0; i < TQI_HISTOGRAM_BUCKETS && rc == TQ_OK; i++) {
         char le[32];
         below += histogram->counts[i];
@@ -247,6 +257,7 @@ int tqi_metric_render(const tqi_metric_set *set, tqi_buf *out)
 {
     static const char *const types[] = {"gauge", "counter", "histogram"};
     int rc = set->broken ? TQ_ENOMEM : TQ_OK;
+
     for (int f = 0; f < TQI_METRICS && rc == TQ_OK; f++) {
         const metric_family *family = &metric_families[f];
         rc = tqi_buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", family->name, family->help, family->name,

@@ -17,8 +17,9 @@
 static void assert_line(const tqi_buf *text, const char *line)
 {
     char wanted[256];
+
     snprintf(wanted, sizeof(wanted), "\n%s\n", line);
-    if (!strstr((const char *)text->data, wanted)) {
+    if (strstr((const char *)text->data, wanted) == NULL) {
         fail_msg("no line '%s' in:\n%s", line, (const char *)text->data);
     }
 }
@@ -28,7 +29,8 @@ static tqi_metric_set *make(void)
 {
     tqi_metric_set *set = tqi_metric_set_alloc();
     tqi_histogram histogram = {0};
-    if (set) {
+
+    if (set != NULL) {
         tqi_histogram_add(&histogram, 10000);                  /* 10 us: the bound belongs to the bucket */
         tqi_histogram_add(&histogram, 2000000);                /* 2 ms */
         tqi_histogram_add(&histogram, UINT64_C(400000000000)); /* 400 s: beyond all bounds */
@@ -98,7 +100,7 @@ static void no_memory(void **state)
         tqi_buf text = {0};
         oom_all_after(n++);
         tqi_metric_set *set = make();
-        rc = set ? tqi_metric_render(set, &text) : TQ_ENOMEM;
+        rc = set != NULL ? tqi_metric_render(set, &text) : TQ_ENOMEM;
         oom_end();
         assert_true(rc == TQ_OK || rc == TQ_ENOMEM);
         whole = text.size;
@@ -116,5 +118,6 @@ int main(void)
         cmocka_unit_test(quantiles),
         cmocka_unit_test(no_memory),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -162,6 +162,7 @@ int tq_balance(const double *weights, uint32_t n, uint32_t k, bool equal, uint32
 {
     uint32_t each = equal ? k : 1;
     balance work = {.k = k};
+
     if (weights == NULL || part == NULL) {
         return tqi_error_null(err, weights == NULL ? "tq_balance: weights" : "tq_balance: part");
     }
@@ -174,7 +175,7 @@ int tq_balance(const double *weights, uint32_t n, uint32_t k, bool equal, uint32
     work.sets = calloc((size_t)(n / each) * k, sizeof(*work.sets));
     work.items = calloc(n, sizeof(*work.items));
     work.next = calloc(n, sizeof(*work.next));
-    if (!work.heap || !work.sets || !work.items || !work.next) {
+    if (work.heap == NULL || work.sets == NULL || work.items == NULL || work.next == NULL) {
         rc = tqi_error_nomem(err, "parts of equal weight");
         goto done;
     }

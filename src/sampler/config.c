@@ -66,11 +66,11 @@ static int config_check_keys(json_t *config, const char *sampler, tq_error *err)
 static int config_bad(const json_t *value, const char *name, const char *expected, tq_error *err)
 {
     char *given = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT | JSON_SORT_KEYS);
-    int code = tqi_error_set(err, TQ_EINVAL, "sampling_config: %s: expected %s, got %.100s", name, expected,
-                             given != NULL ? given : "?");
+    int rc = tqi_error_set(err, TQ_EINVAL, "sampling_config: %s: expected %s, got %.100s", name, expected,
+                           given != NULL ? given : "?");
 
     free(given);
-    return code;
+    return rc;
 }
 
 /* A whole number, at least 1; 1 if it is absent. */

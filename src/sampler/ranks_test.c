@@ -409,5 +409,6 @@ int main(void)
         cmocka_unit_test(balance_is_near_the_best),
         cmocka_unit_test(balance_refuses_what_cannot_be_split),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

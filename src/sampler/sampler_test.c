@@ -455,5 +455,6 @@ int main(void)
         cmocka_unit_test(a_sampler_of_version_1_works),
         cmocka_unit_test(a_sampler_keeps_answers_of_its_own),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -224,5 +224,6 @@ int main(void)
         cmocka_unit_test(claims_puts_and_clears_do_not_cost_by_the_partition),
         cmocka_unit_test(partitions_leave_nothing_behind),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -34,6 +34,7 @@ static bool arena_refused(int errnum)
 static void arena_why(char why[TQI_STORE_WHY], const char *what)
 {
     char reason[96];
+
     snprintf(why, TQI_STORE_WHY, "%s: %s", what, strerror_r(errno, reason, sizeof(reason)));
 }
 
@@ -88,21 +89,21 @@ int tqi_store_arena_init(tqi_store_arena *arena, uint64_t size, tq_error *err)
     }
     void *base = tqi_store_huge_map(size, PROT_READ | PROT_WRITE, fd);
     if (base == MAP_FAILED) {
-        int code = tqi_error_errno(err, errno, "mapping a store's arena");
+        int rc = tqi_error_errno(err, errno, "mapping a store's arena");
         if (fd >= 0) {
             close(fd);
         }
-        return code;
+        return rc;
     }
     /* No writable mapping in a forked child. A daemon's children do not write, so a refusal is tolerated here; a client
      * that is refused it does not map. */
     if (madvise(base, size, MADV_DONTFORK) != 0 && !arena_refused(errno)) {
-        int code = tqi_error_errno(err, errno, "MADV_DONTFORK of a store's arena");
+        int rc = tqi_error_errno(err, errno, "MADV_DONTFORK of a store's arena");
         munmap(base, size);
         if (fd >= 0) {
             close(fd);
         }
-        return code;
+        return rc;
     }
     arena->fd = fd;
     arena->base = base;
@@ -151,26 +152,26 @@ static int arena_populate_pages(tqi_store_arena *arena, uint64_t offset, uint64_
 int tqi_store_arena_populate(tqi_store_arena *arena, uint64_t offset, uint64_t size)
 {
     uint64_t end = offset + size;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     offset = offset / arena->page * arena->page;
     end = (end + arena->page - 1) / arena->page * arena->page;
     end = end > arena->size ? arena->size : end;
-    while (offset < end && code == TQ_OK) {
+    while (offset < end && rc == TQ_OK) {
         uint64_t next = (offset / TQI_STORE_HUGE + 1) * TQI_STORE_HUGE;
         next = next < end ? next : end;
         if (next - offset == TQI_STORE_HUGE) {
             /* One of its pages must exist, then the kernel makes the rest. */
-            code = arena_populate_pages(arena, offset, offset + arena->page);
-            if (code == TQ_OK && tqi_store_huge_collapse(arena->base + offset)) {
+            rc = arena_populate_pages(arena, offset, offset + arena->page);
+            if (rc == TQ_OK && tqi_store_huge_collapse(arena->base + offset)) {
                 offset = next;
                 continue;
             }
         }
-        code = code == TQ_OK ? arena_populate_pages(arena, offset, next) : code;
+        rc = rc == TQ_OK ? arena_populate_pages(arena, offset, next) : rc;
         offset = next;
     }
-    return code;
+    return rc;
 }
 
 int tqi_store_arena_punch(tqi_store_arena *arena, uint64_t offset, uint64_t size)

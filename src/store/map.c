@@ -63,33 +63,33 @@ int tqi_store_map_init(tqi_store_map *map, int arena_fd, int slots_fd, uint64_t 
                        tq_error *err)
 {
     void *arena = MAP_FAILED, *words = MAP_FAILED;
-    int code;
+    int rc;
 
     memset(map, 0, sizeof(*map));
     map->arena_fd = -1;
     if (slots > UINT32_MAX) {
         return tqi_error_set(err, TQ_EPROTO, "a slot table of %llu slots", (unsigned long long)slots);
     }
-    code = map_check(arena_fd, arena_bytes, "arena of a storage unit", err);
-    if (code == TQ_OK) {
-        code = map_check(slots_fd, slots * sizeof(uint64_t), "slot table of a storage unit", err);
+    rc = map_check(arena_fd, arena_bytes, "arena of a storage unit", err);
+    if (rc == TQ_OK) {
+        rc = map_check(slots_fd, slots * sizeof(uint64_t), "slot table of a storage unit", err);
     }
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     arena = tqi_store_huge_map(arena_bytes, PROT_READ | PROT_WRITE, arena_fd);
     if (arena == MAP_FAILED) {
-        code = tqi_error_errno(err, errno, "mapping the arena of a storage unit");
+        rc = tqi_error_errno(err, errno, "mapping the arena of a storage unit");
         goto fail;
     }
     /* A forked child must not be able to write after the unit has seen its parent exit. */
     if (madvise(arena, arena_bytes, MADV_DONTFORK) != 0) {
-        code = tqi_error_errno(err, errno, "MADV_DONTFORK of a storage unit's arena");
+        rc = tqi_error_errno(err, errno, "MADV_DONTFORK of a storage unit's arena");
         goto fail;
     }
     words = mmap(NULL, slots * sizeof(uint64_t), PROT_READ, MAP_SHARED, slots_fd, 0);
     if (words == MAP_FAILED) {
-        code = tqi_error_errno(err, errno, "mapping the slot table of a storage unit");
+        rc = tqi_error_errno(err, errno, "mapping the slot table of a storage unit");
         goto fail;
     }
     map->arena = arena;
@@ -104,7 +104,7 @@ fail:
     if (arena != MAP_FAILED) {
         munmap(arena, arena_bytes);
     }
-    return code;
+    return rc;
 }
 
 /* The part that a child inherits, too. */

@@ -253,5 +253,6 @@ int main(void)
         cmocka_unit_test(child_inherits_nothing),  cmocka_unit_test(never_torn),
         cmocka_unit_test(warming_changes_nothing),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

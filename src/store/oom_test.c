@@ -18,15 +18,15 @@ static void alloc_fails_cleanly(void **state)
     tqi_store *store = NULL;
     tq_error err;
     long n = 0;
-    int code;
+    int rc;
 
     (void)state;
     do {
         oom_all_after(n++);
-        code = tqi_store_alloc(&options, &store, &err);
+        rc = tqi_store_alloc(&options, &store, &err);
         oom_end();
-        assert_true(code == TQ_OK || (code == TQ_ENOMEM && err.code == TQ_ENOMEM && store == NULL));
-    } while (code != TQ_OK);
+        assert_true(rc == TQ_OK || (rc == TQ_ENOMEM && err.code == TQ_ENOMEM && store == NULL));
+    } while (rc != TQ_OK);
     assert_true(n > 2);
     tqi_store_free(store);
 }
@@ -41,7 +41,7 @@ static void reserve_fails_cleanly(void **state)
     (void)state;
     assert_int_equal(tqi_store_alloc(&options, &store, &err), TQ_OK);
     for (uint64_t first = 1; first < 1000; first += 10) {
-        int code;
+        int rc;
         long n = 0;
         do {
             tqi_store_place places[10];
@@ -50,16 +50,16 @@ static void reserve_fails_cleanly(void **state)
             }
             uint64_t used = tqi_store_used(store), blocks = tqi_store_blocks(store);
             oom_all_after(n++);
-            code = tqi_store_reserve(store, places, 10, false, &err);
+            rc = tqi_store_reserve(store, places, 10, false, &err);
             oom_end();
             assert_true(tqi_store_check(store));
-            if (code != TQ_OK) {
+            if (rc != TQ_OK) {
                 failures++;
-                assert_int_equal(code, TQ_ENOMEM);
+                assert_int_equal(rc, TQ_ENOMEM);
                 assert_int_equal(tqi_store_used(store), used);
                 assert_int_equal(tqi_store_blocks(store), blocks);
             }
-        } while (code != TQ_OK);
+        } while (rc != TQ_OK);
     }
     assert_true(failures > 1000);
     /* Frees never fail. */
@@ -79,5 +79,6 @@ int main(void)
         cmocka_unit_test(alloc_fails_cleanly),
         cmocka_unit_test(reserve_fails_cleanly),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

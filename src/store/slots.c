@@ -60,11 +60,11 @@ int tqi_store_slots_init(tqi_store_slot_table *slots, uint32_t count, char why[T
     void *words = mmap(NULL, bytes, PROT_READ | PROT_WRITE,
                        (fd < 0 ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED) | MAP_NORESERVE, fd, 0);
     if (words == MAP_FAILED) {
-        int code = tqi_error_errno(err, errno, "mapping a slot table");
+        int rc = tqi_error_errno(err, errno, "mapping a slot table");
         if (fd >= 0) {
             close(fd);
         }
-        return code;
+        return rc;
     }
     /* A refusal does no harm: a daemon's children do not write. */
     madvise(words, bytes, MADV_DONTFORK);

@@ -51,7 +51,7 @@ int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error 
 {
     uint32_t slots = options->max_blocks;
     uint32_t percent = options->join_percent == 0 ? 90 : options->join_percent;
-    int code;
+    int rc;
 
     if (percent > 100) {
         return tqi_error_set(err, TQ_EINVAL, "join_percent is %u, at most 100 is possible", percent);
@@ -61,20 +61,20 @@ int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error 
         return tqi_error_nomem(err, "a store");
     }
     store->slots.fd = -1;
-    code = tqi_store_arena_init(&store->arena, options->capacity, err);
-    if (code != TQ_OK) {
+    rc = tqi_store_arena_init(&store->arena, options->capacity, err);
+    if (rc != TQ_OK) {
         goto fail;
     }
     if (slots == 0) {
         uint64_t many = store->arena.size / 4096;
         slots = many < 4096 ? 4096 : many > (1u << 22) ? 1u << 22 : (uint32_t)many;
     }
-    code = tqi_store_slots_init(&store->slots, slots, store->arena.why, err);
-    if (code != TQ_OK) {
+    rc = tqi_store_slots_init(&store->slots, slots, store->arena.why, err);
+    if (rc != TQ_OK) {
         goto fail;
     }
-    code = tqi_store_tlsf_init(&store->tlsf, store->arena.size);
-    if (code != TQ_OK) {
+    rc = tqi_store_tlsf_init(&store->tlsf, store->arena.size);
+    if (rc != TQ_OK) {
         tqi_error_nomem(err, "a store's table of chunks");
         goto fail;
     }
@@ -84,7 +84,7 @@ int tqi_store_alloc(const tqi_store_options *options, tqi_store **out, tq_error 
 
 fail:
     tqi_store_free(store);
-    return code;
+    return rc;
 }
 
 void tqi_store_free(tqi_store *store)
@@ -220,18 +220,18 @@ static int store_place(tqi_store *store, tqi_store_place *place, tq_error *err)
     }
     block->id = place->id;
     block->size = place->size;
-    int code = tqi_store_tlsf_take(&store->tlsf, place->size, &block->chunk);
-    if (code != TQ_OK) {
+    int rc = tqi_store_tlsf_take(&store->tlsf, place->size, &block->chunk);
+    if (rc != TQ_OK) {
         free(block);
-        return code == TQ_EFULL ? tqi_error_set(err, code, "no %llu bytes in one piece", (unsigned long long)place->size)
-                                : tqi_error_nomem(err, "a chunk");
+        return rc == TQ_EFULL ? tqi_error_set(err, rc, "no %llu bytes in one piece", (unsigned long long)place->size)
+                              : tqi_error_nomem(err, "a chunk");
     }
-    code = tqi_store_slots_take(&store->slots, block->id, &block->slot);
-    if (code != TQ_OK) {
+    rc = tqi_store_slots_take(&store->slots, block->id, &block->slot);
+    if (rc != TQ_OK) {
         tqi_store_tlsf_give(&store->tlsf, block->chunk);
         free(block);
-        return code == TQ_EFULL ? tqi_error_set(err, code, "all %u slots are taken", store->slots.count)
-                                : tqi_error_nomem(err, "a slot");
+        return rc == TQ_EFULL ? tqi_error_set(err, rc, "all %u slots are taken", store->slots.count)
+                              : tqi_error_nomem(err, "a slot");
     }
     if (!TQI_HASH_ADD(store->blocks, id, block)) {
         tqi_store_slots_give(&store->slots, block->slot);
@@ -279,12 +279,12 @@ int tqi_store_reserve(tqi_store *store, tqi_store_place *places, size_t n, bool 
                              (unsigned long long)store->used, (unsigned long long)limit);
     }
     for (size_t i = 0; i < n; i++) {
-        int code = store_place(store, &places[i], err);
-        if (code != TQ_OK) {
+        int rc = store_place(store, &places[i], err);
+        if (rc != TQ_OK) {
             while (i-- > 0) {
                 store_drop(store, store_live(store, places[i].id));
             }
-            return code;
+            return rc;
         }
     }
     uint64_t top = tqi_store_tlsf_top(&store->tlsf);

@@ -28,10 +28,10 @@ static int reserve(tqi_store *store, uint64_t id, uint64_t size, bool adds, tqi_
     tq_error err = {0};
 
     *place = (tqi_store_place){.id = id, .size = size};
-    int code = tqi_store_reserve(store, place, 1, adds, &err);
-    assert_int_equal(err.code, code);
-    assert_true(code == TQ_OK || err.message[0] != 0);
-    return code;
+    int rc = tqi_store_reserve(store, place, 1, adds, &err);
+    assert_int_equal(err.code, rc);
+    assert_true(rc == TQ_OK || err.message[0] != 0);
+    return rc;
 }
 
 static void keeps_bytes(void **state)
@@ -229,9 +229,9 @@ static void long_run(void **state)
         uint32_t r = seed >> 8;
         if (n < 600 && r % 100 < 52) {
             id = id == UINT64_MAX ? 1 : id + 1;
-            int code = reserve(store, id, r % 20000, (r & 1) != 0, &live[n]);
-            assert_true(code == TQ_OK || code == TQ_EFULL);
-            if (code == TQ_OK) {
+            int rc = reserve(store, id, r % 20000, (r & 1) != 0, &live[n]);
+            assert_true(rc == TQ_OK || rc == TQ_EFULL);
+            if (rc == TQ_OK) {
                 uint8_t *at = tqi_store_find(store, id, live[n].slot, NULL);
                 memset(at, (int)(id & 0xff), live[n].size);
                 n++;
@@ -343,5 +343,6 @@ int main(void)
         cmocka_unit_test(long_run),
         cmocka_unit_test(refuses_bad_options),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

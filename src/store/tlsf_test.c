@@ -45,8 +45,8 @@ static void random_against_model(void **state)
         if (n < 512 && (n == 0 || rnd() % 100 < 55)) {
             uint64_t size = rnd() % 8 == 0 ? rnd() % 40000 : rnd() % 3000;
             uint32_t chunk;
-            int code = tqi_store_tlsf_take(&tlsf, size, &chunk);
-            if (code == TQ_EFULL) {
+            int rc = tqi_store_tlsf_take(&tlsf, size, &chunk);
+            if (rc == TQ_EFULL) {
                 /* True only if there is no run of free units that would hold it. */
                 uint64_t run = 0, best = 0, need = tqi_store_tlsf_round(size) / TQI_STORE_TLSF_UNIT;
                 for (uint64_t i = 0; i < UNITS; i++) {
@@ -56,7 +56,7 @@ static void random_against_model(void **state)
                 assert_true(best < need);
                 continue;
             }
-            assert_int_equal(code, TQ_OK);
+            assert_int_equal(rc, TQ_OK);
             live[n].chunk = chunk;
             live[n].offset = tlsf.chunks[chunk].offset;
             live[n].size = tlsf.chunks[chunk].size;
@@ -171,5 +171,6 @@ int main(void)
         cmocka_unit_test(prefers_used_memory),
         cmocka_unit_test(sizes_at_the_edges),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

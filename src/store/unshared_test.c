@@ -51,6 +51,7 @@ static tqi_store *make(uint64_t capacity)
     tqi_store_options options = {.capacity = capacity};
     tqi_store *store = NULL;
     tq_error err = {0};
+
     assert_int_equal(tqi_store_alloc(&options, &store, &err), TQ_OK);
     return store;
 }
@@ -58,6 +59,7 @@ static tqi_store *make(uint64_t capacity)
 static void says_why(void **state)
 {
     static const int reasons[] = {ENOSYS, EPERM, EACCES};
+
     (void)state;
     for (size_t i = 0; i < sizeof(reasons) / sizeof(*reasons); i++) {
         refuse = reasons[i];
@@ -88,6 +90,7 @@ static void other_failures_are_errors(void **state)
     tqi_store_options options = {.capacity = MIB};
     tqi_store *store = NULL;
     tq_error err = {0};
+
     (void)state;
     refuse = EMFILE;
     assert_int_equal(tqi_store_alloc(&options, &store, &err), TQ_EIO);
@@ -111,6 +114,7 @@ static void keeps_blocks(void **state)
 {
     tq_error err = {0};
     tqi_store_place places[3];
+
     (void)state;
     refuse = ENOSYS;
     tqi_store *store = make(64 * MIB);
@@ -150,16 +154,16 @@ static void alloc_fails_cleanly(void **state)
     tqi_store *store = NULL;
     tq_error err;
     long n = 0;
-    int code;
+    int rc;
 
     (void)state;
     refuse = ENOSYS;
     do {
         oom_all_after(n++);
-        code = tqi_store_alloc(&options, &store, &err);
+        rc = tqi_store_alloc(&options, &store, &err);
         oom_end();
-        assert_true(code == TQ_OK || (code == TQ_ENOMEM && store == NULL));
-    } while (code != TQ_OK);
+        assert_true(rc == TQ_OK || (rc == TQ_ENOMEM && store == NULL));
+    } while (rc != TQ_OK);
     tqi_store_free(store);
 }
 
@@ -173,5 +177,6 @@ int main(void)
         cmocka_unit_test_setup(keeps_blocks, reset),
         cmocka_unit_test_setup(alloc_fails_cleanly, reset),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -17,6 +17,7 @@ static inline tqi_table_sample *tqi_t_place(const tqi_table *table, uint32_t pla
 static inline tqi_table_sample *tqi_t_sample(const tqi_table *table, uint32_t index)
 {
     uint32_t place = index - table->first_index;
+
     return place < table->places ? tqi_t_place(table, place) : NULL;
 }
 

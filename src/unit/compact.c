@@ -329,15 +329,15 @@ static int compact_reserve(tqi_unit_compacting *batch, uint64_t size, tqi_store_
         return TQ_EFULL;
     }
     *place = (tqi_store_place){.id = compact->first_id, .size = size};
-    int code = tqi_store_reserve(unit->store, place, 1, false, &err);
-    if (code != TQ_EFULL) {
+    int rc = tqi_store_reserve(unit->store, place, 1, false, &err);
+    if (rc != TQ_EFULL) {
         compact->first_id++; /* nor is one that was refused tried again */
         compact->n_ids--;
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         batch->room -= size;
     }
-    return code;
+    return rc;
 }
 
 /* Plans the pieces of one block as copies; false if they are not inside it. */
@@ -416,7 +416,7 @@ static int compact_plan(tqi_unit_compacting *batch, const Tq__CompactLiveReply *
 static void compact_answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     tqi_unit_compacting *batch = arg;
-    int code = answer->status;
+    int rc = answer->status;
 
     (void)call;
     compact_heard(batch);
@@ -424,17 +424,17 @@ static void compact_answered(tqi_net_call *call, tqi_net_answer *answer, void *a
         compact_end(batch, false);
         return;
     }
-    if (code == TQ_OK && !compact_grants(batch)) {
+    if (rc == TQ_OK && !compact_grants(batch)) {
         batch->since = tqi_now(); /* before there was no connection */
         batch->asked = 0;
         compact_put_back(batch);
         compact_end(batch, false);
         return;
     }
-    if (code == TQ_OK) {
-        code = compact_plan(batch, (const Tq__CompactLiveReply *)answer->reply);
+    if (rc == TQ_OK) {
+        rc = compact_plan(batch, (const Tq__CompactLiveReply *)answer->reply);
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         compact_put_back(batch);
         compact_end(batch, true);
     } else if (batch->n == 0) {

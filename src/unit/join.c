@@ -331,7 +331,7 @@ static void join_collect_done(tqi_net_call *call, tqi_net_answer *answer, void *
     }
     const Tq__CollectDeadReply *reply = (const Tq__CollectDeadReply *)answer->reply;
     uint64_t since = tqi_now();
-    int code = join_dead_all(unit, reply, &err);
+    int rc = join_dead_all(unit, reply, &err);
     if (reply->n_first > 0) {
         tqi_unit_count(unit, TQI_UNIT_CLEAR, since);
         tqi_unit_changed(unit);
@@ -344,7 +344,7 @@ static void join_collect_done(tqi_net_call *call, tqi_net_answer *answer, void *
         tqi_unit_compact_add(unit, reply->sparse, reply->n_sparse);
         unit->named = reply->named;
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         tqi_log(TQI_ERROR, "unit", "%s: collecting: %s", unit->name, err.message);
         join_later(unit);
         return;
@@ -391,13 +391,13 @@ int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err
 
     unit->retry_ms = JOIN_RETRY_MIN;
     tqi_unit_report_every(unit, 0);
-    int code = tqi_net_connector_alloc(unit->loop, &as, &unit->connector, err);
-    if (code == TQ_OK) {
-        code = tqi_net_channel_get(unit->connector, options->controller, &unit->controller, err);
+    int rc = tqi_net_connector_alloc(unit->loop, &as, &unit->connector, err);
+    if (rc == TQ_OK) {
+        rc = tqi_net_channel_get(unit->connector, options->controller, &unit->controller, err);
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         tqi_net_channel_on_open(unit->controller, join_opened, unit);
         join_register(unit);
     }
-    return code;
+    return rc;
 }

@@ -156,12 +156,12 @@ static int serve_sink(tqi_net_request *request, const ProtobufCMessage *base, ui
     if (message->n_id > (size_t)max) {
         return tqi_error_set(err, TQ_EINVAL, "write of %zu blocks, at most %d are possible", message->n_id, max);
     }
-    int code = serve_write_check(unit, request, message, err);
-    if (code == TQ_OK) {
-        code = serve_write_size(message, size, err);
+    int rc = serve_write_check(unit, request, message, err);
+    if (rc == TQ_OK) {
+        rc = serve_write_size(message, size, err);
     }
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     serve_held *hold = serve_hold_make(unit, message->n_id);
     if (hold == NULL) {

@@ -88,5 +88,6 @@ int main(void)
         cmocka_unit_test(stays_bounded),
         cmocka_unit_test(numbers_wrap),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

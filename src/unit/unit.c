@@ -29,12 +29,12 @@ static int unit_advertise(tqi_buf *list, const char *bound, const tqi_unit_optio
     if (options->reach == NULL) {
         tqi_net_address_default(&found);
     }
-    int code = tqi_net_endpoint_advertise(bound, options->advertise_host,
-                                          options->reach != NULL ? options->reach : &found, text, sizeof(text), err);
-    if (code == TQ_OK && tqi_buf_printf(list, "%s%s", list->size > 0 ? "," : "", text) != TQ_OK) {
-        code = tqi_error_nomem(err, "an endpoint");
+    int rc = tqi_net_endpoint_advertise(bound, options->advertise_host,
+                                        options->reach != NULL ? options->reach : &found, text, sizeof(text), err);
+    if (rc == TQ_OK && tqi_buf_printf(list, "%s%s", list->size > 0 ? "," : "", text) != TQ_OK) {
+        rc = tqi_error_nomem(err, "an endpoint");
     }
-    return code;
+    return rc;
 }
 
 static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error *err)
@@ -44,24 +44,24 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
     const char *node = options->node != NULL ? options->node : "";
     uint64_t device = 0, inode = 0;
     tqi_buf list = {0};
-    int code = tqi_net_server_alloc(unit->loop, &tqi_unit_service, unit, &server, &unit->server, err);
+    int rc = tqi_net_server_alloc(unit->loop, &tqi_unit_service, unit, &server, &unit->server, err);
 
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     unit->open++;
     for (size_t i = 0; i < options->n_listen; i++) {
         char bound[512];
-        code = tqi_net_server_listen(unit->server, options->listen[i], bound, sizeof(bound), err);
-        if (code == TQ_OK) {
-            code = unit_advertise(&list, bound, options, err);
+        rc = tqi_net_server_listen(unit->server, options->listen[i], bound, sizeof(bound), err);
+        if (rc == TQ_OK) {
+            rc = unit_advertise(&list, bound, options, err);
         }
-        if (code != TQ_OK) {
+        if (rc != TQ_OK) {
             goto out;
         }
     }
     if (list.data == NULL || list.size == 0) {
-        code = tqi_error_set(err, TQ_EINVAL, "unit '%s' has nothing to listen on", unit->name);
+        rc = tqi_error_set(err, TQ_EINVAL, "unit '%s' has nothing to listen on", unit->name);
         goto out;
     }
     /* These tell a client whether a path or an address leads to this unit. */
@@ -73,7 +73,7 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
     if (unit->endpoint == NULL || tqi_buf_append(&list, "", 1) != TQ_OK ||
         tqi_buf_append(&list, machine, strlen(machine) + 1) != TQ_OK ||
         tqi_buf_append(&list, marks, strlen(marks) + 1) != TQ_OK || tqi_buf_append(&list, node, strlen(node)) != TQ_OK) {
-        code = tqi_error_nomem(err, "an endpoint");
+        rc = tqi_error_nomem(err, "an endpoint");
         goto out;
     }
     unit->info = (char *)list.data;
@@ -82,7 +82,7 @@ static int unit_listen(tqi_unit *unit, const tqi_unit_options *options, tq_error
 
 out:
     tqi_buf_fini(&list);
-    return code;
+    return rc;
 }
 
 static void unit_timer_init(tqi_unit *unit, uv_timer_t *timer)
@@ -110,10 +110,10 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     if (options->name == NULL) {
         return tqi_error_set(err, TQ_ENAME, "a storage unit needs a name");
     }
-    int code = tqi_check_name("unit", options->name, TQ_NAME_MAX, err);
+    int rc = tqi_check_name("unit", options->name, TQ_NAME_MAX, err);
 
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     tqi_unit *unit = calloc(1, sizeof(*unit));
     if (unit == NULL) {
@@ -146,13 +146,13 @@ int tqi_unit_alloc(uv_loop_t *loop, const tqi_unit_options *options, tqi_unit **
     tqi_unit_waits_init(unit);
     unit_timer_init(unit, &unit->compact.timer);
     unit_timer_init(unit, &unit->sift.timer);
-    code = unit_listen(unit, options, err);
-    if (code == TQ_OK) {
-        code = tqi_unit_join(unit, options, err);
+    rc = unit_listen(unit, options, err);
+    if (rc == TQ_OK) {
+        rc = tqi_unit_join(unit, options, err);
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         tqi_unit_close(unit, NULL, NULL);
-        return code;
+        return rc;
     }
     tqi_unit_warm(unit);
     *out = unit;

@@ -126,9 +126,9 @@ static int wait_check(const tqi_unit *unit, tqi_unit_writer *writer, const Tq__U
                              unit->name, (unsigned long long)tqi_store_capacity(unit->store),
                              message->adds_samples ? ", whose last tenth is kept for columns of existing samples" : "");
     }
-    int code = wait_check_grants(unit, writer, message, err);
-    code = code != TQ_OK ? code : wait_check_fresh(unit, message, err);
-    return code != TQ_OK ? code : wait_check_ids(unit, message, err);
+    int rc = wait_check_grants(unit, writer, message, err);
+    rc = rc != TQ_OK ? rc : wait_check_fresh(unit, message, err);
+    return rc != TQ_OK ? rc : wait_check_ids(unit, message, err);
 }
 
 /* Whether somebody other than `except` (NULL: nobody) waits in a queue. */
@@ -312,12 +312,12 @@ void tqi_unit_waits_init(tqi_unit *unit)
     unit->waits.waiters.queue = true; /* one that is cancelled may have stood before others that fit */
 }
 
-void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why)
+void tqi_unit_waits_fail(tqi_unit *unit, int rc, const char *why)
 {
     for (int i = 0; i < 2; i++) {
         while (unit->waits.row[i] != NULL) {
             tq_error err;
-            tqi_error_set(&err, code, "unit '%s' %s", unit->name, why);
+            tqi_error_set(&err, rc, "unit '%s' %s", unit->name, why);
             tqi_net_waiter_fail(&unit->waits.row[i]->base, &err);
         }
     }

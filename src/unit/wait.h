@@ -31,7 +31,7 @@ void tqi_unit_reserve(tqi_unit *unit, tqi_net_request *request, const Tq__UnitRe
 /* Room was made. */
 void tqi_unit_wake(tqi_unit *unit);
 /* Fails all that wait. */
-void tqi_unit_waits_fail(tqi_unit *unit, int code, const char *why);
+void tqi_unit_waits_fail(tqi_unit *unit, int rc, const char *why);
 /* What waiting needs before the first reserve; its timer is the unit's to start and close. */
 void tqi_unit_waits_init(tqi_unit *unit);
 

@@ -179,13 +179,12 @@ tqi_unit_writer *tqi_unit_writer_former(const tqi_unit_writer *writer, const tqi
 
 int tqi_unit_writer_defer(tqi_unit_writer *writer, uint64_t id)
 {
-    int code =
-        tqi_grow(&writer->deferred, &writer->deferred_capacity, writer->n_deferred + 1, sizeof(*writer->deferred));
+    int rc = tqi_grow(&writer->deferred, &writer->deferred_capacity, writer->n_deferred + 1, sizeof(*writer->deferred));
 
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         writer->deferred[writer->n_deferred++] = id;
     }
-    return code;
+    return rc;
 }
 
 /* Nothing writes for this writer any more: frees the blocks that waited for that, and the writer. */
@@ -250,7 +249,7 @@ static void writer_finish_block(uint64_t id, void *user, void *arg)
     if ((uint64_t)(uintptr_t)user / 2 != writer->number) {
         return;
     }
-    bool named = finish->n > 0 && bsearch(&id, finish->ids, finish->n, sizeof(id), writer_order);
+    bool named = finish->n > 0 && bsearch(&id, finish->ids, finish->n, sizeof(id), writer_order) != NULL;
     if (named != finish->others) {
         tqi_store_set_user(writer->unit->store, id, (void *)(uintptr_t)WRITER_FINISHED);
         writer->reserved--;

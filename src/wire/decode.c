@@ -75,7 +75,7 @@ static ProtobufCMessage *decode_within(const ProtobufCMessageDescriptor *type, c
     static const uint8_t none[1];
     decode_budget budget = {.left = most};
     ProtobufCAllocator allocator = {.alloc = decode_alloc, .free = decode_free, .allocator_data = &budget};
-    ProtobufCMessage *message = protobuf_c_message_unpack(type, &allocator, size, body ? body : none);
+    ProtobufCMessage *message = protobuf_c_message_unpack(type, &allocator, size, body != NULL ? body : none);
 
     if (message != NULL) {
         if (memory != NULL) {

@@ -12,48 +12,52 @@
 static uint8_t *put16(uint8_t *at, uint16_t value)
 {
     value = htole16(value);
-    memcpy(at, &value, sizeof value);
-    return at + sizeof value;
+    memcpy(at, &value, sizeof(value));
+    return at + sizeof(value);
 }
 
 static uint8_t *put32(uint8_t *at, uint32_t value)
 {
     value = htole32(value);
-    memcpy(at, &value, sizeof value);
-    return at + sizeof value;
+    memcpy(at, &value, sizeof(value));
+    return at + sizeof(value);
 }
 
 static uint8_t *put64(uint8_t *at, uint64_t value)
 {
     value = htole64(value);
-    memcpy(at, &value, sizeof value);
-    return at + sizeof value;
+    memcpy(at, &value, sizeof(value));
+    return at + sizeof(value);
 }
 
 static uint16_t get16(const uint8_t *at)
 {
     uint16_t value;
-    memcpy(&value, at, sizeof value);
+
+    memcpy(&value, at, sizeof(value));
     return le16toh(value);
 }
 
 static uint32_t get32(const uint8_t *at)
 {
     uint32_t value;
-    memcpy(&value, at, sizeof value);
+
+    memcpy(&value, at, sizeof(value));
     return le32toh(value);
 }
 
 static uint64_t get64(const uint8_t *at)
 {
     uint64_t value;
-    memcpy(&value, at, sizeof value);
+
+    memcpy(&value, at, sizeof(value));
     return le64toh(value);
 }
 
 void tqi_frame_encode(const tqi_frame *frame, uint8_t out[TQI_FRAME_HEADER])
 {
     uint8_t *at = put32(out, TQI_FRAME_MAGIC);
+
     at = put16(at, frame->version);
     at = put16(at, frame->kind);
     at = put64(at, frame->request);
@@ -66,6 +70,7 @@ void tqi_frame_encode(const tqi_frame *frame, uint8_t out[TQI_FRAME_HEADER])
 int tqi_frame_version_error(tq_error *err, const char *them, uint16_t theirs, const char *us)
 {
     bool we = theirs > TQI_PROTOCOL_VERSION;
+
     return tqi_error_set(err, TQ_EVERSION,
                          "protocol versions differ: %s speaks version %u, %s version %u; %s is older "
                          "and has to be updated",
@@ -75,6 +80,7 @@ int tqi_frame_version_error(tq_error *err, const char *them, uint16_t theirs, co
 int tqi_frame_decode(const uint8_t in[TQI_FRAME_HEADER], tqi_frame *frame, tq_error *err)
 {
     uint32_t magic = get32(in);
+
     frame->version = get16(in + 4);
     frame->kind = get16(in + 6);
     frame->request = get64(in + 8);

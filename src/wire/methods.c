@@ -13,7 +13,7 @@ static const tqi_method methods[] = {TQI_METHODS_CONTROLLER(METHOD_ROW) TQI_METH
 
 const tqi_method *tqi_method_find(uint16_t kind)
 {
-    if (kind >= sizeof methods / sizeof *methods || !methods[kind].name) {
+    if (kind >= sizeof(methods) / sizeof(*methods) || methods[kind].name == NULL) {
         return NULL;
     }
     return &methods[kind];

@@ -87,7 +87,7 @@ static void every_method_is_found(void **state)
     int found = 0, keep = 0;
     for (unsigned kind = 0; kind <= UINT16_MAX; kind++) {
         const tqi_method *method = tqi_method_find((uint16_t)kind);
-        if (method) {
+        if (method != NULL) {
             assert_int_equal(method->kind, kind);
             assert_true(kind >= 16);
             found++;
@@ -138,7 +138,7 @@ static void a_body_is_decoded(void **state)
         assert_non_null(part);
         memcpy(part, bytes, cut);
         message = tqi_message_decode(&tq__claim__descriptor, part, cut, NULL);
-        if (message) {
+        if (message != NULL) {
             protobuf_c_message_free_unpacked(message, NULL);
         }
         free(part);
@@ -157,6 +157,7 @@ static uint8_t *parts(uint32_t field, const char *bytes, size_t n, size_t *size)
 {
     size_t one = strlen(bytes) + 2;
     uint8_t *body = malloc(n * one);
+
     assert_non_null(body);
     for (size_t i = 0; i < n; i++) {
         body[i * one] = (uint8_t)(field << 3 | 2);
@@ -170,6 +171,7 @@ static uint8_t *parts(uint32_t field, const char *bytes, size_t n, size_t *size)
 static size_t peak_kib(void)
 {
     struct rusage usage;
+
     assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
     return (size_t)usage.ru_maxrss;
 }
@@ -240,5 +242,6 @@ int main(void)
         cmocka_unit_test(a_body_is_decoded),
         cmocka_unit_test(a_body_of_empty_parts_is_refused_early),
     };
+
     return cmocka_run_group_tests_name("wire", tests, NULL, NULL);
 }

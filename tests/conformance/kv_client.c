@@ -330,9 +330,9 @@ static void is_told_the_deadline(void **state)
     uint64_t start = tqi_now();
 
     (void)state;
-    int code = client->put(store, &value, 1, start > 1 ? start - 1 : 0, &err);
-    if (code != TQ_OK) {
-        assert_int_equal(code, TQ_ETIMEDOUT);
+    int rc = client->put(store, &value, 1, start > 1 ? start - 1 : 0, &err);
+    if (rc != TQ_OK) {
+        assert_int_equal(rc, TQ_ETIMEDOUT);
         assert_true(err.message[0] != 0);
     }
     assert_true(tqi_now() - start < UINT64_C(5000000000));

@@ -11,9 +11,9 @@ static tq_client *client;
 static tq_op *op;
 
 /* Ends the program when a call failed. */
-static void done(int code, const char *what)
+static void done(int rc, const char *what)
 {
-    if (code != TQ_OK || tq_op_wait(op) != TQ_OK) {
+    if (rc != TQ_OK || tq_op_wait(op) != TQ_OK) {
         fprintf(stderr, "%s: %s\n", what, tq_op_error(op)->message);
         exit(1);
     }
@@ -30,6 +30,7 @@ static void claim(int64_t n)
         .batch_size = n,
         .task = "t",
     };
+
     done(tq_claim(op, &args), "claim");
 }
 
@@ -58,6 +59,7 @@ static void failed(void)
         .task = "t",
         .poll = true,
     };
+
     printf("%d\n", tq_claim(op, &args) || tq_op_wait(op));
     printf("%s\n", tq_error_name(tq_get(op, tq_op_meta(op), NULL, 0, NULL)));
     printf("%s\n", tq_op_error(op)->message);
@@ -74,8 +76,9 @@ static void put(const tq_column *column, const tq_tag *tag)
         .columns = column,
         .n_columns = 1,
         .tags = tag,
-        .n_tags = tag ? 1 : 0,
+        .n_tags = tag != NULL ? 1 : 0,
     };
+
     done(tq_put(op, &args), "put");
 }
 
@@ -94,6 +97,7 @@ static void raw(void)
         .slices = &given,
         .n_slices = 1,
     };
+
     put(&column, NULL);
 }
 
@@ -130,10 +134,10 @@ static void values(void)
 }
 
 /* Says how a call was refused. */
-static void refused(int code, const char *what)
+static void refused(int rc, const char *what)
 {
-    code = code == TQ_OK ? tq_op_wait(op) : code;
-    printf("%s: %s %s\n", what, tq_error_name(code), tq_op_error(op)->message);
+    rc = rc == TQ_OK ? tq_op_wait(op) : rc;
+    printf("%s: %s %s\n", what, tq_error_name(rc), tq_op_error(op)->message);
 }
 
 /* Names of an older encoding, which are no UTF-8: refused but for that of a tag. */
@@ -173,6 +177,7 @@ static void look(void)
 {
     const char *field = "value";
     const tq_resolve_args args = {.size = sizeof(args), .partition = "v"};
+
     done(tq_resolve(op, &args), "resolve");
     done(tq_get(op, tq_op_meta(op), &field, 1, NULL), "get");
     const tq_data_column *column = tq_data_column_at(tq_op_data(op), 0);

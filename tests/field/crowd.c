@@ -41,6 +41,7 @@ static void crowd_call(one *client, uint16_t kind, const void *message,
     tq_error err = {0};
     const tqi_net_call_args args = {.kind = kind, .message = message, .deadline = TQI_NEVER, .done = done, .arg = client};
     tqi_net_call *call;
+
     if (tqi_net_call_start(client->channel, &args, &call, &err) != TQ_OK) {
         crowd_fail("call", &err);
     }
@@ -69,6 +70,7 @@ static void crowd_opened(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     char partition[] = "nothing comes";
     char task[] = "wait";
     Tq__Claim wait;
+
     (void)call;
     tq__claim__init(&wait);
     if (answer->status != TQ_OK) {
@@ -89,6 +91,7 @@ static void crowd_open(void)
     const tqi_net_connector_options options = {.token = &token, .name = "one of many"};
     Tq__ListPartitions hello = TQ__LIST_PARTITIONS__INIT;
     tq_error err = {0};
+
     if (begun == count) {
         return;
     }
@@ -105,10 +108,11 @@ int main(int argc, char **argv)
     struct rlimit files;
     tq_error err = {0};
     const char *file = getenv("TQ_TOKEN_FILE");
+
     address = getenv("TQ_ADDRESS");
     count = argc == 2 ? strtoul(argv[1], NULL, 10) : 0;
-    clients = calloc(count + 1, sizeof *clients);
-    if (!count || !clients || !address || !file || uv_loop_init(&loop) != 0) {
+    clients = calloc(count + 1, sizeof(*clients));
+    if (!count || clients == NULL || address == NULL || file == NULL || uv_loop_init(&loop) != 0) {
         fprintf(stderr, "usage: crowd COUNT, with TQ_ADDRESS and TQ_TOKEN_FILE\n");
         return 2;
     }
@@ -130,9 +134,9 @@ int main(int argc, char **argv)
     while (ended < count) {
         uv_run(&loop, UV_RUN_ONCE);
     }
-    for (int code = 0; code < CROWD_CODES; code++) {
-        if (codes[code]) {
-            printf("%s %u\n", code ? tq_error_name(-code) : "TQ_OK", codes[code]);
+    for (int rc = 0; rc < CROWD_CODES; rc++) {
+        if (codes[rc]) {
+            printf("%s %u\n", rc ? tq_error_name(-rc) : "TQ_OK", codes[rc]);
         }
     }
     fflush(stdout);

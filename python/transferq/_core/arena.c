@@ -19,10 +19,10 @@ void *core_arena_alloc(core_arena *arena, size_t n, size_t size)
     }
     size_t bytes = (n * size + 15) & ~(size_t)15;
     core_chunk *chunk = arena->chunks;
-    if (!chunk || chunk->size - chunk->used < bytes) {
+    if (chunk == NULL || chunk->size - chunk->used < bytes) {
         size_t room = bytes > ARENA_CHUNK ? bytes : ARENA_CHUNK;
         chunk = PyMem_Malloc(sizeof(*chunk) + room);
-        if (!chunk) {
+        if (chunk == NULL) {
             PyErr_NoMemory();
             return NULL;
         }
@@ -43,7 +43,7 @@ static void *arena_grow(void *array, size_t n, size_t *cap)
     }
     size_t more = *cap ? *cap * 2 : 8;
     void *grown = PyMem_Realloc(array, more * sizeof(void *));
-    if (!grown) {
+    if (grown == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
@@ -54,7 +54,8 @@ static void *arena_grow(void *array, size_t n, size_t *cap)
 int core_arena_hold(core_arena *arena, PyObject *object)
 {
     PyObject **held = arena_grow(arena->held, arena->n_held, &arena->cap_held);
-    if (!held) {
+
+    if (held == NULL) {
         return -1;
     }
     arena->held = held;
@@ -65,12 +66,13 @@ int core_arena_hold(core_arena *arena, PyObject *object)
 const Py_buffer *core_arena_view(core_arena *arena, PyObject *object)
 {
     Py_buffer **views = arena_grow(arena->views, arena->n_views, &arena->cap_views);
-    if (!views) {
+
+    if (views == NULL) {
         return NULL;
     }
     arena->views = views;
     Py_buffer *view = core_arena_alloc(arena, 1, sizeof(*view));
-    if (!view || PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS)) {
+    if (view == NULL || PyObject_GetBuffer(object, view, PyBUF_C_CONTIGUOUS)) {
         return NULL;
     }
     arena->views[arena->n_views++] = view;
@@ -87,7 +89,7 @@ void core_arena_free(core_arena *arena)
     }
     PyMem_Free(arena->views);
     PyMem_Free(arena->held);
-    while (arena->chunks) {
+    while (arena->chunks != NULL) {
         core_chunk *next = arena->chunks->next;
         PyMem_Free(arena->chunks);
         arena->chunks = next;
@@ -100,7 +102,7 @@ int core_string(PyObject *object, const char *what, const char **out)
     Py_ssize_t size;
 
     *out = NULL;
-    if (!object || object == Py_None) {
+    if (object == NULL || object == Py_None) {
         return 0;
     }
     if (!PyUnicode_Check(object)) {
@@ -108,7 +110,7 @@ int core_string(PyObject *object, const char *what, const char **out)
         return -1;
     }
     *out = PyUnicode_AsUTF8AndSize(object, &size);
-    if (!*out) {
+    if (*out == NULL) {
         return -1;
     }
     if (strlen(*out) != (size_t)size) {
@@ -123,7 +125,7 @@ int core_strings(core_arena *arena, PyObject *object, const char *what, bool opt
 {
     *out = NULL;
     *n = 0;
-    if (!object || object == Py_None) {
+    if (object == NULL || object == Py_None) {
         return 0;
     }
     if (!PyList_Check(object) && !PyTuple_Check(object)) {
@@ -132,12 +134,12 @@ int core_strings(core_arena *arena, PyObject *object, const char *what, bool opt
     }
     /* A copy: other code may change the list while the call runs. */
     PyObject *items = PySequence_Tuple(object);
-    if (!items) {
+    if (items == NULL) {
         return -1;
     }
     size_t count = (size_t)PyTuple_GET_SIZE(items);
     const char **strings = core_arena_alloc(arena, count + 1, sizeof(*strings));
-    if (!strings || core_arena_hold(arena, items)) {
+    if (strings == NULL || core_arena_hold(arena, items)) {
         Py_DECREF(items);
         return -1;
     }
@@ -163,12 +165,12 @@ static int arena_integers(core_arena *arena, PyObject *object, const char *what,
 {
     *out = NULL;
     *n = 0;
-    if (!object || object == Py_None) {
+    if (object == NULL || object == Py_None) {
         return 0;
     }
     if (PyObject_CheckBuffer(object)) {
         const Py_buffer *view = core_arena_view(arena, object);
-        if (!view) {
+        if (view == NULL) {
             return -1;
         }
         if (view->itemsize != (Py_ssize_t)size || (view->len && (uintptr_t)view->buf % size)) {
@@ -181,17 +183,17 @@ static int arena_integers(core_arena *arena, PyObject *object, const char *what,
         return *out ? 0 : -1;
     }
     PyObject *items = PySequence_Fast(object, "expected a sequence of integers");
-    if (!items) {
+    if (items == NULL) {
         return -1;
     }
     size_t count = (size_t)PySequence_Fast_GET_SIZE(items);
     char *integers = core_arena_alloc(arena, count + 1, size);
-    for (size_t i = 0; integers && i < count; i++) {
+    for (size_t i = 0; integers != NULL && i < count; i++) {
         PyObject *number = PyNumber_Index(PySequence_Fast_GET_ITEM(items, i));
-        unsigned long long value = number ? PyLong_AsUnsignedLongLong(number) : 0;
+        unsigned long long value = number != NULL ? PyLong_AsUnsignedLongLong(number) : 0;
         Py_XDECREF(number);
-        if (PyErr_Occurred() || (size == 4 && value > UINT32_MAX)) {
-            if (!PyErr_Occurred() || PyErr_ExceptionMatches(PyExc_OverflowError)) {
+        if (PyErr_Occurred() != NULL || (size == 4 && value > UINT32_MAX)) {
+            if (PyErr_Occurred() == NULL || PyErr_ExceptionMatches(PyExc_OverflowError)) {
                 PyErr_Clear();
                 PyErr_Format(PyExc_ValueError, "%s: %R is out of range", what, PySequence_Fast_GET_ITEM(items, i));
             }
@@ -203,7 +205,7 @@ static int arena_integers(core_arena *arena, PyObject *object, const char *what,
         }
     }
     Py_DECREF(items);
-    if (!integers) {
+    if (integers == NULL) {
         return -1;
     }
     *out = integers;
@@ -215,6 +217,7 @@ int core_u32s(core_arena *arena, PyObject *object, const char *what, const uint3
 {
     const void *integers;
     int rc = arena_integers(arena, object, what, sizeof(**out), &integers, n);
+
     *out = integers;
     return rc;
 }
@@ -223,6 +226,7 @@ int core_u64s(core_arena *arena, PyObject *object, const char *what, const uint6
 {
     const void *integers;
     int rc = arena_integers(arena, object, what, sizeof(**out), &integers, n);
+
     *out = integers;
     return rc;
 }

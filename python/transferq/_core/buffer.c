@@ -19,7 +19,7 @@ PyObject *core_buffer_make(core_state *state, PyObject *owner, const void *memor
 {
     core_buffer *self = PyObject_New(core_buffer, state->buffer);
 
-    if (!self) {
+    if (self == NULL) {
         return NULL;
     }
     core_count(CORE_BUFFER, 1);

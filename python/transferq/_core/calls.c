@@ -30,13 +30,13 @@ static PyObject *call_reserve(core_client *self, PyObject *args, PyObject *kwarg
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     bool parsed = !core_strings(&op->args, keys, "keys", false, &key, &n_keys) &&
                   !core_strings(&op->args, groups, "groups", true, &group, &n_groups);
-    size_t count = parsed && key ? n_keys : (size_t)n;
-    if (parsed && (n < 0 || (group && n_groups != count))) {
+    size_t count = parsed && key != NULL ? n_keys : (size_t)n;
+    if (parsed && (n < 0 || (group != NULL && n_groups != count))) {
         PyErr_SetString(PyExc_ValueError, n < 0 ? "n must not be negative" : "groups: expected one per sample");
         parsed = false;
     }
@@ -58,7 +58,7 @@ static PyObject *call_claim(core_client *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     claim.batch_size = batch_size;
@@ -83,13 +83,13 @@ static PyObject *call_resolve(core_client *self, PyObject *args, PyObject *kwarg
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     bool parsed = !core_strings(&op->args, keys, "keys", false, &resolve.keys, &n_keys) &&
                   !core_u32s(&op->args, indexes, "indexes", &resolve.indexes, &n_indexes) &&
                   !core_strings(&op->args, fields, "fields", false, &resolve.fields, &resolve.n_fields);
-    resolve.n = parsed && resolve.keys ? n_keys : parsed ? n_indexes : 0;
+    resolve.n = parsed && resolve.keys != NULL ? n_keys : parsed ? n_indexes : 0;
     resolve.lenient = lenient;
     resolve.tags = tags;
     START(op, parsed, tq_resolve(op->op, &resolve));
@@ -105,7 +105,7 @@ static PyObject *call_clear_meta(core_client *self, PyObject *args, PyObject *kw
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     tq_meta *meta = core_call_meta(op, object);
@@ -125,7 +125,7 @@ static PyObject *call_clear_indexes(core_client *self, PyObject *args, PyObject 
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     bool parsed = !core_u32s(&op->args, indexes, "indexes", &index, &n);
@@ -145,7 +145,7 @@ static PyObject *call_clear_keys(core_client *self, PyObject *args, PyObject *kw
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     bool parsed = !core_strings(&op->args, keys, "keys", false, &key, &n);
@@ -162,7 +162,7 @@ static PyObject *call_clear_partition(core_client *self, PyObject *args, PyObjec
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_COUNT, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     START(op, true, tq_clear_partition(op->op, partition));
@@ -180,7 +180,7 @@ static PyObject *call_begin_clear(core_client *self, PyObject *args, PyObject *k
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_CLEARINGS, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     bool parsed = !core_strings(&op->args, keys, "keys", false, &clear.keys, &clear.n);
@@ -202,7 +202,7 @@ static PyObject *call_end_clear(core_client *self, PyObject *args, PyObject *kwa
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_NOTHING, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     START(op, true, tq_end_clear(op->op, id, removed));
@@ -218,7 +218,7 @@ static PyObject *call_reset_consumption(core_client *self, PyObject *args, PyObj
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_NOTHING, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     START(op, true, tq_reset_consumption(op->op, partition, task));
@@ -234,7 +234,7 @@ static PyObject *call_consumption(core_client *self, PyObject *args, PyObject *k
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_PROGRESS, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     START(op, true, tq_query_consumption(op->op, partition, task));
@@ -253,7 +253,7 @@ static PyObject *call_production(core_client *self, PyObject *args, PyObject *kw
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_PROGRESS, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     bool parsed = !core_strings(&op->args, fields, "fields", false, &field, &n);
@@ -269,7 +269,7 @@ static PyObject *call_list_partitions(core_client *self, PyObject *args, PyObjec
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_NAMES, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     START(op, true, tq_list_partitions(op->op));
@@ -289,7 +289,7 @@ static PyObject *call_list_keys(core_client *self, PyObject *args, PyObject *kwa
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META_COUNT, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     page.limit = limit;
@@ -310,7 +310,7 @@ static PyObject *call_retrieve_keys(core_client *self, PyObject *args, PyObject 
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_NAMES, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     bool parsed = !core_u32s(&op->args, indexes, "indexes", &index, &n);
@@ -326,7 +326,7 @@ static PyObject *call_status(core_client *self, PyObject *args, PyObject *kwargs
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_STATUS, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     START(op, true, tq_query_status(op->op));
@@ -344,7 +344,7 @@ static PyObject *call_events(core_client *self, PyObject *args, PyObject *kwargs
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_EVENTS, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     START(op, true, tq_query_events(op->op, since, limit, wait));
@@ -362,7 +362,7 @@ static PyObject *call_save(core_client *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_CHECKPOINT, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     save.state_only = state_only;
@@ -379,7 +379,7 @@ static PyObject *call_load(core_client *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_CHECKPOINT, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     START(op, true, tq_load(op->op, path));

@@ -12,7 +12,7 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
                             "timeout", "node",  "notice",     "libraries", NULL};
     tq_client_options options = {.size = sizeof(options)};
     tq_error err = {0};
-    int code;
+    int rc;
 
     if (!PyArg_ParseTupleAndKeywords(args, kwargs, "s|zzzzzdzdz:Client", names, &options.address, &options.token,
                                      &options.token_file, &options.name, &options.manager, &options.manager_config,
@@ -20,15 +20,15 @@ static PyObject *client_new(PyTypeObject *type, PyObject *args, PyObject *kwargs
         return NULL;
     }
     core_client *self = (core_client *)type->tp_alloc(type, 0);
-    if (!self) {
+    if (self == NULL) {
         return NULL;
     }
     core_count(CORE_CLIENT, 1);
     /* The strings belong to the arguments, which the caller holds. */
     Py_BEGIN_ALLOW_THREADS
-    code = tq_client_open(&options, &self->client, &err);
+    rc = tq_client_open(&options, &self->client, &err);
     Py_END_ALLOW_THREADS
-    if (code) {
+    if (rc) {
         self->client = NULL;
         core_raise(PyType_GetModuleState(type), &err);
         Py_DECREF(self);
@@ -42,7 +42,7 @@ static void client_shut(core_client *self)
     tq_client *client = self->client;
 
     self->client = NULL;
-    if (client) {
+    if (client != NULL) {
         Py_BEGIN_ALLOW_THREADS
         tq_client_close(client);
         Py_END_ALLOW_THREADS
@@ -71,18 +71,19 @@ static PyObject *client_close(core_client *self, PyObject *Py_UNUSED(ignored))
 
 static PyObject *client_closed(core_client *self, void *Py_UNUSED(closure))
 {
-    return PyBool_FromLong(!self->client);
+    return PyBool_FromLong(self->client == NULL);
 }
 
 static PyObject *client_closed_error(core_client *self)
 {
     tq_error err = {.code = TQ_ECLOSED, .message = "the client is closed: open another one, or call init()"};
+
     return core_raise(core_state_of((PyObject *)self), &err);
 }
 
 static PyObject *client_epoch(core_client *self, void *Py_UNUSED(closure))
 {
-    if (!self->client) {
+    if (self->client == NULL) {
         return client_closed_error(self);
     }
     return PyLong_FromUnsignedLongLong(tq_client_epoch(self->client));
@@ -90,7 +91,7 @@ static PyObject *client_epoch(core_client *self, void *Py_UNUSED(closure))
 
 static PyObject *client_config(core_client *self, void *Py_UNUSED(closure))
 {
-    if (!self->client) {
+    if (self->client == NULL) {
         return client_closed_error(self);
     }
     return core_text(tq_client_config(self->client));
@@ -132,14 +133,14 @@ PyTypeObject *core_client_type(PyObject *module)
 {
     PyTypeObject *type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &client_spec, NULL);
 
-    for (PyMethodDef *def = core_client_calls; type && def->ml_name; def++) {
+    for (PyMethodDef *def = core_client_calls; type != NULL && def->ml_name != NULL; def++) {
         PyObject *method = PyDescr_NewMethod(type, def);
-        if (!method || PyObject_SetAttrString((PyObject *)type, def->ml_name, method)) {
+        if (method == NULL || PyObject_SetAttrString((PyObject *)type, def->ml_name, method)) {
             Py_CLEAR(type);
         }
         Py_XDECREF(method);
     }
-    if (type) {
+    if (type != NULL) {
         type->tp_flags |= Py_TPFLAGS_IMMUTABLETYPE;
     }
     return type;

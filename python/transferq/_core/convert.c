@@ -5,7 +5,7 @@
 
 PyObject *core_text(const char *text)
 {
-    if (!text) {
+    if (text == NULL) {
         Py_RETURN_NONE;
     }
     return PyUnicode_DecodeUTF8(text, (Py_ssize_t)strlen(text), "backslashreplace");
@@ -15,9 +15,9 @@ PyObject *core_shape(const uint64_t *shape, uint32_t ndim)
 {
     PyObject *tuple = PyTuple_New(ndim);
 
-    for (uint32_t i = 0; tuple && i < ndim; i++) {
+    for (uint32_t i = 0; tuple != NULL && i < ndim; i++) {
         PyObject *dim = PyLong_FromUnsignedLongLong(shape[i]);
-        if (!dim) {
+        if (dim == NULL) {
             Py_CLEAR(tuple);
             break;
         }
@@ -30,9 +30,9 @@ PyObject *core_notes(const tq_slice *notes, size_t n)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t i = 0; list && i < n; i++) {
+    for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *note = PyBytes_FromStringAndSize(notes[i].data, (Py_ssize_t)notes[i].size);
-        if (!note) {
+        if (note == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -43,11 +43,11 @@ PyObject *core_notes(const tq_slice *notes, size_t n)
 
 PyObject *core_types(const tq_type *types, size_t n)
 {
-    if (!types) {
+    if (types == NULL) {
         Py_RETURN_NONE;
     }
     PyObject *bytes = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)(n * sizeof(uint32_t)));
-    for (size_t i = 0; bytes && i < n; i++) {
+    for (size_t i = 0; bytes != NULL && i < n; i++) {
         uint32_t type = (uint32_t)types[i].kind << 16 | (uint32_t)types[i].dtype.bits << 8 | types[i].dtype.code;
         memcpy(PyBytes_AS_STRING(bytes) + i * sizeof(type), &type, sizeof(type));
     }

@@ -186,7 +186,7 @@ core_op *core_op_new(core_client *client, core_result gives, double timeout);
 /* Called before and after the C call that starts the operation, the latter with its result. finish returns the
  * operation to Python or raises the error; it always takes over the reference. */
 void core_op_begin(core_op *op);
-PyObject *core_op_finish(core_op *op, int code);
+PyObject *core_op_finish(core_op *op, int rc);
 /* Result of a completed operation, or its error as an exception. */
 PyObject *core_op_result(core_op *op);
 /* Frees the resources of completed operations that nobody waits for. */

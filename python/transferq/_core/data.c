@@ -6,11 +6,11 @@
 
 PyObject *core_data_wrap(core_state *state, const tq_data *data)
 {
-    if (!data) {
+    if (data == NULL) {
         Py_RETURN_NONE;
     }
     core_data *self = PyObject_New(core_data, state->data);
-    if (!self) {
+    if (self == NULL) {
         return NULL;
     }
     core_count(CORE_DATA, 1);
@@ -43,7 +43,7 @@ static PyObject *data_column(core_data *self, size_t c)
     for (size_t i = 0; i < rows; i++) {
         n_dims += column->ndims[i];
     }
-    size_t size = column->offsets && column->data ? column->offsets[rows] : 0;
+    size_t size = column->offsets != NULL && column->data != NULL ? column->offsets[rows] : 0;
     PyObject *items[] = {
         core_text(column->name),
         PyLong_FromLong(column->kind),
@@ -53,10 +53,10 @@ static PyObject *data_column(core_data *self, size_t c)
         column->ragged ? Py_NewRef(Py_None) : core_shape(column->shape, column->ndim),
         core_buffer_make(state, owner, column->ndims, rows, 'I', false),
         core_buffer_make(state, owner, column->dims, n_dims, 'Q', false),
-        core_buffer_make(state, owner, column->offsets, column->offsets ? rows + 1 : 0, 'Q', false),
+        core_buffer_make(state, owner, column->offsets, column->offsets != NULL ? rows + 1 : 0, 'Q', false),
         column->left ? core_left_make(state, self->data, c)
                      : core_buffer_make(state, owner, column->data, size, 'B', true),
-        column->opaque ? core_notes(column->opaque, rows) : Py_NewRef(Py_None),
+        column->opaque != NULL ? core_notes(column->opaque, rows) : Py_NewRef(Py_None),
         column->padded ? PyLong_FromUnsignedLongLong(column->length) : Py_NewRef(Py_None),
         PyLong_FromLong(column->ragged_dim),
         core_types(column->types, rows),
@@ -69,9 +69,9 @@ static PyObject *data_columns(core_data *self, void *Py_UNUSED(closure))
     size_t n = tq_data_column_count(self->data);
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t c = 0; list && c < n; c++) {
+    for (size_t c = 0; list != NULL && c < n; c++) {
         PyObject *row = data_column(self, c);
-        if (!row) {
+        if (row == NULL) {
             Py_CLEAR(list);
             break;
         }

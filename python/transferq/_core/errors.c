@@ -25,10 +25,10 @@ static PyObject *errors_make(PyObject *module, const char *name, const char *doc
                              const char *symbol)
 {
     PyObject *dict = Py_BuildValue("{s:l,s:s}", "code", code, "symbol", symbol);
-    PyObject *error = dict ? PyErr_NewExceptionWithDoc(name, doc, bases, dict) : NULL;
+    PyObject *error = dict != NULL ? PyErr_NewExceptionWithDoc(name, doc, bases, dict) : NULL;
 
     Py_XDECREF(dict);
-    if (error && PyModule_AddObjectRef(module, strrchr(name, '.') + 1, error)) {
+    if (error != NULL && PyModule_AddObjectRef(module, strrchr(name, '.') + 1, error)) {
         Py_CLEAR(error);
     }
     return error;
@@ -38,14 +38,14 @@ static PyObject *errors_make(PyObject *module, const char *name, const char *doc
 static PyObject *errors_bases(core_state *state, const error_row *row)
 {
     PyObject *builtins = PyEval_GetBuiltins(); /* borrowed */
-    PyObject *base = builtins ? PyMapping_GetItemString(builtins, row->base) : NULL;
+    PyObject *base = builtins != NULL ? PyMapping_GetItemString(builtins, row->base) : NULL;
     PyObject *bases = NULL;
 
-    if (base && (row->code == TQ_ECLEARED || row->code == TQ_ELOST)) {
+    if (base != NULL && (row->code == TQ_ECLEARED || row->code == TQ_ELOST)) {
         bases = PyTuple_Pack(2, state->not_found, base);
-    } else if (base && row->code == TQ_EENDED) {
+    } else if (base != NULL && row->code == TQ_EENDED) {
         bases = PyTuple_Pack(1, state->errors[-TQ_EUNREACHABLE - 1]);
-    } else if (base) {
+    } else if (base != NULL) {
         bases = PyTuple_Pack(2, state->error, base);
     }
     Py_XDECREF(base);
@@ -56,7 +56,7 @@ static PyObject *errors_bases(core_state *state, const error_row *row)
 static int errors_plain_text(PyObject *error)
 {
     PyObject *text = PyObject_GetAttrString(PyExc_Exception, "__str__");
-    int failed = text ? PyObject_SetAttrString(error, "__str__", text) : -1;
+    int failed = text != NULL ? PyObject_SetAttrString(error, "__str__", text) : -1;
 
     Py_XDECREF(text);
     return failed;
@@ -70,17 +70,17 @@ int core_errors_init(PyObject *module, core_state *state)
                                "Base of all errors of the transfer queue; `code` is its number and "
                                "`symbol` its name in C.",
                                PyExc_RuntimeError, 0, "");
-    if (!state->error) {
+    if (state->error == NULL) {
         return -1;
     }
     bases = PyTuple_Pack(2, state->error, PyExc_KeyError);
     state->not_found =
-        bases
+        bases != NULL
             ? errors_make(module, "transferq.errors.StorageKeyNotFoundError",
                           "What was to be read is not in the storage (any more): it was cleared or lost.", bases, 0, "")
             : NULL;
     Py_XDECREF(bases);
-    if (!state->not_found || errors_plain_text(state->not_found)) {
+    if (state->not_found == NULL || errors_plain_text(state->not_found)) {
         return -1;
     }
     for (size_t i = 0; i < CORE_N_ERRORS; i++) {
@@ -88,9 +88,9 @@ int core_errors_init(PyObject *module, core_state *state)
         char doc[160];
         snprintf(doc, sizeof(doc), "%s: %s.", row->symbol, row->text);
         bases = errors_bases(state, row);
-        PyObject *error = bases ? errors_make(module, row->name, doc, bases, row->code, row->symbol) : NULL;
+        PyObject *error = bases != NULL ? errors_make(module, row->name, doc, bases, row->code, row->symbol) : NULL;
         Py_XDECREF(bases);
-        if (!error) {
+        if (error == NULL) {
             return -1;
         }
         if (-row->code < 1 || -row->code > CORE_N_ERRORS) {
@@ -107,7 +107,7 @@ PyObject *core_exception(core_state *state, const tq_error *err)
 {
     PyObject *type = err->code < 0 && err->code >= -CORE_N_ERRORS ? state->errors[-err->code - 1] : state->error;
     PyObject *message = core_text(err->message[0] ? err->message : tq_strerror(err->code));
-    PyObject *exception = message ? PyObject_CallOneArg(type, message) : NULL;
+    PyObject *exception = message != NULL ? PyObject_CallOneArg(type, message) : NULL;
 
     Py_XDECREF(message);
     return exception;
@@ -117,7 +117,7 @@ PyObject *core_raise(core_state *state, const tq_error *err)
 {
     PyObject *exception = core_exception(state, err);
 
-    if (exception) {
+    if (exception != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);
         Py_DECREF(exception);
     }

@@ -32,7 +32,7 @@ void core_get_reap(void)
     get_loan *loan = get_returned;
     get_returned = NULL;
     pthread_mutex_unlock(&core_lock);
-    while (loan) {
+    while (loan != NULL) {
         get_loan *next = loan->next;
         Py_DECREF(loan->object);
         PyMem_Free(loan);
@@ -43,7 +43,8 @@ void core_get_reap(void)
 static get_loan *get_lend(PyObject *object)
 {
     get_loan *loan = PyMem_Malloc(sizeof(*loan));
-    if (!loan) {
+
+    if (loan == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
@@ -63,7 +64,7 @@ tq_meta *core_call_meta(core_op *op, PyObject *object)
 static int get_layout(PyObject *tuple, tq_get_field *field)
 {
     PyObject *name;
-    int padded, code, bits;
+    int padded, rc, bits;
     unsigned long long length, multiple, address;
     const char *pad;
     Py_ssize_t pad_size, size;
@@ -72,8 +73,8 @@ static int get_layout(PyObject *tuple, tq_get_field *field)
         PyErr_SetString(PyExc_TypeError, "a layout is a tuple");
         return -1;
     }
-    if (!PyArg_ParseTuple(tuple, "OpKKiiy#Kn;a layout has nine entries", &name, &padded, &length, &multiple, &code,
-                          &bits, &pad, &pad_size, &address, &size) ||
+    if (!PyArg_ParseTuple(tuple, "OpKKiiy#Kn;a layout has nine entries", &name, &padded, &length, &multiple, &rc, &bits,
+                          &pad, &pad_size, &address, &size) ||
         core_string(name, "field", &field->name)) {
         return -1;
     }
@@ -85,7 +86,7 @@ static int get_layout(PyObject *tuple, tq_get_field *field)
     field->length = length;
     field->multiple = multiple;
     if (pad_size) {
-        field->pad_dtype = (tq_dtype){(uint8_t)code, (uint8_t)bits};
+        field->pad_dtype = (tq_dtype){(uint8_t)rc, (uint8_t)bits};
         memcpy(field->pad, pad, (size_t)pad_size);
     }
     field->dest = (void *)(uintptr_t)address;
@@ -95,14 +96,14 @@ static int get_layout(PyObject *tuple, tq_get_field *field)
 
 static int get_layouts(core_op *op, PyObject *object, tq_get_options *options)
 {
-    PyObject *items = object ? PySequence_Tuple(object) : PyTuple_New(0);
+    PyObject *items = object != NULL ? PySequence_Tuple(object) : PyTuple_New(0);
 
-    if (!items) {
+    if (items == NULL) {
         return -1;
     }
     size_t n = (size_t)PyTuple_GET_SIZE(items);
     tq_get_field *fields = core_arena_alloc(&op->args, n + 1, sizeof(*fields));
-    int rc = fields ? core_arena_hold(&op->args, items) : -1;
+    int rc = fields != NULL ? core_arena_hold(&op->args, items) : -1;
     Py_DECREF(items); /* held by the arena */
     for (size_t i = 0; !rc && i < n; i++) {
         rc = get_layout(PyTuple_GET_ITEM(items, (Py_ssize_t)i), &fields[i]);
@@ -125,7 +126,7 @@ PyObject *core_client_get_keys(core_client *self, PyObject *args, PyObject *kwar
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_META_DATA, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     if (core_strings(&op->args, keys, "keys", false, &get.keys, &get.n) ||
@@ -154,20 +155,20 @@ PyObject *core_client_get(core_client *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     core_op *op = core_op_new(self, CORE_GIVES_DATA, timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     tq_meta *meta = core_call_meta(op, object);
-    if (!meta || core_strings(&op->args, fields, "fields", false, &field, &n_fields) ||
+    if (meta == NULL || core_strings(&op->args, fields, "fields", false, &field, &n_fields) ||
         get_layouts(op, layouts, &options)) {
         Py_DECREF(op);
         return NULL;
     }
     options.zero_copy = zero_copy;
     options.leave_values = leave_values;
-    if (keep && keep != Py_None) {
+    if (keep != NULL && keep != Py_None) {
         options.release_arg = get_lend(keep);
-        if (!options.release_arg) {
+        if (options.release_arg == NULL) {
             Py_DECREF(op);
             return NULL;
         }

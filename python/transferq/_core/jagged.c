@@ -64,7 +64,7 @@ static PyObject *jagged_make(const jagged_shapes *shapes, size_t ragged)
     PyObject *shape = PyTuple_New((Py_ssize_t)shapes->ndim);
     uint64_t least, most;
 
-    if (!offsets || !shape) {
+    if (offsets == NULL || shape == NULL) {
         goto failed;
     }
     int64_t *ends = (int64_t *)(void *)PyBytes_AS_STRING(offsets);
@@ -76,7 +76,7 @@ static PyObject *jagged_make(const jagged_shapes *shapes, size_t ragged)
     for (size_t dim = 0; dim < shapes->ndim; dim++) {
         uint64_t whole = dim == ragged ? (uint64_t)ends[shapes->rows] : shapes->dims[dim];
         PyObject *number = PyLong_FromUnsignedLongLong(whole);
-        if (!number) {
+        if (number == NULL) {
             goto failed;
         }
         PyTuple_SET_ITEM(shape, (Py_ssize_t)dim, number);
@@ -101,7 +101,7 @@ PyObject *core_jagged_rows(PyObject *Py_UNUSED(module), PyObject *args)
     }
     if (jagged_regular(&ndims, &dims, ragged, &shapes)) {
         result = jagged_make(&shapes, (size_t)ragged);
-    } else if (!PyErr_Occurred()) {
+    } else if (PyErr_Occurred() == NULL) {
         result = Py_NewRef(Py_None);
     }
     PyBuffer_Release(&ndims);

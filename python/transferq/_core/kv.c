@@ -39,7 +39,7 @@ static int kv_code(const core_state *state, PyObject *exception)
 
     if (PyErr_GivenExceptionMatches(exception, state->error)) {
         PyObject *number = PyObject_GetAttrString(exception, "code");
-        code = number ? PyLong_AsLong(number) : 0;
+        code = number != NULL ? PyLong_AsLong(number) : 0;
         Py_XDECREF(number);
         PyErr_Clear();
         return code < 0 && code >= -CORE_N_ERRORS ? (int)code : TQ_EIO;
@@ -58,11 +58,11 @@ static int kv_failed(const kv_type *type, const char *method, tq_error *err)
 
     PyErr_Fetch(&kind, &exception, &trace);
     PyErr_NormalizeException(&kind, &exception, &trace);
-    PyObject *text = exception ? PyObject_Str(exception) : NULL;
-    const char *message = text ? PyUnicode_AsUTF8(text) : NULL;
-    err->code = exception ? kv_code(type->state, exception) : TQ_EINTERNAL;
+    PyObject *text = exception != NULL ? PyObject_Str(exception) : NULL;
+    const char *message = text != NULL ? PyUnicode_AsUTF8(text) : NULL;
+    err->code = exception != NULL ? kv_code(type->state, exception) : TQ_EINTERNAL;
     snprintf(err->message, sizeof(err->message), "%s.%s: %s: %s", type->name, method,
-             exception ? Py_TYPE(exception)->tp_name : "no exception", message ? message : "");
+             exception != NULL ? Py_TYPE(exception)->tp_name : "no exception", message != NULL ? message : "");
     Py_XDECREF(text);
     Py_XDECREF(kind);
     Py_XDECREF(exception);
@@ -137,9 +137,9 @@ static PyObject *kv_list(size_t n, PyObject *(*item)(const void *from, size_t i)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t i = 0; list && i < n; i++) {
+    for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *made = item(from, i);
-        if (!made) {
+        if (made == NULL) {
             Py_CLEAR(list);
         } else {
             PyList_SET_ITEM(list, (Py_ssize_t)i, made);
@@ -154,7 +154,7 @@ static PyObject *kv_call(const kv_state *kv, const char *method, PyObject *keys,
 {
     PyObject *answer = NULL;
 
-    if (keys && pointers && sizes) {
+    if (keys != NULL && pointers != NULL && sizes != NULL) {
         answer = PyObject_CallMethod(kv->client, method, "OOO", keys, pointers, sizes);
     }
     Py_XDECREF(keys);
@@ -182,18 +182,18 @@ static int kv_truth(PyObject *item, const char *key)
 static int kv_found(const kv_state *kv, const char *method, PyObject *answer, size_t n, const char *const *keys,
                     bool *missing, size_t stride, tq_error *err)
 {
-    PyObject *items = answer ? PySequence_Fast(answer, "expected a sequence of one bool per key") : NULL;
-    int code = TQ_OK;
+    PyObject *items = answer != NULL ? PySequence_Fast(answer, "expected a sequence of one bool per key") : NULL;
+    int rc = TQ_OK;
 
-    if (answer && !items && PyErr_ExceptionMatches(PyExc_TypeError)) {
+    if (answer != NULL && items == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
         PyErr_Format(PyExc_TypeError, "expected one bool for each of %zu keys, got %R", n, answer);
     }
-    if (items && (size_t)PySequence_Fast_GET_SIZE(items) != n) {
+    if (items != NULL && (size_t)PySequence_Fast_GET_SIZE(items) != n) {
         PyErr_Format(PyExc_ValueError, "expected one bool for each of %zu keys, got %zd", n,
                      PySequence_Fast_GET_SIZE(items));
         Py_CLEAR(items);
     }
-    for (size_t i = 0; items && i < n; i++) {
+    for (size_t i = 0; items != NULL && i < n; i++) {
         int found = kv_truth(PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i),
                              *(const char *const *)(const void *)((const char *)keys + i * stride));
         if (found < 0) {
@@ -202,12 +202,12 @@ static int kv_found(const kv_state *kv, const char *method, PyObject *answer, si
         }
         *(bool *)(void *)((char *)missing + i * stride) = !found;
     }
-    if (!items) {
-        code = kv_failed(kv->type, method, err);
+    if (items == NULL) {
+        rc = kv_failed(kv->type, method, err);
     }
     Py_XDECREF(items);
     Py_XDECREF(answer);
-    return code;
+    return rc;
 }
 
 /* --- put ------------------------------------------------------------------ */
@@ -230,12 +230,14 @@ static PyObject *kv_slice_size(const void *from, size_t i)
 static PyObject *kv_value_pointers(const void *from, size_t i)
 {
     const tq_kv_value *value = &((const tq_kv_value *)from)[i];
+
     return kv_list(value->n_slices, kv_slice_pointer, value->slices);
 }
 
 static PyObject *kv_value_sizes(const void *from, size_t i)
 {
     const tq_kv_value *value = &((const tq_kv_value *)from)[i];
+
     return kv_list(value->n_slices, kv_slice_size, value->slices);
 }
 
@@ -245,12 +247,12 @@ static int kv_put(void *state, const tq_kv_value *values, size_t n, uint64_t dea
     PyGILState_STATE gil = kv_enter();
     PyObject *answer = kv_call(kv, "put_from", kv_list(n, kv_value_key, values), kv_list(n, kv_value_pointers, values),
                                kv_list(n, kv_value_sizes, values));
-    int code = answer ? TQ_OK : kv_failed(kv->type, "put_from", err);
+    int rc = answer != NULL ? TQ_OK : kv_failed(kv->type, "put_from", err);
 
     (void)deadline_ns; /* the Python client handles its store's time limits */
     Py_XDECREF(answer);
     kv_leave(gil);
-    return code;
+    return rc;
 }
 
 /* --- get ------------------------------------------------------------------ */
@@ -276,11 +278,11 @@ static int kv_get(void *state, tq_kv_read *reads, size_t n, uint64_t deadline_ns
     PyGILState_STATE gil = kv_enter();
     PyObject *answer = kv_call(kv, "get_into", kv_list(n, kv_read_key, reads), kv_list(n, kv_read_pointer, reads),
                                kv_list(n, kv_read_size, reads));
-    int code = kv_found(kv, "get_into", answer, n, &reads->key, &reads->missing, sizeof(*reads), err);
+    int rc = kv_found(kv, "get_into", answer, n, &reads->key, &reads->missing, sizeof(*reads), err);
 
     (void)deadline_ns;
     kv_leave(gil);
-    return code;
+    return rc;
 }
 
 /* --- remove --------------------------------------------------------------- */
@@ -295,13 +297,13 @@ static int kv_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_n
     const kv_state *kv = state;
     PyGILState_STATE gil = kv_enter();
     PyObject *texts = kv_list(n, kv_key_text, keys);
-    PyObject *answer = texts ? PyObject_CallMethod(kv->client, "remove", "O", texts) : NULL;
-    int code = kv_found(kv, "remove", answer, n, &keys->key, &keys->missing, sizeof(*keys), err);
+    PyObject *answer = texts != NULL ? PyObject_CallMethod(kv->client, "remove", "O", texts) : NULL;
+    int rc = kv_found(kv, "remove", answer, n, &keys->key, &keys->missing, sizeof(*keys), err);
 
     (void)deadline_ns;
     Py_XDECREF(texts);
     kv_leave(gil);
-    return code;
+    return rc;
 }
 
 /* --- open and close ------------------------------------------------------- */
@@ -312,21 +314,21 @@ static int kv_open(void *state, const tq_kv_client *client, const char *config, 
     PyGILState_STATE gil = kv_enter();
     PyObject *name = NULL;
     const char *text = NULL;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     kv->type = (const kv_type *)(const void *)client;
     kv->client = PyObject_CallFunction(kv->type->make, "s", config);
-    name = kv->client ? PyObject_GetAttrString(kv->client, "name") : NULL;
-    text = name ? PyUnicode_AsUTF8(name) : NULL;
-    if (!text) {
-        code = kv_failed(kv->type, "open", err);
+    name = kv->client != NULL ? PyObject_GetAttrString(kv->client, "name") : NULL;
+    text = name != NULL ? PyUnicode_AsUTF8(name) : NULL;
+    if (text == NULL) {
+        rc = kv_failed(kv->type, "open", err);
         Py_CLEAR(kv->client);
     } else {
         snprintf(kv->name, sizeof(kv->name), "%s", text);
     }
     Py_XDECREF(name);
     kv_leave(gil);
-    return code;
+    return rc;
 }
 
 static void kv_close(void *state)
@@ -335,7 +337,7 @@ static void kv_close(void *state)
     PyGILState_STATE gil = kv_enter();
     PyObject *answer = PyObject_CallMethod(kv->client, "close", NULL);
 
-    if (!answer) {
+    if (answer == NULL) {
         PyErr_WriteUnraisable(kv->client);
     }
     Py_XDECREF(answer);
@@ -359,7 +361,7 @@ PyObject *core_kv_register(PyObject *module, PyObject *args)
         return NULL;
     }
     kv_type *type = PyMem_RawCalloc(1, sizeof(*type));
-    if (!type) {
+    if (type == NULL) {
         return PyErr_NoMemory();
     }
     snprintf(type->name, sizeof(type->name), "%s", name);

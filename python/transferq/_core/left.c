@@ -18,7 +18,7 @@ PyObject *core_left_make(core_state *state, tq_data *data, size_t column)
 {
     core_left *self = PyObject_New(core_left, state->left);
 
-    if (!self) {
+    if (self == NULL) {
         return NULL;
     }
     core_count(CORE_LEFT, 1);
@@ -59,9 +59,9 @@ static int left_fill(core_left *self, PyObject *list, PyObject *build, PyObject 
     const uint64_t *offsets = left_offsets(self);
     uint8_t *scratch = NULL;
     size_t room = 0;
-    int code = 0;
+    int rc = 0;
 
-    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list) && code == 0; i++) {
+    for (Py_ssize_t i = 0; i < PyList_GET_SIZE(list) && rc == 0; i++) {
         size_t size = (size_t)(offsets[i + 1] - offsets[i]);
         if (PyList_GET_ITEM(list, i)) {
             continue;
@@ -70,7 +70,7 @@ static int left_fill(core_left *self, PyObject *list, PyObject *build, PyObject 
             PyMem_RawFree(scratch);
             room = size;
             scratch = PyMem_RawMalloc(room);
-            if (!scratch) {
+            if (scratch == NULL) {
                 PyErr_NoMemory();
                 return -1;
             }
@@ -85,11 +85,11 @@ static int left_fill(core_left *self, PyObject *list, PyObject *build, PyObject 
             Py_END_ALLOW_THREADS
         }
         PyObject *value = seen == TQ_OK ? core_unpack(scratch, size, build, decode) : NULL;
-        code = seen != TQ_OK ? 1 : value ? 0 : -1;
+        rc = seen != TQ_OK ? 1 : value != NULL ? 0 : -1;
         PyList_SET_ITEM(list, i, value);
     }
     PyMem_RawFree(scratch);
-    return code;
+    return rc;
 }
 
 PyObject *core_left_rows(PyObject *object, PyObject *build, PyObject *decode)
@@ -97,18 +97,18 @@ PyObject *core_left_rows(PyObject *object, PyObject *build, PyObject *decode)
     core_left *self = (core_left *)object;
     PyObject *list = PyList_New((Py_ssize_t)tq_data_row_count(self->data));
 
-    if (!list) {
+    if (list == NULL) {
         return NULL;
     }
-    int code = core_texts_left(self->data, self->column, list);
-    if (code == 0) {
-        code = left_fill(self, list, build, decode);
+    int rc = core_texts_left(self->data, self->column, list);
+    if (rc == 0) {
+        rc = left_fill(self, list, build, decode);
     }
-    if (code == 0) {
+    if (rc == 0) {
         return list;
     }
     Py_DECREF(list);
-    return code > 0 ? Py_NewRef(Py_None) : NULL;
+    return rc > 0 ? Py_NewRef(Py_None) : NULL;
 }
 
 static PyType_Slot left_slots[] = {

@@ -41,16 +41,16 @@ PyObject *core_copy_maps(PyObject *Py_UNUSED(module), PyObject *args)
     n = places == Py_None ? (size_t)PyList_GET_SIZE(maps) : n;
     copies = PyList_New((Py_ssize_t)n);
     collects = PyGC_Disable(); /* this many new objects would make it scan all others in vain */
-    for (size_t i = 0; copies && i < n; i++) {
+    for (size_t i = 0; copies != NULL && i < n; i++) {
         Py_ssize_t from = places == Py_None ? (Py_ssize_t)i : (Py_ssize_t)place[i];
         /* Copying runs Python code, which may change the list. */
         PyObject *map = from < PyList_GET_SIZE(maps) ? Py_NewRef(PyList_GET_ITEM(maps, from)) : NULL;
-        PyObject *copy = map ? maps_copy(map, deepcopy) : NULL;
+        PyObject *copy = map != NULL ? maps_copy(map, deepcopy) : NULL;
         Py_XDECREF(map);
-        if (!map) {
+        if (map == NULL) {
             PyErr_Format(PyExc_IndexError, "place %zd is out of range", from);
         }
-        if (!copy) {
+        if (copy == NULL) {
             Py_CLEAR(copies);
             break;
         }

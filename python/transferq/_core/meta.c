@@ -7,11 +7,11 @@
 
 PyObject *core_meta_wrap(core_state *state, const tq_meta *meta)
 {
-    if (!meta) {
+    if (meta == NULL) {
         Py_RETURN_NONE;
     }
     core_meta *self = PyObject_New(core_meta, state->meta);
-    if (!self) {
+    if (self == NULL) {
         return NULL;
     }
     core_count(CORE_META, 1);
@@ -23,6 +23,7 @@ PyObject *core_meta_wrap(core_state *state, const tq_meta *meta)
 static PyObject *meta_take(core_state *state, tq_meta *meta)
 {
     PyObject *self = core_meta_wrap(state, meta);
+
     tq_meta_unref(meta);
     return self;
 }
@@ -68,7 +69,7 @@ static PyObject *meta_make(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         core_strings(&arena, fields, "fields", false, &field, &n_fields)) {
         goto out;
     }
-    if (incarnation && n_incarnations != n) {
+    if (incarnation != NULL && n_incarnations != n) {
         PyErr_SetString(PyExc_ValueError, "incarnations: expected one per index");
         goto out;
     }
@@ -104,7 +105,7 @@ static PyObject *meta_select(core_meta *self, PyObject *args, PyObject *kwargs)
     if (rows == Py_None) {
         n = tq_meta_sample_count(self->meta);
         uint32_t *all = core_arena_alloc(&arena, n + 1, sizeof(*all));
-        if (!all) {
+        if (all == NULL) {
             goto out;
         }
         for (size_t i = 0; i < n; i++) {
@@ -132,12 +133,12 @@ static PyObject *meta_concat(PyTypeObject *type, PyObject *list)
     tq_meta *meta;
     tq_error err = {0};
 
-    if (!items) {
+    if (items == NULL) {
         return NULL;
     }
     size_t n = (size_t)PySequence_Fast_GET_SIZE(items);
     tq_meta **metas = core_arena_alloc(&arena, n + 1, sizeof(*metas));
-    for (size_t i = 0; metas && i < n; i++) {
+    for (size_t i = 0; metas != NULL && i < n; i++) {
         PyObject *item = PySequence_Fast_GET_ITEM(items, (Py_ssize_t)i);
         if (!Py_IS_TYPE(item, state->meta)) {
             PyErr_SetString(PyExc_TypeError, "concat: expected a list of Meta");
@@ -146,7 +147,7 @@ static PyObject *meta_concat(PyTypeObject *type, PyObject *list)
         }
         metas[i] = ((core_meta *)item)->meta;
     }
-    if (metas) {
+    if (metas != NULL) {
         result = tq_meta_concat(metas, n, &meta, &err) ? core_raise(state, &err) : meta_take(state, meta);
     }
     core_arena_free(&arena);
@@ -236,8 +237,9 @@ static PyObject *meta_indexes(core_meta *self, void *Py_UNUSED(closure))
 static PyObject *meta_incarnations(core_meta *self, void *Py_UNUSED(closure))
 {
     const uint32_t *incarnations = tq_meta_incarnations(self->meta);
+
     return core_buffer_make(core_state_of((PyObject *)self), (PyObject *)self, incarnations,
-                            incarnations ? tq_meta_sample_count(self->meta) : 0, 'I', false);
+                            incarnations != NULL ? tq_meta_sample_count(self->meta) : 0, 'I', false);
 }
 
 static PyObject *meta_texts(core_meta *self, const char *(*text)(const tq_meta *meta, size_t i))
@@ -245,9 +247,9 @@ static PyObject *meta_texts(core_meta *self, const char *(*text)(const tq_meta *
     size_t n = tq_meta_sample_count(self->meta);
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t i = 0; list && i < n; i++) {
+    for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *item = core_text(text(self->meta, i));
-        if (!item) {
+        if (item == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -271,7 +273,7 @@ static PyObject *meta_field(core_meta *self, const tq_meta_field *field)
     core_state *state = core_state_of((PyObject *)self);
     PyObject *owner = (PyObject *)self;
     size_t n = tq_meta_sample_count(self->meta), n_dims = 0;
-    bool shapes = field->ragged && field->ndims;
+    bool shapes = field->ragged && field->ndims != NULL;
 
     for (size_t i = 0; shapes && i < n; i++) {
         n_dims += field->ndims[i];
@@ -285,7 +287,7 @@ static PyObject *meta_field(core_meta *self, const tq_meta_field *field)
         field->ragged ? Py_NewRef(Py_None) : core_shape(field->shape, field->ndim),
         shapes ? core_buffer_make(state, owner, field->ndims, n, 'I', false) : Py_NewRef(Py_None),
         shapes ? core_buffer_make(state, owner, field->dims, n_dims, 'Q', false) : Py_NewRef(Py_None),
-        core_buffer_make(state, owner, field->ready, field->ready ? n : 0, 'B', false),
+        core_buffer_make(state, owner, field->ready, field->ready != NULL ? n : 0, 'B', false),
         PyLong_FromLong(field->ragged_dim),
         core_types(field->types, n),
     };
@@ -297,9 +299,9 @@ static PyObject *meta_fields(core_meta *self, void *Py_UNUSED(closure))
     size_t n = tq_meta_field_count(self->meta);
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t f = 0; list && f < n; f++) {
+    for (size_t f = 0; list != NULL && f < n; f++) {
         PyObject *row = meta_field(self, tq_meta_field_at(self->meta, f));
-        if (!row) {
+        if (row == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -313,9 +315,9 @@ static PyObject *meta_field_names(core_meta *self, void *Py_UNUSED(closure))
     size_t n = tq_meta_field_count(self->meta);
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t f = 0; list && f < n; f++) {
+    for (size_t f = 0; list != NULL && f < n; f++) {
         PyObject *name = core_text(tq_meta_field_at(self->meta, f)->name);
-        if (!name) {
+        if (name == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -330,7 +332,7 @@ static PyObject *meta_tags(core_meta *self, void *Py_UNUSED(closure))
     size_t n = tq_meta_tag_count(self->meta), samples = tq_meta_sample_count(self->meta);
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t t = 0; list && t < n; t++) {
+    for (size_t t = 0; list != NULL && t < n; t++) {
         const tq_meta_tag *tag = tq_meta_tag_at(self->meta, t);
         size_t size = 0;
         for (size_t i = 0; i < samples; i++) {
@@ -339,11 +341,11 @@ static PyObject *meta_tags(core_meta *self, void *Py_UNUSED(closure))
         PyObject *name = core_text(tag->name);
         PyObject *values = core_buffer_make(state, (PyObject *)self, tag->values, size, 'B', false);
         PyObject *sizes = core_buffer_make(state, (PyObject *)self, tag->sizes, samples, 'I', false);
-        PyObject *row = name && values && sizes ? PyTuple_Pack(3, name, values, sizes) : NULL;
+        PyObject *row = name != NULL && values != NULL && sizes != NULL ? PyTuple_Pack(3, name, values, sizes) : NULL;
         Py_XDECREF(name);
         Py_XDECREF(values);
         Py_XDECREF(sizes);
-        if (!row) {
+        if (row == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -365,7 +367,7 @@ static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decod
                                                : PyUnicode_InternFromString(tag->name);
     const uint8_t *at = tag->values;
     Py_ssize_t n = PyList_GET_SIZE(maps);
-    int rc = name ? 0 : -1;
+    int rc = name != NULL ? 0 : -1;
 
     for (Py_ssize_t i = 0; !rc && i < n; i++) {
         size_t size = tag->sizes[i];
@@ -373,7 +375,7 @@ static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decod
             continue;
         }
         PyObject *value = core_unpack(at, size, NULL, decode);
-        rc = value ? PyDict_SetItem(PyList_GET_ITEM(maps, i), name, value) : -1;
+        rc = value != NULL ? PyDict_SetItem(PyList_GET_ITEM(maps, i), name, value) : -1;
         Py_XDECREF(value);
         at += size;
     }
@@ -384,6 +386,7 @@ static int meta_tag_into(const tq_meta_tag *tag, PyObject *maps, PyObject *decod
 static PyObject *meta_tag_maps(core_meta *self, PyObject *args)
 {
     PyObject *decode, *decode_name;
+
     if (!PyArg_ParseTuple(args, "OO:tag_maps", &decode, &decode_name)) {
         return NULL;
     }
@@ -391,15 +394,15 @@ static PyObject *meta_tag_maps(core_meta *self, PyObject *args)
     PyObject *maps = PyList_New((Py_ssize_t)n);
     int collects = PyGC_Disable(); /* this many new objects would make it scan all others in vain */
 
-    for (size_t i = 0; maps && i < n; i++) {
+    for (size_t i = 0; maps != NULL && i < n; i++) {
         PyObject *map = PyDict_New();
-        if (!map) {
+        if (map == NULL) {
             Py_CLEAR(maps);
             break;
         }
         PyList_SET_ITEM(maps, (Py_ssize_t)i, map);
     }
-    for (size_t t = 0; maps && t < tq_meta_tag_count(self->meta); t++) {
+    for (size_t t = 0; maps != NULL && t < tq_meta_tag_count(self->meta); t++) {
         if (meta_tag_into(tq_meta_tag_at(self->meta, t), maps, decode, decode_name)) {
             Py_CLEAR(maps);
         }
@@ -422,9 +425,9 @@ static PyObject *meta_notes(core_meta *self, PyObject *name)
     if (core_string(name, "field", &wanted)) {
         return NULL;
     }
-    for (size_t f = 0; wanted && f < n; f++) {
+    for (size_t f = 0; wanted != NULL && f < n; f++) {
         const tq_slice *notes = tq_meta_notes(self->meta, f);
-        if (notes && strcmp(tq_meta_field_at(self->meta, f)->name, wanted) == 0) {
+        if (notes != NULL && strcmp(tq_meta_field_at(self->meta, f)->name, wanted) == 0) {
             return core_notes(notes, tq_meta_sample_count(self->meta));
         }
     }

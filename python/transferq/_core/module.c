@@ -12,9 +12,9 @@ static PyObject *core_live_counts(PyObject *Py_UNUSED(module), PyObject *Py_UNUS
 {
     core_reap();
     PyObject *dict = PyDict_New();
-    for (int i = 0; dict && i < CORE_N_KINDS; i++) {
+    for (int i = 0; dict != NULL && i < CORE_N_KINDS; i++) {
         PyObject *count = PyLong_FromLong(core_counted((enum core_kind)i));
-        if (!count || PyDict_SetItemString(dict, core_live_names[i], count)) {
+        if (count == NULL || PyDict_SetItemString(dict, core_live_names[i], count)) {
             Py_CLEAR(dict);
         }
         Py_XDECREF(count);
@@ -80,7 +80,7 @@ static PyObject *core_runtime_clear(PyObject *module, PyObject *fd)
     long number = PyLong_AsLong(fd);
 
     (void)module;
-    if (number == -1 && PyErr_Occurred()) {
+    if (number == -1 && PyErr_Occurred() != NULL) {
         return NULL;
     }
     tq_runtime_clear((int)number);
@@ -184,7 +184,7 @@ static int core_add_types(PyObject *module, core_state *state)
 
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
         *types[i].slot = types[i].make(module);
-        if (!*types[i].slot || PyModule_AddType(module, *types[i].slot)) {
+        if (*types[i].slot == NULL || PyModule_AddType(module, *types[i].slot)) {
             return -1;
         }
     }
@@ -198,7 +198,7 @@ static int core_exec(PyObject *module)
     state->name_done = PyUnicode_InternFromString("done");
     state->name_set_result = PyUnicode_InternFromString("set_result");
     state->name_set_exception = PyUnicode_InternFromString("set_exception");
-    if (!state->name_done || !state->name_set_result || !state->name_set_exception) {
+    if (state->name_done == NULL || state->name_set_result == NULL || state->name_set_exception == NULL) {
         return -1;
     }
     if (core_errors_init(module, state) || core_add_types(module, state) || core_fork_init() || core_log_init()) {

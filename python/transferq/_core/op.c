@@ -38,6 +38,7 @@ static void op_fork_after(void)
 int core_fork_init(void)
 {
     static bool done;
+
     if (!done && pthread_atfork(op_fork_prepare, op_fork_after, op_fork_after)) {
         PyErr_NoMemory();
         return -1;
@@ -59,7 +60,7 @@ static void op_on_done(tq_op *tqop, void *arg)
     (void)tqop;
     pthread_mutex_lock(&core_lock);
     self->done = true;
-    if (!self->queue || !core_queue_push(self->queue, self)) {
+    if (self->queue == NULL || !core_queue_push(self->queue, self)) {
         core_leave(self);
     }
     pthread_mutex_unlock(&core_lock);
@@ -86,7 +87,7 @@ void core_reap(void)
     core_op *op = op_finished;
     op_finished = NULL;
     pthread_mutex_unlock(&core_lock);
-    while (op) {
+    while (op != NULL) {
         core_op *next = op->next;
         core_op_settle(op);
         op = next;
@@ -98,13 +99,13 @@ core_op *core_op_new(core_client *client, core_result gives, double timeout)
     core_state *state = core_state_of((PyObject *)client);
 
     core_reap();
-    if (!client->client) {
+    if (client->client == NULL) {
         tq_error err = {.code = TQ_ECLOSED, .message = "the client is closed: open another one, or call init()"};
         core_raise(state, &err);
         return NULL;
     }
     core_op *self = PyObject_GC_New(core_op, state->op);
-    if (!self) {
+    if (self == NULL) {
         return NULL;
     }
     memset((char *)self + sizeof(PyObject), 0, sizeof(*self) - sizeof(PyObject));
@@ -115,7 +116,7 @@ core_op *core_op_new(core_client *client, core_result gives, double timeout)
     self->done = true; /* until it is started */
     self->op = tq_op_alloc(client->client, op_on_done, self);
     PyObject_GC_Track(self);
-    if (!self->op) {
+    if (self->op == NULL) {
         Py_DECREF(self);
         PyErr_NoMemory();
         return NULL;
@@ -130,9 +131,9 @@ void core_op_begin(core_op *op)
     Py_INCREF(op);
 }
 
-PyObject *core_op_finish(core_op *op, int code)
+PyObject *core_op_finish(core_op *op, int rc)
 {
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         return (PyObject *)op;
     }
     op->done = true;
@@ -163,7 +164,7 @@ static void op_dealloc(core_op *self)
 
     PyObject_GC_UnTrack(self);
     tq_op *op = self->op;
-    if (op) {
+    if (op != NULL) {
         Py_BEGIN_ALLOW_THREADS
         tq_op_free(op);
         Py_END_ALLOW_THREADS
@@ -180,8 +181,8 @@ static void op_dealloc(core_op *self)
 /* Metadata together with the operation's other result; takes over the reference. */
 static PyObject *op_with_meta(core_state *state, core_op *op, PyObject *other)
 {
-    PyObject *meta = other ? core_meta_wrap(state, tq_op_meta(op->op)) : NULL;
-    PyObject *both = meta ? PyTuple_Pack(2, meta, other) : NULL;
+    PyObject *meta = other != NULL ? core_meta_wrap(state, tq_op_meta(op->op)) : NULL;
+    PyObject *both = meta != NULL ? PyTuple_Pack(2, meta, other) : NULL;
 
     Py_XDECREF(meta);
     Py_XDECREF(other);
@@ -210,7 +211,7 @@ PyObject *core_op_result(core_op *op)
         return op_with_meta(state, op, PyLong_FromUnsignedLongLong(tq_op_count(op->op)));
     case CORE_GIVES_META_DATA: {
         const tq_data *data = tq_op_data(op->op);
-        return op_with_meta(state, op, data ? core_data_wrap(state, data) : Py_NewRef(Py_None));
+        return op_with_meta(state, op, data != NULL ? core_data_wrap(state, data) : Py_NewRef(Py_None));
     }
     case CORE_GIVES_DATA:
         return core_data_wrap(state, tq_op_data(op->op));
@@ -312,7 +313,7 @@ static PyObject *op_result(core_op *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     double timeout = limit == Py_None ? -1 : PyFloat_AsDouble(limit);
-    if (PyErr_Occurred() || op_check_process(self)) {
+    if (PyErr_Occurred() != NULL || op_check_process(self)) {
         return NULL;
     }
     if (!op_is_done(self)) {

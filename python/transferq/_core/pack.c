@@ -37,7 +37,7 @@ bool core_pack_grow(core_packer *p, size_t room)
 {
     char *bytes = room > CORE_PACK_WARM ? tq_buffer_take(room) : PyMem_Malloc(room);
 
-    if (!bytes) {
+    if (bytes == NULL) {
         PyErr_NoMemory();
         return false;
     }
@@ -78,7 +78,7 @@ static int pack_head(core_packer *p, uint8_t type, uint64_t number, unsigned n)
 {
     char *at = pack_more(p, 1 + n);
 
-    if (!at) {
+    if (at == NULL) {
         return -1;
     }
     *at = (char)type;
@@ -109,7 +109,7 @@ static int pack_cut_out(core_packer *p, const void *data, size_t size)
     if (p->n_cuts == p->room_cuts) {
         size_t room = p->room_cuts ? p->room_cuts * 2 : 64;
         core_pack_cut *cuts = PyMem_Realloc(p->cuts, room * sizeof(*cuts));
-        if (!cuts) {
+        if (cuts == NULL) {
             PyErr_NoMemory();
             return -1;
         }
@@ -124,12 +124,12 @@ static int pack_cut_out(core_packer *p, const void *data, size_t size)
 /* The bytes of `owner`, copied or made a slice. */
 static int pack_memory(core_packer *p, const void *data, size_t size, PyObject *owner)
 {
-    if (p->keep && size >= CORE_LARGE) {
+    if (p->keep != NULL && size >= CORE_LARGE) {
         core_pace_step(4);
         return PyList_Append(p->keep, owner) ? -1 : pack_cut_out(p, data, size);
     }
     char *at = pack_more(p, size);
-    if (!at) {
+    if (at == NULL) {
         return -1;
     }
     core_copy(at, data, size);
@@ -143,20 +143,20 @@ static int pack_text(core_packer *p, PyObject *value)
     const char *text = PyUnicode_AsUTF8AndSize(value, &size);
     PyObject *bytes = NULL;
 
-    if (!text) {
+    if (text == NULL) {
         if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
             return -1;
         }
         PyErr_Clear();
         bytes = PyUnicode_AsEncodedString(value, "utf-8", "surrogatepass");
-        if (!bytes) {
+        if (bytes == NULL) {
             return -1;
         }
         text = PyBytes_AS_STRING(bytes);
         size = PyBytes_GET_SIZE(bytes);
     }
     int rc = size < 32 ? pack_head(p, (uint8_t)(0xa0 | size), 0, 0) : pack_length(p, (size_t)size, 0xd9, 0xda, 0xdb);
-    rc = rc ? rc : pack_memory(p, text, (size_t)size, bytes ? bytes : value);
+    rc = rc ? rc : pack_memory(p, text, (size_t)size, bytes != NULL ? bytes : value);
     Py_XDECREF(bytes);
     return rc;
 }
@@ -164,6 +164,7 @@ static int pack_text(core_packer *p, PyObject *value)
 static int pack_bytes(core_packer *p, const void *data, size_t size, PyObject *owner)
 {
     int rc = pack_length(p, size, 0xc4, 0xc5, 0xc6);
+
     return rc ? rc : pack_memory(p, data, size, owner);
 }
 
@@ -173,10 +174,10 @@ static int pack_view(core_packer *p, PyObject *value)
     PyObject *view = PyMemoryView_FromObject(value);
     int rc = -1;
 
-    if (view && !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(view), 'C')) {
+    if (view != NULL && !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(view), 'C')) {
         Py_SETREF(view, PyMemoryView_GetContiguous(view, PyBUF_READ, 'C'));
     }
-    if (view) {
+    if (view != NULL) {
         const Py_buffer *buffer = PyMemoryView_GET_BUFFER(view);
         rc = pack_bytes(p, buffer->buf, (size_t)buffer->len, view);
         Py_DECREF(view);
@@ -202,13 +203,13 @@ static int pack_int(core_packer *p, PyObject *value, unsigned depth)
 
     if (overflow) {
         unsigned long long large = overflow > 0 ? PyLong_AsUnsignedLongLong(value) : 0;
-        if (overflow < 0 || PyErr_Occurred()) {
+        if (overflow < 0 || PyErr_Occurred() != NULL) {
             PyErr_Clear();
             return pack_other(p, value, depth);
         }
         return pack_head(p, 0xcf, large, 8);
     }
-    if (number == -1 && PyErr_Occurred()) {
+    if (number == -1 && PyErr_Occurred() != NULL) {
         return -1;
     }
     if (number >= 0) {
@@ -327,11 +328,11 @@ static int pack_close(core_packer *p, size_t start)
 static int pack_nested(core_packer *p, uint8_t code, PyObject *parts, unsigned depth, const void *data, size_t size)
 {
     size_t head = p->size, cuts = p->n_cuts, buffers = p->buffers, start;
-    size_t n = data ? (size_t)PyList_GET_SIZE(parts) : 0;
+    size_t n = data != NULL ? (size_t)PyList_GET_SIZE(parts) : 0;
 
     if (pack_open_one(p, code, &start) ||
-        (data ? pack_array(p, n + 1) || pack_items(p, parts, n, depth) || pack_bytes(p, data, size, parts)
-              : core_pack_value(p, parts, depth + 1))) {
+        (data != NULL ? pack_array(p, n + 1) || pack_items(p, parts, n, depth) || pack_bytes(p, data, size, parts)
+                      : core_pack_value(p, parts, depth + 1))) {
         return -1;
     }
     if (cuts != p->n_cuts || buffers != p->buffers || core_pack_at(p) - start > UINT16_MAX) {
@@ -364,7 +365,7 @@ static int pack_buffer(core_packer *p, uint8_t code, PyObject *parts, const void
     }
     size_t lead = CORE_ALIGN - 1 - core_pack_at(p) % CORE_ALIGN;
     char *at = pack_more(p, 1 + lead);
-    if (!at) {
+    if (at == NULL) {
         return -1;
     }
     memset(at, 0, 1 + lead);
@@ -392,7 +393,7 @@ int core_pack_fill(core_packer *p)
         uint64_t size = (uint64_t)length[0] << 24 | (uint64_t)length[1] << 16 | (uint64_t)length[2] << 8 | length[3];
         pack_number((char *)length, size + fill, 4);
     }
-    if (p->keep && tail) {
+    if (p->keep != NULL && tail) {
         if (pack_cut_out(p, pack_zeros, fill)) {
             return -1;
         }
@@ -402,7 +403,7 @@ int core_pack_fill(core_packer *p)
         *place = (core_pack_cut){p->last_end, pack_zeros, fill};
         return 0;
     }
-    if (!pack_more(p, fill)) {
+    if (pack_more(p, fill) == NULL) {
         return -1;
     }
     memmove(p->bytes + p->last_end + fill, p->bytes + p->last_end, tail);
@@ -437,8 +438,9 @@ static int pack_converted(core_packer *p, PyObject *made, unsigned depth)
     }
     if (!PyTuple_Check(memory)) {
         PyObject *view = PyMemoryView_FromObject(memory);
-        const Py_buffer *buffer = view ? PyMemoryView_GET_BUFFER(view) : NULL;
-        int rc = buffer ? pack_buffer(p, (uint8_t)code, parts, buffer->buf, (size_t)buffer->len, view, depth) : -1;
+        const Py_buffer *buffer = view != NULL ? PyMemoryView_GET_BUFFER(view) : NULL;
+        int rc =
+            buffer != NULL ? pack_buffer(p, (uint8_t)code, parts, buffer->buf, (size_t)buffer->len, view, depth) : -1;
         Py_XDECREF(view);
         return rc;
     }
@@ -452,7 +454,7 @@ static int pack_converted(core_packer *p, PyObject *made, unsigned depth)
 static int pack_other(core_packer *p, PyObject *value, unsigned depth)
 {
     PyObject *made = PyObject_CallOneArg(p->convert, value);
-    int rc = made ? pack_converted(p, made, depth) : -1;
+    int rc = made != NULL ? pack_converted(p, made, depth) : -1;
 
     Py_XDECREF(made);
     core_pace_step(20);

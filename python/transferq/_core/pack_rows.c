@@ -56,7 +56,7 @@ static PyObject *rows_object(core_packer *p, core_state *state)
         return PyBytes_FromStringAndSize(p->bytes, (Py_ssize_t)p->size);
     }
     PyObject *memory = PyCapsule_New(p->bytes, NULL, NULL);
-    if (!memory) {
+    if (memory == NULL) {
         return NULL;
     }
     if (!PyCapsule_SetContext(memory, (void *)(uintptr_t)p->room) &&
@@ -72,7 +72,7 @@ static PyObject *rows_object(core_packer *p, core_state *state)
 static int rows_slice(PyObject *list, const void *data, size_t size)
 {
     PyObject *slice = size ? Py_BuildValue("(Kn)", (unsigned long long)(uintptr_t)data, (Py_ssize_t)size) : NULL;
-    int rc = size == 0 ? 0 : slice ? PyList_Append(list, slice) : -1;
+    int rc = size == 0 ? 0 : slice != NULL ? PyList_Append(list, slice) : -1;
 
     Py_XDECREF(slice);
     return rc;
@@ -85,7 +85,7 @@ static PyObject *rows_slices(const core_packer *p, PyObject *packed)
     Py_buffer view;
     size_t at = 0;
 
-    if (!list || PyObject_GetBuffer(packed, &view, PyBUF_SIMPLE)) {
+    if (list == NULL || PyObject_GetBuffer(packed, &view, PyBUF_SIMPLE)) {
         Py_XDECREF(list);
         return NULL;
     }
@@ -119,16 +119,16 @@ PyObject *core_pack_rows(PyObject *module, PyObject *args)
     p.keep = keep == Py_None ? NULL : keep;
     size_t n = (size_t)PyList_GET_SIZE(rows);
     uint64_t *sizes = PyMem_Calloc(n + 1, sizeof(*sizes));
-    if (!sizes) {
+    if (sizes == NULL) {
         return PyErr_NoMemory();
     }
     if (!rows_each(&p, rows, sizes, n)) {
         packed = rows_object(&p, PyModule_GetState(module));
     }
-    if (packed && p.keep) {
+    if (packed != NULL && p.keep != NULL) {
         Py_SETREF(packed, p.n_cuts ? rows_slices(&p, packed) : Py_BuildValue("[O]", packed));
     }
-    if (packed) {
+    if (packed != NULL) {
         result = Py_BuildValue("(Ny#)", packed, (const char *)sizes, (Py_ssize_t)(n * sizeof(*sizes)));
     }
     core_pack_free(&p);

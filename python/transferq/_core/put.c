@@ -29,7 +29,7 @@ static int put_slice(core_arena *arena, const char *column, PyObject *object, tq
         return 0;
     }
     const Py_buffer *view = core_arena_view(arena, object);
-    if (!view) {
+    if (view == NULL) {
         return -1;
     }
     out->data = view->buf;
@@ -41,12 +41,12 @@ static int put_slices(core_arena *arena, PyObject *object, tq_column *column)
 {
     PyObject *items = PySequence_Tuple(object);
 
-    if (!items) {
+    if (items == NULL) {
         return -1;
     }
     size_t n = (size_t)PyTuple_GET_SIZE(items);
     tq_slice *slices = core_arena_alloc(arena, n + 1, sizeof(*slices));
-    int rc = slices ? core_arena_hold(arena, items) : -1;
+    int rc = slices != NULL ? core_arena_hold(arena, items) : -1;
     Py_DECREF(items); /* held by the arena */
     for (size_t i = 0; !rc && i < n; i++) {
         rc = put_slice(arena, column->name, PyTuple_GET_ITEM(items, (Py_ssize_t)i), &slices[i]);
@@ -61,7 +61,7 @@ static int put_value_shapes(core_arena *arena, tq_column *column)
 {
     uint64_t *dims = core_arena_alloc(arena, column->rows + 1, sizeof(*dims));
 
-    if (!dims) {
+    if (dims == NULL) {
         return -1;
     }
     if (column->n_slices != column->rows) {
@@ -88,7 +88,7 @@ static int put_types(core_arena *arena, PyObject *object, tq_column *column)
         return 0;
     }
     tq_type *types = core_arena_alloc(arena, column->rows + 1, sizeof(*types));
-    if (!types || core_u32s(arena, object, "types", &packed, &n)) {
+    if (types == NULL || core_u32s(arena, object, "types", &packed, &n)) {
         return -1;
     }
     if (n != column->rows) {
@@ -106,7 +106,7 @@ static int put_types(core_arena *arena, PyObject *object, tq_column *column)
 static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
 {
     PyObject *name, *shape, *ndims, *dims, *slices, *types = Py_None;
-    int kind, code, bits, ragged_dim = 0;
+    int kind, rc, bits, ragged_dim = 0;
     Py_ssize_t rows;
     size_t n_shape, n_ndims, n_dims;
 
@@ -117,11 +117,11 @@ static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
     if (!PyArg_ParseTuple(tuple,
                           "OiiinOOOO|iO;a column is (name, kind, code, bits, rows, shape, ndims, dims, slices, "
                           "ragged dim, types)",
-                          &name, &kind, &code, &bits, &rows, &shape, &ndims, &dims, &slices, &ragged_dim, &types)) {
+                          &name, &kind, &rc, &bits, &rows, &shape, &ndims, &dims, &slices, &ragged_dim, &types)) {
         return -1;
     }
     column->kind = kind == TQ_VALUE ? TQ_VALUE : TQ_TENSOR;
-    column->dtype = (tq_dtype){(uint8_t)code, (uint8_t)bits};
+    column->dtype = (tq_dtype){(uint8_t)rc, (uint8_t)bits};
     column->rows = rows < 0 ? 0 : (size_t)rows;
     column->ragged_dim = (uint8_t)ragged_dim;
     if (core_string(name, "column name", &column->name) || core_u64s(arena, shape, "shape", &column->shape, &n_shape) ||
@@ -130,24 +130,24 @@ static int put_column(core_arena *arena, PyObject *tuple, tq_column *column)
         put_types(arena, types, column)) {
         return -1;
     }
-    if (!column->name) {
+    if (column->name == NULL) {
         PyErr_SetString(PyExc_TypeError, "a field's name must be a str, not None");
         return -1;
     }
-    if (column->kind == TQ_VALUE && slices != Py_None && !column->dims) {
+    if (column->kind == TQ_VALUE && slices != Py_None && column->dims == NULL) {
         return put_value_shapes(arena, column);
     }
     size_t needed = 0;
-    for (size_t i = 0; column->ndims && i < n_ndims; i++) {
+    for (size_t i = 0; column->ndims != NULL && i < n_ndims; i++) {
         needed += column->ndims[i];
     }
-    if (column->dims && !column->ndims && column->rows) {
+    if (column->dims != NULL && column->ndims == NULL && column->rows) {
         column->ndim = (uint32_t)(n_dims / column->rows);
         needed = (size_t)column->ndim * column->rows;
     } else {
         column->ndim = (uint32_t)n_shape;
     }
-    if ((column->ndims && n_ndims != column->rows) || (column->dims && needed != n_dims)) {
+    if ((column->ndims != NULL && n_ndims != column->rows) || (column->dims != NULL && needed != n_dims)) {
         PyErr_Format(PyExc_ValueError, "column %s: shapes do not fit its %zu rows", column->name, column->rows);
         return -1;
     }
@@ -160,19 +160,20 @@ static int put_tag(core_arena *arena, PyObject *tuple, size_t n, tq_tag *tag)
     size_t n_sizes, total = 0;
 
     if (!PyTuple_Check(tuple) || !PyArg_ParseTuple(tuple, "OOO;a tag is (name, values, sizes)", &name, &values, &sizes)) {
-        if (!PyErr_Occurred()) {
+        if (PyErr_Occurred() == NULL) {
             PyErr_SetString(PyExc_TypeError, "a tag is a tuple");
         }
         return -1;
     }
     const Py_buffer *view = core_arena_view(arena, values);
-    if (!view || core_string(name, "tag name", &tag->name) || core_u32s(arena, sizes, "sizes", &tag->sizes, &n_sizes)) {
+    if (view == NULL || core_string(name, "tag name", &tag->name) ||
+        core_u32s(arena, sizes, "sizes", &tag->sizes, &n_sizes)) {
         return -1;
     }
     for (size_t i = 0; i < n_sizes; i++) {
         total += tag->sizes[i];
     }
-    if (!tag->name || n_sizes != n || total != (size_t)view->len) {
+    if (tag->name == NULL || n_sizes != n || total != (size_t)view->len) {
         PyErr_Format(PyExc_ValueError, "tag %R: expected %zu values", name, n);
         return -1;
     }
@@ -195,13 +196,13 @@ static int put_parse(core_op *op, put_call *call)
     tq_put_args *args = &call->args;
     size_t n_keys, n_groups;
 
-    if ((call->keep && core_arena_hold(arena, call->keep)) ||
+    if ((call->keep != NULL && core_arena_hold(arena, call->keep)) ||
         core_strings(arena, call->keys, "keys", false, &args->keys, &n_keys) ||
         core_strings(arena, call->groups, "groups", true, &args->groups, &n_groups)) {
         return -1;
     }
-    args->n = args->keys ? n_keys : (size_t)(call->n < 0 ? 0 : call->n);
-    if (call->meta && call->meta != Py_None) {
+    args->n = args->keys != NULL ? n_keys : (size_t)(call->n < 0 ? 0 : call->n);
+    if (call->meta != NULL && call->meta != Py_None) {
         if (!Py_IS_TYPE(call->meta, core_state_of((PyObject *)op)->meta)) {
             PyErr_Format(PyExc_TypeError, "meta: expected a Meta, got %.100s", Py_TYPE(call->meta)->tp_name);
             return -1;
@@ -212,15 +213,15 @@ static int put_parse(core_op *op, put_call *call)
         args->meta = ((core_meta *)call->meta)->meta;
         args->n = tq_meta_sample_count(args->meta);
     }
-    if (args->groups && n_groups != args->n) {
+    if (args->groups != NULL && n_groups != args->n) {
         PyErr_Format(PyExc_ValueError, "groups: expected %zu, got %zu", args->n, n_groups);
         return -1;
     }
     args->must_exist = call->must_exist;
 
-    PyObject *columns = call->columns ? PySequence_Tuple(call->columns) : PyTuple_New(0);
-    PyObject *tags = call->tags ? PySequence_Tuple(call->tags) : PyTuple_New(0);
-    int rc = columns && tags ? 0 : -1;
+    PyObject *columns = call->columns != NULL ? PySequence_Tuple(call->columns) : PyTuple_New(0);
+    PyObject *tags = call->tags != NULL ? PySequence_Tuple(call->tags) : PyTuple_New(0);
+    int rc = columns != NULL && tags != NULL ? 0 : -1;
     if (!rc) {
         /* The arena keeps the tuples, because names point into their strings. */
         rc = core_arena_hold(arena, columns) || core_arena_hold(arena, tags) ? -1 : 0;
@@ -229,7 +230,7 @@ static int put_parse(core_op *op, put_call *call)
     }
     tq_column *column = rc ? NULL : core_arena_alloc(arena, args->n_columns + 1, sizeof(*column));
     tq_tag *tag = rc ? NULL : core_arena_alloc(arena, args->n_tags + 1, sizeof(*tag));
-    rc = column && tag ? 0 : -1;
+    rc = column != NULL && tag != NULL ? 0 : -1;
     for (size_t i = 0; !rc && i < args->n_columns; i++) {
         rc = put_column(arena, PyTuple_GET_ITEM(columns, (Py_ssize_t)i), &column[i]);
     }
@@ -256,7 +257,7 @@ PyObject *core_client_put(core_client *self, PyObject *args, PyObject *kwargs)
         return NULL;
     }
     core_op *op = core_op_new(self, other_fields ? CORE_GIVES_META_NAMES : CORE_GIVES_META, call.timeout);
-    if (!op) {
+    if (op == NULL) {
         return NULL;
     }
     call.args.fail_when_full = fail_when_full;
@@ -272,9 +273,9 @@ PyObject *core_client_put(core_client *self, PyObject *args, PyObject *kwargs)
 /* Notes: one list per column, of one bytes-like object per row. */
 static const tq_slice *const *put_notes(core_arena *arena, PyObject *object, const tq_put_args *args)
 {
-    PyObject *lists = object ? PySequence_Tuple(object) : PyTuple_New(0);
-    const tq_slice **notes = lists ? core_arena_alloc(arena, args->n_columns + 1, sizeof(*notes)) : NULL;
-    int rc = notes ? core_arena_hold(arena, lists) : -1;
+    PyObject *lists = object != NULL ? PySequence_Tuple(object) : PyTuple_New(0);
+    const tq_slice **notes = lists != NULL ? core_arena_alloc(arena, args->n_columns + 1, sizeof(*notes)) : NULL;
+    int rc = notes != NULL ? core_arena_hold(arena, lists) : -1;
 
     if (!rc && (size_t)PyTuple_GET_SIZE(lists) != args->n_columns) {
         PyErr_SetString(PyExc_ValueError, "notes: expected one list per column");
@@ -305,12 +306,12 @@ PyObject *core_client_notify(core_client *self, PyObject *args, PyObject *kwargs
                                      &lists, &call.keep, &call.args.remover, &call.timeout)) {
         return NULL;
     }
-    core_op *op = core_op_new(self, call.args.remover ? CORE_GIVES_CLEARINGS : CORE_GIVES_META, call.timeout);
-    if (!op) {
+    core_op *op = core_op_new(self, call.args.remover != NULL ? CORE_GIVES_CLEARINGS : CORE_GIVES_META, call.timeout);
+    if (op == NULL) {
         return NULL;
     }
     const tq_slice *const *notes = put_parse(op, &call) ? NULL : put_notes(&op->args, lists, &call.args);
-    if (!notes) {
+    if (notes == NULL) {
         Py_DECREF(op);
         return NULL;
     }

@@ -16,7 +16,7 @@ bool core_queue_push(core_queue *queue, core_op *op)
         return false;
     }
     op->next = NULL;
-    if (queue->first) {
+    if (queue->first != NULL) {
         queue->last->next = op;
     } else {
         queue->first = op;
@@ -38,7 +38,7 @@ static PyObject *queue_new(PyTypeObject *type, PyObject *args, PyObject *kwargs)
         return PyErr_SetFromErrno(PyExc_OSError);
     }
     core_queue *self = (core_queue *)type->tp_alloc(type, 0);
-    if (!self) {
+    if (self == NULL) {
         close(fd);
         return NULL;
     }
@@ -55,7 +55,7 @@ static void queue_shut(core_queue *self)
     core_op *op = self->first;
     self->fd = -1;
     self->first = self->last = NULL;
-    while (op) {
+    while (op != NULL) {
         core_op *next = op->next;
         core_leave(op);
         op = next;
@@ -83,6 +83,7 @@ static PyObject *queue_raised(void)
     return PyErr_GetRaisedException();
 #else
     PyObject *type, *value, *traceback;
+
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
     Py_XDECREF(type);
@@ -95,19 +96,19 @@ static PyObject *queue_raised(void)
 static void queue_resolve(core_state *state, core_op *op)
 {
     PyObject *future = op->future;
-    PyObject *done = future ? PyObject_CallMethodNoArgs(future, state->name_done) : NULL;
+    PyObject *done = future != NULL ? PyObject_CallMethodNoArgs(future, state->name_done) : NULL;
     PyObject *outcome = NULL, *set = NULL;
 
     if (done == Py_False) {
         outcome = core_op_result(op);
-        if (outcome) {
+        if (outcome != NULL) {
             set = PyObject_CallMethodOneArg(future, state->name_set_result, outcome);
         } else {
             outcome = queue_raised();
-            set = outcome ? PyObject_CallMethodOneArg(future, state->name_set_exception, outcome) : NULL;
+            set = outcome != NULL ? PyObject_CallMethodOneArg(future, state->name_set_exception, outcome) : NULL;
         }
     }
-    if (PyErr_Occurred()) {
+    if (PyErr_Occurred() != NULL) {
         PyErr_WriteUnraisable((PyObject *)op);
     }
     Py_XDECREF(set);
@@ -132,7 +133,7 @@ static PyObject *queue_drain(core_queue *self, PyObject *Py_UNUSED(ignored))
     core_op *op = self->first;
     self->first = self->last = NULL;
     pthread_mutex_unlock(&core_lock);
-    for (; op; n++) {
+    for (; op != NULL; n++) {
         core_op *next = op->next;
         queue_resolve(state, op);
         core_op_settle(op);

@@ -6,7 +6,7 @@
 PyObject *core_progress(core_state *state, const tq_progress *progress)
 {
     (void)state;
-    if (!progress || !progress->known) {
+    if (progress == NULL || !progress->known) {
         Py_RETURN_NONE;
     }
     /* Copied: the memory belongs to the operation, which the views may outlive. */
@@ -19,9 +19,9 @@ PyObject *core_names(const char *const *names, size_t n)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t i = 0; list && i < n; i++) {
+    for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *name = core_text(names[i]);
-        if (!name) {
+        if (name == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -35,9 +35,9 @@ static PyObject *report_indexes(const uint32_t *indexes, size_t n)
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t i = 0; list && i < n; i++) {
+    for (size_t i = 0; list != NULL && i < n; i++) {
         PyObject *index = PyLong_FromUnsignedLong(indexes[i]);
-        if (!index) {
+        if (index == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -49,7 +49,7 @@ static PyObject *report_indexes(const uint32_t *indexes, size_t n)
 /* Appends an item and drops its reference; NULL clears the list. */
 static PyObject *report_add(PyObject *list, PyObject *item)
 {
-    if (list && (!item || PyList_Append(list, item))) {
+    if (list != NULL && (item == NULL || PyList_Append(list, item))) {
         Py_CLEAR(list);
     }
     Py_XDECREF(item);
@@ -60,11 +60,11 @@ static PyObject *report_fields(const tq_status_partition *partition)
 {
     PyObject *list = PyList_New(0);
 
-    for (size_t i = 0; list && i < partition->n_fields; i++) {
+    for (size_t i = 0; list != NULL && i < partition->n_fields; i++) {
         const tq_status_field *field = partition->fields[i];
         PyObject *shape = field->ragged ? Py_NewRef(Py_None) : core_shape(field->shape, field->ndim);
         PyObject *item =
-            shape
+            shape != NULL
                 ? Py_BuildValue("{s:N,s:N,s:(ii),s:N,s:O,s:I,s:I,s:N}", "name", core_text(field->name), "is_tensor",
                                 PyBool_FromLong(field->kind == TQ_TENSOR && !field->mixed), "dtype", field->dtype.code,
                                 field->dtype.bits, "ragged", PyBool_FromLong(field->ragged), "shape", shape, "produced",
@@ -79,15 +79,15 @@ static PyObject *report_fields(const tq_status_partition *partition)
 static PyObject *report_partition(const tq_status_partition *partition)
 {
     PyObject *fields = report_fields(partition);
-    PyObject *tasks = fields ? PyList_New(0) : NULL;
-    PyObject *lost = tasks ? report_indexes(partition->lost, partition->n_lost) : NULL;
+    PyObject *tasks = fields != NULL ? PyList_New(0) : NULL;
+    PyObject *lost = tasks != NULL ? report_indexes(partition->lost, partition->n_lost) : NULL;
     PyObject *result = NULL;
 
-    for (size_t i = 0; tasks && i < partition->n_tasks; i++) {
+    for (size_t i = 0; tasks != NULL && i < partition->n_tasks; i++) {
         tasks = report_add(tasks, Py_BuildValue("{s:N,s:I}", "name", core_text(partition->tasks[i]->name), "consumed",
                                                 partition->tasks[i]->consumed));
     }
-    if (fields && tasks && lost) {
+    if (fields != NULL && tasks != NULL && lost != NULL) {
         result = Py_BuildValue("{s:N,s:I,s:K,s:O,s:O,s:O}", "name", core_text(partition->name), "samples",
                                partition->samples, "bytes", (unsigned long long)partition->bytes, "fields", fields,
                                "tasks", tasks, "lost", lost);
@@ -109,7 +109,7 @@ static PyObject *report_owner(const tq_status_owner *owner)
 {
     PyObject *holders = PyList_New(0);
 
-    for (size_t i = 0; holders && i < owner->n_holders; i++) {
+    for (size_t i = 0; holders != NULL && i < owner->n_holders; i++) {
         holders = report_add(holders, report_pin(owner->holders[i]));
     }
     /* The N takes over the reference, even if it is NULL. */
@@ -144,26 +144,26 @@ PyObject *core_status(const tq_system_status *status)
 {
     PyObject *partitions, *owners, *sessions, *waits, *result = NULL;
 
-    if (!status) {
+    if (status == NULL) {
         Py_RETURN_NONE;
     }
     partitions = PyList_New(0);
-    for (size_t i = 0; partitions && i < status->n_partitions; i++) {
+    for (size_t i = 0; partitions != NULL && i < status->n_partitions; i++) {
         partitions = report_add(partitions, report_partition(status->partitions[i]));
     }
     owners = PyList_New(0);
-    for (size_t i = 0; owners && i < status->n_owners; i++) {
+    for (size_t i = 0; owners != NULL && i < status->n_owners; i++) {
         owners = report_add(owners, report_owner(status->owners[i]));
     }
     sessions = PyList_New(0);
-    for (size_t i = 0; sessions && i < status->n_sessions; i++) {
+    for (size_t i = 0; sessions != NULL && i < status->n_sessions; i++) {
         sessions = report_add(sessions, report_session(status->sessions[i]));
     }
     waits = PyList_New(0);
-    for (size_t i = 0; waits && i < status->n_waits; i++) {
+    for (size_t i = 0; waits != NULL && i < status->n_waits; i++) {
         waits = report_add(waits, report_wait(status->waits[i]));
     }
-    if (partitions && owners && sessions && waits) {
+    if (partitions != NULL && owners != NULL && sessions != NULL && waits != NULL) {
         /* owners and sessions: older names of the two entries before them. */
         result =
             Py_BuildValue("{s:K,s:d,s:N,s:I,s:K,s:O,s:O,s:O,s:O,s:O,s:O}", "epoch", (unsigned long long)status->epoch,
@@ -182,22 +182,22 @@ PyObject *core_events(const tq_event *const *events, size_t n, uint64_t next)
 {
     PyObject *list = PyList_New(0), *result = NULL;
 
-    for (size_t i = 0; list && i < n; i++) {
+    for (size_t i = 0; list != NULL && i < n; i++) {
         const tq_event *event = events[i];
         PyObject *item = Py_BuildValue(
             "{s:K,s:d,s:N,s:N,s:N,s:N,s:I,s:K}", "seq", (unsigned long long)event->seq, "time", event->time, "kind",
             core_text(event->kind), "session", core_text(event->session), "partition", core_text(event->partition),
             "task", core_text(event->task), "samples", event->samples, "bytes", (unsigned long long)event->bytes);
-        if (item && event->n_indexes) {
+        if (item != NULL && event->n_indexes) {
             PyObject *indexes = report_indexes(event->indexes, event->n_indexes);
-            if (!indexes || PyDict_SetItemString(item, "indexes", indexes)) {
+            if (indexes == NULL || PyDict_SetItemString(item, "indexes", indexes)) {
                 Py_CLEAR(item);
             }
             Py_XDECREF(indexes);
         }
         list = report_add(list, item);
     }
-    if (list) {
+    if (list != NULL) {
         result = Py_BuildValue("(OK)", list, (unsigned long long)next);
         Py_DECREF(list);
     }
@@ -216,11 +216,11 @@ PyObject *core_clearings(core_state *state, const tq_clearing *const *clearings,
 {
     PyObject *list = PyList_New((Py_ssize_t)n);
 
-    for (size_t i = 0; list && i < n; i++) {
+    for (size_t i = 0; list != NULL && i < n; i++) {
         /* The N takes over the reference, even if it is NULL. */
         PyObject *item = Py_BuildValue("(KNN)", (unsigned long long)clearings[i]->id,
                                        PyBool_FromLong(clearings[i]->begun), core_meta_wrap(state, clearings[i]->meta));
-        if (!item) {
+        if (item == NULL) {
             Py_CLEAR(list);
             break;
         }

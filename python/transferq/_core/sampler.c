@@ -10,9 +10,9 @@ static PyObject *sampler_parts(const uint32_t *part, Py_ssize_t n)
 {
     PyObject *list = PyList_New(n);
 
-    for (Py_ssize_t i = 0; list && i < n; i++) {
+    for (Py_ssize_t i = 0; list != NULL && i < n; i++) {
         PyObject *number = PyLong_FromUnsignedLong(part[i]);
-        if (!number) {
+        if (number == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -36,12 +36,12 @@ PyObject *core_balance(PyObject *module, PyObject *args)
     Py_ssize_t n = PyList_GET_SIZE(list);
     double *weights = core_arena_alloc(&arena, (size_t)n + 1, sizeof(*weights));
     uint32_t *part = core_arena_alloc(&arena, (size_t)n + 1, sizeof(*part));
-    if (!weights || !part) {
+    if (weights == NULL || part == NULL) {
         goto done;
     }
     for (Py_ssize_t i = 0; i < n; i++) {
         weights[i] = PyFloat_AsDouble(PyList_GET_ITEM(list, i));
-        if (weights[i] == -1.0 && PyErr_Occurred()) {
+        if (weights[i] == -1.0 && PyErr_Occurred() != NULL) {
             goto done;
         }
     }

@@ -11,9 +11,9 @@
 /* A new object of the same type with this dict, whose reference is taken over. */
 static PyObject *stamp_object(PyObject *like, PyObject *dict, PyObject *none)
 {
-    PyObject *made = dict ? PyBaseObject_Type.tp_new(Py_TYPE(like), none, NULL) : NULL;
+    PyObject *made = dict != NULL ? PyBaseObject_Type.tp_new(Py_TYPE(like), none, NULL) : NULL;
 
-    if (made && PyObject_GenericSetDict(made, dict, NULL)) {
+    if (made != NULL && PyObject_GenericSetDict(made, dict, NULL)) {
         Py_CLEAR(made);
     }
     Py_XDECREF(dict);
@@ -23,9 +23,9 @@ static PyObject *stamp_object(PyObject *like, PyObject *dict, PyObject *none)
 /* A copy of a dict with one entry replaced. */
 static PyObject *stamp_dict(PyObject *like, PyObject *name, PyObject *value)
 {
-    PyObject *made = value ? PyDict_Copy(like) : NULL;
+    PyObject *made = value != NULL ? PyDict_Copy(like) : NULL;
 
-    if (made && PyDict_SetItem(made, name, value)) {
+    if (made != NULL && PyDict_SetItem(made, name, value)) {
         Py_CLEAR(made);
     }
     return made;
@@ -43,13 +43,13 @@ static PyObject *stamp_member(const stamp_like *like, PyObject *value, bool untr
     PyObject *held = stamp_dict(like->held, like->name_inner, empty);
     PyObject *inner = stamp_object(like->inner, Py_XNewRef(held), like->none);
     PyObject *values = stamp_dict(like->values, like->name_data, value);
-    PyObject *outer = inner && values ? stamp_dict(like->outer, like->name_inner, inner) : NULL;
+    PyObject *outer = inner != NULL && values != NULL ? stamp_dict(like->outer, like->name_inner, inner) : NULL;
     PyObject *made = NULL;
 
-    if (outer && PyDict_SetItem(outer, like->name_values, values) == 0) {
+    if (outer != NULL && PyDict_SetItem(outer, like->name_values, values) == 0) {
         made = stamp_object(like->member, Py_NewRef(outer), like->none);
     }
-    if (made && untrack) {
+    if (made != NULL && untrack) {
         /* Not part of a cycle; to find that out, the collector would stop all threads for tens of ms. */
         PyObject_GC_UnTrack(held);
         PyObject_GC_UnTrack(inner);
@@ -68,7 +68,7 @@ static PyObject *stamp_all(const stamp_like *like, PyObject *values, bool untrac
 {
     PyObject *list = PyList_New(PyList_GET_SIZE(values));
 
-    for (Py_ssize_t i = 0; list && i < PyList_GET_SIZE(list); i++) {
+    for (Py_ssize_t i = 0; list != NULL && i < PyList_GET_SIZE(list); i++) {
         core_pace_step(8);
         if (i >= PyList_GET_SIZE(values)) {
             PyErr_SetString(PyExc_RuntimeError, "the values changed while they were copied");
@@ -79,7 +79,7 @@ static PyObject *stamp_all(const stamp_like *like, PyObject *values, bool untrac
         PyObject *value = Py_NewRef(PyList_GET_ITEM(values, i));
         PyObject *made = stamp_member(like, value, untrack);
         Py_DECREF(value);
-        if (!made) {
+        if (made == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -102,13 +102,14 @@ PyObject *core_stamp(PyObject *Py_UNUSED(module), PyObject *args)
     like.name_values = PyUnicode_InternFromString("_non_tensordict");
     like.name_data = PyUnicode_InternFromString("data");
     like.outer = PyObject_GenericGetDict(like.member, NULL);
-    like.inner = like.outer ? PyDict_GetItemString(like.outer, "_tensordict") : NULL;
-    like.values = like.outer ? PyDict_GetItemString(like.outer, "_non_tensordict") : NULL;
-    like.held = like.inner ? PyObject_GenericGetDict(like.inner, NULL) : NULL;
-    if (like.none && like.name_inner && like.name_values && like.name_data && like.held && like.values &&
-        PyDict_Check(like.values) && PyObject_IS_GC(like.member) && PyObject_IS_GC(like.inner)) {
+    like.inner = like.outer != NULL ? PyDict_GetItemString(like.outer, "_tensordict") : NULL;
+    like.values = like.outer != NULL ? PyDict_GetItemString(like.outer, "_non_tensordict") : NULL;
+    like.held = like.inner != NULL ? PyObject_GenericGetDict(like.inner, NULL) : NULL;
+    if (like.none != NULL && like.name_inner != NULL && like.name_values != NULL && like.name_data != NULL &&
+        like.held != NULL && like.values != NULL && PyDict_Check(like.values) && PyObject_IS_GC(like.member) &&
+        PyObject_IS_GC(like.inner)) {
         list = stamp_all(&like, values, untrack);
-    } else if (!PyErr_Occurred()) {
+    } else if (PyErr_Occurred() == NULL) {
         PyErr_SetString(PyExc_TypeError, "stamp: expected a NonTensorData");
     }
     Py_XDECREF(like.held);

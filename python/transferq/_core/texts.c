@@ -104,7 +104,7 @@ static void texts_look(void *arg, size_t place, const void *bytes, size_t size)
 /* Copies a row; false: it is no longer there. */
 static bool texts_copy_row(const texts_job *job, texts_row *row)
 {
-    if (!job->left) {
+    if (job->left == NULL) {
         texts_copy(row, row->from);
         return true;
     }
@@ -166,8 +166,8 @@ static bool texts_spare(void)
     }
     text[size > 0 ? size : 0] = 0;
     char *slash = strchr(text, '/');
-    char *blank = slash ? memrchr(text, ' ', (size_t)(slash - text)) : NULL;
-    return blank && strtol(blank, NULL, 10) < sysconf(_SC_NPROCESSORS_ONLN);
+    char *blank = slash != NULL ? memrchr(text, ' ', (size_t)(slash - text)) : NULL;
+    return blank != NULL && strtol(blank, NULL, 10) < sysconf(_SC_NPROCESSORS_ONLN);
 }
 
 /* Starts another thread for the job, if possible. */
@@ -244,7 +244,7 @@ static int texts_make(texts_job *job, PyObject *list)
         core_pace_step(4);
         PyObject *made = row->text ? PyUnicode_New((Py_ssize_t)row->size, 127)
                                    : PyBytes_FromStringAndSize(NULL, (Py_ssize_t)row->size);
-        if (!made) {
+        if (made == NULL) {
             return -1;
         }
         PyList_SET_ITEM(list, row->row, made);
@@ -257,7 +257,7 @@ static texts_job *texts_begin(Py_ssize_t n)
 {
     texts_job *job = malloc(sizeof(*job) + (size_t)n * sizeof(*job->rows));
 
-    if (!job) {
+    if (job == NULL) {
         PyErr_NoMemory();
         return NULL;
     }
@@ -270,22 +270,22 @@ static texts_job *texts_begin(Py_ssize_t n)
 /* Creates the rows that were found; 1: they are no longer there. */
 static int texts_end(texts_job *job, size_t bytes, PyObject *list)
 {
-    int code = texts_make(job, list);
+    int rc = texts_make(job, list);
 
-    if (code == 0 && job->n > 0) {
+    if (rc == 0 && job->n > 0) {
         Py_BEGIN_ALLOW_THREADS
         texts_run(job, bytes);
         Py_END_ALLOW_THREADS
-        code = job->gone;
+        rc = job->gone;
     }
-    for (size_t i = 0; code == 0 && i < job->n; i++) {
+    for (size_t i = 0; rc == 0 && i < job->n; i++) {
         if (job->rows[i].text && !job->rows[i].ascii) {
             Py_DECREF(PyList_GET_ITEM(list, job->rows[i].row));
             PyList_SET_ITEM(list, job->rows[i].row, NULL);
         }
     }
     texts_leave(job);
-    return code;
+    return rc;
 }
 
 int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssize_t n, PyObject *list)
@@ -297,7 +297,7 @@ int core_texts(const uint8_t *base, size_t size, const uint64_t *bounds, Py_ssiz
         return 0;
     }
     texts_job *job = texts_begin(n);
-    return job ? texts_end(job, texts_find(base, size, bounds, n, job), list) : -1;
+    return job != NULL ? texts_end(job, texts_find(base, size, bounds, n, job), list) : -1;
 }
 
 static void texts_look_head(void *arg, size_t place, const void *bytes, size_t size)
@@ -317,7 +317,7 @@ int core_texts_left(tq_data *data, size_t column, PyObject *list)
     texts_job *job = texts_begin(n);
     size_t bytes = 0;
 
-    if (!job) {
+    if (job == NULL) {
         return -1;
     }
     job->left = data;

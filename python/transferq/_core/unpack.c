@@ -67,16 +67,16 @@ static PyObject *unpack_text(const uint8_t *from, size_t size)
     }
     if (ascii) {
         PyObject *made = PyUnicode_New((Py_ssize_t)size, 127);
-        if (made) {
+        if (made != NULL) {
             core_copy(PyUnicode_1BYTE_DATA(made), from, size);
         }
         return made;
     }
     PyObject *made = PyUnicode_DecodeUTF8((const char *)from, (Py_ssize_t)size, NULL);
-    if (!made && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+    if (made == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear();
         made = PyUnicode_DecodeUTF8((const char *)from, (Py_ssize_t)size, "surrogatepass");
-        if (!made && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
+        if (made == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
             PyErr_Clear();
         }
     }
@@ -96,7 +96,7 @@ static PyObject *unpack_bytes(unpacker *in, uint64_t size, bool text)
         return unpack_text(from, (size_t)size);
     }
     PyObject *made = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)size);
-    if (made) {
+    if (made != NULL) {
         core_copy(PyBytes_AS_STRING(made), from, (size_t)size);
     }
     return made;
@@ -107,9 +107,9 @@ static PyObject *unpack_list(unpacker *in, uint64_t n, unsigned depth)
     /* Every item takes at least one byte. */
     PyObject *list = depth < UNPACK_DEPTH && n <= (uint64_t)(in->end - in->at) ? PyList_New((Py_ssize_t)n) : NULL;
 
-    for (uint64_t i = 0; list && i < n; i++) {
+    for (uint64_t i = 0; list != NULL && i < n; i++) {
         PyObject *item = unpack_value(in, depth + 1);
-        if (!item) {
+        if (item == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -125,9 +125,9 @@ static PyObject *unpack_key(PyObject *key)
         return Py_NewRef(key);
     }
     PyObject *tuple = PyTuple_New(PyList_GET_SIZE(key));
-    for (Py_ssize_t i = 0; tuple && i < PyList_GET_SIZE(key); i++) {
+    for (Py_ssize_t i = 0; tuple != NULL && i < PyList_GET_SIZE(key); i++) {
         PyObject *item = unpack_key(PyList_GET_ITEM(key, i));
-        if (!item) {
+        if (item == NULL) {
             Py_CLEAR(tuple);
             break;
         }
@@ -140,17 +140,17 @@ static PyObject *unpack_map(unpacker *in, uint64_t n, unsigned depth)
 {
     PyObject *map = depth < UNPACK_DEPTH && n <= (uint64_t)(in->end - in->at) / 2 ? PyDict_New() : NULL;
 
-    for (uint64_t i = 0; map && i < n; i++) {
+    for (uint64_t i = 0; map != NULL && i < n; i++) {
         PyObject *key = unpack_value(in, depth + 1);
-        if (key && PyUnicode_CheckExact(key)) {
+        if (key != NULL && PyUnicode_CheckExact(key)) {
             PyUnicode_InternInPlace(&key);
-        } else if (key) {
+        } else if (key != NULL) {
             Py_SETREF(key, unpack_key(key));
         }
-        PyObject *value = key ? unpack_value(in, depth + 1) : NULL;
-        if (!value || PyDict_SetItem(map, key, value)) {
+        PyObject *value = key != NULL ? unpack_value(in, depth + 1) : NULL;
+        if (value == NULL || PyDict_SetItem(map, key, value)) {
             Py_CLEAR(map);
-            if (value && PyErr_ExceptionMatches(PyExc_TypeError)) {
+            if (value != NULL && PyErr_ExceptionMatches(PyExc_TypeError)) {
                 PyErr_Clear(); /* an unhashable key */
             }
         }
@@ -200,12 +200,12 @@ static PyObject *unpack_int(unpacker *in, uint8_t type)
 /* Part of the data, as a view or a copy. */
 static PyObject *unpack_memory(const unpacker *in, const uint8_t *from, size_t size)
 {
-    if (in->whole && size >= CORE_VIEW && (uintptr_t)from % CORE_ALIGN == 0) {
+    if (in->whole != NULL && size >= CORE_VIEW && (uintptr_t)from % CORE_ALIGN == 0) {
         Py_ssize_t start = from - in->base;
         return PySequence_GetSlice(in->whole, start, start + (Py_ssize_t)size);
     }
     PyObject *copy = PyByteArray_FromStringAndSize(NULL, (Py_ssize_t)size);
-    if (copy) {
+    if (copy != NULL) {
         core_copy(PyByteArray_AS_STRING(copy), from, size);
         core_pace_step(size >> 10);
     }
@@ -236,11 +236,11 @@ static PyObject *unpack_buffer(unpacker *in, unsigned depth)
     }
     PyObject *parts = unpack_value(in, depth + 1);
     PyObject *memory = NULL, *made = NULL;
-    if (parts && unpack_size(in, &size) && unpack_size(in, &lead) && lead <= (uint64_t)(in->end - in->at) &&
+    if (parts != NULL && unpack_size(in, &size) && unpack_size(in, &lead) && lead <= (uint64_t)(in->end - in->at) &&
         size <= (uint64_t)(in->end - in->at) - lead) {
         memory = unpack_memory(in, in->at + lead, (size_t)size);
     }
-    if (memory) {
+    if (memory != NULL) {
         made = PyObject_CallFunction(in->build, "iOO", (int)code, parts, memory);
     }
     Py_XDECREF(parts);
@@ -250,7 +250,7 @@ static PyObject *unpack_buffer(unpacker *in, unsigned depth)
 
 static PyObject *unpack_extension(unpacker *in, uint64_t size, unsigned depth)
 {
-    if ((uint64_t)(in->end - in->at) < 1 || (uint64_t)(in->end - in->at) - 1 < size || !in->build ||
+    if ((uint64_t)(in->end - in->at) < 1 || (uint64_t)(in->end - in->at) - 1 < size || in->build == NULL ||
         depth >= UNPACK_DEPTH) {
         return NULL;
     }
@@ -267,13 +267,13 @@ static PyObject *unpack_extension(unpacker *in, uint64_t size, unsigned depth)
     PyObject *value;
     if (code < 32 && UNPACK_NESTED & 1u << code) {
         value = unpack_value(&payload, depth + 1);
-        if (value && payload.at != payload.end) {
+        if (value != NULL && payload.at != payload.end) {
             Py_CLEAR(value);
         }
     } else {
         value = unpack_bytes(&payload, size, false);
     }
-    PyObject *made = value ? PyObject_CallFunction(in->build, "iO", (int)code, value) : NULL;
+    PyObject *made = value != NULL ? PyObject_CallFunction(in->build, "iO", (int)code, value) : NULL;
     Py_XDECREF(value);
     return made;
 }
@@ -370,17 +370,17 @@ PyObject *core_unpack(const uint8_t *data, size_t size, PyObject *build, PyObjec
     unpacker in = {.at = data, .end = data + size, .build = build};
     PyObject *value = unpack_value(&in, 0);
 
-    if (value && in.at == in.end) {
+    if (value != NULL && in.at == in.end) {
         return value;
     }
     Py_XDECREF(value);
-    if (PyErr_Occurred()) {
+    if (PyErr_Occurred() != NULL) {
         return NULL;
     }
     /* A copy, because a decoder may keep its argument. */
     PyObject *bytes = PyBytes_FromStringAndSize((const char *)data, (Py_ssize_t)size);
-    PyObject *view = bytes ? PyMemoryView_FromObject(bytes) : NULL;
-    value = view ? PyObject_CallOneArg(decode, view) : NULL;
+    PyObject *view = bytes != NULL ? PyMemoryView_FromObject(bytes) : NULL;
+    value = view != NULL ? PyObject_CallOneArg(decode, view) : NULL;
     Py_XDECREF(view);
     Py_XDECREF(bytes);
     return value;
@@ -392,15 +392,15 @@ static PyObject *unpack_row(unpacker *in, PyObject *whole, PyObject *decode)
     const uint8_t *start = in->at;
     PyObject *value = unpack_value(in, 0);
 
-    if (value && in->at == in->end) {
+    if (value != NULL && in->at == in->end) {
         return value;
     }
     Py_XDECREF(value);
-    if (PyErr_Occurred()) {
+    if (PyErr_Occurred() != NULL) {
         return NULL;
     }
     PyObject *row = PySequence_GetSlice(whole, start - in->base, in->end - in->base);
-    value = row ? PyObject_CallOneArg(decode, row) : NULL;
+    value = row != NULL ? PyObject_CallOneArg(decode, row) : NULL;
     Py_XDECREF(row);
     return value;
 }
@@ -414,10 +414,10 @@ static PyObject *unpack_all(PyObject *whole, const Py_buffer *offsets, PyObject 
     PyObject *list = PyList_New(n < 0 ? 0 : n);
     const uint8_t *base = data->buf;
 
-    if (list && core_texts(base, (size_t)data->len, bounds, n, list)) {
+    if (list != NULL && core_texts(base, (size_t)data->len, bounds, n, list)) {
         Py_CLEAR(list);
     }
-    for (Py_ssize_t i = 0; list && i < n; i++) {
+    for (Py_ssize_t i = 0; list != NULL && i < n; i++) {
         PyObject *value = NULL;
         if (PyList_GET_ITEM(list, i)) {
             continue;
@@ -428,7 +428,7 @@ static PyObject *unpack_all(PyObject *whole, const Py_buffer *offsets, PyObject 
             unpacker in = {base + bounds[i], base + bounds[i + 1], build, data->readonly ? NULL : whole, base};
             value = unpack_row(&in, whole, decode);
         }
-        if (!value) {
+        if (value == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -443,11 +443,11 @@ PyObject *core_unpack_rows(PyObject *object, PyObject *bounds, PyObject *build, 
     Py_buffer offsets;
     PyObject *whole = PyMemoryView_FromObject(object);
 
-    if (whole && !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(whole), 'C')) {
+    if (whole != NULL && !PyBuffer_IsContiguous(PyMemoryView_GET_BUFFER(whole), 'C')) {
         PyErr_SetString(PyExc_TypeError, "the data of the rows must be contiguous");
         Py_CLEAR(whole);
     }
-    if (whole && !PyObject_GetBuffer(bounds, &offsets, PyBUF_C_CONTIGUOUS)) {
+    if (whole != NULL && !PyObject_GetBuffer(bounds, &offsets, PyBUF_C_CONTIGUOUS)) {
         if (offsets.itemsize == 8) {
             list = unpack_all(whole, &offsets, build, decode);
         } else {

@@ -26,30 +26,30 @@
 /* --- errors --------------------------------------------------------------- */
 
 /* Converts the pending exception to an error: our own keep their code, a ValueError is TQ_EINVAL, others are `code`. */
-static int host_error(int code, tq_error *err)
+static int host_error(int rc, tq_error *err)
 {
     PyObject *type, *value, *traceback;
     const char *text = NULL;
 
     PyErr_Fetch(&type, &value, &traceback);
     PyErr_NormalizeException(&type, &value, &traceback);
-    if (type && PyErr_GivenExceptionMatches(type, PyExc_ValueError)) {
-        code = TQ_EINVAL;
-    } else if (type && PyErr_GivenExceptionMatches(type, PyExc_MemoryError)) {
-        code = TQ_ENOMEM;
+    if (type != NULL && PyErr_GivenExceptionMatches(type, PyExc_ValueError)) {
+        rc = TQ_EINVAL;
+    } else if (type != NULL && PyErr_GivenExceptionMatches(type, PyExc_MemoryError)) {
+        rc = TQ_ENOMEM;
     }
-    PyObject *message = value ? PyObject_Str(value) : NULL;
-    text = message ? PyUnicode_AsUTF8(message) : NULL;
-    if (err) {
-        err->code = code;
-        snprintf(err->message, sizeof(err->message), "%s", text ? text : "the sampler failed");
+    PyObject *message = value != NULL ? PyObject_Str(value) : NULL;
+    text = message != NULL ? PyUnicode_AsUTF8(message) : NULL;
+    if (err != NULL) {
+        err->code = rc;
+        snprintf(err->message, sizeof(err->message), "%s", text != NULL ? text : "the sampler failed");
     }
     Py_XDECREF(message);
     Py_XDECREF(type);
     Py_XDECREF(value);
     Py_XDECREF(traceback);
     PyErr_Clear();
-    return code;
+    return rc;
 }
 
 /* --- the view ------------------------------------------------------------- */
@@ -66,7 +66,7 @@ static PyObject *host_view_sample(PyObject *module, PyObject *args)
         return NULL;
     }
     const tq_sampler_view *view = PyCapsule_GetPointer(capsule, HOST_VIEW);
-    if (!view) {
+    if (view == NULL) {
         PyErr_SetString(PyExc_RuntimeError, "samples can only be looked at during the pick");
         return NULL;
     }
@@ -75,16 +75,16 @@ static PyObject *host_view_sample(PyObject *module, PyObject *args)
         return NULL;
     }
     PyObject *tags = PyList_New(0);
-    for (uint32_t i = 0; tags && tq_view_tag(view, place, i, &name, &value); i++) {
+    for (uint32_t i = 0; tags != NULL && tq_view_tag(view, place, i, &name, &value); i++) {
         PyObject *tag = Py_BuildValue("(sy#)", name, (const char *)value.data, (Py_ssize_t)value.size);
-        if (!tag || PyList_Append(tags, tag)) {
+        if (tag == NULL || PyList_Append(tags, tag)) {
             Py_CLEAR(tags);
         }
         Py_XDECREF(tag);
     }
-    return tags ? Py_BuildValue("(zKN)", tq_view_group(view, place), (unsigned long long)tq_view_ordinal(view, place),
-                                tags)
-                : NULL;
+    return tags != NULL ? Py_BuildValue("(zKN)", tq_view_group(view, place),
+                                        (unsigned long long)tq_view_ordinal(view, place), tags)
+                        : NULL;
 }
 
 static PyObject *host_ready(const tq_sampler_view *view)
@@ -93,9 +93,9 @@ static PyObject *host_ready(const tq_sampler_view *view)
     const uint32_t *indexes = tq_view_indexes(view);
     PyObject *list = PyList_New(n);
 
-    for (uint32_t i = 0; list && i < n; i++) {
+    for (uint32_t i = 0; list != NULL && i < n; i++) {
         PyObject *index = PyLong_FromUnsignedLong(indexes[i]);
-        if (!index) {
+        if (index == NULL) {
             Py_CLEAR(list);
             break;
         }
@@ -188,7 +188,7 @@ static int host_apply(const tq_sampler_view *view, PyObject *name, PyObject *res
     if (rc == TQ_OK) {
         rc = host_apply_consumed(view, name, consumed, pick);
     }
-    return rc == TQ_OK && slot ? tq_pick_slot(pick, slot) : rc;
+    return rc == TQ_OK && slot != NULL ? tq_pick_slot(pick, slot) : rc;
 }
 
 static int host_pick(const tq_sampler_view *view, const tq_pick_request *request, tq_pick *pick, tq_error *err)
@@ -200,16 +200,16 @@ static int host_pick(const tq_sampler_view *view, const tq_pick_request *request
     PyObject *result = NULL;
     int rc;
 
-    if (capsule && ready && name) {
+    if (capsule != NULL && ready != NULL && name != NULL) {
         result = PyObject_CallMethod(request->user, "pick", "OOIsss", capsule, ready, request->batch_size,
                                      request->partition, request->task, request->config);
     }
-    rc = result ? host_apply(view, name, result, pick) : TQ_EPICK;
-    if (PyErr_Occurred()) {
+    rc = result != NULL ? host_apply(view, name, result, pick) : TQ_EPICK;
+    if (PyErr_Occurred() != NULL) {
         rc = host_error(TQ_EPICK, err);
     }
     /* If the sampler keeps the view, its later use is an error instead of an access to freed memory. */
-    if (capsule && PyCapsule_SetName(capsule, HOST_VIEW_OVER)) {
+    if (capsule != NULL && PyCapsule_SetName(capsule, HOST_VIEW_OVER)) {
         PyErr_Clear();
     }
     Py_XDECREF(result);
@@ -230,7 +230,7 @@ static bool host_kept(const tq_pick_request *request)
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *result =
         PyObject_CallMethod(request->user, "kept", "sss", request->partition, request->task, request->config);
-    int kept = result ? PyObject_IsTrue(result) : -1;
+    int kept = result != NULL ? PyObject_IsTrue(result) : -1;
 
     if (kept < 0) {
         PyErr_WriteUnraisable(request->user);
@@ -245,7 +245,7 @@ static void host_forget(const char *partition, void *user)
     PyGILState_STATE gil = PyGILState_Ensure();
     PyObject *result = PyObject_CallMethod(user, "forget", "s", partition);
 
-    if (!result) {
+    if (result == NULL) {
         PyErr_WriteUnraisable(user);
     }
     Py_XDECREF(result);
@@ -263,12 +263,12 @@ static int host_load(const char *name, void *user, tq_error *err)
     tq_sampler *table = NULL;
     int rc;
 
-    if (!sampler) {
+    if (sampler == NULL) {
         rc = host_error(TQ_ECONFIG, err);
         goto done;
     }
     table = calloc(1, sizeof(*table) + size);
-    if (!table) {
+    if (table == NULL) {
         PyErr_NoMemory();
         rc = host_error(TQ_ENOMEM, err);
         goto done;
@@ -308,13 +308,13 @@ static PyObject *host_run_daemon(PyObject *module, PyObject *args)
     hooks.user = load; /* kept alive by the caller's arguments, like the strings */
     Py_ssize_t n = PyList_GET_SIZE(list);
     const char **argv = PyMem_Calloc((size_t)n + 2, sizeof(*argv));
-    if (!argv) {
+    if (argv == NULL) {
         return PyErr_NoMemory();
     }
     argv[0] = "tqd";
     for (Py_ssize_t i = 0; i < n; i++) {
         argv[i + 1] = PyUnicode_AsUTF8(PyList_GET_ITEM(list, i));
-        if (!argv[i + 1]) {
+        if (argv[i + 1] == NULL) {
             PyMem_Free(argv);
             return NULL;
         }

@@ -14,13 +14,13 @@ static int batch_check(bench *run, const bench_batch *batch)
     const tq_data *data = tq_op_data(run->session.op);
     size_t found = 0;
 
-    for (size_t c = 0; data && c < tq_data_column_count(data); c++) {
+    for (size_t c = 0; data != NULL && c < tq_data_column_count(data); c++) {
         const tq_data_column *column = tq_data_column_at(data, c);
         for (size_t f = 0; f < batch->workload->n_fields; f++) {
             const tq_slice *put = &batch->slices[f];
             if (strcmp(batch->columns[f].name, column->name) == 0) {
                 found += tq_data_row_count(data) == batch->rows && column->offsets[batch->rows] == put->size &&
-                         column->data && memcmp(column->data, put->data, put->size) == 0;
+                         column->data != NULL && memcmp(column->data, put->data, put->size) == 0;
             }
         }
     }
@@ -43,7 +43,7 @@ static int batch_step(bench *run, const bench_batch *batch, int step, double *se
         .n_columns = batch->workload->n_fields,
     };
     tq_get_by_key_args get = {.size = sizeof(get), .partition = run->partition, .keys = batch->keys, .n = batch->rows};
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (bench_begin(run)) {
         return 1;
@@ -51,19 +51,19 @@ static int batch_step(bench *run, const bench_batch *batch, int step, double *se
     double started = bench_now();
     switch (step) {
     case BENCH_PUT:
-        code = tq_put(op, &put);
+        rc = tq_put(op, &put);
         break;
     case BENCH_LIST:
-        code = tq_list_keys(op, run->partition);
+        rc = tq_list_keys(op, run->partition);
         break;
     case BENCH_GET:
-        code = tq_get_by_key(op, &get);
+        rc = tq_get_by_key(op, &get);
         break;
     default:
-        code = tq_clear_keys(op, run->partition, batch->keys, batch->rows);
+        rc = tq_clear_keys(op, run->partition, batch->keys, batch->rows);
         break;
     }
-    int failed = bench_end(run, code);
+    int failed = bench_end(run, rc);
     *seconds = bench_now() - started;
     return failed;
 }
@@ -72,6 +72,7 @@ static int batch_step(bench *run, const bench_batch *batch, int step, double *se
 static int batch_round(bench *run, const bench_batch *batch, bool check, double seconds[BENCH_STEPS])
 {
     int failed = 0;
+
     for (int step = BENCH_PUT; step <= BENCH_CLEAR && !failed; step++) {
         failed = batch_step(run, batch, step, &seconds[step]);
         if (!failed && step == BENCH_LIST && tq_meta_sample_count(tq_op_meta(run->session.op)) != batch->rows) {
@@ -90,6 +91,7 @@ static int batch_round(bench *run, const bench_batch *batch, bool check, double 
 static double batch_copy(const bench_batch *batch, uint8_t *memory)
 {
     double started = bench_now();
+
     for (size_t f = 0; f < batch->workload->n_fields; f++) {
         memcpy(memory, batch->slices[f].data, batch->slices[f].size);
         memory += batch->slices[f].size;
@@ -154,6 +156,7 @@ int bench_move(bench *run, const bench_workload *workload, bench_moved *out)
 {
     bench_batch batch;
     int failed = bench_batch_make(workload, run->settings->scale, &batch);
+
     if (failed) {
         return failed;
     }
@@ -163,9 +166,9 @@ int bench_move(bench *run, const bench_workload *workload, bench_moved *out)
     out->bytes = batch.bytes;
     for (int step = 0; step < BENCH_STEPS; step++) {
         out->seconds[step] = calloc(run->settings->rounds, sizeof(double));
-        failed = failed || !out->seconds[step];
+        failed = failed || out->seconds[step] == NULL;
     }
-    if (failed || !memory) {
+    if (failed || memory == NULL) {
         failed = cli_fail("no memory for %" PRIu64 " bytes of the workload %s", batch.bytes, workload->name);
     } else {
         failed = batch_rounds(run, &batch, memory, out);

@@ -43,6 +43,7 @@ static const struct argp_option bench_argp_options[] = {
 static size_t bench_number(struct argp_state *state, const char *option, const char *text, size_t most)
 {
     char *end = NULL;
+
     errno = 0;
     unsigned long value = strtoul(text, &end, 10);
     if (*text == '-' || end == text || *end || errno || value < 1 || value > most) {
@@ -55,6 +56,7 @@ static double bench_factor(struct argp_state *state, const char *text)
 {
     char *end = NULL;
     double value = strtod(text, &end);
+
     if (end == text || *end || !(value > 0) || value > 1000) {
         argp_error(state, "--scale: expected a factor up to 1000, got '%s'", text);
     }
@@ -63,7 +65,7 @@ static double bench_factor(struct argp_state *state, const char *text)
 
 static void bench_add_workload(struct argp_state *state, cli_bench_options *settings, const char *name)
 {
-    if (!bench_find(name)) {
+    if (bench_find(name) == NULL) {
         argp_error(state, "--workload: there is no '%s', see --list-workloads", name);
     }
     for (size_t i = 0; i < settings->n_workloads; i++) {
@@ -77,6 +79,7 @@ static void bench_add_workload(struct argp_state *state, cli_bench_options *sett
 static error_t bench_parse_option(int key, char *arg, struct argp_state *state)
 {
     cli_bench_options *settings = state->input;
+
     switch (key) {
     case BENCH_OPT_WORKLOAD:
         bench_add_workload(state, settings, arg);
@@ -128,7 +131,7 @@ static int bench_measure(bench *run)
     run->shown = isatty(STDERR_FILENO);
     run->steps = chosen * (settings->rounds + BENCH_WARM) + bench_count_calls(settings);
     run->moved = calloc(chosen, sizeof(*run->moved));
-    if (!run->moved) {
+    if (run->moved == NULL) {
         return cli_fail("out of memory");
     }
     for (size_t i = 0; i < bench_n_workloads && !failed; i++) {
@@ -145,6 +148,7 @@ static int bench_measure(bench *run)
 static int bench_name(bench *run)
 {
     uint64_t number = 0;
+
     if (getrandom(&number, sizeof(number), 0) != (ssize_t)sizeof(number)) {
         return cli_fail("no random number: %s", strerror(errno));
     }
@@ -177,6 +181,7 @@ static void bench_free(bench *run)
 static int bench_run(bench *run)
 {
     int status = bench_guard_start(run);
+
     if (status) {
         return status;
     }
@@ -207,7 +212,7 @@ static int bench_list(const cli_options *options)
         return cli_print_json(list);
     }
     cli_table *table = cli_table_new(columns, 4);
-    if (!table) {
+    if (table == NULL) {
         json_decref(list);
         return cli_fail("out of memory");
     }
@@ -229,6 +234,7 @@ int cli_bench(cli_options *options)
     static const size_t callers[] = {1, 16, 256};
     cli_bench_options *settings = options->bench;
     bench run = {.options = options, .settings = settings};
+
     if (options->n_args) {
         return cli_usage("bench takes no arguments");
     }

@@ -60,6 +60,7 @@ static int call_put(const call_run *calls, tq_op *op, const char *key)
         .columns = calls->tiny->columns,
         .n_columns = calls->tiny->workload->n_fields,
     };
+
     return tq_put(op, &put);
 }
 
@@ -112,7 +113,8 @@ static int call_fill(const call_run *calls)
 {
     size_t left = calls->count * CLAIMED;
     float *values = calloc(left < FILL_ROWS ? left : FILL_ROWS, sizeof(*values));
-    int failed = values ? 0 : cli_fail("out of memory");
+    int failed = values != NULL ? 0 : cli_fail("out of memory");
+
     while (left > 0 && !failed) {
         size_t rows = left < FILL_ROWS ? left : FILL_ROWS;
         tq_slice bytes = {values, rows * sizeof(*values)};
@@ -155,6 +157,7 @@ static int call_prepare(const call_run *calls)
 static int call_one_by_one(call_run *calls)
 {
     int failed = 0;
+
     for (size_t place = 0; place < calls->count && !failed; place++) {
         if (bench_begin(calls->run)) {
             return 1;
@@ -223,7 +226,7 @@ static int call_at_once(call_run *calls, size_t n)
         callers[i].calls = calls;
         callers[i].ops[0] = tq_op_alloc(calls->run->session.client, call_done, &callers[i]);
         callers[i].ops[1] = tq_op_alloc(calls->run->session.client, call_done, &callers[i]);
-        made = callers[i].ops[0] && callers[i].ops[1];
+        made = callers[i].ops[0] != NULL && callers[i].ops[1] != NULL;
     }
     calls->running = made ? n : 0;
     for (size_t i = 0; i < n && made; i++) {
@@ -234,7 +237,7 @@ static int call_at_once(call_run *calls, size_t n)
         pthread_cond_wait(&calls->ended, &calls->lock);
     }
     pthread_mutex_unlock(&calls->lock);
-    for (size_t i = 0; i < n && callers; i++) {
+    for (size_t i = 0; i < n && callers != NULL; i++) {
         tq_op_free(callers[i].ops[0]);
         tq_op_free(callers[i].ops[1]);
     }
@@ -280,7 +283,7 @@ static int call_rounds(bench *run, const bench_batch *tiny, call_kind kind, size
     double *seconds = calloc(rounds * calls.count, sizeof(*seconds));
     pthread_mutex_init(&calls.lock, NULL);
     pthread_cond_init(&calls.ended, NULL);
-    if (!rates || !seconds) {
+    if (rates == NULL || seconds == NULL) {
         failed = cli_fail("out of memory");
     }
     for (size_t round = 0; round < rounds && !failed; round++) {
@@ -317,7 +320,7 @@ int bench_call(bench *run)
     bench_batch tiny;
 
     run->called = calloc(1 + (CALL_KINDS - 1) * settings->n_callers, sizeof(*run->called));
-    if (!run->called) {
+    if (run->called == NULL) {
         return cli_fail("out of memory");
     }
     int failed = bench_batch_make(bench_find("tiny"), 1, &tiny);

@@ -26,6 +26,7 @@ static const char bench_letters[] = "abcdefghijklmnopqrstuvwxyz .,;";
 static uint64_t random_next(uint64_t *state)
 {
     uint64_t mixed = (*state += UINT64_C(0x9e3779b97f4a7c15));
+
     mixed = (mixed ^ (mixed >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
     mixed = (mixed ^ (mixed >> 27)) * UINT64_C(0x94d049bb133111eb);
     return mixed ^ (mixed >> 31);
@@ -47,6 +48,7 @@ static uint64_t length_longtail(uint64_t *random)
 {
     double radius = sqrt(-2 * log(random_share(random)));
     double length = exp(7.3 + radius * cos(2 * M_PI * random_share(random)));
+
     return length < 16 ? 16 : length > LONGEST ? LONGEST : (uint64_t)length;
 }
 
@@ -132,6 +134,7 @@ static size_t workload_rows(const bench_workload *workload, double scale)
 {
     size_t least = workload->samples < 8 ? workload->samples : 8;
     size_t rows = (size_t)nearbyint((double)workload->samples * scale) / 8 * 8;
+
     return rows > least ? rows : least;
 }
 
@@ -161,6 +164,7 @@ static uint64_t field_lengths(const bench_workload *workload, const bench_field 
     uint64_t random = field->series;
     uint64_t total = 0;
     uint8_t head[3];
+
     for (size_t row = 0; row < rows; row++) {
         uint64_t length = workload->length(&random);
         out[row] = field->rows == BENCH_TEXT ? length + text_head(length, head) : length;
@@ -172,6 +176,7 @@ static uint64_t field_lengths(const bench_workload *workload, const bench_field 
 static void fill_text(const bench_workload *workload, const bench_field *field, size_t rows, uint8_t *out)
 {
     uint64_t random = field->series;
+
     for (size_t row = 0; row < rows; row++) {
         uint64_t length = workload->length(&random);
         out += text_head(length, out);
@@ -184,6 +189,7 @@ static void fill_text(const bench_workload *workload, const bench_field *field, 
 static void fill_tensor(tq_dtype dtype, uint64_t elements, void *out)
 {
     uint64_t random = elements;
+
     for (uint64_t i = 0; i < elements; i++) {
         if (dtype.code == TQ_FLOAT) {
             ((float *)out)[i] = (float)random_share(&random);
@@ -202,14 +208,14 @@ static int batch_column(bench_batch *batch, size_t f)
 
     if (field->rows != BENCH_FIXED) {
         batch->dims[f] = calloc(batch->rows, sizeof(*batch->dims[f]));
-        if (!batch->dims[f]) {
+        if (batch->dims[f] == NULL) {
             return cli_fail("out of memory");
         }
         elements = field_lengths(batch->workload, field, batch->rows, batch->dims[f]);
     }
     size_t size = elements * field->dtype.bits / 8;
     void *data = aligned_alloc(64, (size + 63) / 64 * 64);
-    if (!data) {
+    if (data == NULL) {
         return cli_fail("no memory for %zu bytes of the workload %s", size, batch->workload->name);
     }
     if (field->rows == BENCH_TEXT) {
@@ -224,7 +230,7 @@ static int batch_column(bench_batch *batch, size_t f)
         .dtype = field->dtype,
         .rows = batch->rows,
         .ndim = field->ndim,
-        .shape = batch->dims[f] ? NULL : &field->width,
+        .shape = batch->dims[f] != NULL ? NULL : &field->width,
         .dims = batch->dims[f],
         .slices = &batch->slices[f],
         .n_slices = 1,
@@ -246,7 +252,7 @@ int bench_batch_make(const bench_workload *workload, double scale, bench_batch *
     out->columns = calloc(workload->n_fields, sizeof(*out->columns));
     out->slices = calloc(workload->n_fields, sizeof(*out->slices));
     out->dims = calloc(workload->n_fields, sizeof(*out->dims));
-    if (!out->keys || !out->names || !out->columns || !out->slices || !out->dims) {
+    if (out->keys == NULL || out->names == NULL || out->columns == NULL || out->slices == NULL || out->dims == NULL) {
         bench_batch_free(out);
         return cli_fail("out of memory");
     }
@@ -266,11 +272,11 @@ int bench_batch_make(const bench_workload *workload, double scale, bench_batch *
 
 void bench_batch_free(bench_batch *batch)
 {
-    for (size_t f = 0; batch->workload && f < batch->workload->n_fields; f++) {
-        if (batch->slices) {
+    for (size_t f = 0; batch->workload != NULL && f < batch->workload->n_fields; f++) {
+        if (batch->slices != NULL) {
             free((void *)(uintptr_t)batch->slices[f].data);
         }
-        if (batch->dims) {
+        if (batch->dims != NULL) {
             free(batch->dims[f]);
         }
     }
@@ -289,6 +295,7 @@ static uint64_t describe_bytes(const bench_workload *workload, const bench_field
 {
     uint64_t random = field->series;
     uint64_t elements = rows * field->width;
+
     for (size_t row = 0; row < rows && field->rows != BENCH_FIXED; row++) {
         elements += workload->length(&random);
     }
@@ -299,6 +306,7 @@ static json_t *describe_field(const bench_workload *workload, const bench_field 
 {
     char dtype[32];
     json_t *shape = json_array();
+
     if (field->rows != BENCH_FIXED) {
         json_array_append_new(shape, json_null());
     } else if (field->ndim == 1) {
@@ -312,6 +320,7 @@ static json_t *describe_field(const bench_workload *workload, const bench_field 
 json_t *bench_describe(const cli_bench_options *settings)
 {
     json_t *list = json_array();
+
     for (size_t i = 0; i < bench_n_workloads; i++) {
         const bench_workload *workload = &bench_workloads[i];
         size_t rows = workload_rows(workload, settings->scale);

@@ -21,6 +21,7 @@ static const char *const report_steps[BENCH_STEPS] = {"put", "list", "get", "cle
 static json_t *about_machine(void)
 {
     struct utsname kernel = {0};
+
     uname(&kernel);
     return json_pack("{s:o, s:s, s:s, s:I}", "host", cli_json_text(kernel.nodename), "machine", kernel.machine,
                      "kernel", kernel.release, "cores", (json_int_t)sysconf(_SC_NPROCESSORS_ONLN));
@@ -59,7 +60,7 @@ int bench_about(bench *run, const tq_system_status *status)
     if (size < 0) {
         run->system = NULL;
     }
-    return size < 0 || !run->about ? cli_fail("out of memory") : 0;
+    return size < 0 || run->about == NULL ? cli_fail("out of memory") : 0;
 }
 
 /* --- numbers -------------------------------------------------------------- */
@@ -69,7 +70,8 @@ static double report_median(const bench *run, const bench_moved *moved, int step
     size_t n = run->settings->rounds;
     double *values = calloc(n, sizeof(*values));
     double median = 0;
-    if (values) {
+
+    if (values != NULL) {
         memcpy(values, moved->seconds[step], n * sizeof(*values));
         median = bench_percentile(values, n, 0.5);
     }
@@ -81,6 +83,7 @@ static json_t *json_step(const bench *run, const bench_moved *moved, int step)
 {
     double median = report_median(run, moved, step);
     json_t *rounds = json_array();
+
     for (size_t i = 0; i < run->settings->rounds; i++) {
         json_array_append_new(rounds, json_real(moved->seconds[step][i]));
     }
@@ -94,6 +97,7 @@ static json_t *json_step(const bench *run, const bench_moved *moved, int step)
 static json_t *json_moved(const bench *run)
 {
     json_t *list = json_array();
+
     for (size_t i = 0; i < run->n_moved; i++) {
         const bench_moved *moved = &run->moved[i];
         json_t *one = json_pack("{s:s, s:I, s:I}", "name", moved->workload->name, "samples", (json_int_t)moved->samples,
@@ -111,6 +115,7 @@ static json_t *json_moved(const bench *run)
 static json_t *json_called(const bench *run)
 {
     json_t *list = json_array();
+
     for (size_t i = 0; i < run->n_called; i++) {
         const bench_called *called = &run->called[i];
         json_array_append_new(list, json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "name", called->name, "callers",
@@ -124,6 +129,7 @@ static int report_json(bench *run, double elapsed)
 {
     json_t *settings = json_pack("{s:f, s:I, s:I}", "scale", run->settings->scale, "rounds",
                                  (json_int_t)run->settings->rounds, "calls", (json_int_t)run->settings->calls);
+
     return cli_print_json(json_pack("{s:O, s:s, s:o, s:f, s:o, s:o}", "about", run->about, "partition", run->partition,
                                     "settings", settings, "elapsed", elapsed, "workloads", json_moved(run), "calls",
                                     json_called(run)));
@@ -139,7 +145,7 @@ static void table_moved(const bench *run)
     cli_table *table = cli_table_new(columns, sizeof(columns) / sizeof(columns[0]));
     char size[32];
 
-    for (size_t i = 0; table && i < run->n_moved; i++) {
+    for (size_t i = 0; table != NULL && i < run->n_moved; i++) {
         const bench_moved *moved = &run->moved[i];
         cli_table_row(table);
         cli_table_cell(table, "%s", moved->workload->name);
@@ -156,7 +162,7 @@ static void table_moved(const bench *run)
             cli_table_cell(table, "%.2f", 1e3 * report_median(run, moved, step));
         }
     }
-    if (table) {
+    if (table != NULL) {
         cli_table_print(table);
     }
 }
@@ -166,7 +172,7 @@ static void table_called(const bench *run)
     static const char *const columns[] = {"CALL", ">AT ONCE", ">P50 us", ">P99 us", ">PER SECOND"};
     cli_table *table = cli_table_new(columns, sizeof(columns) / sizeof(columns[0]));
 
-    for (size_t i = 0; table && i < run->n_called; i++) {
+    for (size_t i = 0; table != NULL && i < run->n_called; i++) {
         const bench_called *called = &run->called[i];
         cli_table_row(table);
         cli_table_cell(table, "%s", called->name);
@@ -175,7 +181,7 @@ static void table_called(const bench *run)
         cli_table_cell(table, "%.0f", 1e6 * called->p99);
         cli_table_cell(table, "%.0f", called->rate);
     }
-    if (table) {
+    if (table != NULL) {
         cli_table_print(table);
     }
 }

@@ -22,6 +22,7 @@
 double bench_now(void)
 {
     struct timespec now;
+
     clock_gettime(CLOCK_MONOTONIC, &now);
     return (double)now.tv_sec + (double)now.tv_nsec * 1e-9;
 }
@@ -30,12 +31,14 @@ static int run_compare(const void *left, const void *right)
 {
     double one = *(const double *)left;
     double other = *(const double *)right;
+
     return (one > other) - (one < other);
 }
 
 double bench_percentile(double *values, size_t n, double share)
 {
     size_t place = (size_t)(share * (double)n);
+
     qsort(values, n, sizeof(*values), run_compare);
     return values[place < n ? place : n - 1];
 }
@@ -46,6 +49,7 @@ double bench_percentile(double *values, size_t n, double share)
 static void guard_set(sigset_t *out)
 {
     struct sigaction hangup = {0};
+
     sigemptyset(out);
     sigaddset(out, SIGINT);
     sigaddset(out, SIGTERM);
@@ -68,6 +72,7 @@ static void *guard_main(void *arg)
     bench *run = arg;
     bool over = false;
     sigset_t set;
+
     guard_set(&set);
     while (!over) {
         int number = 0;
@@ -89,6 +94,7 @@ static void *guard_main(void *arg)
 int bench_guard_start(bench *run)
 {
     sigset_t set;
+
     guard_set(&set);
     pthread_mutex_init(&run->lock, NULL);
     pthread_sigmask(SIG_BLOCK, &set, NULL);
@@ -99,6 +105,7 @@ int bench_guard_start(bench *run)
 void bench_guard_stop(bench *run)
 {
     sigset_t set;
+
     guard_set(&set);
     pthread_mutex_lock(&run->lock);
     run->over = true;
@@ -152,7 +159,7 @@ int bench_renew(bench *run)
     tq_op_free(run->session.op);
     run->session.op = tq_op_alloc(run->session.client, NULL, NULL);
     pthread_mutex_unlock(&run->lock);
-    return run->session.op ? 0 : cli_fail("out of memory");
+    return run->session.op != NULL ? 0 : cli_fail("out of memory");
 }
 
 int bench_empty(bench *run)
@@ -164,16 +171,18 @@ int bench_empty(bench *run)
 int bench_clean(bench *run)
 {
     tq_op *op = run->holding ? tq_op_alloc(run->session.client, NULL, NULL) : NULL;
+
     if (!run->holding) {
         return 0;
     }
-    int code = op ? tq_clear_partition(op, run->partition) : TQ_ENOMEM;
-    code = code ? code : tq_op_wait(op);
-    if (code) {
-        cli_fail("%s\n" LEFT_BEHIND, op ? tq_op_error(op)->message : "out of memory", run->partition, run->partition);
+    int rc = op != NULL ? tq_clear_partition(op, run->partition) : TQ_ENOMEM;
+    rc = rc ? rc : tq_op_wait(op);
+    if (rc) {
+        cli_fail("%s\n" LEFT_BEHIND, op != NULL ? tq_op_error(op)->message : "out of memory", run->partition,
+                 run->partition);
     }
     tq_op_free(op);
-    return code ? 1 : 0;
+    return rc ? 1 : 0;
 }
 
 /* --- progress ------------------------------------------------------------- */

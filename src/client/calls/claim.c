@@ -12,7 +12,7 @@
 
 static int claim_batch(tq_op *op, const Tq__Batch *batch, uint64_t claim, tq_error *err)
 {
-    if (!batch) {
+    if (batch == NULL) {
         return tqi_error_set(err, TQ_EPROTO, "the controller's answer has no batch");
     }
     return tqi_client_meta_decode(batch, NULL, claim, false, &op->meta, err);
@@ -23,13 +23,15 @@ static int claim_batch(tq_op *op, const Tq__Batch *batch, uint64_t claim, tq_err
 static int claim_decode(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ClaimReply *reply = (const Tq__ClaimReply *)message;
+
     (void)task;
     return claim_batch(op, reply->batch, reply->claim, err);
 }
 
 static int claim_check(const tq_claim_args *args, tq_error *err)
 {
-    int code;
+    int rc;
+
     if (args->mode != TQ_CLAIM_FETCH && args->mode != TQ_CLAIM_FORCE_FETCH) {
         return tqi_error_set(err, TQ_EINVAL, "unknown claim mode %d", (int)args->mode);
     }
@@ -39,35 +41,36 @@ static int claim_check(const tq_claim_args *args, tq_error *err)
     if (args->batch_size < 1) {
         return tqi_error_set(err, TQ_ESIZE, "batch size must be at least 1, given %lld", (long long)args->batch_size);
     }
-    code = args->task ? tqi_check_name("task", args->task, TQ_NAME_MAX, err) : tqi_error_null(err, "task");
-    if (code == TQ_OK && (!args->fields || args->n_fields == 0)) {
-        code = tqi_error_set(err, TQ_EINVAL, "claim of task '%s': no fields given", args->task);
+    rc = args->task != NULL ? tqi_check_name("task", args->task, TQ_NAME_MAX, err) : tqi_error_null(err, "task");
+    if (rc == TQ_OK && (args->fields == NULL || args->n_fields == 0)) {
+        rc = tqi_error_set(err, TQ_EINVAL, "claim of task '%s': no fields given", args->task);
     }
-    if (code == TQ_OK && args->sampler && strlen(args->sampler) > TQ_NAME_MAX) {
-        code = tqi_check_name("sampler", args->sampler, TQ_NAME_MAX, err);
+    if (rc == TQ_OK && args->sampler != NULL && strlen(args->sampler) > TQ_NAME_MAX) {
+        rc = tqi_check_name("sampler", args->sampler, TQ_NAME_MAX, err);
     }
-    return code;
+    return rc;
 }
 
 static int claim_fill(tqi_region *region, const tq_claim_args *args, Tq__Claim *to, tq_error *err)
 {
-    int code = claim_check(args, err);
-    if (code != TQ_OK) {
-        return code;
+    int rc = claim_check(args, err);
+
+    if (rc != TQ_OK) {
+        return rc;
     }
-    code = code ? code : tqi_client_copy_name(region, "partition", args->partition, &to->partition, err);
-    code = code ? code : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
-    if (code != TQ_OK) {
-        return code;
+    rc = rc ? rc : tqi_client_copy_name(region, "partition", args->partition, &to->partition, err);
+    rc = rc ? rc : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
+    if (rc != TQ_OK) {
+        return rc;
     }
     to->batch_size = args->batch_size;
     to->mode = args->mode == TQ_CLAIM_FORCE_FETCH ? TQ__CLAIM_MODE__FORCE_FETCH : TQ__CLAIM_MODE__FETCH;
     to->poll = args->poll;
     to->tags = args->tags;
-    to->task = tqi_region_string(region, args->task ? args->task : "");
-    to->sampler = tqi_region_string(region, args->sampler ? args->sampler : "");
-    to->config = tqi_region_string(region, args->sampler_config ? args->sampler_config : "");
-    if (!to->task || !to->sampler || !to->config) {
+    to->task = tqi_region_string(region, args->task != NULL ? args->task : "");
+    to->sampler = tqi_region_string(region, args->sampler != NULL ? args->sampler : "");
+    to->config = tqi_region_string(region, args->sampler_config != NULL ? args->sampler_config : "");
+    if (to->task == NULL || to->sampler == NULL || to->config == NULL) {
         return tqi_error_nomem(err, "a claim");
     }
     return TQ_OK;
@@ -79,18 +82,18 @@ int tq_claim(tq_op *op, const tq_claim_args *given)
 {
     tq_claim_args args;
     tq_error err = {0};
-    int code;
-    tqi_client_request_task *request =
-        tqi_client_request_make(op, TQI_CLAIM, &tq__claim__descriptor, claim_decode, &code);
-    if (!request) {
-        return code;
+    int rc;
+    tqi_client_request_task *request = tqi_client_request_make(op, TQI_CLAIM, &tq__claim__descriptor, claim_decode, &rc);
+
+    if (request == NULL) {
+        return rc;
     }
     Tq__Claim *message = (Tq__Claim *)request->message;
     request->claim = true;
     request->timeout_ms = &message->timeout_ms;
-    code = TQI_SIZED_ARGS("tq_claim", tq_claim_args, given, &args, &err);
-    code = code ? code : claim_fill(&request->task.region, &args, message, &err);
-    return tqi_client_task_submit(op, &request->task, code, &err);
+    rc = TQI_SIZED_ARGS("tq_claim", tq_claim_args, given, &args, &err);
+    rc = rc ? rc : claim_fill(&request->task.region, &args, message, &err);
+    return tqi_client_task_submit(op, &request->task, rc, &err);
 }
 
 /* --- resolve -------------------------------------------------------------- */
@@ -98,36 +101,38 @@ int tq_claim(tq_op *op, const tq_claim_args *given)
 static int claim_resolved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ResolveReply *reply = (const Tq__ResolveReply *)message;
+
     (void)task;
     return claim_batch(op, reply->batch, 0, err);
 }
 
 static int claim_fill_resolve(tqi_region *region, const tq_resolve_args *args, Tq__Resolve *to, tq_error *err)
 {
-    int code = tqi_client_copy_name(region, "partition", args->partition, &to->partition, err);
-    code = code ? code : tqi_client_check_samples(args->n, err);
-    if (code == TQ_OK && !args->keys && !args->indexes && args->n > 0) {
-        code = tqi_error_set(err, TQ_EINVAL, "keys and indexes are NULL, expected %zu of either", args->n);
+    int rc = tqi_client_copy_name(region, "partition", args->partition, &to->partition, err);
+
+    rc = rc ? rc : tqi_client_check_samples(args->n, err);
+    if (rc == TQ_OK && args->keys == NULL && args->indexes == NULL && args->n > 0) {
+        rc = tqi_error_set(err, TQ_EINVAL, "keys and indexes are NULL, expected %zu of either", args->n);
     }
-    code = code ? code : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
-    if (code == TQ_OK && args->keys && args->indexes) {
-        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': both keys and indexes are given", args->partition);
+    rc = rc ? rc : tqi_client_copy_fields(region, args->fields, args->n_fields, &to->field, &to->n_field, err);
+    if (rc == TQ_OK && args->keys != NULL && args->indexes != NULL) {
+        rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': both keys and indexes are given", args->partition);
     }
-    if (code == TQ_OK && (args->keys || args->indexes) && args->n == 0) {
-        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': no %s given", args->partition,
-                             args->keys ? "keys" : "indexes");
+    if (rc == TQ_OK && (args->keys != NULL || args->indexes != NULL) && args->n == 0) {
+        rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': no %s given", args->partition,
+                           args->keys != NULL ? "keys" : "indexes");
     }
-    if (code == TQ_OK && args->keys) {
-        code = tqi_client_copy_keys(region, args->keys, args->n, &to->key, &to->n_key, err);
+    if (rc == TQ_OK && args->keys != NULL) {
+        rc = tqi_client_copy_keys(region, args->keys, args->n, &to->key, &to->n_key, err);
     }
-    if (code == TQ_OK && args->indexes) {
-        to->index = tqi_region_copy(region, args->indexes, args->n, sizeof *args->indexes);
+    if (rc == TQ_OK && args->indexes != NULL) {
+        to->index = tqi_region_copy(region, args->indexes, args->n, sizeof(*args->indexes));
         to->n_index = args->n;
-        code = to->index ? TQ_OK : tqi_error_nomem(err, "indexes");
+        rc = to->index != NULL ? TQ_OK : tqi_error_nomem(err, "indexes");
     }
     to->lenient = args->lenient;
     to->tags = args->tags;
-    return code;
+    return rc;
 }
 
 TQI_SIZED_ENDS_WITH(tq_resolve_args, n_fields);
@@ -136,15 +141,16 @@ int tq_resolve(tq_op *op, const tq_resolve_args *given)
 {
     tq_resolve_args args;
     tq_error err = {0};
-    int code;
+    int rc;
     tqi_client_request_task *request =
-        tqi_client_request_make(op, TQI_RESOLVE, &tq__resolve__descriptor, claim_resolved, &code);
-    if (!request) {
-        return code;
+        tqi_client_request_make(op, TQI_RESOLVE, &tq__resolve__descriptor, claim_resolved, &rc);
+
+    if (request == NULL) {
+        return rc;
     }
-    code = TQI_SIZED_ARGS("tq_resolve", tq_resolve_args, given, &args, &err);
-    code = code ? code : claim_fill_resolve(&request->task.region, &args, (Tq__Resolve *)request->message, &err);
-    return tqi_client_task_submit(op, &request->task, code, &err);
+    rc = TQI_SIZED_ARGS("tq_resolve", tq_resolve_args, given, &args, &err);
+    rc = rc ? rc : claim_fill_resolve(&request->task.region, &args, (Tq__Resolve *)request->message, &err);
+    return tqi_client_task_submit(op, &request->task, rc, &err);
 }
 
 /* --- reserve -------------------------------------------------------------- */
@@ -153,35 +159,37 @@ static int claim_reserved(tq_op *op, const tqi_client_task *task, const Protobuf
 {
     const Tq__ReserveReply *reply = (const Tq__ReserveReply *)message;
     size_t n = ((const tqi_client_request_task *)task)->n;
-    int code = claim_batch(op, reply->batch, 0, err);
-    if (code == TQ_OK && tq_meta_sample_count(op->meta) != n) {
-        code = tqi_error_set(err, TQ_EPROTO, "the controller reserved %zu samples, asked were %zu",
-                             tq_meta_sample_count(op->meta), n);
+    int rc = claim_batch(op, reply->batch, 0, err);
+
+    if (rc == TQ_OK && tq_meta_sample_count(op->meta) != n) {
+        rc = tqi_error_set(err, TQ_EPROTO, "the controller reserved %zu samples, asked were %zu",
+                           tq_meta_sample_count(op->meta), n);
     }
-    return code;
+    return rc;
 }
 
 int tq_reserve(tq_op *op, const char *partition, size_t n, const char *const *keys, const char *const *groups)
 {
     tq_error err = {0};
-    int code;
+    int rc;
     tqi_client_request_task *request =
-        tqi_client_request_make(op, TQI_RESERVE, &tq__reserve__descriptor, claim_reserved, &code);
-    if (!request) {
-        return code;
+        tqi_client_request_make(op, TQI_RESERVE, &tq__reserve__descriptor, claim_reserved, &rc);
+
+    if (request == NULL) {
+        return rc;
     }
     Tq__Reserve *message = (Tq__Reserve *)request->message;
     tqi_region *region = &request->task.region;
     request->n = n;
-    code = tqi_client_copy_name(region, "partition", partition, &message->partition, &err);
-    code = code ? code : tqi_client_check_samples(n, &err);
-    if (code == TQ_OK && n == 0) {
-        code = tqi_error_set(&err, TQ_EINVAL, "partition '%s': no samples to reserve", partition);
+    rc = tqi_client_copy_name(region, "partition", partition, &message->partition, &err);
+    rc = rc ? rc : tqi_client_check_samples(n, &err);
+    if (rc == TQ_OK && n == 0) {
+        rc = tqi_error_set(&err, TQ_EINVAL, "partition '%s': no samples to reserve", partition);
     }
-    if (code == TQ_OK && keys) {
-        code = tqi_client_copy_keys(region, keys, n, &message->key, &message->n_key, &err);
+    if (rc == TQ_OK && keys != NULL) {
+        rc = tqi_client_copy_keys(region, keys, n, &message->key, &message->n_key, &err);
     }
-    code = code ? code : tqi_client_copy_groups(region, groups, n, &message->group, &message->n_group, &err);
-    message->samples = keys ? 0 : (uint32_t)n;
-    return tqi_client_task_submit(op, &request->task, code, &err);
+    rc = rc ? rc : tqi_client_copy_groups(region, groups, n, &message->group, &message->n_group, &err);
+    message->samples = keys != NULL ? 0 : (uint32_t)n;
+    return tqi_client_task_submit(op, &request->task, rc, &err);
 }

@@ -22,16 +22,16 @@ static int lists_progress(tq_op *op, bool known, const uint32_t *indexes, size_t
         return tqi_error_set(err, TQ_EPROTO, "the controller answered %zu flags for %zu samples and %zu columns",
                              flags->len, n, columns);
     }
-    out = tqi_region_zero(region, 1, sizeof *out);
-    if (!out) {
+    out = tqi_region_zero(region, 1, sizeof(*out));
+    if (out == NULL) {
         return tqi_error_nomem(err, "progress");
     }
     out->known = known;
     out->n = n;
     out->columns = columns;
-    out->indexes = tqi_region_copy(region, indexes, n, sizeof *indexes);
+    out->indexes = tqi_region_copy(region, indexes, n, sizeof(*indexes));
     out->flags = tqi_region_copy(region, flags->data, flags->len, 1);
-    if (!out->indexes || !out->flags) {
+    if (out->indexes == NULL || out->flags == NULL) {
         return tqi_error_nomem(err, "progress");
     }
     op->progress = out;
@@ -41,6 +41,7 @@ static int lists_progress(tq_op *op, bool known, const uint32_t *indexes, size_t
 static int lists_consumption(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ConsumptionReply *reply = (const Tq__ConsumptionReply *)message;
+
     (void)task;
     return lists_progress(op, reply->known, reply->index, reply->n_index, &reply->consumed, 1, err);
 }
@@ -48,43 +49,46 @@ static int lists_consumption(tq_op *op, const tqi_client_task *task, const Proto
 int tq_query_consumption(tq_op *op, const char *partition, const char *task)
 {
     tq_error err = {0};
-    int code;
+    int rc;
     tqi_client_request_task *request =
-        tqi_client_request_make(op, TQI_CONSUMPTION, &tq__consumption_query__descriptor, lists_consumption, &code);
-    if (!request) {
-        return code;
+        tqi_client_request_make(op, TQI_CONSUMPTION, &tq__consumption_query__descriptor, lists_consumption, &rc);
+
+    if (request == NULL) {
+        return rc;
     }
     Tq__ConsumptionQuery *message = (Tq__ConsumptionQuery *)request->message;
-    code = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
-    code = code ? code : tqi_client_copy_name(&request->task.region, "task", task, &message->task, &err);
-    return tqi_client_task_submit(op, &request->task, code, &err);
+    rc = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
+    rc = rc ? rc : tqi_client_copy_name(&request->task.region, "task", task, &message->task, &err);
+    return tqi_client_task_submit(op, &request->task, rc, &err);
 }
 
 static int lists_production(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ProductionReply *reply = (const Tq__ProductionReply *)message;
     size_t columns = ((const tqi_client_request_task *)task)->n;
+
     return lists_progress(op, reply->known, reply->index, reply->n_index, &reply->produced, columns, err);
 }
 
 int tq_query_production(tq_op *op, const char *partition, const char *const *fields, size_t n_fields)
 {
     tq_error err = {0};
-    int code;
+    int rc;
     tqi_client_request_task *request =
-        tqi_client_request_make(op, TQI_PRODUCTION, &tq__production_query__descriptor, lists_production, &code);
-    if (!request) {
-        return code;
+        tqi_client_request_make(op, TQI_PRODUCTION, &tq__production_query__descriptor, lists_production, &rc);
+
+    if (request == NULL) {
+        return rc;
     }
     Tq__ProductionQuery *message = (Tq__ProductionQuery *)request->message;
     tqi_region *region = &request->task.region;
     request->n = n_fields;
-    code = tqi_client_copy_name(region, "partition", partition, &message->partition, &err);
-    code = code ? code : tqi_client_copy_fields(region, fields, n_fields, &message->field, &message->n_field, &err);
-    if (code == TQ_OK && message->n_field == 0) {
-        code = tqi_error_set(&err, TQ_EINVAL, "partition '%s': no fields given", partition);
+    rc = tqi_client_copy_name(region, "partition", partition, &message->partition, &err);
+    rc = rc ? rc : tqi_client_copy_fields(region, fields, n_fields, &message->field, &message->n_field, &err);
+    if (rc == TQ_OK && message->n_field == 0) {
+        rc = tqi_error_set(&err, TQ_EINVAL, "partition '%s': no fields given", partition);
     }
-    return tqi_client_task_submit(op, &request->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, rc, &err);
 }
 
 /* --- names ---------------------------------------------------------------- */
@@ -93,7 +97,8 @@ static int lists_names(tq_op *op, char **names, size_t n, tq_error *err)
 {
     static char none[1];
     char **copies = tqi_region_strings(&op->results, (const char *const *)names, n, none);
-    if (!copies) {
+
+    if (copies == NULL) {
         return tqi_error_nomem(err, "names");
     }
     op->names = (const char *const *)copies;
@@ -104,6 +109,7 @@ static int lists_names(tq_op *op, char **names, size_t n, tq_error *err)
 static int lists_partitions(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__ListPartitionsReply *reply = (const Tq__ListPartitionsReply *)message;
+
     (void)task;
     return lists_names(op, reply->name, reply->n_name, err);
 }
@@ -111,10 +117,11 @@ static int lists_partitions(tq_op *op, const tqi_client_task *task, const Protob
 int tq_list_partitions(tq_op *op)
 {
     tq_error err = {0};
-    int code;
+    int rc;
     tqi_client_request_task *request =
-        tqi_client_request_make(op, TQI_LIST_PARTITIONS, &tq__list_partitions__descriptor, lists_partitions, &code);
-    return request ? tqi_client_task_submit(op, &request->task, TQ_OK, &err) : code;
+        tqi_client_request_make(op, TQI_LIST_PARTITIONS, &tq__list_partitions__descriptor, lists_partitions, &rc);
+
+    return request != NULL ? tqi_client_task_submit(op, &request->task, TQ_OK, &err) : rc;
 }
 
 static int lists_keys(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
@@ -134,6 +141,7 @@ static int lists_keys(tq_op *op, const tqi_client_task *task, const ProtobufCMes
 int tq_list_keys(tq_op *op, const char *partition)
 {
     const tq_keys_page all = {.size = sizeof(all), .limit = 0};
+
     return tq_list_keys_page(op, partition, &all);
 }
 
@@ -145,34 +153,36 @@ int tq_list_keys_page(tq_op *op, const char *partition, const tq_keys_page *give
     char **after = NULL;
     size_t n_after = 0;
     tq_error err = {0};
-    int code;
+    int rc;
     tqi_client_request_task *request =
-        tqi_client_request_make(op, TQI_LIST_KEYS, &tq__list_keys__descriptor, lists_keys, &code);
-    if (!request) {
-        return code;
+        tqi_client_request_make(op, TQI_LIST_KEYS, &tq__list_keys__descriptor, lists_keys, &rc);
+
+    if (request == NULL) {
+        return rc;
     }
     Tq__ListKeys *message = (Tq__ListKeys *)request->message;
-    code = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
+    rc = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
     request->partition = message->partition;
-    if (code == TQ_OK) {
-        code = given ? tqi_sized_copy("tq_keys_page", given, &page, sizeof page, &err)
-                     : tqi_error_null(&err, "tq_list_keys_page: page");
+    if (rc == TQ_OK) {
+        rc = given != NULL ? tqi_sized_copy("tq_keys_page", given, &page, sizeof(page), &err)
+                           : tqi_error_null(&err, "tq_list_keys_page: page");
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         message->limit = page.limit;
         message->mark = page.mark;
     }
-    if (code == TQ_OK && page.mark != 0) {
-        code = tqi_client_copy_keys(&request->task.region, &page.after, 1, &after, &n_after, &err);
-        message->after = code == TQ_OK ? after[0] : message->after;
+    if (rc == TQ_OK && page.mark != 0) {
+        rc = tqi_client_copy_keys(&request->task.region, &page.after, 1, &after, &n_after, &err);
+        message->after = rc == TQ_OK ? after[0] : message->after;
     }
-    return tqi_client_task_submit(op, &request->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, rc, &err);
 }
 
 static int lists_retrieved(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *message, tq_error *err)
 {
     const Tq__RetrieveKeysReply *reply = (const Tq__RetrieveKeysReply *)message;
     size_t n = ((const tqi_client_request_task *)task)->n;
+
     if (reply->n_key != n) {
         return tqi_error_set(err, TQ_EPROTO, "the controller answered %zu keys for %zu samples", reply->n_key, n);
     }
@@ -182,21 +192,22 @@ static int lists_retrieved(tq_op *op, const tqi_client_task *task, const Protobu
 int tq_keys_of(tq_op *op, const char *partition, const uint32_t *indexes, size_t n)
 {
     tq_error err = {0};
-    int code;
+    int rc;
     tqi_client_request_task *request =
-        tqi_client_request_make(op, TQI_RETRIEVE_KEYS, &tq__retrieve_keys__descriptor, lists_retrieved, &code);
-    if (!request) {
-        return code;
+        tqi_client_request_make(op, TQI_RETRIEVE_KEYS, &tq__retrieve_keys__descriptor, lists_retrieved, &rc);
+
+    if (request == NULL) {
+        return rc;
     }
     Tq__RetrieveKeys *message = (Tq__RetrieveKeys *)request->message;
     request->n = n;
-    code = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
-    code = code ? code : tqi_client_check_samples(n, &err);
-    code = code ? code : tqi_client_check_array("indexes", indexes, n, &err);
-    if (code == TQ_OK) {
-        message->index = tqi_region_copy(&request->task.region, indexes, n, sizeof *indexes);
+    rc = tqi_client_copy_name(&request->task.region, "partition", partition, &message->partition, &err);
+    rc = rc ? rc : tqi_client_check_samples(n, &err);
+    rc = rc ? rc : tqi_client_check_array("indexes", indexes, n, &err);
+    if (rc == TQ_OK) {
+        message->index = tqi_region_copy(&request->task.region, indexes, n, sizeof(*indexes));
         message->n_index = n;
-        code = message->index ? TQ_OK : tqi_error_nomem(&err, "indexes");
+        rc = message->index != NULL ? TQ_OK : tqi_error_nomem(&err, "indexes");
     }
-    return tqi_client_task_submit(op, &request->task, code, &err);
+    return tqi_client_task_submit(op, &request->task, rc, &err);
 }

@@ -22,19 +22,21 @@ tqi_client_ckpt_block *tqi_client_ckpt_find(const tqi_client_ckpt_blocks *blocks
 {
     ckpt_entry *head = (ckpt_entry *)blocks->by_id;
     ckpt_entry *entry = NULL;
+
     HASH_FIND(hh, head, &id, sizeof id, entry);
-    return entry ? &entry->block : NULL;
+    return entry != NULL ? &entry->block : NULL;
 }
 
 static int ckpt_add(tqi_client_ckpt_blocks *blocks, const Tq__Block *in, const Tq__Owner *owner, uint64_t partition,
                     tq_error *err)
 {
     ckpt_entry *head = (ckpt_entry *)blocks->by_id;
-    ckpt_entry *entry = tqi_region_zero(&blocks->region, 1, sizeof *entry);
-    const char *name = blocks->last && strcmp(blocks->last->from.owner, owner->name) == 0
+    ckpt_entry *entry = tqi_region_zero(&blocks->region, 1, sizeof(*entry));
+    const char *name = blocks->last != NULL && strcmp(blocks->last->from.owner, owner->name) == 0
                            ? blocks->last->from.owner
                            : tqi_region_string(&blocks->region, owner->name);
-    if (!entry || !name) {
+
+    if (entry == NULL || name == NULL) {
         return tqi_error_nomem(err, "the blocks of a checkpoint");
     }
     entry->block.from.id = in->id;
@@ -50,7 +52,7 @@ static int ckpt_add(tqi_client_ckpt_blocks *blocks, const Tq__Block *in, const T
         return tqi_error_nomem(err, "the blocks of a checkpoint");
     }
     blocks->by_id = &head->block;
-    if (blocks->last) {
+    if (blocks->last != NULL) {
         blocks->last->next = &entry->block;
     } else {
         blocks->first = &entry->block;
@@ -66,26 +68,28 @@ int tqi_client_ckpt_collect(tqi_client_ckpt_blocks *blocks, const Tq__SnapshotPa
                             tq_error *err)
 {
     const Tq__Batch *batch = part->batch;
-    int code = TQ_OK;
-    for (size_t i = 0; batch && i < batch->n_block && code == TQ_OK; i++) {
+    int rc = TQ_OK;
+
+    for (size_t i = 0; batch != NULL && i < batch->n_block && rc == TQ_OK; i++) {
         const Tq__Block *in = batch->block[i];
         const tqi_client_ckpt_block *known = tqi_client_ckpt_find(blocks, in->id);
         if (in->owner >= batch->n_owner || in->locator.len > TQ_LOCATOR_MAX ||
-            (known && (known->from.size != in->size || known->partition != partition))) {
-            code = tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint: block %llu is malformed", (unsigned long long)in->id);
-        } else if (!known) {
-            code = ckpt_add(blocks, in, batch->owner[in->owner], partition, err);
+            (known != NULL && (known->from.size != in->size || known->partition != partition))) {
+            rc = tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint: block %llu is malformed", (unsigned long long)in->id);
+        } else if (known == NULL) {
+            rc = ckpt_add(blocks, in, batch->owner[in->owner], partition, err);
         }
     }
-    return code;
+    return rc;
 }
 
 void tqi_client_ckpt_blocks_fini(tqi_client_ckpt_blocks *blocks)
 {
     ckpt_entry *head = (ckpt_entry *)blocks->by_id;
+
     HASH_CLEAR(hh, head);
     tqi_region_fini(&blocks->region);
-    memset(blocks, 0, sizeof *blocks);
+    memset(blocks, 0, sizeof(*blocks));
 }
 
 /* --- steps ---------------------------------------------------------------- */
@@ -93,6 +97,7 @@ void tqi_client_ckpt_blocks_fini(tqi_client_ckpt_blocks *blocks)
 uint64_t tqi_client_ckpt_step_deadline(const tqi_client_task *task)
 {
     uint64_t step = tqi_deadline(task->rt->client->options.timeout);
+
     return step < task->deadline ? step : task->deadline;
 }
 
@@ -100,6 +105,7 @@ int tqi_client_ckpt_call(tqi_client_task *task, uint16_t kind, const ProtobufCMe
                          void (*answered)(tqi_client_task *task, tqi_net_answer *answer), tq_error *err)
 {
     tqi_net_call_args args = {.kind = kind, .message = message, .deadline = tqi_client_ckpt_step_deadline(task)};
+
     return tqi_client_task_call_args(task, &args, answered, err);
 }
 
@@ -121,17 +127,18 @@ void tqi_client_ckpt_work(tqi_client_task *task, tq_error *work_error, void (*wo
 {
     tq_manager_host *host = &task->rt->host;
 
-    memset(work_error, 0, sizeof *work_error);
+    memset(work_error, 0, sizeof(*work_error));
     if (host->work(host, work, done, task) != TQ_OK) {
         work(task); /* no memory for the detour */
         done(task);
     }
 }
 
-tqi_client_task *tqi_client_ckpt_make(tq_op *op, const tqi_client_task_type *type, int *code)
+tqi_client_task *tqi_client_ckpt_make(tq_op *op, const tqi_client_task_type *type, int *rc)
 {
-    tqi_client_task *task = tqi_client_task_make(op, type, code);
-    if (task) {
+    tqi_client_task *task = tqi_client_task_make(op, type, rc);
+
+    if (task != NULL) {
         atomic_store(&op->moved, 0);
         atomic_store(&op->to_move, 0);
         task->deadline = op->timeout != 0 ? tqi_deadline(op->timeout) : TQI_NEVER;
@@ -141,9 +148,10 @@ tqi_client_task *tqi_client_ckpt_make(tq_op *op, const tqi_client_task_type *typ
 
 int tqi_client_ckpt_result(tq_op *op, const tq_checkpoint *result, const char *metadata, tq_error *err)
 {
-    tq_checkpoint *copy = tqi_region_copy(&op->results, result, 1, sizeof *result);
+    tq_checkpoint *copy = tqi_region_copy(&op->results, result, 1, sizeof(*result));
     const char *text = tqi_region_string(&op->results, metadata);
-    if (!copy || !text) {
+
+    if (copy == NULL || text == NULL) {
         return tqi_error_nomem(err, "the result of a checkpoint");
     }
     copy->metadata = text;
@@ -153,13 +161,13 @@ int tqi_client_ckpt_result(tq_op *op, const tq_checkpoint *result, const char *m
 
 const tq_checkpoint *tq_op_checkpoint(const tq_op *op)
 {
-    return op ? op->checkpoint : NULL;
+    return op != NULL ? op->checkpoint : NULL;
 }
 
 uint64_t tq_op_moved(const tq_op *op, uint64_t *total)
 {
-    if (total) {
-        *total = op ? atomic_load(&op->to_move) : 0;
+    if (total != NULL) {
+        *total = op != NULL ? atomic_load(&op->to_move) : 0;
     }
-    return op ? atomic_load(&op->moved) : 0;
+    return op != NULL ? atomic_load(&op->moved) : 0;
 }

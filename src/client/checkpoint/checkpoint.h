@@ -59,7 +59,7 @@ int tqi_client_ckpt_go_on(const tqi_client_task *task, tq_error *err);
  * wrong. The caller must not touch the task after this. */
 void tqi_client_ckpt_work(tqi_client_task *task, tq_error *work_error, void (*work)(void *arg), void (*done)(void *arg));
 /* Makes the task of a checkpoint's operation; NULL with *code set. */
-tqi_client_task *tqi_client_ckpt_make(tq_op *op, const tqi_client_task_type *type, int *code);
+tqi_client_task *tqi_client_ckpt_make(tq_op *op, const tqi_client_task_type *type, int *rc);
 /* Its result. */
 int tqi_client_ckpt_result(tq_op *op, const tq_checkpoint *result, const char *metadata, tq_error *err);
 

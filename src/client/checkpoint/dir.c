@@ -26,8 +26,9 @@
 
 static int dir_errno(tq_error *err, const char *what, const char *path)
 {
-    int code = errno;
-    return tqi_error_set(err, TQ_EIO, "checkpoint: %s %s: %s", what, path, strerror(code));
+    int rc = errno;
+
+    return tqi_error_set(err, TQ_EIO, "checkpoint: %s %s: %s", what, path, strerror(rc));
 }
 
 static int dir_remove_one(const char *path, const struct stat *st, int flag, struct FTW *ftw)
@@ -49,6 +50,7 @@ static void dir_remove(const char *path)
 static char *dir_text(const char *path, const char *suffix)
 {
     char *text = NULL;
+
     return asprintf(&text, "%s%s", path, suffix) < 0 ? NULL : text;
 }
 
@@ -56,7 +58,8 @@ static char *dir_text(const char *path, const char *suffix)
 static char *dir_trim(const char *path)
 {
     char *copy = strdup(path);
-    size_t size = copy ? strlen(copy) : 0;
+    size_t size = copy != NULL ? strlen(copy) : 0;
+
     while (size > 1 && copy[size - 1] == '/') {
         copy[--size] = 0;
     }
@@ -67,7 +70,8 @@ static char *dir_trim(const char *path)
 static char *dir_parent(const char *path)
 {
     const char *slash = strrchr(path, '/');
-    if (!slash) {
+
+    if (slash == NULL) {
         return strdup(".");
     }
     return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
@@ -76,22 +80,23 @@ static char *dir_parent(const char *path)
 static int dir_make_parents(const char *parent, tq_error *err)
 {
     char *copy = strdup(parent);
-    int code = copy ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
+    int rc = copy != NULL ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
     char *slash = copy;
-    while (code == TQ_OK && slash) {
+
+    while (rc == TQ_OK && slash != NULL) {
         slash = strchr(slash + 1, '/');
-        if (slash) {
+        if (slash != NULL) {
             *slash = 0;
         }
         if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
-            code = dir_errno(err, "making", copy);
+            rc = dir_errno(err, "making", copy);
         }
-        if (slash) {
+        if (slash != NULL) {
             *slash = '/';
         }
     }
     free(copy);
-    return code;
+    return rc;
 }
 
 /* Whether a directory is a checkpoint: even a damaged one, or one made by the Python system, which has the same
@@ -99,14 +104,16 @@ static int dir_make_parents(const char *parent, tq_error *err)
 static bool dir_is_checkpoint(const char *path)
 {
     static const char start[] = "tq-checkpoint ";
-    char found[sizeof start - 1];
+    char found[sizeof(start) - 1];
     char *manifest = dir_text(path, "/MANIFEST");
     char *metadata = dir_text(path, "/metadata.json");
-    FILE *file = manifest ? fopen(manifest, "re") : NULL;
-    json_t *about = metadata ? json_load_file(metadata, 0, NULL) : NULL;
-    bool known = (file && fread(found, sizeof found, 1, file) == 1 && memcmp(found, start, sizeof found) == 0) ||
-                 json_is_boolean(json_object_get(about, "storage_saved"));
-    if (file) {
+    FILE *file = manifest != NULL ? fopen(manifest, "re") : NULL;
+    json_t *about = metadata != NULL ? json_load_file(metadata, 0, NULL) : NULL;
+    bool known =
+        (file != NULL && fread(found, sizeof(found), 1, file) == 1 && memcmp(found, start, sizeof(found)) == 0) ||
+        json_is_boolean(json_object_get(about, "storage_saved"));
+
+    if (file != NULL) {
         (void)fclose(file);
     }
     json_decref(about);
@@ -127,7 +134,7 @@ static int dir_check_place(const char *path, tq_error *err)
         return errno == ENOENT ? TQ_OK : dir_errno(err, "looking at", path);
     }
     dir = S_ISDIR(st.st_mode) ? opendir(path) : NULL;
-    if (!dir) {
+    if (dir == NULL) {
         return tqi_error_set(err, TQ_EEXIST, "checkpoint: %s is there and no directory", path);
     }
     while ((entry = readdir(dir))) {
@@ -149,7 +156,8 @@ static int dir_check_place(const char *path, tq_error *err)
 static void dir_recover(const char *path)
 {
     char *old = dir_text(path, DIR_FORMER);
-    if (old && access(path, F_OK) != 0 && access(old, F_OK) == 0 && rename(old, path) == 0) {
+
+    if (old != NULL && access(path, F_OK) != 0 && access(old, F_OK) == 0 && rename(old, path) == 0) {
         tqi_log(TQI_WARN, "checkpoint", "%s was being replaced: the former one is back", path);
     }
     free(old);
@@ -158,12 +166,12 @@ static void dir_recover(const char *path)
 /* Removes what dead writers left behind: nobody holds its lock. */
 static void dir_remove_stale(const char *path, const char *parent)
 {
-    const char *name = strrchr(path, '/') ? strrchr(path, '/') + 1 : path;
+    const char *name = strrchr(path, '/') != NULL ? strrchr(path, '/') + 1 : path;
     size_t size = strlen(name);
     DIR *dir = opendir(parent);
     const struct dirent *entry;
 
-    while (dir && (entry = readdir(dir))) {
+    while (dir != NULL && (entry = readdir(dir))) {
         char *stale = NULL;
         int fd = -1;
         if (strncmp(entry->d_name, name, size) != 0 || strncmp(entry->d_name + size, ".tmp-", 5) != 0 ||
@@ -179,7 +187,7 @@ static void dir_remove_stale(const char *path, const char *parent)
         }
         free(stale);
     }
-    if (dir) {
+    if (dir != NULL) {
         closedir(dir);
     }
 }
@@ -189,19 +197,20 @@ static int dir_make_temp(tqi_client_ckpt_out *out, tq_error *err)
 {
     struct stat st = {0};
     uint64_t number;
+
     for (;;) {
         free(out->temp);
         out->temp = NULL;
-        if (getrandom(&number, sizeof number, 0) != sizeof number ||
+        if (getrandom(&number, sizeof(number), 0) != sizeof(number) ||
             asprintf(&out->temp, "%s.tmp-%016" PRIx64, out->path, number) < 0) {
             out->temp = NULL;
             return tqi_error_nomem(err, "a checkpoint");
         }
         if (mkdir(out->temp, 0777) != 0) {
-            int code = dir_errno(err, "making", out->temp);
+            int rc = dir_errno(err, "making", out->temp);
             free(out->temp);
             out->temp = NULL;
-            return code;
+            return rc;
         }
         out->dir = open(out->temp, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
         if (out->dir < 0 && errno != ENOENT) {
@@ -220,101 +229,104 @@ static int dir_make_temp(tqi_client_ckpt_out *out, tq_error *err)
 int tqi_client_ckpt_dir_make(tqi_client_ckpt_out *out, const char *path, tq_error *err)
 {
     char *parent;
-    int code;
+    int rc;
 
     out->dir = -1;
     out->path = dir_trim(path);
-    parent = out->path ? dir_parent(out->path) : NULL;
-    if (!parent) {
+    parent = out->path != NULL ? dir_parent(out->path) : NULL;
+    if (parent == NULL) {
         return tqi_error_nomem(err, "a checkpoint");
     }
-    code = dir_make_parents(parent, err);
-    if (code == TQ_OK) {
+    rc = dir_make_parents(parent, err);
+    if (rc == TQ_OK) {
         dir_recover(out->path);
-        code = dir_check_place(out->path, err);
+        rc = dir_check_place(out->path, err);
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         dir_remove_stale(out->path, parent);
-        code = dir_make_temp(out, err);
+        rc = dir_make_temp(out, err);
     }
     free(parent);
-    return code;
+    return rc;
 }
 
 static int dir_sync_parent(const char *path, tq_error *err)
 {
     char *parent = dir_parent(path);
-    int fd = parent ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    int code = fd >= 0 && fsync(fd) == 0 ? TQ_OK : dir_errno(err, "syncing the directory of", path);
+    int fd = parent != NULL ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int rc = fd >= 0 && fsync(fd) == 0 ? TQ_OK : dir_errno(err, "syncing the directory of", path);
+
     if (fd >= 0) {
         close(fd);
     }
     free(parent);
-    return code;
+    return rc;
 }
 
 /* For file systems that cannot exchange two names atomically. */
 static int dir_replace(const tqi_client_ckpt_out *out, tq_error *err)
 {
     char *old = dir_text(out->path, DIR_FORMER);
-    int code;
-    if (!old) {
+    int rc;
+
+    if (old == NULL) {
         return tqi_error_nomem(err, "a checkpoint");
     }
     dir_remove(old);
     if (rename(out->path, old) != 0) {
-        code = dir_errno(err, "moving", out->path);
+        rc = dir_errno(err, "moving", out->path);
     } else if (rename(out->temp, out->path) != 0) {
-        code = dir_errno(err, "moving", out->temp);
+        rc = dir_errno(err, "moving", out->temp);
         dir_recover(out->path);
     } else {
-        code = dir_sync_parent(out->path, err);
+        rc = dir_sync_parent(out->path, err);
         dir_remove(old);
     }
     free(old);
-    return code;
+    return rc;
 }
 
 int tqi_client_ckpt_dir_place(tqi_client_ckpt_out *out, tq_error *err)
 {
-    int code = fsync(out->dir) == 0 ? TQ_OK : dir_errno(err, "syncing", out->temp);
+    int rc = fsync(out->dir) == 0 ? TQ_OK : dir_errno(err, "syncing", out->temp);
     bool exchanged = false;
     bool moved = false;
-    while (code == TQ_OK && !exchanged && !moved) {
-        code = dir_check_place(out->path, err);
-        if (code) {
-            return code;
+
+    while (rc == TQ_OK && !exchanged && !moved) {
+        rc = dir_check_place(out->path, err);
+        if (rc) {
+            return rc;
         }
         exchanged = renameat2(AT_FDCWD, out->temp, AT_FDCWD, out->path, RENAME_EXCHANGE) == 0;
         if (!exchanged && errno != ENOENT) {
-            code = dir_replace(out, err);
+            rc = dir_replace(out, err);
             break;
         }
         moved = !exchanged && rename(out->temp, out->path) == 0;
         /* Tries again if another writer placed its checkpoint there first. */
         if (!exchanged && !moved && errno != ENOTEMPTY && errno != EEXIST) {
-            code = dir_errno(err, "moving", out->temp);
+            rc = dir_errno(err, "moving", out->temp);
         }
     }
     if (exchanged || moved) {
-        code = dir_sync_parent(out->path, err);
+        rc = dir_sync_parent(out->path, err);
     }
     if (exchanged) {
         dir_remove(out->temp); /* the former one */
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         free(out->temp);
         out->temp = NULL;
     }
-    return code;
+    return rc;
 }
 
 void tqi_client_ckpt_dir_drop(tqi_client_ckpt_out *out)
 {
-    if (out->temp) {
+    if (out->temp != NULL) {
         dir_remove(out->temp);
     }
-    if (out->path && out->dir >= 0) {
+    if (out->path != NULL && out->dir >= 0) {
         close(out->dir);
     }
     free(out->temp);
@@ -327,13 +339,14 @@ void tqi_client_ckpt_dir_drop(tqi_client_ckpt_out *out)
 int tqi_client_ckpt_dir_open(const char *path, int *dir, tq_error *err)
 {
     char *trimmed = dir_trim(path);
-    int code;
-    if (!trimmed) {
+    int rc;
+
+    if (trimmed == NULL) {
         return tqi_error_nomem(err, "a checkpoint");
     }
     dir_recover(trimmed);
     *dir = open(trimmed, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    code = *dir >= 0 ? TQ_OK : dir_errno(err, "opening", trimmed);
+    rc = *dir >= 0 ? TQ_OK : dir_errno(err, "opening", trimmed);
     free(trimmed);
-    return code;
+    return rc;
 }

@@ -31,16 +31,18 @@
 static void ckpt_hex(XXH128_hash_t hash, char out[33])
 {
     XXH128_canonical_t bytes;
+
     XXH128_canonicalFromHash(&bytes, hash);
-    for (size_t i = 0; i < sizeof bytes.digest; i++) {
+    for (size_t i = 0; i < sizeof(bytes.digest); i++) {
         (void)snprintf(out + 2 * i, 3, "%02x", bytes.digest[i]);
     }
 }
 
 static int ckpt_errno(tq_error *err, const char *what, const char *name)
 {
-    int code = errno;
-    return tqi_error_set(err, TQ_EIO, "checkpoint: %s %s: %s", what, name, strerror(code));
+    int rc = errno;
+
+    return tqi_error_set(err, TQ_EIO, "checkpoint: %s %s: %s", what, name, strerror(rc));
 }
 
 /* Takes ownership of the descriptor, even on failure. */
@@ -48,7 +50,7 @@ static int ckpt_file_init(tqi_client_ckpt_file *file, const char *name, int fd, 
 {
     file->name = name;
     file->hash = XXH3_createState();
-    if (!file->hash) {
+    if (file->hash == NULL) {
         close(fd);
         return tqi_error_nomem(err, "a checkpoint");
     }
@@ -59,7 +61,7 @@ static int ckpt_file_init(tqi_client_ckpt_file *file, const char *name, int fd, 
 
 static void ckpt_file_fini(tqi_client_ckpt_file *file)
 {
-    if (file->hash) {
+    if (file->hash != NULL) {
         XXH3_freeState(file->hash);
         file->hash = NULL;
         if (file->fd >= 0) {
@@ -74,6 +76,7 @@ static void ckpt_file_fini(tqi_client_ckpt_file *file)
 static int ckpt_create(tqi_client_ckpt_file *file, int dir, const char *name, tq_error *err)
 {
     int fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+
     if (fd < 0) {
         return ckpt_errno(err, "creating", name);
     }
@@ -84,6 +87,7 @@ int tqi_client_ckpt_write(tqi_client_ckpt_file *file, const void *bytes, size_t 
 {
     const uint8_t *at = bytes;
     size_t left = size;
+
     if (size > 0) {
         XXH3_128bits_update(file->hash, bytes, size);
     }
@@ -102,15 +106,17 @@ int tqi_client_ckpt_write(tqi_client_ckpt_file *file, const void *bytes, size_t 
 int tqi_client_ckpt_write_part(tqi_client_ckpt_file *file, const void *bytes, size_t size, tq_error *err)
 {
     uint8_t length[4] = {(uint8_t)size, (uint8_t)(size >> 8), (uint8_t)(size >> 16), (uint8_t)(size >> 24)};
-    int code = tqi_client_ckpt_write(file, length, sizeof length, err);
-    return code ? code : tqi_client_ckpt_write(file, bytes, size, err);
+    int rc = tqi_client_ckpt_write(file, length, sizeof(length), err);
+
+    return rc ? rc : tqi_client_ckpt_write(file, bytes, size, err);
 }
 
 int tqi_client_ckpt_out_open(tqi_client_ckpt_out *out, const char *path, bool data, tq_error *err)
 {
-    int code = tqi_client_ckpt_dir_make(out, path, err);
-    code = code ? code : ckpt_create(&out->state, out->dir, CKPT_STATE, err);
-    return code || !data ? code : ckpt_create(&out->data, out->dir, CKPT_DATA, err);
+    int rc = tqi_client_ckpt_dir_make(out, path, err);
+
+    rc = rc ? rc : ckpt_create(&out->state, out->dir, CKPT_STATE, err);
+    return rc || !data ? rc : ckpt_create(&out->data, out->dir, CKPT_DATA, err);
 }
 
 static int ckpt_sync(const tqi_client_ckpt_file *file, tq_error *err)
@@ -121,7 +127,8 @@ static int ckpt_sync(const tqi_client_ckpt_file *file, tq_error *err)
 static void ckpt_manifest_file(tqi_buf *text, const tqi_client_ckpt_file *file)
 {
     char sum[33];
-    if (file->hash) {
+
+    if (file->hash != NULL) {
         ckpt_hex(XXH3_128bits_digest(file->hash), sum);
         tqi_buf_printf(text, "file %s %" PRIu64 " %s\n", file->name, file->size, sum);
     }
@@ -131,6 +138,7 @@ static int ckpt_manifest(const tqi_client_ckpt_out *out, const tqi_client_ckpt_a
                          const tqi_client_ckpt_file *metadata, tqi_buf *text, tq_error *err)
 {
     char sum[33];
+
     tqi_buf_printf(text, "tq-checkpoint %d\nepoch %" PRIu64 "\npartial %d\nparts %" PRIu64 "\nsamples %" PRIu64 "\n",
                    CKPT_VERSION, about->epoch, about->partial, about->parts, about->samples);
     ckpt_manifest_file(text, &out->state);
@@ -143,9 +151,10 @@ static int ckpt_manifest(const tqi_client_ckpt_out *out, const tqi_client_ckpt_a
 static int ckpt_put_file(const tqi_client_ckpt_out *out, tqi_client_ckpt_file *file, const char *name,
                          const void *bytes, size_t size, tq_error *err)
 {
-    int code = ckpt_create(file, out->dir, name, err);
-    code = code ? code : tqi_client_ckpt_write(file, bytes, size, err);
-    return code ? code : ckpt_sync(file, err);
+    int rc = ckpt_create(file, out->dir, name, err);
+
+    rc = rc ? rc : tqi_client_ckpt_write(file, bytes, size, err);
+    return rc ? rc : ckpt_sync(file, err);
 }
 
 int tqi_client_ckpt_out_commit(tqi_client_ckpt_out *out, const tqi_client_ckpt_about *about, const char *metadata,
@@ -154,17 +163,17 @@ int tqi_client_ckpt_out_commit(tqi_client_ckpt_out *out, const tqi_client_ckpt_a
     tqi_client_ckpt_file about_file = {0};
     tqi_client_ckpt_file manifest_file = {0};
     tqi_buf text = {0};
-    int code = ckpt_put_file(out, &about_file, CKPT_METADATA, metadata, strlen(metadata), err);
+    int rc = ckpt_put_file(out, &about_file, CKPT_METADATA, metadata, strlen(metadata), err);
 
-    code = code ? code : ckpt_sync(&out->state, err);
-    code = code || !out->data.hash ? code : ckpt_sync(&out->data, err);
-    code = code ? code : ckpt_manifest(out, about, &about_file, &text, err);
-    code = code ? code : ckpt_put_file(out, &manifest_file, CKPT_MANIFEST, text.data, text.size, err);
-    code = code ? code : tqi_client_ckpt_dir_place(out, err);
+    rc = rc ? rc : ckpt_sync(&out->state, err);
+    rc = rc || out->data.hash == NULL ? rc : ckpt_sync(&out->data, err);
+    rc = rc ? rc : ckpt_manifest(out, about, &about_file, &text, err);
+    rc = rc ? rc : ckpt_put_file(out, &manifest_file, CKPT_MANIFEST, text.data, text.size, err);
+    rc = rc ? rc : tqi_client_ckpt_dir_place(out, err);
     ckpt_file_fini(&about_file);
     ckpt_file_fini(&manifest_file);
     tqi_buf_fini(&text);
-    return code;
+    return rc;
 }
 
 void tqi_client_ckpt_out_fini(tqi_client_ckpt_out *out)
@@ -185,6 +194,7 @@ int tqi_client_ckpt_read(tqi_client_ckpt_file *file, void *bytes, size_t size, t
 {
     uint8_t *at = bytes;
     size_t left = size;
+
     while (left > 0) {
         ssize_t n = read(file->fd, at, left);
         if (n < 0 && errno != EINTR) {
@@ -206,6 +216,7 @@ int tqi_client_ckpt_read(tqi_client_ckpt_file *file, void *bytes, size_t size, t
 int tqi_client_ckpt_check(const tqi_client_ckpt_file *file, const char *path, tq_error *err)
 {
     char sum[33];
+
     ckpt_hex(XXH3_128bits_digest(file->hash), sum);
     if (file->size != file->want || strcmp(sum, file->sum) != 0) {
         return tqi_error_set(err, TQ_ECHECKPOINT,
@@ -228,8 +239,9 @@ static const char *ckpt_kind(mode_t mode)
 /* Opens what must be a regular file, without blocking: opening a FIFO would wait for its writer. */
 static int ckpt_open(const char *path, int dir, const char *name, int *fd_out, struct stat *st, tq_error *err)
 {
-    int code = TQ_OK;
+    int rc = TQ_OK;
     int fd = openat(dir, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+
     if (fd < 0) {
         return errno == ENOENT  ? ckpt_bad(err, path, name, "it is missing")
                : errno == ELOOP ? ckpt_bad(err, path, name, "its symbolic links lead in a circle")
@@ -237,13 +249,13 @@ static int ckpt_open(const char *path, int dir, const char *name, int *fd_out, s
                                 : ckpt_errno(err, "opening", name);
     }
     if (fstat(fd, st) != 0) {
-        code = ckpt_errno(err, "looking at", name);
+        rc = ckpt_errno(err, "looking at", name);
     } else if (!S_ISREG(st->st_mode)) {
-        code = ckpt_bad(err, path, name, ckpt_kind(st->st_mode));
+        rc = ckpt_bad(err, path, name, ckpt_kind(st->st_mode));
     }
-    if (code) {
+    if (rc) {
         close(fd);
-        return code;
+        return rc;
     }
     *fd_out = fd;
     return TQ_OK;
@@ -254,9 +266,10 @@ static int ckpt_open_file(const char *path, int dir, const char *name, tqi_clien
 {
     struct stat st = {0};
     int fd = -1;
-    int code = ckpt_open(path, dir, name, &fd, &st, err);
-    if (code) {
-        return code;
+    int rc = ckpt_open(path, dir, name, &fd, &st, err);
+
+    if (rc) {
+        return rc;
     }
     if (ckpt_file_init(file, name, fd, err) != TQ_OK) {
         return TQ_ENOMEM;
@@ -275,22 +288,23 @@ static int ckpt_slurp(const char *path, int dir, const char *name, size_t max, c
     struct stat st = {0};
     ssize_t n = -1;
     int fd = -1;
-    int code = ckpt_open(path, dir, name, &fd, &st, err);
-    if (code) {
-        return code;
+    int rc = ckpt_open(path, dir, name, &fd, &st, err);
+
+    if (rc) {
+        return rc;
     }
     if ((uint64_t)st.st_size > max) {
-        code = ckpt_bad(err, path, name, "it is too large");
-    } else if (!(*out = malloc((size_t)st.st_size + 1))) {
-        code = tqi_error_nomem(err, "a checkpoint");
+        rc = ckpt_bad(err, path, name, "it is too large");
+    } else if ((*out = malloc((size_t)st.st_size + 1)) == NULL) {
+        rc = tqi_error_nomem(err, "a checkpoint");
     } else if ((n = pread(fd, *out, (size_t)st.st_size, 0)) != st.st_size) {
-        code = ckpt_errno(err, "reading", name);
+        rc = ckpt_errno(err, "reading", name);
     } else {
         (*out)[n] = 0;
         *size = (size_t)n;
     }
     close(fd);
-    return code;
+    return rc;
 }
 
 /* Parses `word` and the number after it; advances the position past them and the white space that follows. */
@@ -298,6 +312,7 @@ static bool ckpt_number(const char **at, const char *word, uint64_t *out)
 {
     size_t size = strlen(word);
     char *end = NULL;
+
     if (strncmp(*at, word, size) != 0 || (*at)[size] < '0' || (*at)[size] > '9') {
         return false;
     }
@@ -315,14 +330,15 @@ static bool ckpt_line(const char *text, const char *name, tqi_client_ckpt_file *
 {
     char start[64];
     const char *at;
-    (void)snprintf(start, sizeof start, "\nfile %s ", name);
+
+    (void)snprintf(start, sizeof(start), "\nfile %s ", name);
     at = strstr(text, start);
-    if (!at || !ckpt_number(&at, start, &file->want) || strlen(at) < sizeof file->sum ||
-        at[sizeof file->sum - 1] != '\n') {
+    if (at == NULL || !ckpt_number(&at, start, &file->want) || strlen(at) < sizeof(file->sum) ||
+        at[sizeof(file->sum) - 1] != '\n') {
         return false;
     }
-    memcpy(file->sum, at, sizeof file->sum - 1);
-    file->sum[sizeof file->sum - 1] = 0;
+    memcpy(file->sum, at, sizeof(file->sum) - 1);
+    file->sum[sizeof(file->sum) - 1] = 0;
     return true;
 }
 
@@ -332,11 +348,12 @@ static bool ckpt_sealed(const char *text, size_t size)
     const size_t tail = strlen("end ") + 32 + 1;
     char sum[33];
     char end[64];
+
     if (size <= tail || strlen(text) != size) {
         return false;
     }
     ckpt_hex(XXH3_128bits(text, size - tail), sum);
-    (void)snprintf(end, sizeof end, "end %s\n", sum);
+    (void)snprintf(end, sizeof(end), "end %s\n", sum);
     return strcmp(text + size - tail, end) == 0;
 }
 
@@ -346,6 +363,7 @@ static int ckpt_parse_manifest(tqi_client_ckpt_in *in, const char *path, const c
     const char *at = text;
     uint64_t version = 0;
     uint64_t partial = 0;
+
     if (!ckpt_number(&at, "tq-checkpoint ", &version)) {
         return ckpt_bad(err, path, CKPT_MANIFEST, "it is not one");
     }
@@ -368,31 +386,33 @@ static int ckpt_read_manifest(tqi_client_ckpt_in *in, const char *path, int dir,
 {
     char *text = NULL;
     size_t size = 0;
-    int code = ckpt_slurp(path, dir, CKPT_MANIFEST, CKPT_MANIFEST_MAX, &text, &size, err);
-    if (code == TQ_OK && text) {
-        code = ckpt_sealed(text, size) ? ckpt_parse_manifest(in, path, text, state, metadata, err)
-                                       : ckpt_bad(err, path, CKPT_MANIFEST, "it was altered");
+    int rc = ckpt_slurp(path, dir, CKPT_MANIFEST, CKPT_MANIFEST_MAX, &text, &size, err);
+
+    if (rc == TQ_OK && text != NULL) {
+        rc = ckpt_sealed(text, size) ? ckpt_parse_manifest(in, path, text, state, metadata, err)
+                                     : ckpt_bad(err, path, CKPT_MANIFEST, "it was altered");
     }
     free(text);
-    return code;
+    return rc;
 }
 
 /* Reads a file completely, checks its sum and adds a terminating 0. */
 static int ckpt_take(const char *path, int dir, const char *name, tqi_client_ckpt_file *file, uint8_t **out,
                      tq_error *err)
 {
-    int code = ckpt_open_file(path, dir, name, file, err);
-    uint8_t *bytes = code ? NULL : malloc(file->want + 1);
-    if (bytes) {
+    int rc = ckpt_open_file(path, dir, name, file, err);
+    uint8_t *bytes = rc ? NULL : malloc(file->want + 1);
+
+    if (bytes != NULL) {
         bytes[file->want] = 0;
-        code = tqi_client_ckpt_read(file, bytes, file->want, err);
-        code = code ? code : tqi_client_ckpt_check(file, path, err);
-    } else if (!code) {
-        code = tqi_error_nomem(err, "a checkpoint");
+        rc = tqi_client_ckpt_read(file, bytes, file->want, err);
+        rc = rc ? rc : tqi_client_ckpt_check(file, path, err);
+    } else if (!rc) {
+        rc = tqi_error_nomem(err, "a checkpoint");
     }
     ckpt_file_fini(file);
     *out = bytes; /* freed with the checkpoint, even after an error */
-    return code;
+    return rc;
 }
 
 int tqi_client_ckpt_in_open(tqi_client_ckpt_in *in, const char *path, tq_error *err)
@@ -400,28 +420,29 @@ int tqi_client_ckpt_in_open(tqi_client_ckpt_in *in, const char *path, tq_error *
     tqi_client_ckpt_file state = {0};
     tqi_client_ckpt_file metadata = {0};
     int dir = -1;
-    int code = tqi_client_ckpt_dir_open(path, &dir, err);
+    int rc = tqi_client_ckpt_dir_open(path, &dir, err);
 
-    code = code ? code : ckpt_read_manifest(in, path, dir, &state, &metadata, err);
-    if (code == TQ_OK && metadata.want > CKPT_METADATA_MAX) {
-        code = ckpt_bad(err, path, CKPT_METADATA, "it is too large");
+    rc = rc ? rc : ckpt_read_manifest(in, path, dir, &state, &metadata, err);
+    if (rc == TQ_OK && metadata.want > CKPT_METADATA_MAX) {
+        rc = ckpt_bad(err, path, CKPT_METADATA, "it is too large");
     }
-    code = code ? code : ckpt_take(path, dir, CKPT_METADATA, &metadata, (uint8_t **)&in->metadata, err);
-    code = code ? code : ckpt_take(path, dir, CKPT_STATE, &state, &in->state, err);
-    in->state_size = code ? 0 : state.want;
-    if (code == TQ_OK && in->about.data) {
-        code = ckpt_open_file(path, dir, CKPT_DATA, &in->data, err);
+    rc = rc ? rc : ckpt_take(path, dir, CKPT_METADATA, &metadata, (uint8_t **)&in->metadata, err);
+    rc = rc ? rc : ckpt_take(path, dir, CKPT_STATE, &state, &in->state, err);
+    in->state_size = rc ? 0 : state.want;
+    if (rc == TQ_OK && in->about.data) {
+        rc = ckpt_open_file(path, dir, CKPT_DATA, &in->data, err);
     }
     if (dir >= 0) {
         close(dir);
     }
-    return code;
+    return rc;
 }
 
 bool tqi_client_ckpt_next_part(tqi_client_ckpt_in *in, const uint8_t **bytes, size_t *size)
 {
     const uint8_t *at = in->state + in->state_at;
     size_t left = in->state_size - in->state_at;
+
     if (left < 4) {
         return false;
     }

@@ -24,7 +24,7 @@ static void keep_due(uv_timer_t *timer)
 {
     tqi_client_runtime *rt = timer->data;
 
-    for (tqi_client_ckpt_kept *kept = rt->kept; kept; kept = kept->next) {
+    for (tqi_client_ckpt_kept *kept = rt->kept; kept != NULL; kept = kept->next) {
         Tq__SnapshotRead message;
         tqi_net_call_args args = {
             .kind = TQI_SNAPSHOT_READ,
@@ -53,12 +53,12 @@ void tqi_client_ckpt_keep_end(tqi_client_ckpt_kept *kept)
 {
     tqi_client_runtime *rt = kept->rt;
 
-    if (!rt) {
+    if (rt == NULL) {
         return;
     }
     kept->rt = NULL;
     DL_DELETE(rt->kept, kept);
-    if (!rt->kept) {
+    if (rt->kept == NULL) {
         uv_timer_stop(&rt->keep_timer);
     }
 }

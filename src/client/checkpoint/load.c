@@ -47,6 +47,7 @@ typedef struct load_task {
 static void load_fini(tqi_client_task *task)
 {
     load_task *load = (load_task *)task;
+
     tqi_client_ckpt_blocks_fini(&load->found);
     tqi_client_ckpt_in_fini(&load->in);
     free(load->buffer);
@@ -92,6 +93,7 @@ static void load_fail(load_task *load, const tq_error *err)
 static bool load_goes_on(load_task *load)
 {
     tq_error err = {0};
+
     if (tqi_client_ckpt_go_on(&load->task, &err) != TQ_OK) {
         load_fail(load, &err);
         return false;
@@ -115,6 +117,7 @@ static void load_committed(tqi_client_task *task, tqi_net_answer *answer)
     load_task *load = (load_task *)task;
     const Tq__RestoreCommitReply *reply = (const Tq__RestoreCommitReply *)answer->reply;
     tq_error err = {0};
+
     load->restore = 0; /* over, in any case */
     if (answer->status != TQ_OK) {
         load_fail(load, answer->error);
@@ -139,6 +142,7 @@ static void load_commit(load_task *load)
 {
     Tq__RestoreCommit message;
     tq_error err = {0};
+
     tq__restore_commit__init(&message);
     message.id = load->restore;
     message.partial = load->in.about.partial;
@@ -161,12 +165,13 @@ static int load_swap_blocks(const load_task *load, load_swap *swap, uint64_t *sh
 {
     Tq__Batch *batch = &swap->batch;
     size_t n = batch->n_block;
-    Tq__Owner *owners = tqi_region_array(&swap->region, n, sizeof *owners);
-    Tq__Block *blocks = tqi_region_array(&swap->region, n, sizeof *blocks);
+    Tq__Owner *owners = tqi_region_array(&swap->region, n, sizeof(*owners));
+    Tq__Block *blocks = tqi_region_array(&swap->region, n, sizeof(*blocks));
     Tq__Owner **owner = tqi_region_array(&swap->region, n, sizeof(void *));
     Tq__Block **block = tqi_region_array(&swap->region, n, sizeof(void *));
     size_t n_owners = 0;
-    if (!owners || !blocks || !owner || !block) {
+
+    if (owners == NULL || blocks == NULL || owner == NULL || block == NULL) {
         return tqi_error_nomem(err, "a checkpoint");
     }
     for (size_t i = 0; i < n; i++) {
@@ -200,19 +205,20 @@ static int load_swap_blocks(const load_task *load, load_swap *swap, uint64_t *sh
 static int load_swap_part(const load_task *load, const Tq__SnapshotPart *part, load_swap *swap, tq_error *err)
 {
     uint64_t *shifts;
-    int code;
+    int rc;
+
     swap->part = *part;
-    if (!part->batch || part->batch->n_block == 0 || !load->in.about.data) {
+    if (part->batch == NULL || part->batch->n_block == 0 || !load->in.about.data) {
         return TQ_OK;
     }
     swap->batch = *part->batch;
     swap->part.batch = &swap->batch;
-    shifts = tqi_region_array(&swap->region, swap->batch.n_block, sizeof *shifts);
-    if (!shifts) {
+    shifts = tqi_region_array(&swap->region, swap->batch.n_block, sizeof(*shifts));
+    if (shifts == NULL) {
         return tqi_error_nomem(err, "a checkpoint");
     }
-    code = load_swap_blocks(load, swap, shifts, err);
-    for (size_t f = 0; f < swap->batch.n_field && code == TQ_OK; f++) {
+    rc = load_swap_blocks(load, swap, shifts, err);
+    for (size_t f = 0; f < swap->batch.n_field && rc == TQ_OK; f++) {
         Tq__Field *field = swap->batch.field[f];
         for (size_t r = 0; r < field->n_run_block && r < field->n_run_offset; r++) {
             uint32_t place = field->run_block[r];
@@ -223,16 +229,17 @@ static int load_swap_part(const load_task *load, const Tq__SnapshotPart *part, l
             }
         }
     }
-    return code;
+    return rc;
 }
 
 static Tq__SnapshotPart *load_decode(const uint8_t *bytes, size_t size, tq_error *err)
 {
     tq_error bad = {0};
     Tq__SnapshotPart *part = (Tq__SnapshotPart *)tqi_message_decode(&tq__snapshot_part__descriptor, bytes, size, &bad);
-    if (!part && bad.code == TQ_ENOMEM) {
+
+    if (part == NULL && bad.code == TQ_ENOMEM) {
         *err = bad;
-    } else if (!part) {
+    } else if (part == NULL) {
         tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint: a part of its state is malformed: %.200s", bad.message);
     }
     return part;
@@ -243,6 +250,7 @@ static void load_next_part(load_task *load);
 static void load_part_kept(tqi_client_task *task, tqi_net_answer *answer)
 {
     load_task *load = (load_task *)task;
+
     if (answer->status != TQ_OK) {
         load_fail(load, answer->error);
         return;
@@ -256,20 +264,21 @@ static void load_part_kept(tqi_client_task *task, tqi_net_answer *answer)
 static int load_send(load_task *load, const Tq__SnapshotPart *part, tq_error *err)
 {
     Tq__RestorePart message;
-    size_t size = part ? tq__snapshot_part__get_packed_size(part) : 0;
+    size_t size = part != NULL ? tq__snapshot_part__get_packed_size(part) : 0;
     uint8_t *bytes = malloc(size ? size : 1);
-    int code;
-    if (!bytes) {
+    int rc;
+
+    if (bytes == NULL) {
         return tqi_error_nomem(err, "a checkpoint");
     }
     tq__restore_part__init(&message);
     message.id = load->restore;
     message.total = load->in.state_size;
     message.part.data = bytes;
-    message.part.len = part ? tq__snapshot_part__pack(part, bytes) : 0;
-    code = tqi_client_ckpt_call(&load->task, TQI_RESTORE_PART, &message.base, load_part_kept, err);
+    message.part.len = part != NULL ? tq__snapshot_part__pack(part, bytes) : 0;
+    rc = tqi_client_ckpt_call(&load->task, TQI_RESTORE_PART, &message.base, load_part_kept, err);
     free(bytes);
-    return code;
+    return rc;
 }
 
 static void load_next_part(load_task *load)
@@ -279,23 +288,23 @@ static void load_next_part(load_task *load)
     tq_error err = {0};
     load_swap swap = {0};
     Tq__SnapshotPart *part = NULL;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (tqi_client_ckpt_next_part(&load->in, &bytes, &size)) {
         part = load_decode(bytes, size, &err);
-        code = part ? load_swap_part(load, part, &swap, &err) : err.code;
-        code = code ? code : load_send(load, &swap.part, &err);
-        if (part) {
+        rc = part != NULL ? load_swap_part(load, part, &swap, &err) : err.code;
+        rc = rc ? rc : load_send(load, &swap.part, &err);
+        if (part != NULL) {
             tq__snapshot_part__free_unpacked(part, NULL);
         }
         tqi_region_fini(&swap.region);
     } else if (load->restore == 0) {
-        code = load_send(load, NULL, &err); /* of an empty table */
+        rc = load_send(load, NULL, &err); /* of an empty table */
     } else {
         load_commit(load);
         return;
     }
-    if (code) {
+    if (rc) {
         load_fail(load, &err);
     }
 }
@@ -308,7 +317,7 @@ static void load_next_group(load_task *load);
 static int load_placed(load_task *load, const tq_block *blocks, uint32_t n_blocks, const tq_extent *extents,
                        uint32_t n_extents, tq_error *err)
 {
-    if (tqi_grow(&load->ids, &load->ids_capacity, load->n_ids + n_blocks, sizeof *load->ids) != TQ_OK) {
+    if (tqi_grow(&load->ids, &load->ids_capacity, load->n_ids + n_blocks, sizeof(*load->ids)) != TQ_OK) {
         return tqi_error_nomem(err, "a checkpoint");
     }
     for (uint32_t i = 0; i < n_blocks; i++) {
@@ -324,12 +333,12 @@ static int load_placed(load_task *load, const tq_block *blocks, uint32_t n_block
         block->to = blocks[extents[e].block];
         block->to.owner = tqi_region_string(&load->found.region, block->to.owner);
         block->shift = extents[e].offset;
-        if (!block->to.owner) {
+        if (block->to.owner == NULL) {
             return tqi_error_nomem(err, "a checkpoint");
         }
     }
     for (uint32_t c = 0; c < load->write.job.n_columns; c++) {
-        if (!load->group[c]->to.owner) {
+        if (load->group[c]->to.owner == NULL) {
             return tqi_error_set(err, TQ_EINTERNAL, "storage manager %s: a column was not stored",
                                  load->task.rt->manager->type);
         }
@@ -342,8 +351,9 @@ static void load_written(tqi_client_task *task, const tq_error *err, const tq_bl
 {
     load_task *load = (load_task *)task;
     tq_error bad = {0};
+
     load->in_put = false;
-    if (err && err->code) {
+    if (err != NULL && err->code) {
         if (load->task.canceled) {
             tqi_error_set(&bad, TQ_ECANCELED, "cancelled");
             err = &bad;
@@ -364,12 +374,13 @@ static void load_written(tqi_client_task *task, const tq_error *err, const tq_bl
 static void load_read(void *arg)
 {
     load_task *load = arg;
+
     if (load->wanted > load->buffer_size) {
         free(load->buffer);
         load->buffer_size = load->wanted;
         load->buffer = malloc(load->wanted);
     }
-    if (!load->buffer) {
+    if (load->buffer == NULL) {
         load->buffer_size = 0;
         tqi_error_nomem(&load->work_error, "a checkpoint");
         return;
@@ -381,6 +392,7 @@ static void load_was_read(void *arg)
 {
     load_task *load = arg;
     tqi_client_runtime *rt = load->task.rt;
+
     if (!load_worked(load)) {
         return;
     }
@@ -399,8 +411,9 @@ static void load_was_read(void *arg)
 static void load_plan(load_task *load)
 {
     uint32_t n = 0;
+
     load->wanted = 0;
-    while (load->at && n < LOAD_COLUMNS &&
+    while (load->at != NULL && n < LOAD_COLUMNS &&
            (n == 0 ||
             (load->at->partition == load->group[0]->partition && load->at->from.size <= LOAD_BUFFER - load->wanted))) {
         uint64_t size = load->at->from.size;
@@ -427,11 +440,12 @@ static void load_plan(load_task *load)
 static void load_next_group(load_task *load)
 {
     tq_error err = {0};
+
     if (!load->in.about.data) {
         load_next_part(load);
         return;
     }
-    if (load->at) {
+    if (load->at != NULL) {
         load_plan(load);
         tqi_client_ckpt_work(&load->task, &load->work_error, load_read, load_was_read);
         return;
@@ -451,26 +465,27 @@ static int load_look(load_task *load, tq_error *err)
     const uint8_t *bytes = NULL;
     size_t size = 0;
     uint64_t parts = 0;
-    int code = TQ_OK;
-    for (; code == TQ_OK && tqi_client_ckpt_next_part(&load->in, &bytes, &size); parts++) {
+    int rc = TQ_OK;
+
+    for (; rc == TQ_OK && tqi_client_ckpt_next_part(&load->in, &bytes, &size); parts++) {
         Tq__SnapshotPart *part = load_decode(bytes, size, err);
-        if (!part) {
+        if (part == NULL) {
             return err->code;
         }
         load->partitions += part->partition != NULL;
-        code = tqi_client_ckpt_collect(&load->found, part, load->partitions, err);
+        rc = tqi_client_ckpt_collect(&load->found, part, load->partitions, err);
         tq__snapshot_part__free_unpacked(part, NULL);
     }
-    if (code == TQ_OK && (parts != load->in.about.parts || load->in.state_at != load->in.state_size)) {
+    if (rc == TQ_OK && (parts != load->in.about.parts || load->in.state_at != load->in.state_size)) {
         return tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: its state has other parts than the manifest says",
                              load->path);
     }
-    if (code == TQ_OK && load->in.about.data && load->found.bytes != load->in.data.want) {
+    if (rc == TQ_OK && load->in.about.data && load->found.bytes != load->in.data.want) {
         return tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: its blocks have %llu bytes, its data file has %llu",
                              load->path, (unsigned long long)load->found.bytes, (unsigned long long)load->in.data.want);
     }
     tqi_client_ckpt_first_part(&load->in);
-    return code;
+    return rc;
 }
 
 static int load_read_metadata(load_task *load, tq_error *err)
@@ -478,31 +493,34 @@ static int load_read_metadata(load_task *load, tq_error *err)
     json_error_t bad;
     json_t *about = json_loads(load->in.metadata, 0, &bad);
     const json_t *user = json_object_get(about, "user_metadata");
-    int code = TQ_OK;
+    int rc = TQ_OK;
+
     if (!json_is_object(user)) {
-        code = tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: metadata.json is malformed", load->path);
-    } else if (!(load->metadata = json_dumps(user, JSON_COMPACT))) {
-        code = tqi_error_nomem(err, "a checkpoint");
+        rc = tqi_error_set(err, TQ_ECHECKPOINT, "checkpoint %s: metadata.json is malformed", load->path);
+    } else if ((load->metadata = json_dumps(user, JSON_COMPACT)) == NULL) {
+        rc = tqi_error_nomem(err, "a checkpoint");
     }
     json_decref(about);
-    return code;
+    return rc;
 }
 
 static void load_open(void *arg)
 {
     load_task *load = arg;
     tq_error *err = &load->work_error;
-    int code = tqi_client_ckpt_in_open(&load->in, load->path, err);
-    code = code ? code : load_read_metadata(load, err);
-    code = code ? code : load_look(load, err);
-    if (code && !err->code) {
-        tqi_error_set(err, code, "checkpoint %s cannot be read", load->path);
+    int rc = tqi_client_ckpt_in_open(&load->in, load->path, err);
+
+    rc = rc ? rc : load_read_metadata(load, err);
+    rc = rc ? rc : load_look(load, err);
+    if (rc && !err->code) {
+        tqi_error_set(err, rc, "checkpoint %s cannot be read", load->path);
     }
 }
 
 static void load_allowed(tqi_client_task *task, tqi_net_answer *answer)
 {
     load_task *load = (load_task *)task;
+
     if (answer->status != TQ_OK) {
         load_fail(load, answer->error);
     } else if (load_goes_on(load)) {
@@ -515,6 +533,7 @@ static void load_opened(void *arg)
     load_task *load = arg;
     Tq__RestorePart message;
     tq_error err = {0};
+
     if (!load_worked(load)) {
         return;
     }
@@ -544,9 +563,10 @@ static void load_cancel(tqi_client_task *task)
 {
     load_task *load = (load_task *)task;
     tqi_client_runtime *rt = task->rt;
-    if (task->call && !load->committing) {
+
+    if (task->call != NULL && !load->committing) {
         tqi_net_call_cancel(task->call);
-    } else if (load->in_put && rt->manager->cancel) {
+    } else if (load->in_put && rt->manager->cancel != NULL) {
         rt->manager->cancel(rt->manager_state, &load->write.job);
     }
 }
@@ -561,16 +581,17 @@ static const tqi_client_task_type load_type = {
 int tq_load(tq_op *op, const char *path)
 {
     tq_error err = {0};
-    int code;
-    load_task *load = (load_task *)tqi_client_ckpt_make(op, &load_type, &code);
-    if (!load) {
-        return code;
+    int rc;
+    load_task *load = (load_task *)tqi_client_ckpt_make(op, &load_type, &rc);
+
+    if (load == NULL) {
+        return rc;
     }
-    if (!path || !path[0]) {
-        code = tqi_error_set(&err, TQ_EINVAL, "checkpoint: no directory given");
+    if (path == NULL || !path[0]) {
+        rc = tqi_error_set(&err, TQ_EINVAL, "checkpoint: no directory given");
     } else {
         load->path = tqi_region_string(&load->task.region, path);
-        code = load->path ? TQ_OK : tqi_error_nomem(&err, "a checkpoint");
+        rc = load->path != NULL ? TQ_OK : tqi_error_nomem(&err, "a checkpoint");
     }
-    return tqi_client_task_submit(op, &load->task, code, &err);
+    return tqi_client_task_submit(op, &load->task, rc, &err);
 }

@@ -66,10 +66,11 @@ static void save_fail(save_task *save, const tq_error *err);
 static void save_fini(tqi_client_task *task)
 {
     save_task *save = (save_task *)task;
+
     tqi_client_ckpt_blocks_fini(&save->found);
     free(save->buffers[0].bytes);
     free(save->buffers[1].bytes);
-    if (save->reply) {
+    if (save->reply != NULL) {
         tq__snapshot_read_reply__free_unpacked(save->reply, NULL);
     }
 }
@@ -86,7 +87,8 @@ static void save_finish(save_task *save)
         .bytes = save->state_only ? 0 : save->found.bytes,
         .storage_saved = !save->state_only,
     };
-    if (!err && tqi_client_ckpt_result(save->task.op, &result, save->user_metadata, &save->error) != TQ_OK) {
+
+    if (err == NULL && tqi_client_ckpt_result(save->task.op, &result, save->user_metadata, &save->error) != TQ_OK) {
         err = &save->error;
     }
     tqi_client_task_finish(&save->task, err);
@@ -102,6 +104,7 @@ static void save_closed(tqi_client_task *task, tqi_net_answer *answer)
 static void save_close(save_task *save)
 {
     Tq__SnapshotClose message;
+
     tq__snapshot_close__init(&message);
     message.id = save->snapshot;
     tqi_client_ckpt_keep_end(&save->kept);
@@ -127,6 +130,7 @@ static void save_work_drop(void *arg)
 static void save_dropped(void *arg)
 {
     save_task *save = arg;
+
     save->in_work = false;
     save_close(save);
 }
@@ -146,6 +150,7 @@ static void save_fail(save_task *save, const tq_error *err)
 static bool save_goes_on(save_task *save)
 {
     tq_error err = {0};
+
     if (save->error.code) {
         save_fail(save, &save->error);
         return false;
@@ -170,6 +175,7 @@ static bool save_worked(save_task *save)
 static void save_work_commit(void *arg)
 {
     save_task *save = arg;
+
     tqi_client_ckpt_out_commit(&save->out, &save->about, save->metadata, &save->work_error);
     tqi_client_ckpt_out_fini(&save->out);
 }
@@ -177,6 +183,7 @@ static void save_work_commit(void *arg)
 static void save_committed(void *arg)
 {
     save_task *save = arg;
+
     save->in_work = false;
     save->error = save->work_error;
     save_close(save);
@@ -188,8 +195,9 @@ static void save_work_write(void *arg)
 {
     save_task *save = arg;
     save_buffer *buffer = &save->buffers[!save->reading];
+
     if (tqi_client_ckpt_write(&save->out.data, buffer->bytes, buffer->size, &save->work_error) == TQ_OK &&
-        save->task.op) {
+        save->task.op != NULL) {
         atomic_fetch_add(&save->task.op->moved, buffer->size);
     }
 }
@@ -197,6 +205,7 @@ static void save_work_write(void *arg)
 static void save_written(void *arg)
 {
     save_task *save = arg;
+
     save->buffers[!save->reading].full = false;
     if (save_worked(save)) {
         save_pump(save);
@@ -240,8 +249,9 @@ static void save_lost(save_task *save, uint32_t n, const char *owner)
 static void save_got(tqi_client_task *task, const tq_error *err, const uint32_t *gone, uint32_t n_gone)
 {
     save_task *save = (save_task *)task;
+
     save->in_get = false;
-    if (err && err->code) {
+    if (err != NULL && err->code) {
         save_fail(save, err);
     } else if (n_gone > 0) {
         if (save_goes_on(save)) {
@@ -260,8 +270,9 @@ static bool save_plan(save_task *save, save_buffer *buffer)
 {
     uint32_t n_blocks = 0;
     uint32_t n = 0;
+
     buffer->size = 0;
-    while (save->at && n < SAVE_RANGES && buffer->size < SAVE_BUFFER) {
+    while (save->at != NULL && n < SAVE_RANGES && buffer->size < SAVE_BUFFER) {
         uint64_t left = save->at->from.size - save->at_byte;
         uint64_t room = SAVE_BUFFER - buffer->size;
         uint64_t size = left < room ? left : room;
@@ -294,6 +305,7 @@ static bool save_plan(save_task *save, save_buffer *buffer)
 static void save_read(save_task *save)
 {
     tqi_client_runtime *rt = save->task.rt;
+
     save->read.task = &save->task;
     save->read.got = save_got;
     save->in_get = true;
@@ -305,6 +317,7 @@ static void save_read(save_task *save)
 static void save_pump(save_task *save)
 {
     bool write = !save->in_work && !save->in_get && save->buffers[save->reading].full;
+
     if (write) {
         save->reading = !save->reading;
         save->in_work = true; /* set now, so that completion of the read waits for it */
@@ -324,14 +337,16 @@ static void save_pump(save_task *save)
 static void save_begin_blocks(save_task *save)
 {
     tq_error err = {0};
+
     save->at = save->state_only ? NULL : save->found.first;
-    if (save->at && save->found.bytes > 0 && tqi_client_runtime_check_manager(save->task.rt, "save", &err) != TQ_OK) {
+    if (save->at != NULL && save->found.bytes > 0 &&
+        tqi_client_runtime_check_manager(save->task.rt, "save", &err) != TQ_OK) {
         save_fail(save, &err);
         return;
     }
-    for (int i = 0; i < 2 && save->at; i++) {
+    for (int i = 0; i < 2 && save->at != NULL; i++) {
         save->buffers[i].bytes = malloc(SAVE_BUFFER);
-        if (!save->buffers[i].bytes) {
+        if (save->buffers[i].bytes == NULL) {
             tqi_error_nomem(&err, "a checkpoint");
             save_fail(save, &err);
             return;
@@ -348,12 +363,14 @@ static void save_next_part(save_task *save);
 static void save_work_part(void *arg)
 {
     save_task *save = arg;
+
     tqi_client_ckpt_write_part(&save->out.state, save->reply->part.data, save->reply->part.len, &save->work_error);
 }
 
 static void save_part_written(void *arg)
 {
     save_task *save = arg;
+
     tq__snapshot_read_reply__free_unpacked(save->reply, NULL);
     save->reply = NULL;
     if (save_worked(save)) {
@@ -367,14 +384,15 @@ static int save_look(save_task *save, const ProtobufCBinaryData *bytes, tq_error
 {
     Tq__SnapshotPart *part =
         (Tq__SnapshotPart *)tqi_message_decode(&tq__snapshot_part__descriptor, bytes->data, bytes->len, err);
-    int code;
-    if (!part) {
+    int rc;
+
+    if (part == NULL) {
         return err->code;
     }
     save->partitions += part->partition != NULL;
-    code = tqi_client_ckpt_collect(&save->found, part, save->partitions, err);
+    rc = tqi_client_ckpt_collect(&save->found, part, save->partitions, err);
     tq__snapshot_part__free_unpacked(part, NULL);
-    return code;
+    return rc;
 }
 
 static void save_part_read(tqi_client_task *task, tqi_net_answer *answer)
@@ -382,6 +400,7 @@ static void save_part_read(tqi_client_task *task, tqi_net_answer *answer)
     save_task *save = (save_task *)task;
     const Tq__SnapshotReadReply *reply = (const Tq__SnapshotReadReply *)answer->reply;
     tq_error err = {0};
+
     if (answer->status != TQ_OK) {
         save_fail(save, answer->error);
         return;
@@ -390,12 +409,12 @@ static void save_part_read(tqi_client_task *task, tqi_net_answer *answer)
         save_fail(save, &err);
         return;
     }
-    save->reply = malloc(sizeof *save->reply);
-    if (save->reply) {
+    save->reply = malloc(sizeof(*save->reply));
+    if (save->reply != NULL) {
         tq__snapshot_read_reply__init(save->reply);
         save->reply->part.data = malloc(reply->part.len ? reply->part.len : 1);
     }
-    if (!save->reply || !save->reply->part.data) {
+    if (save->reply == NULL || save->reply->part.data == NULL) {
         tqi_error_nomem(&err, "a checkpoint");
         save_fail(save, &err);
         return;
@@ -409,6 +428,7 @@ static void save_next_part(save_task *save)
 {
     Tq__SnapshotRead message;
     tq_error err = {0};
+
     if (save->part == save->about.parts) {
         save_begin_blocks(save);
         return;
@@ -425,6 +445,7 @@ static void save_taken(tqi_client_task *task, tqi_net_answer *answer)
 {
     save_task *save = (save_task *)task;
     const Tq__SnapshotReply *reply = (const Tq__SnapshotReply *)answer->reply;
+
     if (answer->status != TQ_OK) {
         save_fail(save, answer->error);
         return;
@@ -442,6 +463,7 @@ static void save_taken(tqi_client_task *task, tqi_net_answer *answer)
 static void save_work_open(void *arg)
 {
     save_task *save = arg;
+
     tqi_client_ckpt_out_open(&save->out, save->path, !save->state_only, &save->work_error);
 }
 
@@ -463,6 +485,7 @@ static void save_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply,
         .done = save_orphan_closed,
     };
     tqi_net_call *call;
+
     (void)arg;
     tq__snapshot_close__init(&message);
     message.id = ((const Tq__SnapshotReply *)reply)->id;
@@ -479,11 +502,12 @@ static void save_opened(void *arg)
     save_task *save = arg;
     Tq__Snapshot message;
     tq_error err = {0};
+
     if (!save_worked(save)) {
         return;
     }
     tq__snapshot__init(&message);
-    message.partition = save->partition ? save->partition : message.partition;
+    message.partition = save->partition != NULL ? save->partition : message.partition;
     message.data_stays = save->state_only;
     save->about.partial = save->partition != NULL;
     save->about.data = !save->state_only;
@@ -506,7 +530,7 @@ static void save_begin(tqi_client_task *task)
 
 static void save_cancel(tqi_client_task *task)
 {
-    if (task->call) {
+    if (task->call != NULL) {
         tqi_net_call_cancel(task->call);
     }
 }
@@ -522,7 +546,7 @@ static const tqi_client_task_type save_type = {
 static int save_prepare_metadata(save_task *save, const char *metadata, tq_error *err)
 {
     tqi_region *region = &save->task.region;
-    const char *text = metadata ? metadata : "{}";
+    const char *text = metadata != NULL ? metadata : "{}";
     json_error_t bad;
     json_t *parsed = json_loads(text, JSON_REJECT_DUPLICATES, &bad);
     bool object = json_is_object(parsed);
@@ -530,12 +554,12 @@ static int save_prepare_metadata(save_task *save, const char *metadata, tq_error
 
     json_decref(parsed);
     if (!object) {
-        return tqi_error_set(err, TQ_EINVAL, "metadata of a checkpoint: expected a JSON object%s%s", parsed ? "" : ": ",
-                             parsed ? "" : bad.text);
+        return tqi_error_set(err, TQ_EINVAL, "metadata of a checkpoint: expected a JSON object%s%s",
+                             parsed != NULL ? "" : ": ", parsed != NULL ? "" : bad.text);
     }
     save->user_metadata = tqi_region_string(region, text);
     save->metadata = tqi_region_array(region, size, 1);
-    if (!save->user_metadata || !save->metadata) {
+    if (save->user_metadata == NULL || save->metadata == NULL) {
         return tqi_error_nomem(err, "a checkpoint");
     }
     (void)snprintf(save->metadata, size, "{\"storage_saved\": %s, \"user_metadata\": %s}\n",
@@ -549,26 +573,27 @@ int tq_save(tq_op *op, const tq_save_args *given)
 {
     tq_save_args args;
     tq_error err = {0};
-    int code;
-    save_task *save = (save_task *)tqi_client_ckpt_make(op, &save_type, &code);
-    if (!save) {
-        return code;
+    int rc;
+    save_task *save = (save_task *)tqi_client_ckpt_make(op, &save_type, &rc);
+
+    if (save == NULL) {
+        return rc;
     }
     save->out.dir = -1;
-    code = TQI_SIZED_ARGS("tq_save", tq_save_args, given, &args, &err);
-    if (code != TQ_OK) {
-        return tqi_client_task_submit(op, &save->task, code, &err);
+    rc = TQI_SIZED_ARGS("tq_save", tq_save_args, given, &args, &err);
+    if (rc != TQ_OK) {
+        return tqi_client_task_submit(op, &save->task, rc, &err);
     }
     save->state_only = args.state_only;
-    if (!args.path || !args.path[0]) {
-        code = tqi_error_set(&err, TQ_EINVAL, "checkpoint: no directory given");
+    if (args.path == NULL || !args.path[0]) {
+        rc = tqi_error_set(&err, TQ_EINVAL, "checkpoint: no directory given");
     } else {
         save->path = tqi_region_string(&save->task.region, args.path);
-        code = save->path ? TQ_OK : tqi_error_nomem(&err, "a checkpoint");
+        rc = save->path != NULL ? TQ_OK : tqi_error_nomem(&err, "a checkpoint");
     }
-    if (code == TQ_OK && args.partition) {
-        code = tqi_client_copy_name(&save->task.region, "partition", args.partition, &save->partition, &err);
+    if (rc == TQ_OK && args.partition != NULL) {
+        rc = tqi_client_copy_name(&save->task.region, "partition", args.partition, &save->partition, &err);
     }
-    code = code ? code : save_prepare_metadata(save, args.metadata, &err);
-    return tqi_client_task_submit(op, &save->task, code, &err);
+    rc = rc ? rc : save_prepare_metadata(save, args.metadata, &err);
+    return tqi_client_task_submit(op, &save->task, rc, &err);
 }

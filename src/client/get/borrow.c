@@ -39,9 +39,9 @@ bool tqi_client_get_may_borrow(tqi_client_get *get, size_t c)
     uint64_t size = column->offsets[get->meta->n];
     size_t first = 0;
 
-    if (!get->zero_copy || !get->task.rt->internal.borrow || column->kind != TQ_TENSOR || column->types ||
-        column->padded || size < BORROW_MIN || (get->layouts && get->layouts[c].dest) ||
-        !borrow_together(get, cells, &first)) {
+    if (!get->zero_copy || get->task.rt->internal.borrow == NULL || column->kind != TQ_TENSOR ||
+        column->types != NULL || column->padded || size < BORROW_MIN ||
+        (get->layouts != NULL && get->layouts[c].dest != NULL) || !borrow_together(get, cells, &first)) {
         return false;
     }
     const tqi_manager_borrow_range range = {
@@ -55,16 +55,16 @@ bool tqi_client_get_may_borrow(tqi_client_get *get, size_t c)
 
 int tqi_client_get_copy_instead(tqi_client_get *get, tq_error *err)
 {
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
-    for (size_t i = 0; i < get->borrow.n && code == TQ_OK; i++) {
+    for (size_t i = 0; i < get->borrow.n && rc == TQ_OK; i++) {
         size_t c = get->borrow_column[i];
-        if (!get->borrow.ranges[i].data && !get->data->columns[c].data) {
-            code = tqi_client_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
-            code = code ? code : tqi_client_get_plan_ranges(get, c, err);
+        if (get->borrow.ranges[i].data == NULL && get->data->columns[c].data == NULL) {
+            rc = tqi_client_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
+            rc = rc ? rc : tqi_client_get_plan_ranges(get, c, err);
         }
     }
-    return code;
+    return rc;
 }
 
 /* Takes over the manager's mappings, even if the op is gone: they must be given back. */
@@ -79,7 +79,7 @@ static void borrow_done(tqi_manager_borrow_job *job)
             i = tqi_client_get_left(get, i);
             continue;
         }
-        if (range->data) {
+        if (range->data != NULL) {
             get->data->columns[get->borrow_column[i]].data = range->data;
             borrows->maps[borrows->n_maps++] = (tqi_client_borrow_map){range->map, range->map_size};
         }
@@ -101,8 +101,8 @@ bool tqi_client_get_borrow(tqi_client_get *get, void (*borrowed)(tqi_client_get 
     }
     get->borrowed = borrowed;
     get->data->borrows = tqi_client_borrows_make(get->borrow.n);
-    get->borrow.handles = tqi_region_zero(&get->task.region, get->borrow.n, sizeof *get->borrow.handles);
-    if (!get->data->borrows || !get->borrow.handles) {
+    get->borrow.handles = tqi_region_zero(&get->task.region, get->borrow.n, sizeof(*get->borrow.handles));
+    if (get->data->borrows == NULL || get->borrow.handles == NULL) {
         borrowed(get); /* nothing can be borrowed: all is copied */
         return true;
     }

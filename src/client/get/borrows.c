@@ -26,13 +26,13 @@
 tqi_client_borrows *tqi_client_borrows_make(size_t n)
 {
     tqi_client_borrows *borrows =
-        calloc(1, sizeof *borrows + n * (sizeof *borrows->maps + sizeof *borrows->left + sizeof *borrows->handles));
+        calloc(1, sizeof(*borrows) + n * (sizeof(*borrows->maps) + sizeof(*borrows->left) + sizeof(*borrows->handles)));
 
-    if (borrows && pthread_rwlock_init(&borrows->moved, NULL) != 0) {
+    if (borrows != NULL && pthread_rwlock_init(&borrows->moved, NULL) != 0) {
         free(borrows);
         return NULL;
     }
-    if (borrows) {
+    if (borrows != NULL) {
         borrows->maps = (tqi_client_borrow_map *)(void *)(borrows + 1);
         borrows->left = (tqi_client_left *)(void *)(borrows->maps + n);
         borrows->handles = (void **)(void *)(borrows->left + n);
@@ -77,7 +77,7 @@ void tqi_client_borrows_release(tqi_client_borrows *borrows)
     if (ends) {
         pthread_mutex_lock(&client->lock);
         /* If no runtime is open, all was given back, or was borrowed by another process. */
-        ends = client->runtime && client->runtime->state == TQI_CLIENT_RUNTIME_OPEN;
+        ends = client->runtime != NULL && client->runtime->state == TQI_CLIENT_RUNTIME_OPEN;
         if (ends) {
             DL_APPEND(client->borrows_ended, borrows);
             tqi_client_wake(client);
@@ -87,7 +87,7 @@ void tqi_client_borrows_release(tqi_client_borrows *borrows)
     if (!ends) {
         borrows_free(borrows);
     }
-    if (client) {
+    if (client != NULL) {
         tqi_client_unref(client);
     }
 }
@@ -145,12 +145,12 @@ void tqi_client_borrows_own(tq_client *client)
 
 static void borrows_detach(tq_client *client)
 {
-    while (client->borrows) {
+    while (client->borrows != NULL) {
         tqi_client_borrows *borrows = client->borrows;
         DL_DELETE(client->borrows, borrows);
         atomic_store(&borrows->attached, false);
     }
-    while (client->borrows_ended) {
+    while (client->borrows_ended != NULL) {
         tqi_client_borrows *borrows = client->borrows_ended;
         DL_DELETE(client->borrows_ended, borrows);
         borrows_free(borrows);

@@ -9,16 +9,17 @@
 
 tq_data *tqi_client_data_alloc(size_t rows, size_t n_columns)
 {
-    tq_data *data = calloc(1, sizeof *data);
-    if (!data) {
+    tq_data *data = calloc(1, sizeof(*data));
+
+    if (data == NULL) {
         return NULL;
     }
     atomic_init(&data->refs, 1);
     data->rows = rows;
     data->n_columns = n_columns;
-    data->columns = tqi_region_zero(&data->region, n_columns, sizeof *data->columns);
-    data->buffers = tqi_region_zero(&data->region, n_columns, sizeof *data->buffers);
-    if (!data->columns || !data->buffers) {
+    data->columns = tqi_region_zero(&data->region, n_columns, sizeof(*data->columns));
+    data->buffers = tqi_region_zero(&data->region, n_columns, sizeof(*data->buffers));
+    if (data->columns == NULL || data->buffers == NULL) {
         tqi_region_fini(&data->region);
         free(data);
         return NULL;
@@ -30,7 +31,7 @@ tq_data *tq_data_ref(const tq_data *data)
 {
     tq_data *held = tqi_unconst(data); /* counted, not changed */
 
-    if (held) {
+    if (held != NULL) {
         atomic_fetch_add_explicit(&held->refs, 1, memory_order_relaxed);
     }
     return held;
@@ -38,15 +39,15 @@ tq_data *tq_data_ref(const tq_data *data)
 
 void tq_data_unref(tq_data *data)
 {
-    if (!data || atomic_fetch_sub_explicit(&data->refs, 1, memory_order_acq_rel) != 1) {
+    if (data == NULL || atomic_fetch_sub_explicit(&data->refs, 1, memory_order_acq_rel) != 1) {
         return;
     }
     for (size_t c = 0; c < data->n_columns; c++) {
-        if (data->buffers[c].data) {
+        if (data->buffers[c].data != NULL) {
             tqi_client_pool_put(data->buffers[c]);
         }
     }
-    if (data->borrows) {
+    if (data->borrows != NULL) {
         tqi_client_borrows_release(data->borrows);
     }
     tqi_region_fini(&data->region);
@@ -55,22 +56,22 @@ void tq_data_unref(tq_data *data)
 
 size_t tq_data_row_count(const tq_data *data)
 {
-    return data ? data->rows : 0;
+    return data != NULL ? data->rows : 0;
 }
 
 size_t tq_data_column_count(const tq_data *data)
 {
-    return data ? data->n_columns : 0;
+    return data != NULL ? data->n_columns : 0;
 }
 
 const tq_data_column *tq_data_column_at(const tq_data *data, size_t c)
 {
-    return data && c < data->n_columns ? &data->columns[c] : NULL;
+    return data != NULL && c < data->n_columns ? &data->columns[c] : NULL;
 }
 
 const tq_data_column *tq_data_find_column(const tq_data *data, const char *name)
 {
-    for (size_t c = 0; data && name && c < data->n_columns; c++) {
+    for (size_t c = 0; data != NULL && name != NULL && c < data->n_columns; c++) {
         if (strcmp(data->columns[c].name, name) == 0) {
             return &data->columns[c];
         }

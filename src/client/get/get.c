@@ -37,6 +37,7 @@ static void get_try(tqi_client_get *get);
 static void get_fini(tqi_client_task *task)
 {
     tqi_client_get *get = (tqi_client_get *)task;
+
     tq_meta_unref(get->meta);
     tq_meta_unref(get->found);
     tq_data_unref(get->data);
@@ -46,7 +47,7 @@ static void get_fini(tqi_client_task *task)
     free(get->gone);
     free(get->borrow.ranges);
     free(get->borrow_column);
-    if (get->release) {
+    if (get->release != NULL) {
         get->release(get->release_arg);
     }
 }
@@ -58,7 +59,7 @@ static void get_fail(tqi_client_get *get, const tq_error *err)
 
 static void get_done(tqi_client_get *get)
 {
-    if (get->task.op) {
+    if (get->task.op != NULL) {
         get->task.op->data = get->data;
         get->task.op->meta = get->found;
         get->data = NULL;
@@ -72,8 +73,8 @@ static void get_done(tqi_client_get *get)
 /* Checks that the answer is about the same samples and has all fields. */
 static int get_check(const tqi_client_get *get, const tq_meta *meta, tq_error *err)
 {
-    if (!meta || meta->n != get->meta->n ||
-        (meta->n > 0 && memcmp(meta->indexes, get->meta->indexes, meta->n * sizeof *meta->indexes))) {
+    if (meta == NULL || meta->n != get->meta->n ||
+        (meta->n > 0 && memcmp(meta->indexes, get->meta->indexes, meta->n * sizeof(*meta->indexes)))) {
         return tqi_error_set(err, TQ_EPROTO, "the controller resolved other samples than were asked for");
     }
     for (size_t f = 0; f < get->n_fields; f++) {
@@ -90,7 +91,7 @@ static void get_resolved(tqi_client_task *task, tqi_net_answer *answer)
     const Tq__ResolveReply *reply = (const Tq__ResolveReply *)answer->reply;
     tq_meta *meta = NULL;
     tq_error err = {0};
-    int code;
+    int rc;
 
     if (answer->status != TQ_OK) {
         get_fail(get, answer->error);
@@ -101,10 +102,10 @@ static void get_resolved(tqi_client_task *task, tqi_net_answer *answer)
         get_fail(get, &err);
         return;
     }
-    code = reply->batch ? tqi_client_meta_decode(reply->batch, NULL, 0, false, &meta, &err)
-                        : tqi_error_set(&err, TQ_EPROTO, "the controller's answer has no batch");
-    code = code ? code : get_check(get, meta, &err);
-    if (code != TQ_OK || !meta) {
+    rc = reply->batch != NULL ? tqi_client_meta_decode(reply->batch, NULL, 0, false, &meta, &err)
+                              : tqi_error_set(&err, TQ_EPROTO, "the controller's answer has no batch");
+    rc = rc ? rc : get_check(get, meta, &err);
+    if (rc != TQ_OK || meta == NULL) {
         tq_meta_unref(meta);
         get_fail(get, &err);
         return;
@@ -149,12 +150,12 @@ static bool get_present(const tq_block *block, const tq_owner_info *owners, size
 static void get_owners(const tq_error *listed, const tq_owner_info *owners, size_t n, void *arg)
 {
     tqi_client_get *get = arg;
-    uint64_t *ids = tqi_region_array(&get->task.region, get->n_gone, sizeof *ids);
+    uint64_t *ids = tqi_region_array(&get->task.region, get->n_gone, sizeof(*ids));
     size_t n_ids = 0;
     tq_error err = {0};
 
     get->in_owners = false;
-    for (size_t g = 0; ids && !listed && g < get->n_gone; g++) {
+    for (size_t g = 0; ids != NULL && listed == NULL && g < get->n_gone; g++) {
         if (get_present(&get->gone[g], owners, n)) {
             ids[n_ids++] = get->gone[g].id;
         }
@@ -169,11 +170,11 @@ static void get_owners(const tq_error *listed, const tq_owner_info *owners, size
 /* Asks for the owners of the gone blocks; each only once if its blocks are adjacent. */
 static void get_ask_owners(tqi_client_get *get)
 {
-    const char **names = tqi_region_array(&get->task.region, get->n_gone, sizeof *names);
+    const char **names = tqi_region_array(&get->task.region, get->n_gone, sizeof(*names));
     size_t n = 0;
     tq_error err = {0};
 
-    if (!names) {
+    if (names == NULL) {
         tqi_error_nomem(&err, "a read");
         get_fail(get, &err);
         return;
@@ -189,8 +190,9 @@ static void get_ask_owners(tqi_client_get *get)
 
 static int get_keep_gone(tqi_client_get *get, const uint32_t *gone, uint32_t n, tq_error *err)
 {
-    tq_block *blocks = realloc(get->gone, n * sizeof *blocks);
-    if (!blocks) {
+    tq_block *blocks = realloc(get->gone, n * sizeof(*blocks));
+
+    if (blocks == NULL) {
         return tqi_error_nomem(err, "a read");
     }
     get->gone = blocks;
@@ -202,7 +204,7 @@ static int get_keep_gone(tqi_client_get *get, const uint32_t *gone, uint32_t n, 
         }
         blocks[g] = get->read.job.blocks[gone[g]];
         blocks[g].owner = tqi_region_string(&get->gone_names, blocks[g].owner);
-        if (!blocks[g].owner) {
+        if (blocks[g].owner == NULL) {
             return tqi_error_nomem(err, "a read");
         }
         get->n_gone++;
@@ -219,9 +221,9 @@ static void get_got(tqi_client_task *task, const tq_error *err, const uint32_t *
     tq_error bad = {0};
 
     get->in_manager = false;
-    if (!get->task.op) {
+    if (get->task.op == NULL) {
         tqi_client_task_free(&get->task); /* cancelled: nobody waits for it */
-    } else if (err && err->code != TQ_OK) {
+    } else if (err != NULL && err->code != TQ_OK) {
         get_fail(get, err);
     } else if (n_gone == 0) {
         get_done(get);
@@ -257,7 +259,7 @@ static void get_filled(void *arg)
     tqi_client_get *get = arg;
 
     get->in_manager = false;
-    if (!get->task.op) {
+    if (get->task.op == NULL) {
         tqi_client_task_free(&get->task); /* cancelled: nobody waits for it */
     } else {
         get_read(get);
@@ -301,7 +303,7 @@ static void get_borrowed(tqi_client_get *get)
     tq_error err = {0};
 
     get->in_manager = false;
-    if (!get->task.op) {
+    if (get->task.op == NULL) {
         tqi_client_task_free(&get->task); /* cancelled: nobody waits for it */
     } else if (get->task.rt->stopping) {
         get_fail(get, &get->task.rt->error);
@@ -363,23 +365,23 @@ static int get_choose(tqi_client_get *get, tq_error *err)
 {
     tqi_region *region = &get->task.region;
     const tq_meta *meta = get->meta;
-    size_t most = get->fields ? get->n_fields : meta->n_fields;
-    const char **chosen = tqi_region_array(region, most, sizeof *chosen);
+    size_t most = get->fields != NULL ? get->n_fields : meta->n_fields;
+    const char **chosen = tqi_region_array(region, most, sizeof(*chosen));
     size_t n = 0;
 
-    for (size_t f = 0; chosen && f < most; f++) {
-        ptrdiff_t place = get->fields ? tqi_client_meta_find(meta, get->fields[f]) : (ptrdiff_t)f;
+    for (size_t f = 0; chosen != NULL && f < most; f++) {
+        ptrdiff_t place = get->fields != NULL ? tqi_client_meta_find(meta, get->fields[f]) : (ptrdiff_t)f;
         if (place < 0 || !get_is_common(&meta->fields[place], meta->n)) {
             continue;
         }
         chosen[n] = tqi_region_string(region, meta->fields[place].pub.name);
-        if (!chosen[n++]) {
+        if (chosen[n++] == NULL) {
             return tqi_error_nomem(err, "a read");
         }
     }
     get->fields = chosen;
     get->n_fields = n;
-    return chosen ? TQ_OK : tqi_error_nomem(err, "a read");
+    return chosen != NULL ? TQ_OK : tqi_error_nomem(err, "a read");
 }
 
 static void get_found(tqi_client_task *task, tqi_net_answer *answer)
@@ -387,7 +389,7 @@ static void get_found(tqi_client_task *task, tqi_net_answer *answer)
     tqi_client_get *get = (tqi_client_get *)task;
     const Tq__ResolveReply *reply = (const Tq__ResolveReply *)answer->reply;
     tq_error err = {0};
-    int code;
+    int rc;
 
     if (answer->status != TQ_OK) {
         get_fail(get, answer->error);
@@ -398,13 +400,13 @@ static void get_found(tqi_client_task *task, tqi_net_answer *answer)
         get_fail(get, &err);
         return;
     }
-    code = reply->batch ? tqi_client_meta_decode(reply->batch, NULL, 0, false, &get->meta, &err)
-                        : tqi_error_set(&err, TQ_EPROTO, "the controller's answer has no batch");
-    if (code == TQ_OK) {
+    rc = reply->batch != NULL ? tqi_client_meta_decode(reply->batch, NULL, 0, false, &get->meta, &err)
+                              : tqi_error_set(&err, TQ_EPROTO, "the controller's answer has no batch");
+    if (rc == TQ_OK) {
         get->found = tq_meta_ref(get->meta);
-        code = get_choose(get, &err);
+        rc = get_choose(get, &err);
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         get_fail(get, &err);
     } else if (get->n_fields == 0) {
         get_done(get);
@@ -417,26 +419,26 @@ static int get_prepare_keys(tqi_client_get *get, const tq_get_by_key_args *args,
 {
     tqi_region *region = &get->task.region;
     char **fields = NULL;
-    int code;
+    int rc;
 
     get->zero_copy = args->zero_copy;
     get->leave_values = args->leave_values;
-    get->keys = tqi_region_array(region, 1, sizeof *get->keys);
-    if (!get->keys) {
+    get->keys = tqi_region_array(region, 1, sizeof(*get->keys));
+    if (get->keys == NULL) {
         return tqi_error_nomem(err, "a read");
     }
     tq__resolve__init(get->keys);
     get->keys->lenient = true;
-    code = tqi_client_copy_name(region, "partition", args->partition, &get->keys->partition, err);
-    code = code ? code : tqi_client_copy_keys(region, args->keys, args->n, &get->keys->key, &get->keys->n_key, err);
-    if (code == TQ_OK && args->fields) {
-        code = tqi_client_copy_fields(region, args->fields, args->n_fields, &fields, &get->n_fields, err);
+    rc = tqi_client_copy_name(region, "partition", args->partition, &get->keys->partition, err);
+    rc = rc ? rc : tqi_client_copy_keys(region, args->keys, args->n, &get->keys->key, &get->keys->n_key, err);
+    if (rc == TQ_OK && args->fields != NULL) {
+        rc = tqi_client_copy_fields(region, args->fields, args->n_fields, &fields, &get->n_fields, err);
         get->fields = tqi_unconst(fields);
     }
-    if (code == TQ_OK && args->n == 0) {
-        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': no keys to read", args->partition);
+    if (rc == TQ_OK && args->n == 0) {
+        rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': no keys to read", args->partition);
     }
-    return code;
+    return rc;
 }
 
 /* --- start ---------------------------------------------------------------- */
@@ -446,7 +448,7 @@ static void get_begin(tqi_client_task *task)
     tqi_client_get *get = (tqi_client_get *)task;
     tq_error err = {0};
 
-    if (!get->keys) {
+    if (get->keys == NULL) {
         get_try(get);
     } else if (tqi_client_task_call(task, TQI_RESOLVE, &get->keys->base, get_found, &err) != TQ_OK) {
         get_fail(get, &err);
@@ -458,7 +460,7 @@ static void get_cancel(tqi_client_task *task)
     tqi_client_get *get = (tqi_client_get *)task;
     tq_error err = {0};
 
-    if (task->call) {
+    if (task->call != NULL) {
         tqi_net_call_cancel(task->call);
     } else if (get->in_manager || get->in_owners) {
         tqi_error_set(&err, TQ_ECANCELED, "cancelled");
@@ -478,32 +480,32 @@ static int get_prepare(tqi_client_get *get, const tq_meta *meta, const char *con
 {
     tqi_region *region = &get->task.region;
     char **names;
-    int code;
+    int rc;
 
-    if (!meta) {
+    if (meta == NULL) {
         return tqi_error_null(err, "meta to read");
     }
     get->meta = tq_meta_ref(meta);
-    if (!fields) {
+    if (fields == NULL) {
         get->n_fields = meta->n_fields;
-        get->fields = tqi_region_array(region, meta->n_fields, sizeof *get->fields);
-        for (size_t f = 0; get->fields && f < meta->n_fields; f++) {
+        get->fields = tqi_region_array(region, meta->n_fields, sizeof(*get->fields));
+        for (size_t f = 0; get->fields != NULL && f < meta->n_fields; f++) {
             get->fields[f] = tqi_region_string(region, meta->fields[f].pub.name);
-            if (!get->fields[f]) {
+            if (get->fields[f] == NULL) {
                 return tqi_error_nomem(err, "a read");
             }
         }
-        return get->fields ? TQ_OK : tqi_error_nomem(err, "a read");
+        return get->fields != NULL ? TQ_OK : tqi_error_nomem(err, "a read");
     }
-    code = tqi_client_copy_fields(region, fields, n_fields, &names, &get->n_fields, err);
+    rc = tqi_client_copy_fields(region, fields, n_fields, &names, &get->n_fields, err);
     get->fields = tqi_unconst(names);
-    for (size_t f = 0; f < get->n_fields && code == TQ_OK; f++) {
+    for (size_t f = 0; f < get->n_fields && rc == TQ_OK; f++) {
         if (tqi_client_meta_find(meta, get->fields[f]) < 0) {
-            code = tqi_error_set(err, TQ_EFIELD, "field '%s' is not in the metadata of partition '%s'", get->fields[f],
-                                 meta->partition);
+            rc = tqi_error_set(err, TQ_EFIELD, "field '%s' is not in the metadata of partition '%s'", get->fields[f],
+                               meta->partition);
         }
     }
-    return code;
+    return rc;
 }
 
 TQI_SIZED_ENDS_WITH(tq_get_by_key_args, n_fields);
@@ -512,39 +514,40 @@ int tq_get_by_key(tq_op *op, const tq_get_by_key_args *given)
 {
     tq_get_by_key_args args;
     tq_error err = {0};
-    int code;
-    tqi_client_get *get = (tqi_client_get *)tqi_client_task_make(op, &get_type, &code);
-    if (!get) {
-        return code;
+    int rc;
+    tqi_client_get *get = (tqi_client_get *)tqi_client_task_make(op, &get_type, &rc);
+
+    if (get == NULL) {
+        return rc;
     }
-    code = TQI_SIZED_ARGS("tq_get_by_key", tq_get_by_key_args, given, &args, &err);
-    code = code ? code : get_prepare_keys(get, &args, &err);
-    return tqi_client_task_submit(op, &get->task, code, &err);
+    rc = TQI_SIZED_ARGS("tq_get_by_key", tq_get_by_key_args, given, &args, &err);
+    rc = rc ? rc : get_prepare_keys(get, &args, &err);
+    return tqi_client_task_submit(op, &get->task, rc, &err);
 }
 
 TQI_SIZED_ENDS_WITH(tq_get_options, release_arg);
 
 int tq_get(tq_op *op, const tq_meta *meta, const char *const *fields, size_t n_fields, const tq_get_options *given)
 {
-    tq_get_options options = {.size = sizeof options};
+    tq_get_options options = {.size = sizeof(options)};
     tq_error err = {0};
-    int sized = given ? tqi_sized_copy("tq_get_options", given, &options, sizeof options, &err) : TQ_OK;
-    int code;
-    tqi_client_get *get = (tqi_client_get *)tqi_client_task_make(op, &get_type, &code);
+    int sized = given != NULL ? tqi_sized_copy("tq_get_options", given, &options, sizeof(options), &err) : TQ_OK;
+    int rc;
+    tqi_client_get *get = (tqi_client_get *)tqi_client_task_make(op, &get_type, &rc);
 
-    if (!get) {
-        if (options.release) {
+    if (get == NULL) {
+        if (options.release != NULL) {
             options.release(options.release_arg);
         }
-        return code;
+        return rc;
     }
     get->release = options.release; /* from now on with the task */
     get->release_arg = options.release_arg;
     get->zero_copy = options.zero_copy;
     get->leave_values = options.leave_values;
-    code = sized ? sized : get_prepare(get, meta, fields, n_fields, &err);
-    if (code == TQ_OK && options.n_fields > 0) {
-        code = tqi_client_get_layouts(get, &options, &err);
+    rc = sized ? sized : get_prepare(get, meta, fields, n_fields, &err);
+    if (rc == TQ_OK && options.n_fields > 0) {
+        rc = tqi_client_get_layouts(get, &options, &err);
     }
-    return tqi_client_task_submit(op, &get->task, code, &err);
+    return tqi_client_task_submit(op, &get->task, rc, &err);
 }

@@ -19,42 +19,44 @@
 static int layout_set(tqi_client_get *get, ptrdiff_t f, const tq_get_field *from, tq_error *err)
 {
     if (f < 0) {
-        return tqi_error_set(err, TQ_EFIELD, "field '%s' has a layout, but is not read", from->name ? from->name : "");
+        return tqi_error_set(err, TQ_EFIELD, "field '%s' has a layout, but is not read",
+                             from->name != NULL ? from->name : "");
     }
-    if (from->dest_size > 0 && !from->dest) {
+    if (from->dest_size > 0 && from->dest == NULL) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': dest is NULL", from->name);
     }
-    if (from->pad_dtype.bits > 8 * sizeof from->pad) {
+    if (from->pad_dtype.bits > 8 * sizeof(from->pad)) {
         return tqi_error_set(err, TQ_EDTYPE, "field '%s': a pad value of %u bits", from->name, from->pad_dtype.bits);
     }
     get->layouts[f] = *from;
     get->layouts[f].name = get->fields[f];
     if (from->pad_dtype.bits == 0) {
-        memset(get->layouts[f].pad, 0, sizeof from->pad);
+        memset(get->layouts[f].pad, 0, sizeof(from->pad));
     }
     return TQ_OK;
 }
 
 int tqi_client_get_layouts(tqi_client_get *get, const tq_get_options *options, tq_error *err)
 {
-    tqi_name_array names = {get->fields, sizeof *get->fields, get->n_fields};
+    tqi_name_array names = {get->fields, sizeof(*get->fields), get->n_fields};
     uint32_t *table;
 
-    int code = tqi_client_check_array("tq_get_options.fields", options->fields, options->n_fields, err);
-    if (code != TQ_OK) {
-        return code;
+    int rc = tqi_client_check_array("tq_get_options.fields", options->fields, options->n_fields, err);
+
+    if (rc != TQ_OK) {
+        return rc;
     }
-    get->layouts = tqi_region_zero(&get->task.region, get->n_fields, sizeof *get->layouts);
-    if (!get->layouts) {
+    get->layouts = tqi_region_zero(&get->task.region, get->n_fields, sizeof(*get->layouts));
+    if (get->layouts == NULL) {
         return tqi_error_nomem(err, "a read");
     }
     table = tqi_name_table(names);
-    for (size_t i = 0; i < options->n_fields && code == TQ_OK; i++) {
+    for (size_t i = 0; i < options->n_fields && rc == TQ_OK; i++) {
         const tq_get_field *from = &options->fields[i];
-        code = layout_set(get, from->name ? tqi_name_find(names, table, from->name) : -1, from, err);
+        rc = layout_set(get, from->name != NULL ? tqi_name_find(names, table, from->name) : -1, from, err);
     }
     free(table);
-    return code;
+    return rc;
 }
 
 /* --- padding -------------------------------------------------------------- */
@@ -66,12 +68,12 @@ static bool layout_can_pad(const tq_data_column *column, size_t rows, uint64_t *
     uint32_t ndim = rows > 0 ? column->ndims[0] : 0;
 
     *longest = 0;
-    if (column->kind != TQ_TENSOR || column->types || ndim == 0) {
+    if (column->kind != TQ_TENSOR || column->types != NULL || ndim == 0) {
         return false;
     }
     for (size_t i = 0; i < rows; i++) {
         const uint64_t *dims = first + i * ndim;
-        if (column->ndims[i] != ndim || memcmp(dims + 1, first + 1, (ndim - 1) * sizeof *dims)) {
+        if (column->ndims[i] != ndim || memcmp(dims + 1, first + 1, (ndim - 1) * sizeof(*dims))) {
             return false;
         }
         *longest = dims[0] > *longest ? dims[0] : *longest;
@@ -81,13 +83,13 @@ static bool layout_can_pad(const tq_data_column *column, size_t rows, uint64_t *
 
 int tqi_client_get_pad(tqi_client_get *get, size_t c, tq_error *err)
 {
-    const tq_get_field *layout = get->layouts ? &get->layouts[c] : NULL;
+    const tq_get_field *layout = get->layouts != NULL ? &get->layouts[c] : NULL;
     tq_data_column *column = &get->data->columns[c];
     size_t rows = get->meta->n;
     uint64_t *offsets = tqi_unconst(column->offsets); /* of this read's region */
     uint64_t size = column->dtype.bits / 8, length, total, rest;
 
-    if (!layout || !layout->padded || !layout_can_pad(column, rows, &length)) {
+    if (layout == NULL || !layout->padded || !layout_can_pad(column, rows, &length)) {
         return TQ_OK;
     }
     if (layout->pad_dtype.bits != 0 &&
@@ -169,14 +171,14 @@ void tqi_client_get_fill(tqi_client_get *get)
 
 int tqi_client_get_memory(tqi_client_get *get, size_t c, uint64_t size, tq_error *err)
 {
-    const tq_get_field *layout = get->layouts ? &get->layouts[c] : NULL;
+    const tq_get_field *layout = get->layouts != NULL ? &get->layouts[c] : NULL;
     tq_data *data = get->data;
     tq_data_column *column = &data->columns[c];
 
-    if (!layout || !layout->dest) {
+    if (layout == NULL || layout->dest == NULL) {
         data->buffers[c] = tqi_client_pool_get(size);
         column->data = data->buffers[c].data;
-        return column->data ? TQ_OK : tqi_error_nomem(err, "the rows that are read");
+        return column->data != NULL ? TQ_OK : tqi_error_nomem(err, "the rows that are read");
     }
     if (size > layout->dest_size) {
         return tqi_error_set(err, TQ_EROWS, "field '%s': %llu bytes do not fit into the caller's %zu", column->name,

@@ -28,7 +28,7 @@ static void begin(reading *r, size_t rows, const uint32_t *ndims, const uint64_t
 {
     tq_data_column *column;
 
-    memset(r, 0, sizeof *r);
+    memset(r, 0, sizeof(*r));
     r->meta.n = rows;
     r->get.meta = &r->meta;
     r->get.fields = names;
@@ -58,7 +58,8 @@ static void end(reading *r)
 
 static int ask(reading *r, const tq_get_field *field, tq_error *err)
 {
-    tq_get_options options = {.size = sizeof options, .fields = field, .n_fields = 1};
+    tq_get_options options = {.size = sizeof(options), .fields = field, .n_fields = 1};
+
     return tqi_client_get_layouts(&r->get, &options, err);
 }
 
@@ -77,7 +78,7 @@ static void rows_lie_at_equal_distances(void **state)
     reading r;
 
     (void)state;
-    memcpy(field.pad, &pad, sizeof pad);
+    memcpy(field.pad, &pad, sizeof(pad));
     begin(&r, 3, ndims, dims, i16);
     assert_int_equal(ask(&r, &field, &err), TQ_OK);
     assert_int_equal(tqi_client_get_pad(&r.get, 0, &err), TQ_OK);
@@ -133,13 +134,13 @@ static void others_stay_as_they_are(void **state)
     tq_get_field field = {.name = "x", .padded = true, .multiple = 64};
 
     (void)state;
-    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         tq_error err = {0};
         reading r;
         uint64_t before[8];
         begin(&r, cases[i].rows, cases[i].ndims, cases[i].dims, i16);
         r.get.data->columns[0].kind = cases[i].kind;
-        memcpy(before, r.offsets, sizeof before);
+        memcpy(before, r.offsets, sizeof(before));
         assert_int_equal(ask(&r, &field, &err), TQ_OK);
         assert_int_equal(tqi_client_get_pad(&r.get, 0, &err), TQ_OK);
         assert_false(column_of(&r)->padded);
@@ -184,7 +185,7 @@ static void memory_of_the_caller(void **state)
     static const uint32_t ndims[] = {1};
     static const uint64_t dims[] = {3};
     int16_t memory[3];
-    tq_get_field field = {.name = "x", .dest = memory, .dest_size = sizeof memory};
+    tq_get_field field = {.name = "x", .dest = memory, .dest_size = sizeof(memory)};
     tq_error err = {0};
     reading r;
 
@@ -224,5 +225,6 @@ int main(void)
         cmocka_unit_test(others_stay_as_they_are),     cmocka_unit_test(what_is_asked_is_checked),
         cmocka_unit_test(memory_of_the_caller),        cmocka_unit_test(memory_that_is_not_there),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

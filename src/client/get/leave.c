@@ -25,9 +25,9 @@ bool tqi_client_get_may_leave(tqi_client_get *get, size_t c)
     size_t before = get->borrow.n;
     uint64_t end = 0;
 
-    if (!get->leave_values || !get->task.rt->internal.borrow || column->kind != TQ_VALUE || column->types ||
-        (get->layouts && get->layouts[c].dest) || column->offsets[get->meta->n] < LEAVE_MIN ||
-        column->offsets[get->meta->n] / get->meta->n < LEAVE_ROW) {
+    if (!get->leave_values || get->task.rt->internal.borrow == NULL || column->kind != TQ_VALUE ||
+        column->types != NULL || (get->layouts != NULL && get->layouts[c].dest != NULL) ||
+        column->offsets[get->meta->n] < LEAVE_MIN || column->offsets[get->meta->n] / get->meta->n < LEAVE_ROW) {
         return false;
     }
     for (size_t i = 0; i < get->meta->n; i++) {
@@ -43,7 +43,7 @@ bool tqi_client_get_may_leave(tqi_client_get *get, size_t c)
             get->borrow.n = before;
             return false;
         }
-        if (last && last->block == range.block && range.offset == end) {
+        if (last != NULL && last->block == range.block && range.offset == end) {
             last->size += range.size;
         } else if (!tqi_client_get_note(get, c, &range)) {
             get->borrow.n = before;
@@ -79,10 +79,11 @@ size_t tqi_client_get_left(tqi_client_get *get, size_t i)
     tq_data *data = get->data;
     tq_data_column *column = &data->columns[c];
     tqi_client_borrows *borrows = data->borrows;
-    bool all = get->borrow.ranges[i].data && leave_is_plain(get->borrow.ranges[i].data, (size_t)column->offsets[1]);
+    bool all =
+        get->borrow.ranges[i].data != NULL && leave_is_plain(get->borrow.ranges[i].data, (size_t)column->offsets[1]);
 
     for (; i < get->borrow.n && get->borrow_column[i] == c; i++) {
-        all = all && get->borrow.ranges[i].data;
+        all = all && get->borrow.ranges[i].data != NULL;
     }
     for (size_t k = first; k < i; k++) {
         tqi_manager_borrow_range *range = &get->borrow.ranges[k];

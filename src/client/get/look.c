@@ -16,12 +16,12 @@
 static bool look_before(const tqi_client_left *left)
 {
     /* Acquire: no byte is read before the id was seen. */
-    return left->word ? atomic_load_explicit(left->word, memory_order_acquire) == left->id : left->at != NULL;
+    return left->word != NULL ? atomic_load_explicit(left->word, memory_order_acquire) == left->id : left->at != NULL;
 }
 
 static bool look_after(const tqi_client_left *left)
 {
-    if (!left->word) {
+    if (left->word == NULL) {
         return true;
     }
     TQI_FENCE(memory_order_acquire);
@@ -37,18 +37,18 @@ void tqi_client_left_own(tqi_client_borrows *borrows)
     }
     pthread_rwlock_wrlock(&borrows->moved);
     for (size_t i = 0; i < borrows->n_left; i++) {
-        size += borrows->left[i].word ? borrows->left[i].size : 0;
+        size += borrows->left[i].word != NULL ? borrows->left[i].size : 0;
     }
-    if (!borrows->copy && size > 0) {
+    if (borrows->copy == NULL && size > 0) {
         borrows->copy = malloc(size);
     }
     for (size_t i = 0; i < borrows->n_left; i++) {
         tqi_client_left *left = &borrows->left[i];
-        uint8_t *to = borrows->copy ? (uint8_t *)borrows->copy + at : NULL;
-        if (!left->word) {
+        uint8_t *to = borrows->copy != NULL ? (uint8_t *)borrows->copy + at : NULL;
+        if (left->word == NULL) {
             continue;
         }
-        bool there = to && look_before(left);
+        bool there = to != NULL && look_before(left);
         if (there) {
             TQI_RACY_BEGIN();
             memcpy(to, left->at, left->size);
@@ -82,24 +82,25 @@ static const tqi_client_left *look_find(const tqi_client_borrows *borrows, size_
 int tq_data_look(const tq_data *data, size_t c, size_t row, size_t n,
                  void (*look)(void *arg, size_t row, const void *bytes, size_t size), void *arg)
 {
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
-    if (!data || !look || c >= data->n_columns || !data->columns[c].left || row > data->rows || n > data->rows - row) {
+    if (data == NULL || look == NULL || c >= data->n_columns || !data->columns[c].left || row > data->rows ||
+        n > data->rows - row) {
         return TQ_EINVAL;
     }
     const uint64_t *offsets = data->columns[c].offsets;
     pthread_rwlock_rdlock(&data->borrows->moved);
-    for (size_t end = row + n; row < end && code == TQ_OK; row++) {
+    for (size_t end = row + n; row < end && rc == TQ_OK; row++) {
         const tqi_client_left *left = look_find(data->borrows, c, row);
-        if (!left || !look_before(left)) {
-            code = TQ_ELOST;
+        if (left == NULL || !look_before(left)) {
+            rc = TQ_ELOST;
             break;
         }
         TQI_RACY_BEGIN();
         look(arg, row, left->at + (offsets[row] - offsets[left->row]), (size_t)(offsets[row + 1] - offsets[row]));
         TQI_RACY_END();
-        code = look_after(left) ? TQ_OK : TQ_ELOST;
+        rc = look_after(left) ? TQ_OK : TQ_ELOST;
     }
     pthread_rwlock_unlock(&data->borrows->moved);
-    return code;
+    return rc;
 }

@@ -26,6 +26,7 @@ typedef bool (*plan_match)(const tqi_client_get *get, const tqi_client_cells *ce
 static void plan_name_field(const tqi_client_get *get, const tqi_client_cells *cells, plan_match match, tqi_buf *text)
 {
     size_t found = 0, all = 0;
+
     for (size_t i = 0; i < get->meta->n; i++) {
         all += match(get, cells, i);
     }
@@ -40,7 +41,7 @@ static void plan_name_field(const tqi_client_get *get, const tqi_client_cells *c
         if (found < PLAN_NAMED) {
             const char *key = tq_meta_key(get->meta, i);
             tqi_buf_printf(text, "%s %u", found > 0 ? "," : "", get->meta->indexes[i]);
-            if (key) {
+            if (key != NULL) {
                 tqi_buf_printf(text, " ('%.40s')", key);
             }
         }
@@ -52,21 +53,22 @@ static void plan_name_field(const tqi_client_get *get, const tqi_client_cells *c
 }
 
 /* "partition 'p', field 'a' of samples 1, 2; field 'b' ..." */
-static int plan_name(const tqi_client_get *get, plan_match match, int code, const char *what, tq_error *err)
+static int plan_name(const tqi_client_get *get, plan_match match, int rc, const char *what, tq_error *err)
 {
     tqi_buf text = {0};
     size_t named = 0;
+
     for (size_t c = 0; c < get->n_fields && named < PLAN_NAMED; c++) {
         size_t before = text.size;
         plan_name_field(get, tqi_client_get_cells(get, c), match, &text);
         named += text.size > before;
     }
-    tqi_error_set(err, code, "partition '%.128s': %s: %.*s: %s", get->meta->partition, what,
-                  (int)(text.size < 250 ? text.size : 250), text.data ? (const char *)text.data : "",
-                  code == TQ_ELOST ? "put them again, or load a checkpoint; tq status counts lost cells"
-                                   : "claim them, which waits, or read what tq status shows as produced");
+    tqi_error_set(err, rc, "partition '%.128s': %s: %.*s: %s", get->meta->partition, what,
+                  (int)(text.size < 250 ? text.size : 250), text.data != NULL ? (const char *)text.data : "",
+                  rc == TQ_ELOST ? "put them again, or load a checkpoint; tq status counts lost cells"
+                                 : "claim them, which waits, or read what tq status shows as produced");
     tqi_buf_fini(&text);
-    return code;
+    return rc;
 }
 
 static bool plan_is_lost(const tqi_client_get *get, const tqi_client_cells *cells, size_t row)
@@ -85,6 +87,7 @@ bool tqi_client_get_missing(const tqi_client_get *get, tq_error *err)
 {
     bool lost = false;
     bool missing = false;
+
     for (size_t c = 0; c < get->n_fields; c++) {
         const tqi_client_cells *cells = tqi_client_get_cells(get, c);
         for (size_t i = 0; i < get->meta->n; i++) {
@@ -92,9 +95,9 @@ bool tqi_client_get_missing(const tqi_client_get *get, tq_error *err)
             missing = missing || plan_is_not_ready(get, cells, i);
         }
     }
-    if (err && lost) {
+    if (err != NULL && lost) {
         plan_name(get, plan_is_lost, TQ_ELOST, "lost with their storage", err);
-    } else if (err && missing) {
+    } else if (err != NULL && missing) {
         plan_name(get, plan_is_not_ready, TQ_ENOTREADY, "not ready", err);
     }
     return lost || missing;
@@ -103,6 +106,7 @@ bool tqi_client_get_missing(const tqi_client_get *get, tq_error *err)
 static bool plan_is_gone(const tqi_client_get *get, const tqi_client_cells *cells, size_t row)
 {
     uint64_t id;
+
     if (!plan_placed(cells->block[row]) || tqi_client_cells_size(cells, row) == 0) {
         return false;
     }
@@ -136,13 +140,13 @@ bool tqi_client_get_still_gone(const tqi_client_get *get, tq_error *err)
 static int plan_dims(tq_data *data, const tqi_client_cells *cells, size_t rows, tq_data_column *column, tq_error *err)
 {
     tqi_region *region = &data->region;
-    uint32_t *ndims = tqi_region_array(region, rows, sizeof *ndims);
-    uint64_t *offsets = tqi_region_array(region, rows + 1, sizeof *offsets);
+    uint32_t *ndims = tqi_region_array(region, rows, sizeof(*ndims));
+    uint64_t *offsets = tqi_region_array(region, rows + 1, sizeof(*offsets));
     uint64_t *dims;
     size_t total = 0;
     uint32_t ndim;
 
-    if (!ndims || !offsets) {
+    if (ndims == NULL || offsets == NULL) {
         return tqi_error_nomem(err, "a read");
     }
     offsets[0] = 0;
@@ -154,18 +158,18 @@ static int plan_dims(tq_data *data, const tqi_client_cells *cells, size_t rows, 
             offsets[i + 1] > INT64_MAX - PLAN_ALIGN) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': more bytes than can be read at once", column->name);
         }
-        if (cells->types) {
+        if (cells->types != NULL) {
             /* Elements of every size must be aligned for access. */
             offsets[i + 1] = (offsets[i + 1] + PLAN_ALIGN - 1) / PLAN_ALIGN * PLAN_ALIGN;
         }
     }
-    dims = tqi_region_array(region, total, sizeof *dims);
-    if (!dims) {
+    dims = tqi_region_array(region, total, sizeof(*dims));
+    if (dims == NULL) {
         return tqi_error_nomem(err, "a read");
     }
-    if (cells->types) {
-        column->types = tqi_region_copy(region, cells->types, rows, sizeof *cells->types);
-        if (!column->types) {
+    if (cells->types != NULL) {
+        column->types = tqi_region_copy(region, cells->types, rows, sizeof(*cells->types));
+        if (column->types == NULL) {
             return tqi_error_nomem(err, "a read");
         }
     }
@@ -174,17 +178,17 @@ static int plan_dims(tq_data *data, const tqi_client_cells *cells, size_t rows, 
     column->ndims = ndims;
     column->offsets = offsets;
     column->dims = dims;
-    column->shape = rows > 0 ? dims : tqi_region_copy(region, cells->pub.shape, cells->pub.ndim, sizeof *dims);
+    column->shape = rows > 0 ? dims : tqi_region_copy(region, cells->pub.shape, cells->pub.ndim, sizeof(*dims));
     for (size_t i = 0; i < rows; i++) {
         const uint64_t *row = tqi_client_cells_dims(cells, i, &ndim);
         for (uint32_t d = 0; d < ndim; d++) {
             dims[d] = row[d];
         }
         column->ragged = column->ragged || ndim != column->ndim ||
-                         (ndim > 0 && memcmp(dims, column->shape, ndim * sizeof *dims) != 0);
+                         (ndim > 0 && memcmp(dims, column->shape, ndim * sizeof(*dims)) != 0);
         dims += ndim;
     }
-    return column->shape ? TQ_OK : tqi_error_nomem(err, "a read");
+    return column->shape != NULL ? TQ_OK : tqi_error_nomem(err, "a read");
 }
 
 static int plan_opaque(tq_data *data, const tqi_client_cells *cells, size_t rows, tq_data_column *column, bool *opaque,
@@ -206,14 +210,14 @@ static int plan_opaque(tq_data *data, const tqi_client_cells *cells, size_t rows
                              "index; read them apart",
                              column->name, found, rows);
     }
-    notes = tqi_region_array(&data->region, rows, sizeof *notes);
-    if (!notes) {
+    notes = tqi_region_array(&data->region, rows, sizeof(*notes));
+    if (notes == NULL) {
         return tqi_error_nomem(err, "a read");
     }
     for (size_t i = 0; i < rows; i++) {
         notes[i].size = cells->opaque[i].size;
         notes[i].data = tqi_region_copy(&data->region, cells->opaque[i].data, notes[i].size, 1);
-        if (!notes[i].data) {
+        if (notes[i].data == NULL) {
             return tqi_error_nomem(err, "a read");
         }
     }
@@ -226,22 +230,22 @@ static int plan_column(tqi_client_get *get, size_t c, bool *opaque, tq_error *er
     tq_data *data = get->data;
     tq_data_column *column = &data->columns[c];
     const tqi_client_cells *cells = tqi_client_get_cells(get, c);
-    int code;
+    int rc;
 
     column->kind = cells->pub.kind;
     column->dtype = cells->pub.dtype;
     column->ragged_dim = cells->pub.ragged_dim;
     column->name = tqi_region_string(&data->region, cells->pub.name);
-    if (!column->name) {
+    if (column->name == NULL) {
         return tqi_error_nomem(err, "a read");
     }
     if (!tqi_client_cells_shaped(cells) && get->meta->n > 0) {
         return tqi_error_set(err, TQ_EPROTO, "field '%s': the controller told no shapes", column->name);
     }
-    code = plan_dims(data, cells, get->meta->n, column, err);
-    code = code ? code : plan_opaque(data, cells, get->meta->n, column, opaque, err);
-    if (code != TQ_OK || *opaque) {
-        return code;
+    rc = plan_dims(data, cells, get->meta->n, column, err);
+    rc = rc ? rc : plan_opaque(data, cells, get->meta->n, column, opaque, err);
+    if (rc != TQ_OK || *opaque) {
+        return rc;
     }
     return tqi_client_get_pad(get, c, err);
 }
@@ -253,18 +257,18 @@ int tqi_client_get_plan(tqi_client_get *get, tq_error *err)
     get->borrow.n = 0;
     get->gaps = 0;
     get->data = tqi_client_data_alloc(get->meta->n, get->n_fields);
-    if (!get->data) {
+    if (get->data == NULL) {
         return tqi_error_nomem(err, "a read");
     }
     for (size_t c = 0; c < get->n_fields; c++) {
         bool opaque = false;
-        int code = plan_column(get, c, &opaque, err);
-        if (code == TQ_OK && !opaque && !tqi_client_get_may_borrow(get, c) && !tqi_client_get_may_leave(get, c)) {
-            code = tqi_client_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
-            code = code ? code : tqi_client_get_plan_ranges(get, c, err);
+        int rc = plan_column(get, c, &opaque, err);
+        if (rc == TQ_OK && !opaque && !tqi_client_get_may_borrow(get, c) && !tqi_client_get_may_leave(get, c)) {
+            rc = tqi_client_get_memory(get, c, get->data->columns[c].offsets[get->meta->n], err);
+            rc = rc ? rc : tqi_client_get_plan_ranges(get, c, err);
         }
-        if (code != TQ_OK) {
-            return code;
+        if (rc != TQ_OK) {
+            return rc;
         }
     }
     return TQ_OK;

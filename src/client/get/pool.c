@@ -37,6 +37,7 @@ static size_t pool_limit; /* most bytes to keep; grows with the bytes in use at 
 static size_t pool_class(size_t size)
 {
     size_t step;
+
     if (size <= POOL_SMALL) {
         return size == 0 ? POOL_ALIGN : (size + POOL_ALIGN - 1) & ~(size_t)(POOL_ALIGN - 1);
     }
@@ -53,8 +54,8 @@ static tqi_client_buffer pool_take(int i)
     tqi_client_buffer buffer = pool_kept[i];
     size_t after = (size_t)(pool_count - i - 1);
 
-    memmove(pool_kept + i, pool_kept + i + 1, after * sizeof *pool_kept);
-    memmove(pool_since + i, pool_since + i + 1, after * sizeof *pool_since);
+    memmove(pool_kept + i, pool_kept + i + 1, after * sizeof(*pool_kept));
+    memmove(pool_since + i, pool_since + i + 1, after * sizeof(*pool_since));
     pool_count--;
     pool_bytes -= buffer.capacity;
     return buffer;
@@ -100,7 +101,7 @@ tqi_client_buffer tqi_client_pool_get(size_t size)
         pool_lend(buffer.capacity);
         pthread_mutex_unlock(&pool_lock);
     }
-    if (buffer.data) {
+    if (buffer.data != NULL) {
         return buffer;
     }
     if (posix_memalign(&buffer.data, align, buffer.capacity) != 0) {
@@ -163,7 +164,7 @@ void *tq_buffer_take(size_t size)
 
 void tq_buffer_give(void *buffer, size_t size)
 {
-    if (buffer) {
+    if (buffer != NULL) {
         tqi_client_pool_put((tqi_client_buffer){buffer, pool_returned(buffer, size)});
     }
 }

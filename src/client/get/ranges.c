@@ -18,8 +18,8 @@ bool tqi_client_get_note(tqi_client_get *get, size_t c, const tqi_manager_borrow
 {
     size_t n = get->borrow.n;
 
-    if (tqi_grow(&get->borrow.ranges, &get->max_borrow_ranges, n + 1, sizeof *range) != TQ_OK ||
-        tqi_grow(&get->borrow_column, &get->max_borrow_columns, n + 1, sizeof c) != TQ_OK) {
+    if (tqi_grow(&get->borrow.ranges, &get->max_borrow_ranges, n + 1, sizeof(*range)) != TQ_OK ||
+        tqi_grow(&get->borrow_column, &get->max_borrow_columns, n + 1, sizeof(c)) != TQ_OK) {
         return false;
     }
     get->borrow_column[n] = c;
@@ -43,12 +43,12 @@ int tqi_client_get_plan_ranges(tqi_client_get *get, size_t c, tq_error *err)
         if (size == 0) {
             continue;
         }
-        if (last && last->block == block && last->offset + last->size == cells->offset[i] &&
+        if (last != NULL && last->block == block && last->offset + last->size == cells->offset[i] &&
             (uint8_t *)last->dest + last->size == dest) {
             last->size += size;
             continue;
         }
-        if (tqi_grow(&get->ranges, &get->max_ranges, get->n_ranges + 1, sizeof *get->ranges) != TQ_OK) {
+        if (tqi_grow(&get->ranges, &get->max_ranges, get->n_ranges + 1, sizeof(*get->ranges)) != TQ_OK) {
             return tqi_error_nomem(err, "the ranges of a read");
         }
         last = &get->ranges[get->n_ranges++];
@@ -64,6 +64,7 @@ static int ranges_order(const void *left, const void *right)
 {
     const tq_get_range *a = left;
     const tq_get_range *b = right;
+
     if (a->block != b->block) {
         return a->block < b->block ? -1 : 1;
     }
@@ -74,7 +75,7 @@ static void ranges_sort(tqi_client_get *get)
 {
     for (size_t i = 1; i < get->n_ranges; i++) {
         if (ranges_order(&get->ranges[i - 1], &get->ranges[i]) > 0) {
-            qsort(get->ranges, get->n_ranges, sizeof *get->ranges, ranges_order);
+            qsort(get->ranges, get->n_ranges, sizeof(*get->ranges), ranges_order);
             return;
         }
     }
@@ -90,8 +91,8 @@ static int ranges_blocks(tqi_client_get *get, tq_error *err)
         n += i == 0 || get->ranges[i].block != get->ranges[i - 1].block;
     }
     free(get->blocks);
-    get->blocks = malloc((n + 1) * sizeof *get->blocks);
-    if (!get->blocks || n > UINT32_MAX || get->n_ranges > UINT32_MAX) {
+    get->blocks = malloc((n + 1) * sizeof(*get->blocks));
+    if (get->blocks == NULL || n > UINT32_MAX || get->n_ranges > UINT32_MAX) {
         return tqi_error_nomem(err, "the blocks of a read");
     }
     n = 0;

@@ -12,7 +12,7 @@
 static bool gather_same_shape(const tqi_client_cells *a, const tqi_client_cells *b)
 {
     return !a->pub.ragged && !b->pub.ragged && a->pub.ndim == b->pub.ndim &&
-           memcmp(a->pub.shape, b->pub.shape, a->pub.ndim * sizeof *a->pub.shape) == 0;
+           memcmp(a->pub.shape, b->pub.shape, a->pub.ndim * sizeof(*a->pub.shape)) == 0;
 }
 
 /* Dims of a row for a ragged result: none for cells that were not produced. */
@@ -31,11 +31,11 @@ static int gather_ragged(tq_meta *out, tqi_client_cells *to, const tqi_client_pa
     size_t total = 0;
     size_t row = 0;
     uint64_t *dims;
-    uint32_t *ndims = tqi_region_array(&out->region, out->n, sizeof *ndims);
+    uint32_t *ndims = tqi_region_array(&out->region, out->n, sizeof(*ndims));
     uint32_t ndim;
 
-    to->starts = tqi_region_array(&out->region, out->n + 1, sizeof *to->starts);
-    if (!ndims || !to->starts) {
+    to->starts = tqi_region_array(&out->region, out->n + 1, sizeof(*to->starts));
+    if (ndims == NULL || to->starts == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t p = 0; p < n_parts; p++) {
@@ -47,8 +47,8 @@ static int gather_ragged(tq_meta *out, tqi_client_cells *to, const tqi_client_pa
         }
     }
     to->starts[row] = total;
-    dims = tqi_region_array(&out->region, total, sizeof *dims);
-    if (!dims) {
+    dims = tqi_region_array(&out->region, total, sizeof(*dims));
+    if (dims == NULL) {
         return TQ_ENOMEM;
     }
     row = 0;
@@ -78,19 +78,19 @@ static int gather_types(tq_meta *out, tqi_client_cells *to, const tqi_client_par
         if (!tqi_client_cells_shaped(from[p])) {
             continue; /* nothing is known of it */
         }
-        first = first ? first : from[p];
-        differ = differ || from[p]->types || from[p]->pub.kind != first->pub.kind ||
+        first = first != NULL ? first : from[p];
+        differ = differ || from[p]->types != NULL || from[p]->pub.kind != first->pub.kind ||
                  from[p]->pub.dtype.code != first->pub.dtype.code || from[p]->pub.dtype.bits != first->pub.dtype.bits;
     }
-    if (first) {
+    if (first != NULL) {
         to->pub.kind = first->pub.kind;
         to->pub.dtype = first->pub.dtype;
     }
     if (!differ || out->n == 0) {
         return TQ_OK;
     }
-    to->types = tqi_region_array(&out->region, out->n, sizeof *to->types);
-    if (!to->types) {
+    to->types = tqi_region_array(&out->region, out->n, sizeof(*to->types));
+    if (to->types == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t p = 0; p < n_parts; p++) {
@@ -106,8 +106,9 @@ static int gather_types(tq_meta *out, tqi_client_cells *to, const tqi_client_par
 static int gather_shape(tq_meta *out, tqi_client_cells *to, const tqi_client_part *parts,
                         const tqi_client_cells *const *from, size_t n_parts)
 {
-    bool uniform = !to->types;
+    bool uniform = to->types == NULL;
     bool shaped = false;
+
     for (size_t p = 0; p < n_parts; p++) {
         uniform = uniform && gather_same_shape(from[0], from[p]);
         shaped = shaped || tqi_client_cells_shaped(from[p]);
@@ -115,8 +116,8 @@ static int gather_shape(tq_meta *out, tqi_client_cells *to, const tqi_client_par
     if (uniform) {
         to->pub.ragged = false;
         to->pub.ndim = from[0]->pub.ndim;
-        to->pub.shape = tqi_region_copy(&out->region, from[0]->pub.shape, to->pub.ndim, sizeof *to->pub.shape);
-        return to->pub.shape ? TQ_OK : TQ_ENOMEM;
+        to->pub.shape = tqi_region_copy(&out->region, from[0]->pub.shape, to->pub.ndim, sizeof(*to->pub.shape));
+        return to->pub.shape != NULL ? TQ_OK : TQ_ENOMEM;
     }
     if (!shaped) {
         to->pub.ragged = true;
@@ -132,23 +133,25 @@ static int gather_opaque(tq_meta *out, tqi_client_cells *to, const tqi_client_pa
 {
     size_t row = 0;
     bool any = false;
+
     for (size_t p = 0; p < n_parts; p++) {
-        any = any || from[p]->opaque;
+        any = any || from[p]->opaque != NULL;
     }
     if (!any) {
         return TQ_OK;
     }
-    to->opaque = tqi_region_zero(&out->region, out->n, sizeof *to->opaque);
-    if (!to->opaque) {
+    to->opaque = tqi_region_zero(&out->region, out->n, sizeof(*to->opaque));
+    if (to->opaque == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t p = 0; p < n_parts; p++) {
         for (size_t i = 0; i < parts[p].n; i++, row++) {
-            const tq_slice *source = from[p]->opaque ? &from[p]->opaque[tqi_client_part_row(&parts[p], i)] : NULL;
-            if (source && source->size > 0) {
+            const tq_slice *source =
+                from[p]->opaque != NULL ? &from[p]->opaque[tqi_client_part_row(&parts[p], i)] : NULL;
+            if (source != NULL && source->size > 0) {
                 to->opaque[row].size = source->size;
                 to->opaque[row].data = tqi_region_copy(&out->region, source->data, source->size, 1);
-                if (!to->opaque[row].data) {
+                if (to->opaque[row].data == NULL) {
                     return TQ_ENOMEM;
                 }
             }
@@ -161,7 +164,7 @@ int tqi_client_gather_field(tq_meta *out, tqi_client_cells *to, const tqi_client
                             const tqi_client_cells *const *from, size_t n_parts)
 {
     size_t row = 0;
-    int code;
+    int rc;
 
     to->pub.name = tqi_region_string(&out->region, from[0]->pub.name);
     to->pub.kind = from[0]->pub.kind;
@@ -170,10 +173,10 @@ int tqi_client_gather_field(tq_meta *out, tqi_client_cells *to, const tqi_client
     for (size_t p = 0; p < n_parts; p++) {
         to->pub.ragged_dim = tqi_ragged_dim_join(to->pub.ragged_dim, from[p]->pub.ragged_dim);
     }
-    to->block = tqi_region_array(&out->region, out->n, sizeof *to->block);
-    to->offset = tqi_region_array(&out->region, out->n, sizeof *to->offset);
+    to->block = tqi_region_array(&out->region, out->n, sizeof(*to->block));
+    to->offset = tqi_region_array(&out->region, out->n, sizeof(*to->offset));
     to->ready = tqi_region_array(&out->region, out->n, 1);
-    if (!to->pub.name || !to->block || !to->offset || !to->ready) {
+    if (to->pub.name == NULL || to->block == NULL || to->offset == NULL || to->ready == NULL) {
         return TQ_ENOMEM;
     }
     to->pub.ready = to->ready;
@@ -189,12 +192,12 @@ int tqi_client_gather_field(tq_meta *out, tqi_client_cells *to, const tqi_client
             to->ready[row] = from[p]->ready[source];
         }
     }
-    code = gather_types(out, to, parts, from, n_parts);
-    code = code ? code : gather_shape(out, to, parts, from, n_parts);
-    if (code == TQ_OK) {
+    rc = gather_types(out, to, parts, from, n_parts);
+    rc = rc ? rc : gather_shape(out, to, parts, from, n_parts);
+    if (rc == TQ_OK) {
         tqi_client_cells_agree(to, out->n);
     }
-    return code ? code : gather_opaque(out, to, parts, from, n_parts);
+    return rc ? rc : gather_opaque(out, to, parts, from, n_parts);
 }
 
 /* --- names and tags ------------------------------------------------------- */
@@ -203,21 +206,22 @@ int tqi_client_gather_texts(tq_meta *out, const tqi_client_part *parts, size_t n
 {
     size_t row = 0;
     bool any = false;
+
     for (size_t p = 0; p < n_parts; p++) {
         any = any || (groups ? parts[p].meta->groups : parts[p].meta->keys);
     }
     if (!any) {
         return TQ_OK;
     }
-    *to = tqi_region_zero(&out->region, out->n, sizeof **to);
-    if (!*to) {
+    *to = tqi_region_zero(&out->region, out->n, sizeof(**to));
+    if (*to == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t p = 0; p < n_parts; p++) {
         const char **from = groups ? parts[p].meta->groups : parts[p].meta->keys;
         for (size_t i = 0; i < parts[p].n; i++, row++) {
-            const char *text = from ? from[tqi_client_part_row(&parts[p], i)] : NULL;
-            if (text && !((*to)[row] = tqi_region_string(&out->region, text))) {
+            const char *text = from != NULL ? from[tqi_client_part_row(&parts[p], i)] : NULL;
+            if (text != NULL && ((*to)[row] = tqi_region_string(&out->region, text)) == NULL) {
                 return TQ_ENOMEM;
             }
         }
@@ -237,13 +241,13 @@ ptrdiff_t tqi_client_gather_find_tag(const tq_meta *meta, const char *name)
 
 int tqi_client_gather_tag(tq_meta *out, size_t t, const char *name, const tqi_client_part *parts, size_t n_parts)
 {
-    uint32_t *sizes = tqi_region_zero(&out->region, out->n, sizeof *sizes);
-    uint64_t *starts = tqi_region_array(&out->region, out->n + 1, sizeof *starts);
+    uint32_t *sizes = tqi_region_zero(&out->region, out->n, sizeof(*sizes));
+    uint64_t *starts = tqi_region_array(&out->region, out->n + 1, sizeof(*starts));
     uint64_t total = 0;
     uint8_t *values = NULL;
     size_t row = 0;
 
-    if (!sizes || !starts) {
+    if (sizes == NULL || starts == NULL) {
         return TQ_ENOMEM;
     }
     for (int pass = 0; pass < 2; pass++) {
@@ -263,7 +267,7 @@ int tqi_client_gather_tag(tq_meta *out, size_t t, const char *name, const tqi_cl
             }
         }
         starts[row] = total;
-        if (pass == 0 && !(values = tqi_region_array(&out->region, total, 1))) {
+        if (pass == 0 && (values = tqi_region_array(&out->region, total, 1)) == NULL) {
             return TQ_ENOMEM;
         }
     }
@@ -271,7 +275,7 @@ int tqi_client_gather_tag(tq_meta *out, size_t t, const char *name, const tqi_cl
     out->tags[t].sizes = sizes;
     out->tags[t].values = values;
     out->tag_starts[t] = starts;
-    return out->tags[t].name ? TQ_OK : TQ_ENOMEM;
+    return out->tags[t].name != NULL ? TQ_OK : TQ_ENOMEM;
 }
 
 int tqi_client_gather_merge_tag(tq_meta *out, size_t t, const tq_meta *other, size_t from)
@@ -279,12 +283,12 @@ int tqi_client_gather_merge_tag(tq_meta *out, size_t t, const tq_meta *other, si
     const tq_meta_tag mine = out->tags[t];
     const tq_meta_tag *theirs = &other->tags[from];
     const uint64_t *my_starts = out->tag_starts[t];
-    uint32_t *sizes = tqi_region_array(&out->region, out->n, sizeof *sizes);
-    uint64_t *starts = tqi_region_array(&out->region, out->n + 1, sizeof *starts);
+    uint32_t *sizes = tqi_region_array(&out->region, out->n, sizeof(*sizes));
+    uint64_t *starts = tqi_region_array(&out->region, out->n + 1, sizeof(*starts));
     uint64_t total = 0;
     uint8_t *values;
 
-    if (!sizes || !starts) {
+    if (sizes == NULL || starts == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < out->n; i++) {
@@ -294,7 +298,7 @@ int tqi_client_gather_merge_tag(tq_meta *out, size_t t, const tq_meta *other, si
     }
     starts[out->n] = total;
     values = tqi_region_array(&out->region, total, 1);
-    if (!values) {
+    if (values == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < out->n; i++) {
@@ -312,7 +316,7 @@ int tqi_client_gather_names(tq_meta *out, const tqi_client_part *parts, size_t n
 {
     size_t row = 0;
     size_t n_tags = 0;
-    int code;
+    int rc;
 
     for (size_t p = 0; p < n_parts; p++) {
         for (size_t i = 0; i < parts[p].n; i++, row++) {
@@ -320,17 +324,17 @@ int tqi_client_gather_names(tq_meta *out, const tqi_client_part *parts, size_t n
             out->incarnations[row] = parts[p].meta->incarnations[tqi_client_part_row(&parts[p], i)];
         }
     }
-    code = tqi_client_gather_texts(out, parts, n_parts, false, &out->keys);
-    code = code ? code : tqi_client_gather_texts(out, parts, n_parts, true, &out->groups);
+    rc = tqi_client_gather_texts(out, parts, n_parts, false, &out->keys);
+    rc = rc ? rc : tqi_client_gather_texts(out, parts, n_parts, true, &out->groups);
     out->n_tags = 0;
-    for (size_t p = 0; p < n_parts && code == TQ_OK; p++) {
-        for (size_t t = 0; t < parts[p].meta->n_tags && code == TQ_OK; t++) {
+    for (size_t p = 0; p < n_parts && rc == TQ_OK; p++) {
+        for (size_t t = 0; t < parts[p].meta->n_tags && rc == TQ_OK; t++) {
             const char *name = parts[p].meta->tags[t].name;
             if (tqi_client_gather_find_tag(out, name) < 0) {
-                code = tqi_client_gather_tag(out, n_tags, name, parts, n_parts);
-                out->n_tags = code == TQ_OK ? ++n_tags : n_tags;
+                rc = tqi_client_gather_tag(out, n_tags, name, parts, n_parts);
+                out->n_tags = rc == TQ_OK ? ++n_tags : n_tags;
             }
         }
     }
-    return code;
+    return rc;
 }

@@ -18,7 +18,7 @@ typedef struct tqi_client_part {
 
 static inline size_t tqi_client_part_row(const tqi_client_part *part, size_t i)
 {
-    return part->rows ? part->rows[i] : i;
+    return part->rows != NULL ? part->rows[i] : i;
 }
 
 /* Indexes, keys, groups; tags of any part. `out` has room for the tags of all parts together. */

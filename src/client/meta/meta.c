@@ -42,6 +42,7 @@ bool tqi_client_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, ui
 {
     uint64_t size = dtype.bits / 8u;
     bool empty = false;
+
     for (uint32_t i = 0; i < ndim; i++) {
         if (dims[i] == 0) {
             empty = true;
@@ -55,7 +56,7 @@ bool tqi_client_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, ui
 
 bool tqi_client_cells_shaped(const tqi_client_cells *cells)
 {
-    return !cells->pub.ragged || cells->pub.ndims;
+    return !cells->pub.ragged || cells->pub.ndims != NULL;
 }
 
 const uint64_t *tqi_client_cells_dims(const tqi_client_cells *cells, size_t row, uint32_t *ndim)
@@ -73,6 +74,7 @@ uint64_t tqi_client_cells_size(const tqi_client_cells *cells, size_t row)
     uint32_t ndim;
     const uint64_t *dims = tqi_client_cells_dims(cells, row, &ndim);
     uint64_t size = 0;
+
     tqi_client_row_size(tqi_client_cells_type(cells, row).dtype, dims, ndim, &size);
     return size;
 }
@@ -82,7 +84,7 @@ void tqi_client_cells_agree(tqi_client_cells *cells, size_t n)
     ptrdiff_t filled = -1, empty = -1;
     bool agree = true;
 
-    for (size_t i = 0; cells->types && i < n; i++) {
+    for (size_t i = 0; cells->types != NULL && i < n; i++) {
         tq_type type = cells->types[i];
         if (!cells->ready[i]) {
             continue;
@@ -95,7 +97,7 @@ void tqi_client_cells_agree(tqi_client_cells *cells, size_t n)
         agree = agree && tqi_client_type_same(type, cells->types[filled]);
     }
     agree = agree && (filled < 0 || empty < 0 || cells->types[filled].kind == TQ_TENSOR);
-    if (cells->types && n > 0) {
+    if (cells->types != NULL && n > 0) {
         tq_type type = cells->types[!agree ? 0 : filled >= 0 ? filled : empty >= 0 ? empty : 0];
         cells->pub.kind = (tq_kind)type.kind;
         cells->pub.dtype = type.dtype;
@@ -109,17 +111,18 @@ void tqi_client_cells_agree(tqi_client_cells *cells, size_t n)
 tqi_client_meta_blocks *tqi_client_meta_blocks_alloc(size_t n)
 {
     tqi_client_meta_blocks *blocks;
+
     if (n >= TQI_BLOCK_MARKS) {
         return NULL;
     }
-    blocks = calloc(1, sizeof *blocks);
-    if (!blocks) {
+    blocks = calloc(1, sizeof(*blocks));
+    if (blocks == NULL) {
         return NULL;
     }
     atomic_init(&blocks->refs, 1);
     blocks->n = (uint32_t)n;
-    blocks->blocks = tqi_region_zero(&blocks->region, n, sizeof *blocks->blocks);
-    if (!blocks->blocks) {
+    blocks->blocks = tqi_region_zero(&blocks->region, n, sizeof(*blocks->blocks));
+    if (blocks->blocks == NULL) {
         tqi_client_meta_blocks_unref(blocks);
         return NULL;
     }
@@ -128,7 +131,7 @@ tqi_client_meta_blocks *tqi_client_meta_blocks_alloc(size_t n)
 
 void tqi_client_meta_blocks_unref(tqi_client_meta_blocks *blocks)
 {
-    if (blocks && atomic_fetch_sub_explicit(&blocks->refs, 1, memory_order_acq_rel) == 1) {
+    if (blocks != NULL && atomic_fetch_sub_explicit(&blocks->refs, 1, memory_order_acq_rel) == 1) {
         tqi_region_fini(&blocks->region);
         free(blocks);
     }
@@ -138,8 +141,9 @@ void tqi_client_meta_blocks_unref(tqi_client_meta_blocks *blocks)
 
 tq_meta *tqi_client_meta_alloc(const char *partition, size_t n, size_t n_fields, size_t n_tags)
 {
-    tq_meta *meta = calloc(1, sizeof *meta);
-    if (!meta) {
+    tq_meta *meta = calloc(1, sizeof(*meta));
+
+    if (meta == NULL) {
         return NULL;
     }
     atomic_init(&meta->refs, 1);
@@ -147,12 +151,13 @@ tq_meta *tqi_client_meta_alloc(const char *partition, size_t n, size_t n_fields,
     meta->n_fields = n_fields;
     meta->n_tags = n_tags;
     meta->partition = tqi_region_string(&meta->region, partition);
-    meta->indexes = tqi_region_zero(&meta->region, n, sizeof *meta->indexes);
-    meta->incarnations = tqi_region_zero(&meta->region, n, sizeof *meta->incarnations);
-    meta->fields = tqi_region_zero(&meta->region, n_fields, sizeof *meta->fields);
-    meta->tags = tqi_region_zero(&meta->region, n_tags, sizeof *meta->tags);
-    meta->tag_starts = tqi_region_zero(&meta->region, n_tags, sizeof *meta->tag_starts);
-    if (!meta->partition || !meta->indexes || !meta->incarnations || !meta->fields || !meta->tags || !meta->tag_starts) {
+    meta->indexes = tqi_region_zero(&meta->region, n, sizeof(*meta->indexes));
+    meta->incarnations = tqi_region_zero(&meta->region, n, sizeof(*meta->incarnations));
+    meta->fields = tqi_region_zero(&meta->region, n_fields, sizeof(*meta->fields));
+    meta->tags = tqi_region_zero(&meta->region, n_tags, sizeof(*meta->tags));
+    meta->tag_starts = tqi_region_zero(&meta->region, n_tags, sizeof(*meta->tag_starts));
+    if (meta->partition == NULL || meta->indexes == NULL || meta->incarnations == NULL || meta->fields == NULL ||
+        meta->tags == NULL || meta->tag_starts == NULL) {
         tq_meta_unref(meta);
         return NULL;
     }
@@ -163,7 +168,7 @@ tq_meta *tq_meta_ref(const tq_meta *meta)
 {
     tq_meta *held = tqi_unconst(meta); /* counted, not changed */
 
-    if (held) {
+    if (held != NULL) {
         atomic_fetch_add_explicit(&held->refs, 1, memory_order_relaxed);
     }
     return held;
@@ -171,7 +176,7 @@ tq_meta *tq_meta_ref(const tq_meta *meta)
 
 void tq_meta_unref(tq_meta *meta)
 {
-    if (meta && atomic_fetch_sub_explicit(&meta->refs, 1, memory_order_acq_rel) == 1) {
+    if (meta != NULL && atomic_fetch_sub_explicit(&meta->refs, 1, memory_order_acq_rel) == 1) {
         tqi_client_meta_blocks_unref(meta->blocks);
         tqi_region_fini(&meta->region);
         free(atomic_load_explicit(&meta->table, memory_order_relaxed));
@@ -185,10 +190,10 @@ ptrdiff_t tqi_client_meta_find(const tq_meta *meta, const char *field)
     _Atomic(uint32_t *) *kept = (_Atomic(uint32_t *) *)(uintptr_t)&meta->table;
     uint32_t *table = atomic_load_explicit(kept, memory_order_acquire);
 
-    if (!table && meta->n_fields > TQI_NAMES_FEW) {
+    if (table == NULL && meta->n_fields > TQI_NAMES_FEW) {
         /* Other threads may be building it too: the first one is kept. */
         uint32_t *made = tqi_name_table(names);
-        if (made && !atomic_compare_exchange_strong(kept, &table, made)) {
+        if (made != NULL && !atomic_compare_exchange_strong(kept, &table, made)) {
             free(made);
         } else {
             table = made;
@@ -201,11 +206,12 @@ ptrdiff_t tqi_client_meta_find(const tq_meta *meta, const char *field)
 static int meta_unknown_field(tq_meta *meta, size_t f, const char *name)
 {
     tqi_client_cells *cells = &meta->fields[f];
+
     cells->pub.name = tqi_region_string(&meta->region, name);
-    cells->block = tqi_region_array(&meta->region, meta->n, sizeof *cells->block);
-    cells->offset = tqi_region_zero(&meta->region, meta->n, sizeof *cells->offset);
+    cells->block = tqi_region_array(&meta->region, meta->n, sizeof(*cells->block));
+    cells->offset = tqi_region_zero(&meta->region, meta->n, sizeof(*cells->offset));
     cells->ready = tqi_region_zero(&meta->region, meta->n, 1);
-    if (!cells->pub.name || !cells->block || !cells->offset || !cells->ready) {
+    if (cells->pub.name == NULL || cells->block == NULL || cells->offset == NULL || cells->ready == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < meta->n; i++) {
@@ -221,39 +227,39 @@ int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t 
                  const char *const *fields, size_t n_fields, tq_meta **out, tq_error *err)
 {
     tq_meta *meta;
-    int code;
+    int rc;
 
-    if (!out) {
+    if (out == NULL) {
         return tqi_error_null(err, "tq_meta_make: out");
     }
     *out = NULL;
-    if (!partition) {
+    if (partition == NULL) {
         return tqi_error_null(err, "partition");
     }
-    code = tqi_check_name("partition", partition, TQ_NAME_MAX, err);
-    code = code ? code : tqi_client_check_array("indexes", indexes, n, err);
-    code = code ? code : tqi_client_check_array("fields", fields, n_fields, err);
-    for (size_t f = 0; fields && f < n_fields && code == TQ_OK; f++) {
-        code = fields[f] ? tqi_check_name("field", fields[f], TQ_NAME_MAX, err)
-                         : tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", f);
+    rc = tqi_check_name("partition", partition, TQ_NAME_MAX, err);
+    rc = rc ? rc : tqi_client_check_array("indexes", indexes, n, err);
+    rc = rc ? rc : tqi_client_check_array("fields", fields, n_fields, err);
+    for (size_t f = 0; fields != NULL && f < n_fields && rc == TQ_OK; f++) {
+        rc = fields[f] != NULL ? tqi_check_name("field", fields[f], TQ_NAME_MAX, err)
+                               : tqi_error_set(err, TQ_EINVAL, "fields[%zu] is NULL", f);
     }
-    if (fields && code == TQ_OK) {
-        code = tqi_check_distinct("field", (tqi_name_array){fields, sizeof *fields, n_fields}, err);
+    if (fields != NULL && rc == TQ_OK) {
+        rc = tqi_check_distinct("field", (tqi_name_array){fields, sizeof(*fields), n_fields}, err);
     }
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     meta = tqi_client_meta_alloc(partition, n, n_fields, 0);
-    if (!meta) {
+    if (meta == NULL) {
         return tqi_error_nomem(err, "metadata");
     }
-    if (n > 0 && indexes) {
-        memcpy(meta->indexes, indexes, n * sizeof *indexes);
-        if (incarnations) {
-            memcpy(meta->incarnations, incarnations, n * sizeof *incarnations);
+    if (n > 0 && indexes != NULL) {
+        memcpy(meta->indexes, indexes, n * sizeof(*indexes));
+        if (incarnations != NULL) {
+            memcpy(meta->incarnations, incarnations, n * sizeof(*incarnations));
         }
     }
-    for (size_t f = 0; fields && f < n_fields; f++) {
+    for (size_t f = 0; fields != NULL && f < n_fields; f++) {
         if (meta_unknown_field(meta, f, fields[f]) != TQ_OK) {
             tq_meta_unref(meta);
             return tqi_error_nomem(err, "metadata");
@@ -265,79 +271,79 @@ int tq_meta_make(const char *partition, const uint32_t *indexes, const uint32_t 
 
 size_t tq_meta_sample_count(const tq_meta *meta)
 {
-    return meta ? meta->n : 0;
+    return meta != NULL ? meta->n : 0;
 }
 
 const char *tq_meta_partition(const tq_meta *meta)
 {
-    return meta ? meta->partition : NULL;
+    return meta != NULL ? meta->partition : NULL;
 }
 
 uint64_t tq_meta_epoch(const tq_meta *meta)
 {
-    return meta ? meta->epoch : 0;
+    return meta != NULL ? meta->epoch : 0;
 }
 
 uint64_t tq_meta_claim(const tq_meta *meta)
 {
-    return meta ? meta->claim : 0;
+    return meta != NULL ? meta->claim : 0;
 }
 
 const uint32_t *tq_meta_indexes(const tq_meta *meta)
 {
-    return meta ? meta->indexes : NULL;
+    return meta != NULL ? meta->indexes : NULL;
 }
 
 const uint32_t *tq_meta_incarnations(const tq_meta *meta)
 {
-    return meta ? meta->incarnations : NULL;
+    return meta != NULL ? meta->incarnations : NULL;
 }
 
 const char *tq_meta_key(const tq_meta *meta, size_t i)
 {
-    return meta && meta->keys && i < meta->n ? meta->keys[i] : NULL;
+    return meta != NULL && meta->keys != NULL && i < meta->n ? meta->keys[i] : NULL;
 }
 
 const char *tq_meta_group(const tq_meta *meta, size_t i)
 {
-    return meta && meta->groups && i < meta->n ? meta->groups[i] : NULL;
+    return meta != NULL && meta->groups != NULL && i < meta->n ? meta->groups[i] : NULL;
 }
 
 size_t tq_meta_field_count(const tq_meta *meta)
 {
-    return meta ? meta->n_fields : 0;
+    return meta != NULL ? meta->n_fields : 0;
 }
 
 const tq_meta_field *tq_meta_field_at(const tq_meta *meta, size_t f)
 {
-    return meta && f < meta->n_fields ? &meta->fields[f].pub : NULL;
+    return meta != NULL && f < meta->n_fields ? &meta->fields[f].pub : NULL;
 }
 
 const tq_slice *tq_meta_notes(const tq_meta *meta, size_t f)
 {
-    return meta && f < meta->n_fields ? meta->fields[f].opaque : NULL;
+    return meta != NULL && f < meta->n_fields ? meta->fields[f].opaque : NULL;
 }
 
 size_t tq_meta_tag_count(const tq_meta *meta)
 {
-    return meta ? meta->n_tags : 0;
+    return meta != NULL ? meta->n_tags : 0;
 }
 
 const tq_meta_tag *tq_meta_tag_at(const tq_meta *meta, size_t t)
 {
-    return meta && t < meta->n_tags ? &meta->tags[t] : NULL;
+    return meta != NULL && t < meta->n_tags ? &meta->tags[t] : NULL;
 }
 
 const tq_meta_field *tq_meta_find_field(const tq_meta *meta, const char *name)
 {
-    ptrdiff_t f = meta && name ? tqi_client_meta_find(meta, name) : -1;
+    ptrdiff_t f = meta != NULL && name != NULL ? tqi_client_meta_find(meta, name) : -1;
 
     return f >= 0 ? &meta->fields[f].pub : NULL;
 }
 
 const tq_meta_tag *tq_meta_find_tag(const tq_meta *meta, const char *name)
 {
-    for (size_t t = 0; meta && name && t < meta->n_tags; t++) {
+    for (size_t t = 0; meta != NULL && name != NULL && t < meta->n_tags; t++) {
         if (strcmp(meta->tags[t].name, name) == 0) {
             return &meta->tags[t];
         }
@@ -347,9 +353,9 @@ const tq_meta_tag *tq_meta_find_tag(const tq_meta *meta, const char *name)
 
 bool tq_meta_find_key(const tq_meta *meta, const char *key, size_t *row)
 {
-    for (size_t i = 0; meta && key && meta->keys && i < meta->n; i++) {
-        if (meta->keys[i] && strcmp(meta->keys[i], key) == 0) {
-            if (row) {
+    for (size_t i = 0; meta != NULL && key != NULL && meta->keys != NULL && i < meta->n; i++) {
+        if (meta->keys[i] != NULL && strcmp(meta->keys[i], key) == 0) {
+            if (row != NULL) {
                 *row = i;
             }
             return true;

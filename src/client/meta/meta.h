@@ -69,7 +69,7 @@ const uint64_t *tqi_client_cells_dims(const tqi_client_cells *cells, size_t row,
 uint64_t tqi_client_cells_size(const tqi_client_cells *cells, size_t row);
 static inline tq_type tqi_client_cells_type(const tqi_client_cells *cells, size_t row)
 {
-    return cells->types ? cells->types[row] : (tq_type){(uint8_t)cells->pub.kind, cells->pub.dtype};
+    return cells->types != NULL ? cells->types[row] : (tq_type){(uint8_t)cells->pub.kind, cells->pub.dtype};
 }
 static inline bool tqi_client_type_same(tq_type a, tq_type b)
 {

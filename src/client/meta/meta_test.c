@@ -82,7 +82,8 @@ static void sample_fields(sample_batch *s)
 static void sample_init(sample_batch *s)
 {
     static char *names[4] = {"k0", "k1", "", "k3"};
-    memset(s, 0, sizeof *s);
+
+    memset(s, 0, sizeof(*s));
     tq__batch__init(&s->batch);
     tq__owner__init(&s->owner);
     tq__tag__init(&s->tag);
@@ -94,7 +95,7 @@ static void sample_init(sample_batch *s)
         s->blocks[i].id = 70 + (uint64_t)i;
         s->blocks[i].size = i == 0 ? 32 : 40;
         s->blocks[i].locator.data = s->locator;
-        s->blocks[i].locator.len = sizeof s->locator;
+        s->blocks[i].locator.len = sizeof(s->locator);
     }
     memcpy(s->locator, "loc", 3);
     s->owner.name = "unit";
@@ -136,6 +137,7 @@ static tq_meta *sample_meta(void)
     sample_batch s;
     tq_meta *meta = NULL;
     tq_error err = {0};
+
     sample_init(&s);
     if (tqi_client_meta_decode(&s.batch, NULL, 5, false, &meta, &err) != TQ_OK) {
         fail_msg("%s", err.message);
@@ -146,6 +148,7 @@ static tq_meta *sample_meta(void)
 static void check_sample(const tq_meta *meta)
 {
     const tq_meta_field *r = tq_meta_field_at(meta, 1);
+
     assert_int_equal(tq_meta_sample_count(meta), 4);
     assert_int_equal(tq_meta_epoch(meta), 77);
     assert_int_equal(tq_meta_claim(meta), 5);
@@ -167,6 +170,7 @@ static void check_sample(const tq_meta *meta)
 static void a_batch_is_decoded(void **state)
 {
     tq_meta *meta = sample_meta();
+
     (void)state;
     check_sample(meta);
     tq_meta_unref(tq_meta_ref(meta));
@@ -272,6 +276,7 @@ static void samples_and_fields_are_selected(void **state)
     const uint32_t bad = 4;
     const char *fields[1] = {"r"};
     const char *unknown[1] = {"nothing"};
+
     (void)state;
 
     assert_int_equal(tq_meta_select(meta, rows, 3, fields, 1, &out, &err), TQ_OK);
@@ -320,6 +325,7 @@ static void metas_are_concatenated(void **state)
     tq_meta *empty = NULL;
     tq_meta *list[3] = {a, NULL, b};
     tq_error err = {0};
+
     (void)state;
 
     assert_int_equal(tq_meta_make("p", NULL, NULL, 0, NULL, 0, &empty, &err), TQ_OK);
@@ -358,6 +364,7 @@ static void two_shapes_concatenate_to_ragged_rows(void **state)
     sample_batch s;
     tq_meta *metas[2];
     tq_meta *out = NULL;
+
     (void)state;
 
     sample_init(&s);
@@ -385,6 +392,7 @@ static void fields_of_the_same_samples_are_united(void **state)
     const char *r = "r";
     const uint32_t rows[1] = {0};
     tq_error err = {0};
+
     (void)state;
 
     assert_int_equal(tq_meta_select(meta, NULL, 0, &u, 1, &only_u, &err), TQ_OK);
@@ -414,6 +422,7 @@ static void a_packed_meta_is_unpacked_alike(void **state)
     const uint32_t index = 4;
     uint8_t *bytes;
     size_t size;
+
     (void)state;
 
     assert_int_equal(tq_meta_pack(meta, &bytes, &size, NULL), TQ_OK);
@@ -452,6 +461,7 @@ static void marks_of_a_packed_meta_are_refused_from_the_controller(void **state)
 {
     sample_batch s;
     tq_meta *meta = NULL;
+
     (void)state;
     sample_init(&s);
     s.u_block = 2 + TQI_MARK_UNKNOWN;
@@ -466,6 +476,7 @@ static void bad_arguments_make_no_meta(void **state)
     tq_error err = {0};
     const char *twice[2] = {"a", "a"};
     const char *empty[1] = {""};
+
     (void)state;
     assert_int_equal(tq_meta_make("", NULL, NULL, 0, NULL, 0, &meta, &err), TQ_ENAME);
     assert_int_equal(tq_meta_make("p", NULL, NULL, 0, twice, 2, &meta, &err), TQ_EINVAL);
@@ -478,11 +489,12 @@ static void selecting_much_is_quick(void **state)
     enum {
         N = 100000
     };
-    uint32_t *indexes = malloc(N * sizeof *indexes);
+    uint32_t *indexes = malloc(N * sizeof(*indexes));
     const char *fields[4] = {"a", "b", "c", "d"};
     tq_meta *meta;
     tq_meta *out;
     uint64_t start;
+
     (void)state;
 
     for (uint32_t i = 0; i < N; i++) {
@@ -513,5 +525,6 @@ int main(void)
         cmocka_unit_test(bad_arguments_make_no_meta),
         cmocka_unit_test(selecting_much_is_quick),
     };
+
     return cmocka_run_group_tests_name("client_meta", tests, NULL, NULL);
 }

@@ -44,12 +44,12 @@ static int pack_owner(Tq__Batch *batch, const tq_block *block, Tq__Owner *owners
 static int pack_blocks(pack_out *out, Tq__Batch *batch)
 {
     const tq_meta *meta = out->meta;
-    size_t n = meta->blocks ? meta->blocks->n : 0;
+    size_t n = meta->blocks != NULL ? meta->blocks->n : 0;
     Tq__Block *blocks;
     Tq__Owner *owners;
 
-    out->places = tqi_region_zero(&out->region, n, sizeof *out->places);
-    if (!out->places) {
+    out->places = tqi_region_zero(&out->region, n, sizeof(*out->places));
+    if (out->places == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t f = 0; f < meta->n_fields; f++) {
@@ -60,11 +60,11 @@ static int pack_blocks(pack_out *out, Tq__Batch *batch)
             }
         }
     }
-    blocks = tqi_region_array(&out->region, out->n_blocks, sizeof *blocks);
-    owners = tqi_region_array(&out->region, out->n_blocks, sizeof *owners);
-    batch->block = tqi_region_array(&out->region, out->n_blocks, sizeof *batch->block);
-    batch->owner = tqi_region_array(&out->region, out->n_blocks, sizeof *batch->owner);
-    if (!blocks || !owners || !batch->block || !batch->owner) {
+    blocks = tqi_region_array(&out->region, out->n_blocks, sizeof(*blocks));
+    owners = tqi_region_array(&out->region, out->n_blocks, sizeof(*owners));
+    batch->block = tqi_region_array(&out->region, out->n_blocks, sizeof(*batch->block));
+    batch->owner = tqi_region_array(&out->region, out->n_blocks, sizeof(*batch->owner));
+    if (blocks == NULL || owners == NULL || batch->block == NULL || batch->owner == NULL) {
         return TQ_ENOMEM;
     }
     batch->n_block = out->n_blocks;
@@ -89,6 +89,7 @@ static int pack_blocks(pack_out *out, Tq__Batch *batch)
 static uint32_t pack_mark(const pack_out *out, const tqi_client_cells *cells, size_t i)
 {
     uint32_t block = cells->block[i];
+
     if (block == TQI_BLOCK_UNKNOWN) {
         return out->n_blocks + (cells->ready[i] ? TQI_MARK_UNKNOWN_READY : TQI_MARK_UNKNOWN);
     }
@@ -101,10 +102,10 @@ static int pack_runs(pack_out *out, const tqi_client_cells *cells, Tq__Field *to
     size_t runs = 0;
     uint64_t next = 0;
 
-    to->run_block = tqi_region_array(&out->region, n, sizeof *to->run_block);
-    to->run_rows = tqi_region_array(&out->region, n, sizeof *to->run_rows);
-    to->run_offset = tqi_region_array(&out->region, n, sizeof *to->run_offset);
-    if (!to->run_block || !to->run_rows || !to->run_offset) {
+    to->run_block = tqi_region_array(&out->region, n, sizeof(*to->run_block));
+    to->run_rows = tqi_region_array(&out->region, n, sizeof(*to->run_rows));
+    to->run_offset = tqi_region_array(&out->region, n, sizeof(*to->run_offset));
+    if (to->run_block == NULL || to->run_rows == NULL || to->run_offset == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
@@ -129,12 +130,12 @@ static int pack_types(pack_out *out, const tqi_client_cells *cells, Tq__Field *t
 {
     size_t n = out->meta->n;
 
-    if (!cells->types || n == 0) {
+    if (cells->types == NULL || n == 0) {
         return TQ_OK;
     }
-    to->type = tqi_region_array(&out->region, n, sizeof *to->type);
-    to->row_type = tqi_region_array(&out->region, n, sizeof *to->row_type);
-    if (!to->type || !to->row_type) {
+    to->type = tqi_region_array(&out->region, n, sizeof(*to->type));
+    to->row_type = tqi_region_array(&out->region, n, sizeof(*to->row_type));
+    if (to->type == NULL || to->row_type == NULL) {
         return TQ_ENOMEM;
     }
     for (size_t i = 0; i < n; i++) {
@@ -158,15 +159,15 @@ static int pack_field(pack_out *out, const tqi_client_cells *cells, Tq__Field *t
     if (!cells->pub.ragged) {
         to->shape = tqi_unconst(cells->pub.shape);
         to->n_shape = cells->pub.ndim;
-    } else if (cells->pub.ndims && n > 0) {
+    } else if (cells->pub.ndims != NULL && n > 0) {
         to->ndims = tqi_unconst(cells->pub.ndims);
         to->n_ndims = n;
         to->dims = tqi_unconst(cells->pub.dims);
         to->n_dims = cells->starts[n];
     }
-    if (cells->opaque) {
-        to->opaque = tqi_region_array(&out->region, n, sizeof *to->opaque);
-        if (!to->opaque) {
+    if (cells->opaque != NULL) {
+        to->opaque = tqi_region_array(&out->region, n, sizeof(*to->opaque));
+        if (to->opaque == NULL) {
             return TQ_ENOMEM;
         }
         to->n_opaque = n;
@@ -180,16 +181,16 @@ static int pack_field(pack_out *out, const tqi_client_cells *cells, Tq__Field *t
 
 static int pack_texts(pack_out *out, const char **texts, char ***to, size_t *n)
 {
-    if (!texts) {
+    if (texts == NULL) {
         return TQ_OK;
     }
-    *to = tqi_region_array(&out->region, out->meta->n, sizeof **to);
-    if (!*to) {
+    *to = tqi_region_array(&out->region, out->meta->n, sizeof(**to));
+    if (*to == NULL) {
         return TQ_ENOMEM;
     }
     *n = out->meta->n;
     for (size_t i = 0; i < *n; i++) {
-        (*to)[i] = tqi_unconst(texts[i] ? texts[i] : "");
+        (*to)[i] = tqi_unconst(texts[i] != NULL ? texts[i] : "");
     }
     return TQ_OK;
 }
@@ -197,9 +198,10 @@ static int pack_texts(pack_out *out, const char **texts, char ***to, size_t *n)
 static int pack_tags(pack_out *out, Tq__Batch *batch)
 {
     const tq_meta *meta = out->meta;
-    Tq__Tag *tags = tqi_region_array(&out->region, meta->n_tags, sizeof *tags);
-    batch->tag = tqi_region_array(&out->region, meta->n_tags, sizeof *batch->tag);
-    if (!tags || !batch->tag) {
+    Tq__Tag *tags = tqi_region_array(&out->region, meta->n_tags, sizeof(*tags));
+
+    batch->tag = tqi_region_array(&out->region, meta->n_tags, sizeof(*batch->tag));
+    if (tags == NULL || batch->tag == NULL) {
         return TQ_ENOMEM;
     }
     batch->n_tag = meta->n_tags;
@@ -218,8 +220,8 @@ static int pack_tags(pack_out *out, Tq__Batch *batch)
 static int pack_batch(pack_out *out, Tq__Batch *batch)
 {
     const tq_meta *meta = out->meta;
-    Tq__Field *fields = tqi_region_array(&out->region, meta->n_fields, sizeof *fields);
-    int code;
+    Tq__Field *fields = tqi_region_array(&out->region, meta->n_fields, sizeof(*fields));
+    int rc;
 
     batch->partition = tqi_unconst(meta->partition);
     batch->epoch = meta->epoch;
@@ -227,20 +229,20 @@ static int pack_batch(pack_out *out, Tq__Batch *batch)
     batch->n_index = meta->n;
     batch->incarnation = meta->incarnations;
     batch->n_incarnation = meta->n;
-    batch->field = tqi_region_array(&out->region, meta->n_fields, sizeof *batch->field);
-    if (!fields || !batch->field) {
+    batch->field = tqi_region_array(&out->region, meta->n_fields, sizeof(*batch->field));
+    if (fields == NULL || batch->field == NULL) {
         return TQ_ENOMEM;
     }
     batch->n_field = meta->n_fields;
-    code = pack_texts(out, meta->keys, &batch->key, &batch->n_key);
-    code = code ? code : pack_texts(out, meta->groups, &batch->group, &batch->n_group);
-    code = code ? code : pack_tags(out, batch);
-    code = code ? code : pack_blocks(out, batch);
-    for (size_t f = 0; f < meta->n_fields && code == TQ_OK; f++) {
+    rc = pack_texts(out, meta->keys, &batch->key, &batch->n_key);
+    rc = rc ? rc : pack_texts(out, meta->groups, &batch->group, &batch->n_group);
+    rc = rc ? rc : pack_tags(out, batch);
+    rc = rc ? rc : pack_blocks(out, batch);
+    for (size_t f = 0; f < meta->n_fields && rc == TQ_OK; f++) {
         batch->field[f] = &fields[f];
-        code = pack_field(out, &meta->fields[f], &fields[f]);
+        rc = pack_field(out, &meta->fields[f], &fields[f]);
     }
-    return code;
+    return rc;
 }
 
 int tq_meta_pack(const tq_meta *meta, uint8_t **out, size_t *size, tq_error *err)
@@ -251,8 +253,10 @@ int tq_meta_pack(const tq_meta *meta, uint8_t **out, size_t *size, tq_error *err
     uint8_t *bytes = NULL;
     size_t body;
 
-    if (!meta || !out || !size) {
-        return tqi_error_null(err, !meta ? "tq_meta_pack: meta" : !out ? "tq_meta_pack: out" : "tq_meta_pack: size");
+    if (meta == NULL || out == NULL || size == NULL) {
+        return tqi_error_null(err, meta == NULL  ? "tq_meta_pack: meta"
+                                   : out == NULL ? "tq_meta_pack: out"
+                                                 : "tq_meta_pack: size");
     }
     tq__claim_reply__init(&message);
     tq__batch__init(&batch);
@@ -263,7 +267,7 @@ int tq_meta_pack(const tq_meta *meta, uint8_t **out, size_t *size, tq_error *err
         body = tq__claim_reply__get_packed_size(&message);
         bytes = malloc(PACK_HEADER + body);
     }
-    if (!bytes) {
+    if (bytes == NULL) {
         tqi_region_fini(&pack.region);
         return tqi_error_nomem(err, "packed metadata");
     }
@@ -279,10 +283,10 @@ int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *e
 {
     Tq__ClaimReply *message;
     tq_error malformed = {0};
-    int code;
+    int rc;
 
-    if (!bytes || !out) {
-        return tqi_error_null(err, !bytes ? "tq_meta_unpack: bytes" : "tq_meta_unpack: out");
+    if (bytes == NULL || out == NULL) {
+        return tqi_error_null(err, bytes == NULL ? "tq_meta_unpack: bytes" : "tq_meta_unpack: out");
     }
     *out = NULL;
     if (size < PACK_HEADER || memcmp(bytes, pack_magic, PACK_HEADER) != 0) {
@@ -290,14 +294,14 @@ int tq_meta_unpack(const uint8_t *bytes, size_t size, tq_meta **out, tq_error *e
     }
     message = (Tq__ClaimReply *)tqi_reply_decode(&tq__claim_reply__descriptor, bytes + PACK_HEADER, size - PACK_HEADER,
                                                  &malformed);
-    if (!message) {
+    if (message == NULL) {
         return tqi_error_set(err, malformed.code, "packed metadata: %.200s", malformed.message);
     }
-    if (!message->batch) {
-        code = tqi_error_set(err, TQ_EPROTO, "packed metadata: no batch");
+    if (message->batch == NULL) {
+        rc = tqi_error_set(err, TQ_EPROTO, "packed metadata: no batch");
     } else {
-        code = tqi_client_meta_decode(message->batch, NULL, message->claim, true, out, err);
+        rc = tqi_client_meta_decode(message->batch, NULL, message->claim, true, out, err);
     }
     protobuf_c_message_free_unpacked(&message->base, NULL);
-    return code;
+    return rc;
 }

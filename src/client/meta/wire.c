@@ -61,24 +61,24 @@ static int wire_blocks(wire_in *in)
         return TQ_OK;
     }
     blocks = tqi_client_meta_blocks_alloc(batch->n_block);
-    if (!blocks) {
+    if (blocks == NULL) {
         return wire_nomem(in);
     }
     in->meta->blocks = blocks;
-    owners = tqi_region_array(&blocks->region, batch->n_owner, sizeof *owners);
-    if (!owners) {
+    owners = tqi_region_array(&blocks->region, batch->n_owner, sizeof(*owners));
+    if (owners == NULL) {
         return wire_nomem(in);
     }
     for (size_t i = 0; i < batch->n_owner; i++) {
         owners[i] = tqi_region_string(&blocks->region, batch->owner[i]->name);
-        if (!owners[i]) {
+        if (owners[i] == NULL) {
             return wire_nomem(in);
         }
     }
     for (size_t i = 0; i < batch->n_block; i++) {
-        int code = wire_block(in, batch->block[i], owners, &blocks->blocks[i]);
-        if (code != TQ_OK) {
-            return code;
+        int rc = wire_block(in, batch->block[i], owners, &blocks->blocks[i]);
+        if (rc != TQ_OK) {
+            return rc;
         }
     }
     return TQ_OK;
@@ -89,6 +89,7 @@ static int wire_blocks(wire_in *in)
 static int wire_uniform(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
 {
     uint64_t size;
+
     if (from->n_shape > TQ_NDIM_MAX) {
         return wire_bad(in, "dims of field", from->name, from->n_shape, TQ_NDIM_MAX);
     }
@@ -96,8 +97,8 @@ static int wire_uniform(wire_in *in, const Tq__Field *from, tqi_client_cells *to
         return wire_bad(in, "bytes of a row of field", from->name, UINT64_MAX, INT64_MAX);
     }
     to->pub.ndim = (uint32_t)from->n_shape;
-    to->pub.shape = tqi_region_copy(&in->meta->region, from->shape, from->n_shape, sizeof *from->shape);
-    return to->pub.shape ? TQ_OK : wire_nomem(in);
+    to->pub.shape = tqi_region_copy(&in->meta->region, from->shape, from->n_shape, sizeof(*from->shape));
+    return to->pub.shape != NULL ? TQ_OK : wire_nomem(in);
 }
 
 /* ndims: one per row, one for all, or none if only the schema is given. */
@@ -114,10 +115,10 @@ static int wire_ragged(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
     if (from->n_ndims != n && from->n_ndims != 1) {
         return wire_bad(in, "ndims of field", from->name, from->n_ndims, n);
     }
-    ndims = tqi_region_array(&in->meta->region, n, sizeof *ndims);
-    starts = tqi_region_array(&in->meta->region, n + 1, sizeof *starts);
-    to->pub.dims = tqi_region_copy(&in->meta->region, from->dims, from->n_dims, sizeof *from->dims);
-    if (!ndims || !starts || !to->pub.dims) {
+    ndims = tqi_region_array(&in->meta->region, n, sizeof(*ndims));
+    starts = tqi_region_array(&in->meta->region, n + 1, sizeof(*starts));
+    to->pub.dims = tqi_region_copy(&in->meta->region, from->dims, from->n_dims, sizeof(*from->dims));
+    if (ndims == NULL || starts == NULL || to->pub.dims == NULL) {
         return wire_nomem(in);
     }
     for (size_t i = 0; i < n; i++) {
@@ -178,7 +179,7 @@ static int wire_run(wire_in *in, const Tq__Field *from, tqi_client_cells *to, si
     if (place == n_blocks + TQI_MARK_LOST) {
         mark = TQI_BLOCK_LOST;
         ready = 2;
-    } else if (place == n_blocks + TQI_MARK_OPAQUE && to->opaque) {
+    } else if (place == n_blocks + TQI_MARK_OPAQUE && to->opaque != NULL) {
         mark = TQI_BLOCK_OPAQUE;
         ready = 1;
     } else if (in->packed && (place == n_blocks + TQI_MARK_UNKNOWN || place == n_blocks + TQI_MARK_UNKNOWN_READY)) {
@@ -212,13 +213,13 @@ static int wire_runs(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
         return TQ_OK;
     }
     for (size_t run = 0; run < from->n_run_block; run++) {
-        int code;
+        int rc;
         if (from->run_rows[run] > n - row) {
             return wire_bad(in, "rows of the runs of field", from->name, row + from->run_rows[run], n);
         }
-        code = wire_run(in, from, to, row, run);
-        if (code != TQ_OK) {
-            return code;
+        rc = wire_run(in, from, to, row, run);
+        if (rc != TQ_OK) {
+            return rc;
         }
         row += from->run_rows[run];
     }
@@ -228,20 +229,21 @@ static int wire_runs(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
 static int wire_opaque(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
 {
     size_t n = in->meta->n;
+
     if (from->n_opaque == 0) {
         return TQ_OK;
     }
     if (from->n_opaque != n) {
         return wire_bad(in, "opaque cells of field", from->name, from->n_opaque, n);
     }
-    to->opaque = tqi_region_zero(&in->meta->region, n, sizeof *to->opaque);
-    if (!to->opaque) {
+    to->opaque = tqi_region_zero(&in->meta->region, n, sizeof(*to->opaque));
+    if (to->opaque == NULL) {
         return wire_nomem(in);
     }
     for (size_t i = 0; i < n; i++) {
         to->opaque[i].size = from->opaque[i].len;
         to->opaque[i].data = tqi_region_copy(&in->meta->region, from->opaque[i].data, from->opaque[i].len, 1);
-        if (!to->opaque[i].data) {
+        if (to->opaque[i].data == NULL) {
             return wire_nomem(in);
         }
     }
@@ -264,8 +266,8 @@ static int wire_types(wire_in *in, const Tq__Field *from, tqi_client_cells *to)
             return wire_bad(in, "type of rows of field", from->name, from->type[t], 0);
         }
     }
-    to->types = tqi_region_array(&in->meta->region, n, sizeof *to->types);
-    if (!to->types) {
+    to->types = tqi_region_array(&in->meta->region, n, sizeof(*to->types));
+    if (to->types == NULL) {
         return wire_nomem(in);
     }
     for (size_t i = 0; i < n; i++) {
@@ -284,7 +286,7 @@ static int wire_field(wire_in *in, const Tq__Field *from, const Tq__Field *known
     uint32_t ragged_dim = known->ragged_dim;
     tqi_region *region = &in->meta->region;
     size_t n = in->meta->n;
-    int code;
+    int rc;
 
     if (known->kind > TQ_VALUE || known->dtype > UINT16_MAX || (known->n_type > 0 && !from->ragged)) {
         return wire_bad(in, "kind or dtype of field", from->name, known->kind, TQ_VALUE);
@@ -299,25 +301,25 @@ static int wire_field(wire_in *in, const Tq__Field *from, const Tq__Field *known
     if (!tqi_client_dtype_known(to->pub.dtype)) {
         return wire_bad(in, "dtype of field", from->name, from->dtype, 0);
     }
-    code = tqi_check_name("field", from->name, TQ_NAME_MAX, NULL);
-    if (code != TQ_OK) {
+    rc = tqi_check_name("field", from->name, TQ_NAME_MAX, NULL);
+    if (rc != TQ_OK) {
         return wire_bad(in, "bytes of the name of field", from->name, strlen(from->name), TQ_NAME_MAX);
     }
     to->pub.name = tqi_region_string(region, from->name);
-    to->block = tqi_region_array(region, n, sizeof *to->block);
-    to->offset = tqi_region_array(region, n, sizeof *to->offset);
+    to->block = tqi_region_array(region, n, sizeof(*to->block));
+    to->offset = tqi_region_array(region, n, sizeof(*to->offset));
     to->ready = tqi_region_array(region, n, 1);
-    if (!to->pub.name || !to->block || !to->offset || !to->ready) {
+    if (to->pub.name == NULL || to->block == NULL || to->offset == NULL || to->ready == NULL) {
         return wire_nomem(in);
     }
     to->pub.ready = to->ready;
-    code = wire_types(in, known, to);
-    if (code != TQ_OK) {
-        return code;
+    rc = wire_types(in, known, to);
+    if (rc != TQ_OK) {
+        return rc;
     }
-    code = from->ragged ? wire_ragged(in, from, to) : wire_uniform(in, from, to);
-    code = code ? code : wire_opaque(in, from, to);
-    return code ? code : wire_runs(in, from, to);
+    rc = from->ragged ? wire_ragged(in, from, to) : wire_uniform(in, from, to);
+    rc = rc ? rc : wire_opaque(in, from, to);
+    return rc ? rc : wire_runs(in, from, to);
 }
 
 /* --- names and tags ------------------------------------------------------- */
@@ -331,11 +333,11 @@ static int wire_tag(wire_in *in, const Tq__Tag *from, tq_meta_tag *to, uint64_t 
     if (from->n_size != n) {
         return wire_bad(in, "sizes of tag", from->name, from->n_size, n);
     }
-    *starts = tqi_region_array(region, n + 1, sizeof **starts);
+    *starts = tqi_region_array(region, n + 1, sizeof(**starts));
     to->name = tqi_region_string(region, from->name);
-    to->sizes = tqi_region_copy(region, from->size, n, sizeof *from->size);
+    to->sizes = tqi_region_copy(region, from->size, n, sizeof(*from->size));
     to->values = tqi_region_copy(region, from->values.data, from->values.len, 1);
-    if (!*starts || !to->name || !to->sizes || !to->values) {
+    if (*starts == NULL || to->name == NULL || to->sizes == NULL || to->values == NULL) {
         return wire_nomem(in);
     }
     for (size_t i = 0; i < n; i++) {
@@ -349,6 +351,7 @@ static int wire_tag(wire_in *in, const Tq__Tag *from, tq_meta_tag *to, uint64_t 
 static int wire_texts(wire_in *in, const char *what, char **texts, size_t given, const char ***out)
 {
     size_t n = in->meta->n;
+
     if (given == 0) {
         return TQ_OK;
     }
@@ -363,49 +366,49 @@ static int wire_names(wire_in *in)
 {
     const Tq__Batch *batch = in->names;
     tq_meta *meta = in->meta;
-    int code;
+    int rc;
 
     if (batch->n_incarnation != 0 && batch->n_incarnation != meta->n) {
         return wire_bad(in, "incarnations of partition", batch->partition, batch->n_incarnation, meta->n);
     }
     if (meta->n > 0) {
-        memcpy(meta->indexes, batch->index, meta->n * sizeof *batch->index);
+        memcpy(meta->indexes, batch->index, meta->n * sizeof(*batch->index));
     }
     if (batch->n_incarnation > 0) {
-        memcpy(meta->incarnations, batch->incarnation, meta->n * sizeof *batch->incarnation);
+        memcpy(meta->incarnations, batch->incarnation, meta->n * sizeof(*batch->incarnation));
     }
-    code = wire_texts(in, "keys of partition", batch->key, batch->n_key, &meta->keys);
-    code = code ? code : wire_texts(in, "groups of partition", batch->group, batch->n_group, &meta->groups);
-    for (size_t t = 0; t < batch->n_tag && code == TQ_OK; t++) {
-        code = wire_tag(in, batch->tag[t], &meta->tags[t], &meta->tag_starts[t]);
+    rc = wire_texts(in, "keys of partition", batch->key, batch->n_key, &meta->keys);
+    rc = rc ? rc : wire_texts(in, "groups of partition", batch->group, batch->n_group, &meta->groups);
+    for (size_t t = 0; t < batch->n_tag && rc == TQ_OK; t++) {
+        rc = wire_tag(in, batch->tag[t], &meta->tags[t], &meta->tag_starts[t]);
     }
-    return code;
+    return rc;
 }
 
 int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, uint64_t claim, bool packed,
                            tq_meta **out, tq_error *err)
 {
-    wire_in in = {.names = batch, .fields = fields_of ? fields_of : batch, .packed = packed, .err = err};
-    int code;
+    wire_in in = {.names = batch, .fields = fields_of != NULL ? fields_of : batch, .packed = packed, .err = err};
+    int rc;
 
     *out = NULL;
     in.meta = tqi_client_meta_alloc(batch->partition, batch->n_index, in.fields->n_field, batch->n_tag);
-    if (!in.meta) {
+    if (in.meta == NULL) {
         return wire_nomem(&in);
     }
     in.meta->epoch = batch->epoch;
     in.meta->claim = claim;
-    code = wire_names(&in);
-    code = code ? code : wire_blocks(&in);
-    for (size_t f = 0; f < in.fields->n_field && code == TQ_OK; f++) {
+    rc = wire_names(&in);
+    rc = rc ? rc : wire_blocks(&in);
+    for (size_t f = 0; f < in.fields->n_field && rc == TQ_OK; f++) {
         /* The reply to a publish knows more of the field than what was published. */
         const Tq__Field *from = in.fields->field[f];
-        bool told = fields_of && batch->n_field == in.fields->n_field;
-        code = wire_field(&in, from, told ? batch->field[f] : from, &in.meta->fields[f]);
+        bool told = fields_of != NULL && batch->n_field == in.fields->n_field;
+        rc = wire_field(&in, from, told ? batch->field[f] : from, &in.meta->fields[f]);
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         tq_meta_unref(in.meta);
-        return code;
+        return rc;
     }
     *out = in.meta;
     return TQ_OK;
@@ -414,21 +417,22 @@ int tqi_client_meta_decode(const Tq__Batch *batch, const Tq__Batch *fields_of, u
 int tqi_client_clearings_decode(Tq__Clearing *const *from, size_t n, tqi_region *region, const tq_clearing ***out,
                                 size_t *n_out, tq_error *err)
 {
-    tq_clearing *to = tqi_region_array(region, n, sizeof *to);
-    *out = tqi_region_array(region, n, sizeof **out);
-    if (!to || !*out) {
+    tq_clearing *to = tqi_region_array(region, n, sizeof(*to));
+
+    *out = tqi_region_array(region, n, sizeof(**out));
+    if (to == NULL || *out == NULL) {
         return tqi_error_nomem(err, "clears");
     }
     for (size_t i = 0; i < n; i++) {
         tq_meta *meta = NULL;
         Tq__Batch *batch =
             (Tq__Batch *)tqi_reply_decode(&tq__batch__descriptor, from[i]->batch.data, from[i]->batch.len, err);
-        int code = batch ? tqi_client_meta_decode(batch, NULL, 0, false, &meta, err) : err->code;
-        if (batch) {
+        int rc = batch != NULL ? tqi_client_meta_decode(batch, NULL, 0, false, &meta, err) : err->code;
+        if (batch != NULL) {
             protobuf_c_message_free_unpacked(&batch->base, NULL);
         }
-        if (code != TQ_OK) {
-            return code;
+        if (rc != TQ_OK) {
+            return rc;
         }
         to[i] = (tq_clearing){.id = from[i]->id, .begun = from[i]->begun, .meta = meta};
         (*out)[(*n_out)++] = &to[i];

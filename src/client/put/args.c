@@ -26,10 +26,10 @@ static int put_by_meta(tqi_client_put *put, const tq_put_args *args, tq_error *e
     tqi_region *region = &put->task.region;
     Tq__Batch *batch = &put->batch;
 
-    if (args->keys || args->groups) {
+    if (args->keys != NULL || args->groups != NULL) {
         return tqi_error_set(err, TQ_EINVAL, "samples are given by metadata, so no keys or groups may be given");
     }
-    if (args->partition && strcmp(args->partition, meta->partition) != 0) {
+    if (args->partition != NULL && strcmp(args->partition, meta->partition) != 0) {
         return tqi_error_set(err, TQ_EINVAL, "partition '%s' is given with metadata of partition '%s'", args->partition,
                              meta->partition);
     }
@@ -39,11 +39,11 @@ static int put_by_meta(tqi_client_put *put, const tq_put_args *args, tq_error *e
     }
     put->n = meta->n;
     batch->epoch = meta->epoch;
-    batch->index = tqi_region_copy(region, meta->indexes, meta->n, sizeof *meta->indexes);
-    batch->incarnation = tqi_region_copy(region, meta->incarnations, meta->n, sizeof *meta->incarnations);
+    batch->index = tqi_region_copy(region, meta->indexes, meta->n, sizeof(*meta->indexes));
+    batch->incarnation = tqi_region_copy(region, meta->incarnations, meta->n, sizeof(*meta->incarnations));
     batch->n_index = meta->n;
     batch->n_incarnation = meta->n;
-    return batch->index && batch->incarnation ? TQ_OK : put_nomem(err);
+    return batch->index != NULL && batch->incarnation != NULL ? TQ_OK : put_nomem(err);
 }
 
 static int put_samples(tqi_client_put *put, const tq_put_args *args, tq_error *err)
@@ -51,35 +51,35 @@ static int put_samples(tqi_client_put *put, const tq_put_args *args, tq_error *e
     tqi_region *region = &put->task.region;
     Tq__Batch *batch = &put->batch;
     const char *partition = args->partition;
-    int code;
+    int rc;
 
     put->n = args->n;
-    code = tqi_client_check_array("columns", args->columns, args->n_columns, err);
-    code = code ? code : tqi_client_check_array("tags", args->tags, args->n_tags, err);
-    if (code != TQ_OK) {
-        return code;
+    rc = tqi_client_check_array("columns", args->columns, args->n_columns, err);
+    rc = rc ? rc : tqi_client_check_array("tags", args->tags, args->n_tags, err);
+    if (rc != TQ_OK) {
+        return rc;
     }
-    if (args->meta) {
+    if (args->meta != NULL) {
         partition = args->meta->partition;
-        code = put_by_meta(put, args, err);
-    } else if (args->keys) {
+        rc = put_by_meta(put, args, err);
+    } else if (args->keys != NULL) {
         put->keyed = true;
         put->publish.create = !args->must_exist;
-        code = tqi_client_copy_keys(region, args->keys, args->n, &batch->key, &batch->n_key, err);
+        rc = tqi_client_copy_keys(region, args->keys, args->n, &batch->key, &batch->n_key, err);
     } else {
         put->n = args->n == 0 && args->n_columns > 0 ? args->columns[0].rows : args->n;
-        code = TQ_OK;
+        rc = TQ_OK;
     }
-    code = code ? code : tqi_client_copy_name(region, "partition", partition, &batch->partition, err);
-    code = code ? code : tqi_client_check_samples(put->n, err);
-    if (code == TQ_OK && put->n == 0) {
-        code = tqi_error_set(err, TQ_EINVAL, "partition '%s': no samples to put", partition);
+    rc = rc ? rc : tqi_client_copy_name(region, "partition", partition, &batch->partition, err);
+    rc = rc ? rc : tqi_client_check_samples(put->n, err);
+    if (rc == TQ_OK && put->n == 0) {
+        rc = tqi_error_set(err, TQ_EINVAL, "partition '%s': no samples to put", partition);
     }
-    if (code == TQ_OK && !args->meta) {
-        code = tqi_client_copy_groups(region, args->groups, put->n, &batch->group, &batch->n_group, err);
+    if (rc == TQ_OK && args->meta == NULL) {
+        rc = tqi_client_copy_groups(region, args->groups, put->n, &batch->group, &batch->n_group, err);
     }
-    put->publish.samples = args->meta || args->keys ? 0 : (uint32_t)put->n;
-    return code;
+    put->publish.samples = args->meta != NULL || args->keys != NULL ? 0 : (uint32_t)put->n;
+    return rc;
 }
 
 /* --- columns -------------------------------------------------------------- */
@@ -106,10 +106,11 @@ static int put_check_type(const tq_column *column, uint32_t kind, tq_dtype *dtyp
 
 static int put_check_column(const tqi_client_put *put, const tq_column *column, tq_error *err)
 {
-    int code = column->name ? tqi_check_name("field", column->name, TQ_NAME_MAX, err)
-                            : tqi_error_null(err, "name of a column");
-    if (code != TQ_OK) {
-        return code;
+    int rc = column->name != NULL ? tqi_check_name("field", column->name, TQ_NAME_MAX, err)
+                                  : tqi_error_null(err, "name of a column");
+
+    if (rc != TQ_OK) {
+        return rc;
     }
     if (column->rows != put->n) {
         return tqi_error_set(err, TQ_EROWS, "field '%s': expected %zu row%s, given %zu", column->name, put->n,
@@ -119,7 +120,7 @@ static int put_check_column(const tqi_client_put *put, const tq_column *column, 
         return tqi_error_set(err, TQ_EINVAL, "field '%s': %u dimensions, at most %d are possible", column->name,
                              column->ndim, TQ_NDIM_MAX);
     }
-    if (column->types && !column->dims) {
+    if (column->types != NULL && column->dims == NULL) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': rows with types of their own, without dims of their own",
                              column->name);
     }
@@ -127,7 +128,8 @@ static int put_check_column(const tqi_client_put *put, const tq_column *column, 
         return tqi_error_set(err, TQ_EINVAL, "field '%s': dim %u cannot be ragged, rows have %d at most", column->name,
                              column->ragged_dim, TQ_NDIM_MAX);
     }
-    if ((column->ndims && !column->dims) || (column->ndim > 0 && !column->dims && !column->shape)) {
+    if ((column->ndims != NULL && column->dims == NULL) ||
+        (column->ndim > 0 && column->dims == NULL && column->shape == NULL)) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': dimensions without their sizes", column->name);
     }
     return TQ_OK;
@@ -135,7 +137,7 @@ static int put_check_column(const tqi_client_put *put, const tq_column *column, 
 
 static uint32_t put_ndim(const tq_column *column, size_t row)
 {
-    return column->ndims ? column->ndims[row] : column->ndim;
+    return column->ndims != NULL ? column->ndims[row] : column->ndim;
 }
 
 /* Whether all rows of a column with dims per row have one shape. */
@@ -143,8 +145,9 @@ static bool put_is_uniform(const tq_column *column)
 {
     uint32_t ndim = put_ndim(column, 0);
     const uint64_t *dims = column->dims;
+
     for (size_t i = 0; i < column->rows; i++) {
-        if (put_ndim(column, i) != ndim || memcmp(dims, column->dims, ndim * sizeof *dims) != 0) {
+        if (put_ndim(column, i) != ndim || memcmp(dims, column->dims, ndim * sizeof(*dims)) != 0) {
             return false;
         }
         dims += ndim;
@@ -168,8 +171,8 @@ static int put_uniform(tqi_client_put *put, const tq_column *column, const uint6
         return put_too_large(column, err);
     }
     field->n_shape = ndim;
-    field->shape = tqi_region_copy(region, shape, ndim, sizeof *shape);
-    return field->shape ? TQ_OK : put_nomem(err);
+    field->shape = tqi_region_copy(region, shape, ndim, sizeof(*shape));
+    return field->shape != NULL ? TQ_OK : put_nomem(err);
 }
 
 static int put_ragged_shapes(tqi_client_put *put, const tq_column *column, Tq__Field *field, tq_error *err)
@@ -185,12 +188,12 @@ static int put_ragged_shapes(tqi_client_put *put, const tq_column *column, Tq__F
         total += put_ndim(column, i);
     }
     field->ragged = true;
-    field->n_ndims = column->ndims ? put->n : 1;
-    field->ndims =
-        tqi_region_copy(region, column->ndims ? column->ndims : &column->ndim, field->n_ndims, sizeof *column->ndims);
+    field->n_ndims = column->ndims != NULL ? put->n : 1;
+    field->ndims = tqi_region_copy(region, column->ndims != NULL ? column->ndims : &column->ndim, field->n_ndims,
+                                   sizeof(*column->ndims));
     field->n_dims = total;
-    field->dims = tqi_region_copy(region, column->dims, total, sizeof *column->dims);
-    return field->ndims && field->dims ? TQ_OK : put_nomem(err);
+    field->dims = tqi_region_copy(region, column->dims, total, sizeof(*column->dims));
+    return field->ndims != NULL && field->dims != NULL ? TQ_OK : put_nomem(err);
 }
 
 static uint32_t put_type(const Tq__Field *field, size_t row)
@@ -201,22 +204,22 @@ static uint32_t put_type(const Tq__Field *field, size_t row)
 
 static int put_ragged(tqi_client_put *put, const tq_column *column, Tq__Field *field, tq_put_column *out, tq_error *err)
 {
-    uint64_t *sizes = tqi_region_array(&put->task.region, put->n, sizeof *sizes);
+    uint64_t *sizes = tqi_region_array(&put->task.region, put->n, sizeof(*sizes));
     const uint64_t *dims = column->dims;
-    int code = sizes ? put_ragged_shapes(put, column, field, err) : put_nomem(err);
+    int rc = sizes != NULL ? put_ragged_shapes(put, column, field, err) : put_nomem(err);
 
-    for (size_t i = 0; sizes && i < put->n && code == TQ_OK; i++) {
+    for (size_t i = 0; sizes != NULL && i < put->n && rc == TQ_OK; i++) {
         uint32_t type = put_type(field, i);
         if (tqi_type_kind(type) == TQ_VALUE && put_ndim(column, i) != 1) {
-            code = tqi_error_set(err, TQ_EINVAL, "field '%s': row %zu is a value, which has one dim", column->name, i);
+            rc = tqi_error_set(err, TQ_EINVAL, "field '%s': row %zu is a value, which has one dim", column->name, i);
         } else if (!tqi_client_row_size(tqi_type_dtype(type), dims, put_ndim(column, i), &sizes[i]) ||
                    __builtin_add_overflow(out->size, sizes[i], &out->size)) {
-            code = put_too_large(column, err);
+            rc = put_too_large(column, err);
         }
         dims += put_ndim(column, i);
     }
     out->row_sizes = sizes;
-    return code;
+    return rc;
 }
 
 /* A value's only dim is the size of its encoding: always given per row. */
@@ -225,16 +228,16 @@ static int put_value(tqi_client_put *put, const tq_column *column, Tq__Field *fi
     tq_column rows = *column;
     uint64_t *dims;
 
-    if (column->types) { /* all of them values */
+    if (column->types != NULL) { /* all of them values */
         return put_ragged(put, column, field, out, err);
     }
-    if (column->ndims || column->ndim != 1) {
+    if (column->ndims != NULL || column->ndim != 1) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': values have one dimension, given %s %u", column->name,
-                             column->ndims ? "several, first" : "", put_ndim(column, 0));
+                             column->ndims != NULL ? "several, first" : "", put_ndim(column, 0));
     }
-    if (!column->dims) {
-        dims = tqi_region_array(&put->task.region, put->n, sizeof *dims);
-        if (!dims) {
+    if (column->dims == NULL) {
+        dims = tqi_region_array(&put->task.region, put->n, sizeof(*dims));
+        if (dims == NULL) {
             return put_nomem(err);
         }
         for (size_t i = 0; i < put->n; i++) {
@@ -253,7 +256,7 @@ static int put_shape(tqi_client_put *put, const tq_column *column, Tq__Field *fi
     if (field->kind == TQ_VALUE) {
         return put_value(put, column, field, out, err);
     }
-    if (!column->dims) {
+    if (column->dims == NULL) {
         return put_uniform(put, column, column->shape, column->ndim, field, out, err);
     }
     if (put_ndim(column, 0) <= TQ_NDIM_MAX && put_is_uniform(column)) {
@@ -265,12 +268,13 @@ static int put_shape(tqi_client_put *put, const tq_column *column, Tq__Field *fi
 static int put_bytes(const tq_column *column, tq_put_column *out, tq_error *err)
 {
     uint64_t given = 0;
-    if (!column->slices && column->n_slices > 0) {
+
+    if (column->slices == NULL && column->n_slices > 0) {
         return tqi_error_set(err, TQ_EINVAL, "field '%s': slices is NULL, expected %zu of them", column->name,
                              column->n_slices);
     }
     for (size_t i = 0; i < column->n_slices; i++) {
-        if (!column->slices[i].data && column->slices[i].size > 0) {
+        if (column->slices[i].data == NULL && column->slices[i].size > 0) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': slice %zu has no address", column->name, i);
         }
         given += column->slices[i].size;
@@ -288,20 +292,20 @@ static int put_opaque(tqi_client_put *put, const tq_slice *notes, Tq__Field *fie
 {
     tqi_region *region = &put->task.region;
 
-    field->opaque = tqi_region_array(region, put->n, sizeof *field->opaque);
-    field->run_block = tqi_region_zero(region, 1, sizeof *field->run_block);
-    field->run_rows = tqi_region_zero(region, 1, sizeof *field->run_rows);
-    field->run_offset = tqi_region_zero(region, 1, sizeof *field->run_offset);
-    if (!field->opaque || !field->run_block || !field->run_rows || !field->run_offset) {
+    field->opaque = tqi_region_array(region, put->n, sizeof(*field->opaque));
+    field->run_block = tqi_region_zero(region, 1, sizeof(*field->run_block));
+    field->run_rows = tqi_region_zero(region, 1, sizeof(*field->run_rows));
+    field->run_offset = tqi_region_zero(region, 1, sizeof(*field->run_offset));
+    if (field->opaque == NULL || field->run_block == NULL || field->run_rows == NULL || field->run_offset == NULL) {
         return put_nomem(err);
     }
     for (size_t i = 0; i < put->n; i++) {
-        if (notes && !notes[i].data && notes[i].size > 0) {
+        if (notes != NULL && notes[i].data == NULL && notes[i].size > 0) {
             return tqi_error_set(err, TQ_EINVAL, "field '%s': note %zu has no address", field->name, i);
         }
-        field->opaque[i].len = notes ? notes[i].size : 0;
-        field->opaque[i].data = tqi_region_copy(region, notes ? notes[i].data : "", field->opaque[i].len, 1);
-        if (!field->opaque[i].data) {
+        field->opaque[i].len = notes != NULL ? notes[i].size : 0;
+        field->opaque[i].data = tqi_region_copy(region, notes != NULL ? notes[i].data : "", field->opaque[i].len, 1);
+        if (field->opaque[i].data == NULL) {
             return put_nomem(err);
         }
     }
@@ -318,25 +322,25 @@ static int put_opaque(tqi_client_put *put, const tq_slice *notes, Tq__Field *fie
 static int put_types(tqi_client_put *put, const tq_column *column, Tq__Field *field, tq_error *err)
 {
     tqi_region *region = &put->task.region;
-    tq_dtype dtype = column->types && put->n > 0 ? column->types[0].dtype : column->dtype;
-    uint32_t kind = column->types && put->n > 0 ? column->types[0].kind : (uint32_t)column->kind;
-    int code = put_check_type(column, kind, &dtype, err);
+    tq_dtype dtype = column->types != NULL && put->n > 0 ? column->types[0].dtype : column->dtype;
+    uint32_t kind = column->types != NULL && put->n > 0 ? column->types[0].kind : (uint32_t)column->kind;
+    int rc = put_check_type(column, kind, &dtype, err);
 
     field->kind = kind;
     field->dtype = tqi_type_pack(0, dtype);
-    if (code != TQ_OK || !column->types) {
-        return code;
+    if (rc != TQ_OK || column->types == NULL) {
+        return rc;
     }
-    field->type = tqi_region_array(region, put->n, sizeof *field->type);
-    field->row_type = tqi_region_array(region, put->n, sizeof *field->row_type);
-    if (!field->type || !field->row_type) {
+    field->type = tqi_region_array(region, put->n, sizeof(*field->type));
+    field->row_type = tqi_region_array(region, put->n, sizeof(*field->row_type));
+    if (field->type == NULL || field->row_type == NULL) {
         return put_nomem(err);
     }
     for (size_t i = 0; i < put->n; i++) {
         dtype = column->types[i].dtype;
-        code = put_check_type(column, column->types[i].kind, &dtype, err);
-        if (code != TQ_OK) {
-            return code;
+        rc = put_check_type(column, column->types[i].kind, &dtype, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
         field->row_type[i] = tqi_type_place(field->type, &field->n_type, tqi_type_pack(column->types[i].kind, dtype));
     }
@@ -352,11 +356,11 @@ static int put_columns(tqi_client_put *put, const tq_put_args *args, bool notify
                        tq_error *err)
 {
     tqi_region *region = &put->task.region;
-    Tq__Field *fields = tqi_region_array(region, args->n_columns, sizeof *fields);
+    Tq__Field *fields = tqi_region_array(region, args->n_columns, sizeof(*fields));
 
-    put->columns = tqi_region_zero(region, args->n_columns, sizeof *put->columns);
-    put->batch.field = tqi_region_array(region, args->n_columns, sizeof *put->batch.field);
-    if (!fields || !put->columns || !put->batch.field) {
+    put->columns = tqi_region_zero(region, args->n_columns, sizeof(*put->columns));
+    put->batch.field = tqi_region_array(region, args->n_columns, sizeof(*put->batch.field));
+    if (fields == NULL || put->columns == NULL || put->batch.field == NULL) {
         return put_nomem(err);
     }
     put->batch.n_field = args->n_columns;
@@ -364,23 +368,23 @@ static int put_columns(tqi_client_put *put, const tq_put_args *args, bool notify
         const tq_column *column = &args->columns[c];
         tq_put_column *out = &put->columns[c];
         Tq__Field *field = &fields[c];
-        int code = put_check_column(put, column, err);
+        int rc = put_check_column(put, column, err);
 
         tq__field__init(field);
         put->batch.field[c] = field;
-        code = code ? code : tqi_client_copy_name(region, "field", column->name, &field->name, err);
-        if (code == TQ_OK) {
+        rc = rc ? rc : tqi_client_copy_name(region, "field", column->name, &field->name, err);
+        if (rc == TQ_OK) {
             field->ragged_dim = column->ragged_dim;
             out->name = field->name;
             out->rows = (uint32_t)put->n;
-            code = put_types(put, column, field, err);
-            code = code ? code : put_shape(put, column, field, out, err);
+            rc = put_types(put, column, field, err);
+            rc = rc ? rc : put_shape(put, column, field, out, err);
         }
-        if (code == TQ_OK) {
-            code = notify ? put_opaque(put, opaque ? opaque[c] : NULL, field, err) : put_bytes(column, out, err);
+        if (rc == TQ_OK) {
+            rc = notify ? put_opaque(put, opaque != NULL ? opaque[c] : NULL, field, err) : put_bytes(column, out, err);
         }
-        if (code != TQ_OK) {
-            return code;
+        if (rc != TQ_OK) {
+            return rc;
         }
     }
     return tqi_check_distinct("field", TQI_NAMES(args->columns, name, args->n_columns), err);
@@ -392,73 +396,75 @@ static int put_tag(tqi_client_put *put, const tq_tag *from, Tq__Tag *to, tq_erro
 {
     tqi_region *region = &put->task.region;
     size_t size = 0;
-    int code = tqi_client_copy_tag_name(region, from->name, &to->name, err);
-    if (code != TQ_OK) {
-        return code;
+    int rc = tqi_client_copy_tag_name(region, from->name, &to->name, err);
+
+    if (rc != TQ_OK) {
+        return rc;
     }
-    if (!from->sizes) {
+    if (from->sizes == NULL) {
         return tqi_error_set(err, TQ_EINVAL, "tag '%s': sizes is NULL", from->name);
     }
     for (size_t i = 0; i < put->n; i++) {
         size += from->sizes[i];
     }
-    if (!from->values && size > 0) {
+    if (from->values == NULL && size > 0) {
         return tqi_error_set(err, TQ_EINVAL, "tag '%s': values is NULL, expected %zu bytes", from->name, size);
     }
-    to->size = tqi_region_copy(region, from->sizes, put->n, sizeof *from->sizes);
+    to->size = tqi_region_copy(region, from->sizes, put->n, sizeof(*from->sizes));
     to->n_size = put->n;
     to->values.data = tqi_region_copy(region, from->values, size, 1);
     to->values.len = size;
-    return to->size && to->values.data ? TQ_OK : put_nomem(err);
+    return to->size != NULL && to->values.data != NULL ? TQ_OK : put_nomem(err);
 }
 
 static int put_tags(tqi_client_put *put, const tq_put_args *args, tq_error *err)
 {
     tqi_region *region = &put->task.region;
+
     if (args->n_tags > TQ_TAGS_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "put with %zu different tags: at most %d", args->n_tags, TQ_TAGS_MAX);
     }
-    Tq__Tag *tags = tqi_region_array(region, args->n_tags, sizeof *tags);
-    int code = TQ_OK;
+    Tq__Tag *tags = tqi_region_array(region, args->n_tags, sizeof(*tags));
+    int rc = TQ_OK;
 
-    put->batch.tag = tqi_region_array(region, args->n_tags, sizeof *put->batch.tag);
-    if (!tags || !put->batch.tag) {
+    put->batch.tag = tqi_region_array(region, args->n_tags, sizeof(*put->batch.tag));
+    if (tags == NULL || put->batch.tag == NULL) {
         return put_nomem(err);
     }
     put->batch.n_tag = args->n_tags;
-    for (size_t t = 0; t < args->n_tags && code == TQ_OK; t++) {
+    for (size_t t = 0; t < args->n_tags && rc == TQ_OK; t++) {
         tq__tag__init(&tags[t]);
         put->batch.tag[t] = &tags[t];
-        code = put_tag(put, &args->tags[t], &tags[t], err);
+        rc = put_tag(put, &args->tags[t], &tags[t], err);
     }
-    return code ? code : tqi_check_distinct("tag", TQI_NAMES(tags, name, args->n_tags), err);
+    return rc ? rc : tqi_check_distinct("tag", TQI_NAMES(tags, name, args->n_tags), err);
 }
 
 int tqi_client_put_prepare(tqi_client_put *put, const tq_put_args *args, bool notify, const tq_slice *const *opaque,
                            tq_error *err)
 {
-    int code;
+    int rc;
 
     tq__publish__init(&put->publish);
     tq__batch__init(&put->batch);
     put->publish.batch = &put->batch;
-    code = put_samples(put, args, err);
-    code = code ? code : put_columns(put, args, notify, opaque, err);
-    code = code ? code : put_tags(put, args, err);
-    if (code != TQ_OK) {
-        return code;
+    rc = put_samples(put, args, err);
+    rc = rc ? rc : put_columns(put, args, notify, opaque, err);
+    rc = rc ? rc : put_tags(put, args, err);
+    if (rc != TQ_OK) {
+        return rc;
     }
-    if (notify && args->remover) {
-        code = tqi_client_copy_name(&put->task.region, "remover", args->remover, &put->publish.remover, err);
-        if (code != TQ_OK) {
-            return code;
+    if (notify && args->remover != NULL) {
+        rc = tqi_client_copy_name(&put->task.region, "remover", args->remover, &put->publish.remover, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
     }
     put->publish.other_fields = args->other_fields && !notify;
     put->stores = args->n_columns > 0 && !notify;
     put->write.job.columns = put->columns;
     put->write.job.n_columns = (uint32_t)args->n_columns;
-    put->write.job.adds_samples = !args->meta && !args->must_exist;
+    put->write.job.adds_samples = args->meta == NULL && !args->must_exist;
     put->write.job.wait_when_full = !args->fail_when_full;
     put->write.job.deadline_ns = put->task.deadline;
     return TQ_OK;

@@ -24,12 +24,12 @@ static int place_blocks(tqi_client_put *put, const tq_block *blocks, uint32_t n,
 {
     tqi_region *region = &put->task.region;
     Tq__Batch *batch = &put->batch;
-    Tq__Block *out = tqi_region_array(region, n, sizeof *out);
-    Tq__Owner *owners = tqi_region_array(region, n, sizeof *owners);
+    Tq__Block *out = tqi_region_array(region, n, sizeof(*out));
+    Tq__Owner *owners = tqi_region_array(region, n, sizeof(*owners));
 
-    batch->block = tqi_region_array(region, n, sizeof *batch->block);
-    batch->owner = tqi_region_array(region, n, sizeof *batch->owner);
-    if (!out || !owners || !batch->block || !batch->owner) {
+    batch->block = tqi_region_array(region, n, sizeof(*batch->block));
+    batch->owner = tqi_region_array(region, n, sizeof(*batch->owner));
+    if (out == NULL || owners == NULL || batch->block == NULL || batch->owner == NULL) {
         return place_nomem(err);
     }
     for (uint32_t b = 0; b < n; b++) {
@@ -53,7 +53,7 @@ static int place_blocks(tqi_client_put *put, const tq_block *blocks, uint32_t n,
         out[b].locator.data = tqi_region_copy(region, blocks[b].locator, blocks[b].locator_size, 1);
         batch->block[b] = &out[b];
         batch->n_block = b + 1;
-        if (!owners[o - 1].name || !out[b].locator.data) {
+        if (owners[o - 1].name == NULL || out[b].locator.data == NULL) {
             return place_nomem(err);
         }
     }
@@ -64,6 +64,7 @@ static int place_order(const void *left, const void *right)
 {
     const tq_extent *a = left;
     const tq_extent *b = right;
+
     if (a->column != b->column) {
         return a->column < b->column ? -1 : 1;
     }
@@ -73,7 +74,8 @@ static int place_order(const void *left, const void *right)
 static uint64_t place_size(const tq_put_column *column, uint32_t row, uint32_t rows)
 {
     uint64_t size = 0;
-    if (!column->row_sizes) {
+
+    if (column->row_sizes == NULL) {
         return column->row_size * rows;
     }
     for (uint32_t i = row; i < row + rows; i++) {
@@ -89,10 +91,10 @@ static int place_column(tqi_client_put *put, uint32_t c, const tq_extent *extent
     Tq__Field *field = put->batch.field[c];
     uint32_t row = 0;
 
-    field->run_block = tqi_region_array(region, n, sizeof *field->run_block);
-    field->run_rows = tqi_region_array(region, n, sizeof *field->run_rows);
-    field->run_offset = tqi_region_array(region, n, sizeof *field->run_offset);
-    if (!field->run_block || !field->run_rows || !field->run_offset) {
+    field->run_block = tqi_region_array(region, n, sizeof(*field->run_block));
+    field->run_rows = tqi_region_array(region, n, sizeof(*field->run_rows));
+    field->run_offset = tqi_region_array(region, n, sizeof(*field->run_offset));
+    if (field->run_block == NULL || field->run_rows == NULL || field->run_offset == NULL) {
         return place_nomem(err);
     }
     for (size_t i = 0; i < n; i++) {
@@ -122,30 +124,30 @@ int tqi_client_put_place(tqi_client_put *put, const tq_block *blocks, uint32_t n
 {
     tq_extent *sorted;
     size_t from = 0;
-    int code;
+    int rc;
 
-    put->ids = tqi_region_array(&put->task.region, n_blocks, sizeof *put->ids);
-    sorted = tqi_region_copy(&put->task.region, extents, n_extents, sizeof *extents);
-    if (!put->ids || !sorted) {
+    put->ids = tqi_region_array(&put->task.region, n_blocks, sizeof(*put->ids));
+    sorted = tqi_region_copy(&put->task.region, extents, n_extents, sizeof(*extents));
+    if (put->ids == NULL || sorted == NULL) {
         return place_nomem(err);
     }
     for (uint32_t b = 0; b < n_blocks; b++) {
         put->ids[put->n_ids++] = blocks[b].id;
     }
     if (n_extents > 1) {
-        qsort(sorted, n_extents, sizeof *sorted, place_order);
+        qsort(sorted, n_extents, sizeof(*sorted), place_order);
     }
-    code = place_blocks(put, blocks, n_blocks, err);
-    for (uint32_t c = 0; c < put->write.job.n_columns && code == TQ_OK; c++) {
+    rc = place_blocks(put, blocks, n_blocks, err);
+    for (uint32_t c = 0; c < put->write.job.n_columns && rc == TQ_OK; c++) {
         size_t to = from;
         while (to < n_extents && sorted[to].column == c) {
             to++;
         }
-        code = place_column(put, c, sorted + from, to - from, err);
+        rc = place_column(put, c, sorted + from, to - from, err);
         from = to;
     }
-    if (code == TQ_OK && from != n_extents) {
-        code = place_bad(put, 0, "an extent names a column that is not there", err);
+    if (rc == TQ_OK && from != n_extents) {
+        rc = place_bad(put, 0, "an extent names a column that is not there", err);
     }
-    return code;
+    return rc;
 }

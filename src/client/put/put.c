@@ -37,7 +37,7 @@ static void put_removed(const tq_error *err, void *arg)
 
     removed->rt->host_calls--;
     free(removed);
-    if (err && err->code != TQ_OK) {
+    if (err != NULL && err->code != TQ_OK) {
         tqi_log(TQI_WARN, "client", PUT_STAYS "%s", err->message);
     }
 }
@@ -49,7 +49,7 @@ static void put_remove(tqi_client_put *put)
     tqi_client_runtime *rt = put->task.rt;
     put_void *removed = malloc(sizeof(*removed) + put->n_ids * sizeof(*put->ids));
 
-    if (!removed) {
+    if (removed == NULL) {
         tqi_log(TQI_WARN, "client", PUT_STAYS "out of memory");
         return;
     }
@@ -69,7 +69,7 @@ static void put_give_up(tqi_client_put *put, bool asked)
         return;
     }
     tqi_client_abandon(rt, put->ids, put->n_ids, true);
-    if (!asked && put->session != rt->sessions && rt->manager->remove && put->batch.n_owner == 1) {
+    if (!asked && put->session != rt->sessions && rt->manager->remove != NULL && put->batch.n_owner == 1) {
         put_remove(put);
     }
 }
@@ -78,6 +78,7 @@ static int put_order(const void *left, const void *right)
 {
     uint32_t a = *(const uint32_t *)left;
     uint32_t b = *(const uint32_t *)right;
+
     return a < b ? -1 : a > b;
 }
 
@@ -90,11 +91,11 @@ static bool put_has_twins(tqi_client_put *put, const Tq__Batch *reply)
     if (!put->keyed) {
         return false;
     }
-    sorted = tqi_region_copy(&put->task.region, reply->index, reply->n_index, sizeof *sorted);
-    if (!sorted) {
+    sorted = tqi_region_copy(&put->task.region, reply->index, reply->n_index, sizeof(*sorted));
+    if (sorted == NULL) {
         return true; /* placements are then looked up: correct, only slower */
     }
-    qsort(sorted, reply->n_index, sizeof *sorted, put_order);
+    qsort(sorted, reply->n_index, sizeof(*sorted), put_order);
     for (size_t i = 1; i < reply->n_index; i++) {
         twins = twins || sorted[i] == sorted[i - 1];
     }
@@ -104,9 +105,9 @@ static bool put_has_twins(tqi_client_put *put, const Tq__Batch *reply)
 /* The reply names the samples; their cells lie where we published them. */
 static int put_result(tqi_client_put *put, const Tq__Batch *reply, tq_error *err)
 {
-    if (!reply || reply->n_index != put->n) {
+    if (reply == NULL || reply->n_index != put->n) {
         return tqi_error_set(err, TQ_EPROTO, "the controller published %zu samples, given were %zu",
-                             reply ? reply->n_index : 0, put->n);
+                             reply != NULL ? reply->n_index : 0, put->n);
     }
     return tqi_client_meta_decode(reply, put_has_twins(put, reply) ? NULL : &put->batch, 0, false, &put->task.op->meta,
                                   err);
@@ -117,7 +118,8 @@ static int put_others(tq_op *op, const Tq__PublishReply *reply, tq_error *err)
     static char none[1];
     char **copies = tqi_region_strings(&op->results, (const char *const *)(uintptr_t)reply->other_field,
                                        reply->n_other_field, none);
-    if (!copies) {
+
+    if (copies == NULL) {
         return tqi_error_nomem(err, "names of fields");
     }
     op->names = (const char *const *)copies;
@@ -178,7 +180,7 @@ static void put_published(tqi_client_task *task, tqi_net_answer *answer)
     tq_op *op = task->op;
     if (put_result(put, reply->batch, &err) != TQ_OK ||
         (put->publish.other_fields && put_others(op, reply, &err) != TQ_OK) ||
-        tqi_client_clearings_decode(&reply->replaced, reply->replaced ? 1 : 0, &op->results, &op->clearings,
+        tqi_client_clearings_decode(&reply->replaced, reply->replaced != NULL ? 1 : 0, &op->results, &op->clearings,
                                     &op->n_clearings, &err) != TQ_OK) {
         tqi_client_task_finish(task, &err);
         return;
@@ -189,6 +191,7 @@ static void put_published(tqi_client_task *task, tqi_net_answer *answer)
 static void put_publish(tqi_client_put *put)
 {
     tq_error err = {0};
+
     if (tqi_client_task_call(&put->task, TQI_PUBLISH, &put->publish.base, put_published, &err) != TQ_OK) {
         put_give_up(put, false);
         tqi_client_task_finish(&put->task, &err);
@@ -202,7 +205,7 @@ static void put_written(tqi_client_task *task, const tq_error *err, const tq_blo
     tqi_client_put *put = (tqi_client_put *)task;
     tq_error bad = {0};
 
-    if (err && err->code != TQ_OK) {
+    if (err != NULL && err->code != TQ_OK) {
         if (put->task.canceled) {
             tqi_error_set(&bad, TQ_ECANCELED, "cancelled");
             err = &bad;
@@ -243,9 +246,9 @@ static void put_cancel(tqi_client_task *task)
     tqi_client_put *put = (tqi_client_put *)task;
     tqi_client_runtime *rt = task->rt;
 
-    if (task->call) {
+    if (task->call != NULL) {
         tqi_net_call_cancel(task->call);
-    } else if (rt->manager->cancel) {
+    } else if (rt->manager->cancel != NULL) {
         rt->manager->cancel(rt->manager_state, &put->write.job);
     }
 }
@@ -263,15 +266,16 @@ static int put_start(tq_op *op, const tq_put_args *given, bool notify, const tq_
 {
     tq_put_args args;
     tq_error err = {0};
-    int code;
-    tqi_client_put *put = (tqi_client_put *)tqi_client_task_make(op, &put_type, &code);
-    if (!put) {
-        return code;
+    int rc;
+    tqi_client_put *put = (tqi_client_put *)tqi_client_task_make(op, &put_type, &rc);
+
+    if (put == NULL) {
+        return rc;
     }
-    code = notify ? TQI_SIZED_ARGS("tq_notify", tq_put_args, given, &args, &err)
-                  : TQI_SIZED_ARGS("tq_put", tq_put_args, given, &args, &err);
-    code = code ? code : tqi_client_put_prepare(put, &args, notify, opaque, &err);
-    return tqi_client_task_submit(op, &put->task, code, &err);
+    rc = notify ? TQI_SIZED_ARGS("tq_notify", tq_put_args, given, &args, &err)
+                : TQI_SIZED_ARGS("tq_put", tq_put_args, given, &args, &err);
+    rc = rc ? rc : tqi_client_put_prepare(put, &args, notify, opaque, &err);
+    return tqi_client_task_submit(op, &put->task, rc, &err);
 }
 
 int tq_put(tq_op *op, const tq_put_args *args)

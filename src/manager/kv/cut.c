@@ -56,21 +56,21 @@ static int cut_shared(cut_state *state, uint32_t c, uint32_t *end)
         }
         size += job->columns[*end].size;
     }
-    int code = *end > c ? cut_block(state, size) : TQ_OK;
-    for (; c < *end && code == TQ_OK; c++) {
-        code = cut_extent(state, c, 0, job->columns[c].rows, offset);
+    int rc = *end > c ? cut_block(state, size) : TQ_OK;
+    for (; c < *end && rc == TQ_OK; c++) {
+        rc = cut_extent(state, c, 0, job->columns[c].rows, offset);
         offset += job->columns[c].size;
     }
-    return code;
+    return rc;
 }
 
 /* One column in blocks of whole rows, each of `target` bytes or a little less, or of one larger row. */
 static int cut_column(cut_state *state, uint32_t c, uint64_t target)
 {
     const tq_put_column *column = &state->job->columns[c];
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
-    for (uint32_t row = 0; row < column->rows && code == TQ_OK;) {
+    for (uint32_t row = 0; row < column->rows && rc == TQ_OK;) {
         uint64_t size = 0;
         uint32_t end = row;
         while (end < column->rows) {
@@ -81,13 +81,13 @@ static int cut_column(cut_state *state, uint32_t c, uint64_t target)
             size += more;
             end++;
         }
-        code = cut_block(state, size);
-        if (code == TQ_OK) {
-            code = cut_extent(state, c, row, end - row, 0);
+        rc = cut_block(state, size);
+        if (rc == TQ_OK) {
+            rc = cut_extent(state, c, row, end - row, 0);
         }
         row = end;
     }
-    return code;
+    return rc;
 }
 
 /* Values of all blocks, without their slices. An empty block has none. */
@@ -158,7 +158,7 @@ static int cut_slices(cut_state *state)
 int tqi_kv_cut_make(const tq_put_job *job, uint64_t value_max, tqi_kv_cut *out, tq_error *err)
 {
     cut_state state = {.job = job, .cut = out};
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     *out = (tqi_kv_cut){0};
     for (uint32_t c = 0; c < job->n_columns; c++) {
@@ -167,22 +167,22 @@ int tqi_kv_cut_make(const tq_put_job *job, uint64_t value_max, tqi_kv_cut *out, 
     uint64_t target = out->bytes / (TQ_GRANT_MAX / 2) + 1;
     target = target < TQI_KV_VALUE ? TQI_KV_VALUE : target;
     target = value_max != 0 && target > value_max ? value_max : target;
-    for (uint32_t c = 0; c < job->n_columns && code == TQ_OK;) {
+    for (uint32_t c = 0; c < job->n_columns && rc == TQ_OK;) {
         uint32_t end;
-        code = cut_shared(&state, c, &end);
-        if (code == TQ_OK && end == c) {
-            code = cut_column(&state, c, target);
+        rc = cut_shared(&state, c, &end);
+        if (rc == TQ_OK && end == c) {
+            rc = cut_column(&state, c, target);
             end = c + 1;
         }
         c = end;
     }
-    if (code == TQ_OK) {
-        code = cut_values(&state, value_max);
+    if (rc == TQ_OK) {
+        rc = cut_values(&state, value_max);
     }
-    if (code == TQ_OK) {
-        code = cut_slices(&state);
+    if (rc == TQ_OK) {
+        rc = cut_slices(&state);
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         tqi_kv_cut_fini(out);
         return tqi_error_nomem(err, "cutting a batch into values");
     }

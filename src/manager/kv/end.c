@@ -71,9 +71,9 @@ static int end_values(end_batch *batch)
 
     do {
         before = batch->removed;
-        int code = batch->client->list(batch->store, batch->prefix, end_take, batch, batch->deadline, &batch->err);
+        int rc = batch->client->list(batch->store, batch->prefix, end_take, batch, batch->deadline, &batch->err);
         end_flush(batch);
-        batch->code = batch->code == TQ_OK ? code : batch->code;
+        batch->code = batch->code == TQ_OK ? rc : batch->code;
         if (batch->code == TQ_OK && tqi_now() >= batch->deadline) {
             batch->code = tqi_error_set(&batch->err, TQ_ETIMEDOUT, "there was no time to remove all of it");
         }
@@ -109,20 +109,20 @@ int tqi_kv_end(const tq_kv_client *client, const char *config, uint64_t epoch, d
     batch->store = store;
     batch->deadline = tqi_deadline(seconds);
     snprintf(batch->prefix, sizeof(batch->prefix), "tq/%016" PRIx64 "/", epoch);
-    int code = client->open(store, client, config, &batch->err);
-    if (code == TQ_OK) {
-        code = end_values(batch);
-        if (code == TQ_OK) {
+    int rc = client->open(store, client, config, &batch->err);
+    if (rc == TQ_OK) {
+        rc = end_values(batch);
+        if (rc == TQ_OK) {
             end_signs(batch);
-            code = batch->code;
+            rc = batch->code;
         }
         client->close(store);
     }
     *removed = batch->removed;
-    if (code != TQ_OK) {
-        tqi_error_set(err, code, "%s", batch->err.message[0] ? batch->err.message : "the store refused it");
+    if (rc != TQ_OK) {
+        tqi_error_set(err, rc, "%s", batch->err.message[0] ? batch->err.message : "the store refused it");
     }
     free(store);
     free(batch);
-    return code;
+    return rc;
 }

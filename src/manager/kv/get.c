@@ -105,23 +105,23 @@ static int get_value(get_task *task, uint32_t b, uint64_t part, uint64_t size, c
 {
     const tq_kv_client *client = task->run->kv->client;
     uint64_t wanted = 0;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     for (size_t r = 0; r < n; r++) {
         wanted += ranges[r].size;
     }
     bool all = n == 1 && ranges[0].size == size;
     if (all || (client->partial && wanted + n * GET_REQUEST_BYTES < size + GET_REQUEST_BYTES)) {
-        for (size_t r = 0; r < n && code == TQ_OK; r++) {
+        for (size_t r = 0; r < n && rc == TQ_OK; r++) {
             tq_kv_read read = {
                 .value_size = size,
                 .offset = ranges[r].offset,
                 .size = ranges[r].size,
                 .dest = ranges[r].dest,
             };
-            code = get_add_read(task, b, part, read, NULL);
+            rc = get_add_read(task, b, part, read, NULL);
         }
-        return code;
+        return rc;
     }
     uint8_t *buffer = malloc(size);
     tq_kv_read read = {.value_size = size, .size = size, .dest = buffer};
@@ -160,27 +160,27 @@ static void get_forget(get_task *task)
 static int get_flush(get_task *task)
 {
     const tqi_kv *kv = task->run->kv;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     for (size_t r = 0; r < task->n_reads; r++) {
         task->reads[r].key = task->keys[r].text;
     }
     if (task->n_reads > 0) {
-        code = kv->client->get(kv->store, task->reads, task->n_reads, task->run->job->deadline_ns, &task->err);
+        rc = kv->client->get(kv->store, task->reads, task->n_reads, task->run->job->deadline_ns, &task->err);
     }
-    for (size_t r = 0; r < task->n_reads && code == TQ_OK; r++) {
+    for (size_t r = 0; r < task->n_reads && rc == TQ_OK; r++) {
         if (task->reads[r].missing) {
             task->run->gone[task->blocks[r]] = true;
         }
     }
-    for (size_t c = 0; c < task->n_copies && code == TQ_OK; c++) {
+    for (size_t c = 0; c < task->n_copies && rc == TQ_OK; c++) {
         const get_copy *copy = &task->copies[c];
         if (!task->reads[copy->read].missing) {
             memcpy(copy->dest, copy->from, copy->size);
         }
     }
     get_forget(task);
-    return code;
+    return rc;
 }
 
 /* Ranges [first, end) are those of one block. */
@@ -190,24 +190,24 @@ static int get_block(get_task *task, uint32_t first, uint32_t end, tq_get_range 
     uint32_t b = job->ranges[first].block;
     const tq_block *block = &job->blocks[b];
     uint64_t part_size;
-    int code = tqi_kv_part_size(block, &part_size, &task->err);
+    int rc = tqi_kv_part_size(block, &part_size, &task->err);
 
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     bool whole = part_size == 0;
     part_size = whole ? block->size : part_size;
-    for (uint64_t at = 0, part = 0; at < block->size && code == TQ_OK; at += part_size, part++) {
+    for (uint64_t at = 0, part = 0; at < block->size && rc == TQ_OK; at += part_size, part++) {
         uint64_t size = block->size - at < part_size ? block->size - at : part_size;
         size_t n = get_merge(job, first, end, at, size, merged);
         if (n > 0) {
-            code = get_value(task, b, whole ? TQI_KV_WHOLE : part, size, merged, n);
+            rc = get_value(task, b, whole ? TQI_KV_WHOLE : part, size, merged, n);
         }
-        if (code == TQ_OK && task->buffered > GET_BUFFERED) {
-            code = get_flush(task);
+        if (rc == TQ_OK && task->buffered > GET_BUFFERED) {
+            rc = get_flush(task);
         }
     }
-    return code;
+    return rc;
 }
 
 static void get_work(void *arg)
@@ -215,24 +215,24 @@ static void get_work(void *arg)
     get_task *task = arg;
     const tq_get_job *job = task->run->job;
     tq_get_range *merged = calloc(task->end - task->first + 1, sizeof(*merged));
-    int code = merged != NULL ? TQ_OK : TQ_ENOMEM;
+    int rc = merged != NULL ? TQ_OK : TQ_ENOMEM;
 
-    for (uint32_t r = task->first; r < task->end && code == TQ_OK;) {
+    for (uint32_t r = task->first; r < task->end && rc == TQ_OK;) {
         uint32_t end = r;
         while (end < task->end && job->ranges[end].block == job->ranges[r].block) {
             end++;
         }
-        code = get_block(task, r, end, merged);
+        rc = get_block(task, r, end, merged);
         r = end;
     }
-    if (code == TQ_OK) {
-        code = get_flush(task);
+    if (rc == TQ_OK) {
+        rc = get_flush(task);
     }
-    if (code == TQ_ENOMEM && task->err.code == TQ_OK) {
+    if (rc == TQ_ENOMEM && task->err.code == TQ_OK) {
         tqi_error_nomem(&task->err, "reading values");
-    } else if (code != TQ_OK && task->err.code == TQ_OK) {
-        tqi_error_set(&task->err, code, "storage %s: reading failed", task->run->kv->owner);
-    } else if (code == TQ_OK) {
+    } else if (rc != TQ_OK && task->err.code == TQ_OK) {
+        tqi_error_set(&task->err, rc, "storage %s: reading failed", task->run->kv->owner);
+    } else if (rc == TQ_OK) {
         task->err.code = TQ_OK; /* a client may have left an error that it recovered from */
     }
     get_forget(task);

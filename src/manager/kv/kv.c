@@ -27,10 +27,10 @@ static void kv_open_work(void *arg)
 {
     kv_opening *opening = arg;
     tqi_kv *kv = opening->kv;
-    int code = kv->client->open(kv->store, kv_type_of(kv->host->manager)->given, opening->config, &opening->err);
+    int rc = kv->client->open(kv->store, kv_type_of(kv->host->manager)->given, opening->config, &opening->err);
 
-    if (code != TQ_OK && opening->err.code == TQ_OK) {
-        tqi_error_set(&opening->err, code, "opening the store failed");
+    if (rc != TQ_OK && opening->err.code == TQ_OK) {
+        tqi_error_set(&opening->err, rc, "opening the store failed");
     }
     if (opening->err.code == TQ_OK) {
         snprintf(kv->owner, sizeof(kv->owner), "%s:%.200s", kv->client->type, kv->client->name(kv->store));
@@ -95,16 +95,15 @@ int tqi_kv_try(const tq_storage_manager *manager, const char *config, tq_error *
     if (store == NULL) {
         return tqi_error_nomem(err, "opening a store");
     }
-    int code = client->open(store, kv_type_of(manager)->given, config, &failed);
-    if (code == TQ_OK) {
+    int rc = client->open(store, kv_type_of(manager)->given, config, &failed);
+    if (rc == TQ_OK) {
         client->close(store);
         failed = (tq_error){0}; /* a client may have noted what it has got over */
-        code = tqi_kv_sweep_check(client, config, &failed);
+        rc = tqi_kv_sweep_check(client, config, &failed);
     }
     free(store);
-    return code == TQ_OK
-               ? TQ_OK
-               : tqi_error_set(err, code, "%s", failed.message[0] ? failed.message : "opening the store failed");
+    return rc == TQ_OK ? TQ_OK
+                       : tqi_error_set(err, rc, "%s", failed.message[0] ? failed.message : "opening the store failed");
 }
 
 static void kv_close_work(void *arg)
@@ -192,6 +191,7 @@ static int kv_check(const tq_kv_client *client, tq_error *err)
                           : client->get == NULL    ? "get"
                           : client->remove == NULL ? "remove"
                                                    : NULL;
+
     if (missing != NULL) {
         return tqi_error_set(err, TQ_EINVAL, "KV client '%s' has no function '%s'", type, missing);
     }
@@ -200,11 +200,11 @@ static int kv_check(const tq_kv_client *client, tq_error *err)
 
 int tq_kv_register(const tq_kv_client *client, tq_error *err)
 {
-    int code = kv_check_version(client, err);
+    int rc = kv_check_version(client, err);
     const tq_storage_manager *known;
 
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     if (client->type != NULL && tq_manager_find(client->type, &known, NULL) == TQ_OK && known->open == tqi_kv_open &&
         kv_type_of(known)->given == client) {
@@ -220,10 +220,10 @@ int tq_kv_register(const tq_kv_client *client, tq_error *err)
         memcpy(&made->table, client, kv_table_sizes[client->abi]);
         made->client = &made->table;
     }
-    code = kv_check(made->client, err);
-    code = code != TQ_OK ? code : tq_manager_register(&made->manager, err);
-    if (code != TQ_OK) {
+    rc = kv_check(made->client, err);
+    rc = rc != TQ_OK ? rc : tq_manager_register(&made->manager, err);
+    if (rc != TQ_OK) {
         free(made);
     }
-    return code;
+    return rc;
 }

@@ -174,9 +174,9 @@ static void put_undo(put_task *task, tqi_kv_key_text *keys, size_t n)
 static int put_store(const tqi_kv *kv, const tq_kv_value *heads, size_t n_heads, const tq_kv_value *values,
                      size_t n_values, uint64_t deadline, tq_error *err)
 {
-    int code = n_heads > 0 ? kv->client->put(kv->store, heads, n_heads, deadline, err) : TQ_OK;
+    int rc = n_heads > 0 ? kv->client->put(kv->store, heads, n_heads, deadline, err) : TQ_OK;
 
-    return code == TQ_OK ? kv->client->put(kv->store, values, n_values, deadline, err) : code;
+    return rc == TQ_OK ? kv->client->put(kv->store, values, n_values, deadline, err) : rc;
 }
 
 /* Describes the values of a task, and the heads of its blocks of several values. Returns the number of heads. */
@@ -223,14 +223,14 @@ static void put_work(void *arg)
         tqi_error_nomem(&task->err, "writing values");
     } else if (n > 0) {
         size_t heads = put_describe(task, keys, values, counts, counted);
-        int code = put_store(kv, values + n, heads, values, n, task->put->job->deadline_ns, &task->err);
-        if (code == TQ_OK) {
+        int rc = put_store(kv, values + n, heads, values, n, task->put->job->deadline_ns, &task->err);
+        if (rc == TQ_OK) {
             task->err.code = TQ_OK; /* a client may have noted what it has got over */
         }
-        if (code != TQ_OK && task->err.code == TQ_OK) {
-            tqi_error_set(&task->err, code, "storage %s: writing failed", kv->owner);
+        if (rc != TQ_OK && task->err.code == TQ_OK) {
+            tqi_error_set(&task->err, rc, "storage %s: writing failed", kv->owner);
         }
-        if (code == TQ_EFULL) {
+        if (rc == TQ_EFULL) {
             put_undo(task, keys, n + heads);
         }
     }

@@ -48,21 +48,21 @@ static int remove_now(remove_job *job, remove_keys *keys, size_t n)
 /* A block of `parts` values: its head is removed last, if at all. */
 static int remove_parts(remove_job *job, remove_keys *keys, uint64_t id, uint64_t parts, bool head)
 {
-    int code = TQ_OK;
+    int rc = TQ_OK;
     size_t n = 0;
 
-    for (uint64_t part = 0; part < parts && code == TQ_OK; part++) {
+    for (uint64_t part = 0; part < parts && rc == TQ_OK; part++) {
         tqi_kv_key_of(&keys->text[n++], job->epoch, id, part);
         if (n == REMOVE_KEYS || part + 1 == parts) {
-            code = remove_now(job, keys, n);
+            rc = remove_now(job, keys, n);
             n = 0;
         }
     }
-    if (code == TQ_OK && head) {
+    if (rc == TQ_OK && head) {
         tqi_kv_key_of(&keys->text[0], job->epoch, id, TQI_KV_HEAD);
-        code = remove_now(job, keys, 1);
+        rc = remove_now(job, keys, 1);
     }
-    return code;
+    return rc;
 }
 
 /* Of blocks that have no value of their own, at these places. */
@@ -74,7 +74,7 @@ static int remove_headed(remove_job *job, remove_keys *keys, const size_t *place
         uint64_t parts;
     } *found = calloc(n, sizeof(*found));
     size_t n_found = 0;
-    int code;
+    int rc;
 
     if (found == NULL) {
         return tqi_error_nomem(&job->err, "removing values");
@@ -84,23 +84,23 @@ static int remove_headed(remove_job *job, remove_keys *keys, const size_t *place
         memset(keys->counts[i], 0, sizeof(keys->counts[i]));
         keys->heads[i] = (tq_kv_read){.key = keys->text[i].text, .value_size = 8, .size = 8, .dest = keys->counts[i]};
     }
-    code = kv->client->get(kv->store, keys->heads, n, tqi_deadline(REMOVE_SECONDS), &job->err);
-    for (size_t i = 0; i < n && code == TQ_OK; i++) {
+    rc = kv->client->get(kv->store, keys->heads, n, tqi_deadline(REMOVE_SECONDS), &job->err);
+    for (size_t i = 0; i < n && rc == TQ_OK; i++) {
         if (!keys->heads[i].missing) {
             found[n_found++] = (struct headed){.place = places[i], .parts = tqi_kv_from_le64(keys->counts[i])};
         }
     }
-    for (size_t i = 0; i < n_found && code == TQ_OK; i++) {
+    for (size_t i = 0; i < n_found && rc == TQ_OK; i++) {
         uint64_t id = job->ids[found[i].place];
         if (found[i].parts == 0 || found[i].parts > REMOVE_PARTS_MAX) {
-            code = tqi_error_set(&job->err, TQ_EPROTO, "storage %s: the head of block %llu is damaged", kv->owner,
-                                 (unsigned long long)id);
+            rc = tqi_error_set(&job->err, TQ_EPROTO, "storage %s: the head of block %llu is damaged", kv->owner,
+                               (unsigned long long)id);
             break;
         }
-        code = remove_parts(job, keys, id, found[i].parts, found[i].place < job->done_ids);
+        rc = remove_parts(job, keys, id, found[i].parts, found[i].place < job->done_ids);
     }
     free(found);
-    return code;
+    return rc;
 }
 
 /* Those from place `first` on. */
@@ -108,37 +108,37 @@ static int remove_some(remove_job *job, remove_keys *keys, size_t first, size_t 
 {
     size_t headed[REMOVE_KEYS];
     size_t n_headed = 0;
-    int code;
+    int rc;
 
     for (size_t i = 0; i < n; i++) {
         tqi_kv_key_of(&keys->text[i], job->epoch, job->ids[first + i], TQI_KV_WHOLE);
     }
-    code = remove_now(job, keys, n);
-    for (size_t i = 0; i < n && code == TQ_OK; i++) {
+    rc = remove_now(job, keys, n);
+    for (size_t i = 0; i < n && rc == TQ_OK; i++) {
         if (keys->keys[i].missing) {
             headed[n_headed++] = first + i;
         }
     }
-    return code == TQ_OK && n_headed > 0 ? remove_headed(job, keys, headed, n_headed) : code;
+    return rc == TQ_OK && n_headed > 0 ? remove_headed(job, keys, headed, n_headed) : rc;
 }
 
 static void remove_work(void *arg)
 {
     remove_job *job = arg;
     remove_keys *keys = malloc(sizeof(*keys));
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (keys == NULL) {
         tqi_error_nomem(&job->err, "removing values");
         return;
     }
-    for (size_t i = 0; i < job->n && code == TQ_OK; i += REMOVE_KEYS) {
+    for (size_t i = 0; i < job->n && rc == TQ_OK; i += REMOVE_KEYS) {
         size_t n = job->n - i < REMOVE_KEYS ? job->n - i : REMOVE_KEYS;
-        code = remove_some(job, keys, i, n);
+        rc = remove_some(job, keys, i, n);
     }
-    if (code != TQ_OK && job->err.code == TQ_OK) {
-        tqi_error_set(&job->err, code, "storage %s: removing failed", job->kv->owner);
-    } else if (code == TQ_OK) {
+    if (rc != TQ_OK && job->err.code == TQ_OK) {
+        tqi_error_set(&job->err, rc, "storage %s: removing failed", job->kv->owner);
+    } else if (rc == TQ_OK) {
         job->err.code = TQ_OK; /* a client may have noted what it has got over */
     }
     free(keys);

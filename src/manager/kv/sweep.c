@@ -77,9 +77,9 @@ static int sweep_has(tqi_kv *kv, uint64_t epoch, const char *what, bool *out, tq
     tq_kv_read read = {.key = key.text, .value_size = 1, .size = 1, .dest = &value};
 
     sweep_key(&key, epoch, what);
-    int code = kv->client->get(kv->store, &read, 1, tqi_deadline(SWEEP_SECONDS), err);
-    *out = code == TQ_OK && !read.missing;
-    return code;
+    int rc = kv->client->get(kv->store, &read, 1, tqi_deadline(SWEEP_SECONDS), err);
+    *out = rc == TQ_OK && !read.missing;
+    return rc;
 }
 
 static int sweep_has_keepalive(tqi_kv *kv, uint64_t epoch, bool *out, tq_error *err)
@@ -93,19 +93,19 @@ static int sweep_renew_looks(tqi_kv *kv, tq_error *err)
     tqi_kv_sweep *sweep = &kv->sweep;
     tqi_kv_key_text key;
     bool had = false;
-    int code = sweep->looks ? TQ_OK : sweep_has(kv, sweep->keepalived, TQI_KV_LOOKS, &had, err);
+    int rc = sweep->looks ? TQ_OK : sweep_has(kv, sweep->keepalived, TQI_KV_LOOKS, &had, err);
 
-    if (code != TQ_OK || had) {
-        return code;
+    if (rc != TQ_OK || had) {
+        return rc;
     }
     sweep_key(&key, sweep->keepalived, TQI_KV_LOOKS);
-    code = kv->client->keepalive(kv->store, key.text, sweep->renewal * SWEEP_TURNS, tqi_deadline(SWEEP_SECONDS), err);
-    if (code == TQ_OK && !sweep->looks) {
+    rc = kv->client->keepalive(kv->store, key.text, sweep->renewal * SWEEP_TURNS, tqi_deadline(SWEEP_SECONDS), err);
+    if (rc == TQ_OK && !sweep->looks) {
         sweep->looks = true;
         sweep->second = 0;
         sweep->next = 0;
     }
-    return code;
+    return rc;
 }
 
 /* The keepalive of the epoch, with its mark. */
@@ -115,29 +115,29 @@ static int sweep_renew(tqi_kv *kv, uint64_t epoch, tq_error *err)
     const tq_slice one = {.data = "1", .size = 1};
     const tq_kv_value value = {.key = mark.text, .slices = &one, .n_slices = 1, .size = 1};
     bool had = false;
-    int code = sweep_has_keepalive(kv, epoch, &had, err);
+    int rc = sweep_has_keepalive(kv, epoch, &had, err);
 
     kv->sweep.due = tqi_now() + (uint64_t)(kv->sweep.renewal * 1e9);
-    if (code == TQ_OK && !had && epoch == kv->sweep.keepalived) {
+    if (rc == TQ_OK && !had && epoch == kv->sweep.keepalived) {
         bool marked = false;
-        code = sweep_has(kv, epoch, TQI_KV_MARK, &marked, err);
-        if (code == TQ_OK && !marked) {
+        rc = sweep_has(kv, epoch, TQI_KV_MARK, &marked, err);
+        if (rc == TQ_OK && !marked) {
             return TQ_OK; /* the system has ended, and its daemon has removed everything */
         }
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         sweep_key(&key, epoch, TQI_KV_KEEPALIVE);
-        code = kv->client->keepalive(kv->store, key.text, kv->sweep.after, tqi_deadline(SWEEP_SECONDS), err);
+        rc = kv->client->keepalive(kv->store, key.text, kv->sweep.after, tqi_deadline(SWEEP_SECONDS), err);
     }
-    if (code == TQ_OK && !had) {
+    if (rc == TQ_OK && !had) {
         sweep_key(&mark, epoch, TQI_KV_MARK);
-        code = kv->client->put(kv->store, &value, 1, tqi_deadline(SWEEP_SECONDS), err);
+        rc = kv->client->put(kv->store, &value, 1, tqi_deadline(SWEEP_SECONDS), err);
     }
-    if (code == TQ_OK && epoch != kv->sweep.keepalived) {
+    if (rc == TQ_OK && epoch != kv->sweep.keepalived) {
         kv->sweep.keepalived = epoch;
         kv->sweep.looks = false;
     }
-    return code == TQ_OK ? sweep_renew_looks(kv, err) : code;
+    return rc == TQ_OK ? sweep_renew_looks(kv, err) : rc;
 }
 
 /* Called throughout long work: if the keepalive expired meanwhile, others would think that we have ended. Errors here
@@ -190,18 +190,18 @@ static int sweep_check(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
     size_t left = 0;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
-    for (size_t i = 0; i < sweep->n_suspects && code == TQ_OK; i++) {
+    for (size_t i = 0; i < sweep->n_suspects && rc == TQ_OK; i++) {
         bool keepalived;
         sweep_keep(kv);
-        code = sweep_has_keepalive(kv, sweep->suspects[i], &keepalived, err);
-        if (code == TQ_OK && !keepalived) {
+        rc = sweep_has_keepalive(kv, sweep->suspects[i], &keepalived, err);
+        if (rc == TQ_OK && !keepalived) {
             sweep->suspects[left++] = sweep->suspects[i];
         }
     }
-    sweep->n_suspects = code == TQ_OK ? left : 0;
-    return code;
+    sweep->n_suspects = rc == TQ_OK ? left : 0;
+    return rc;
 }
 
 /* Which epochs have a mark and no keepalive. */
@@ -216,8 +216,8 @@ static int sweep_look(tqi_kv *kv, tq_error *err)
     if (sweep->suspects == NULL) {
         return tqi_error_nomem(err, "a sweep");
     }
-    int code = kv->client->list(kv->store, SWEEP_PREFIX, sweep_note, kv, tqi_deadline(SWEEP_LIST_SECONDS), err);
-    return code == TQ_OK ? sweep_check(kv, err) : code;
+    int rc = kv->client->list(kv->store, SWEEP_PREFIX, sweep_note, kv, tqi_deadline(SWEEP_LIST_SECONDS), err);
+    return rc == TQ_OK ? sweep_check(kv, err) : rc;
 }
 
 /* --- removing ------------------------------------------------------------- */
@@ -264,7 +264,7 @@ static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
 
     batch->removed = 0;
     sweep_key(&prefix, epoch, "");
-    int code = kv->client->list(kv->store, prefix.text, sweep_take, batch, tqi_deadline(SWEEP_LIST_SECONDS), err);
+    int rc = kv->client->list(kv->store, prefix.text, sweep_take, batch, tqi_deadline(SWEEP_LIST_SECONDS), err);
     sweep_flush(batch);
     if (batch->removed > 0) {
         tqi_log(TQI_WARN, "kv",
@@ -272,34 +272,34 @@ static int sweep_remove_epoch(sweep_batch *batch, uint64_t epoch, tq_error *err)
                 ", which had no client for %g s or longer",
                 kv->owner, batch->removed, tqi_text_s(batch->removed), epoch, kv->sweep.after);
     }
-    if (code == TQ_OK && batch->code == TQ_OK && !sweep_closing(&kv->sweep)) {
+    if (rc == TQ_OK && batch->code == TQ_OK && !sweep_closing(&kv->sweep)) {
         sweep_key(&batch->keys[0], epoch, TQI_KV_MARK);
         batch->n = 1;
         sweep_flush(batch);
     }
-    if (code == TQ_OK && batch->code != TQ_OK) {
-        code = tqi_error_set(err, batch->code, "%s", batch->err.message);
+    if (rc == TQ_OK && batch->code != TQ_OK) {
+        rc = tqi_error_set(err, batch->code, "%s", batch->err.message);
     }
-    return code;
+    return rc;
 }
 
 /* Removes the values of epochs that still have no keepalive at the second check. */
 static int sweep_remove(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
-    int code = sweep_check(kv, err);
+    int rc = sweep_check(kv, err);
     sweep_batch *batch = calloc(1, sizeof(*batch));
 
     if (batch == NULL) {
         return tqi_error_nomem(err, "a sweep");
     }
     batch->kv = kv;
-    for (size_t i = 0; i < sweep->n_suspects && code == TQ_OK && !sweep_closing(sweep); i++) {
+    for (size_t i = 0; i < sweep->n_suspects && rc == TQ_OK && !sweep_closing(sweep); i++) {
         sweep_keep(kv);
-        code = sweep_remove_epoch(batch, sweep->suspects[i], err);
+        rc = sweep_remove_epoch(batch, sweep->suspects[i], err);
     }
     free(batch);
-    return code;
+    return rc;
 }
 
 /* --- the thread ----------------------------------------------------------- */
@@ -324,7 +324,7 @@ static bool sweep_wait(tqi_kv_sweep *sweep, uint64_t *epoch)
 static int sweep_turn(tqi_kv *kv, tq_error *err)
 {
     tqi_kv_sweep *sweep = &kv->sweep;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (!sweep->looks) {
         return TQ_OK;
@@ -337,9 +337,9 @@ static int sweep_turn(tqi_kv *kv, tq_error *err)
         return TQ_OK;
     }
     sweep->next = (unsigned)(sweep->after / sweep->renewal);
-    code = sweep_look(kv, err);
-    sweep->second = code == TQ_OK && sweep->n_suspects > 0 ? SWEEP_TURNS : 0;
-    return code;
+    rc = sweep_look(kv, err);
+    sweep->second = rc == TQ_OK && sweep->n_suspects > 0 ? SWEEP_TURNS : 0;
+    return rc;
 }
 
 static void sweep_failed(tqi_kv *kv, const tq_error *err, const char *what, bool *said)
@@ -380,16 +380,16 @@ static int sweep_config(tqi_kv_sweep *sweep, const char *config, const char *typ
 {
     json_t *root = json_loads(config, 0, NULL);
     const json_t *after = json_object_get(root, "sweep_after");
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     sweep->after = after != NULL && !json_is_null(after) ? json_number_value(after) : SWEEP_AFTER;
     if (!(sweep->after >= SWEEP_AFTER_MIN && sweep->after <= SWEEP_AFTER_MAX)) {
-        code = tqi_error_set(err, TQ_ECONFIG, "%s.sweep_after: expected seconds, %g to %g", type, SWEEP_AFTER_MIN,
-                             SWEEP_AFTER_MAX);
+        rc = tqi_error_set(err, TQ_ECONFIG, "%s.sweep_after: expected seconds, %g to %g", type, SWEEP_AFTER_MIN,
+                           SWEEP_AFTER_MAX);
     }
     sweep->renewal = sweep->after / 3 < SWEEP_RENEWAL ? sweep->after / 3 : SWEEP_RENEWAL;
     json_decref(root);
-    return code;
+    return rc;
 }
 
 /* A thread that gets no signals: those belong to the program. */
@@ -431,9 +431,9 @@ int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err)
     if (kv->client->keepalive == NULL || kv->client->list == NULL) {
         return TQ_OK;
     }
-    int code = sweep_config(sweep, config, kv->client->type, err);
-    if (code != TQ_OK) {
-        return code;
+    int rc = sweep_config(sweep, config, kv->client->type, err);
+    if (rc != TQ_OK) {
+        return rc;
     }
     sweep_first(kv);
     pthread_mutex_init(&sweep->lock, NULL);

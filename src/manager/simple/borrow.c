@@ -214,7 +214,7 @@ static int borrow_pin(borrow_part *part, tqi_net_channel *channel, tq_error *err
     Tq__UnitPin message;
     uint64_t *ids = malloc(part->n_pinned * sizeof(*ids));
     uint32_t *slots = malloc(part->n_pinned * sizeof(*slots));
-    int code = TQ_ENOMEM;
+    int rc = TQ_ENOMEM;
 
     part->borrowed = calloc(1, sizeof(*part->borrowed));
     if (ids == NULL || slots == NULL || part->borrowed == NULL) {
@@ -242,19 +242,19 @@ static int borrow_pin(borrow_part *part, tqi_net_channel *channel, tq_error *err
         .arg = part,
     };
     DL_APPEND(op->simple->borrowed, part->borrowed);
-    code = tqi_net_call_start(channel, &args, NULL, err);
-    if (code != TQ_OK) {
+    rc = tqi_net_call_start(channel, &args, NULL, err);
+    if (rc != TQ_OK) {
         DL_DELETE(op->simple->borrowed, part->borrowed);
     }
 
 out:
     free(ids);
     free(slots);
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         free(part->borrowed);
         part->borrowed = NULL;
     }
-    return code;
+    return rc;
 }
 
 static void borrow_try(borrow_part *part);
@@ -277,18 +277,18 @@ static void borrow_try(borrow_part *part)
     tq_error err = {0};
 
     part->wait.fn = borrow_waited;
-    int code = tqi_simple_link_map(unit, tqi_simple_try(0, 0, part->op->job->deadline_ns), &part->wait, &err);
-    if (code == TQ_EAGAIN) {
+    int rc = tqi_simple_link_map(unit, tqi_simple_try(0, 0, part->op->job->deadline_ns), &part->wait, &err);
+    if (rc == TQ_EAGAIN) {
         return;
     }
-    if (code == TQ_OK && unit->mapping != NULL && unit->mapping->incarnation == part->incarnation) {
+    if (rc == TQ_OK && unit->mapping != NULL && unit->mapping->incarnation == part->incarnation) {
         part->mapping = unit->mapping;
         part->mapping->refs++;
         if (part->n_shared > 0) {
             borrow_share(part);
         }
-        code = part->n_pinned > 0 ? tqi_simple_link_channel(unit, &channel, &err) : TQ_EINVAL;
-        if (code == TQ_OK && borrow_pin(part, channel, &err) == TQ_OK) {
+        rc = part->n_pinned > 0 ? tqi_simple_link_channel(unit, &channel, &err) : TQ_EINVAL;
+        if (rc == TQ_OK && borrow_pin(part, channel, &err) == TQ_OK) {
             return;
         }
     }

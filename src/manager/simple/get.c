@@ -309,10 +309,10 @@ static int get_read(get_part *part, tqi_net_channel *channel, size_t first, size
     get_call *made = malloc(sizeof(*made));
     uint64_t *numbers = malloc(3 * n * sizeof(*numbers));
     uint32_t *slots = malloc(n * sizeof(*slots));
-    int code;
+    int rc;
 
     if (made == NULL || numbers == NULL || slots == NULL) {
-        code = tqi_error_nomem(err, "a get");
+        rc = tqi_error_nomem(err, "a get");
         goto out;
     }
     *made = (get_call){.part = part, .first = first, .n = n};
@@ -342,8 +342,8 @@ static int get_read(get_part *part, tqi_net_channel *channel, size_t first, size
         .sink = get_sink,
         .arg = made,
     };
-    code = tqi_net_call_start(channel, &args, NULL, err);
-    if (code == TQ_OK) {
+    rc = tqi_net_call_start(channel, &args, NULL, err);
+    if (rc == TQ_OK) {
         made = NULL;
     }
 
@@ -351,7 +351,7 @@ out:
     free(made);
     free(numbers);
     free(slots);
-    return code;
+    return rc;
 }
 
 static void get_part_stream(get_part *part)
@@ -362,14 +362,14 @@ static void get_part_stream(get_part *part)
 
     part->why.code = TQ_OK;
     part->calls = 1; /* this function's: answers come later, never from within */
-    int code = tqi_simple_link_channel(part->unit, &channel, &err);
-    for (size_t at = 0; at < part->n && code == TQ_OK; at += TQI_SIMPLE_PIECES) {
+    int rc = tqi_simple_link_channel(part->unit, &channel, &err);
+    for (size_t at = 0; at < part->n && rc == TQ_OK; at += TQI_SIMPLE_PIECES) {
         size_t n = part->n - at < TQI_SIMPLE_PIECES ? part->n - at : TQI_SIMPLE_PIECES;
-        code = get_read(part, channel, part->first + at, n, deadline, &err);
-        part->calls += code == TQ_OK ? 1 : 0;
+        rc = get_read(part, channel, part->first + at, n, deadline, &err);
+        part->calls += rc == TQ_OK ? 1 : 0;
     }
     part->calls--;
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         if (part->calls == 0) {
             get_part_failed(part, &err);
         } else {
@@ -391,11 +391,11 @@ static void get_part_try(get_part *part)
     tq_error err = {0};
 
     part->wait.fn = get_part_waited;
-    int code = tqi_simple_link_map(unit, get_part_deadline(part), &part->wait, &err);
-    if (code == TQ_EAGAIN) {
+    int rc = tqi_simple_link_map(unit, get_part_deadline(part), &part->wait, &err);
+    if (rc == TQ_EAGAIN) {
         return;
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         get_part_failed(part, &err);
         return;
     }

@@ -42,11 +42,10 @@ int tqi_simple_link_channel(tqi_simple_link *link, tqi_net_channel **out, tq_err
 {
     if (link->channel == NULL) {
         tq_error why = {0};
-        int code =
-            tqi_net_channel_get_server(link->simple->connector, link->endpoint, link->server, &link->channel, &why);
-        if (code != TQ_OK) {
+        int rc = tqi_net_channel_get_server(link->simple->connector, link->endpoint, link->server, &link->channel, &why);
+        if (rc != TQ_OK) {
             link->channel = NULL;
-            return tqi_error_set(err, code, "storage unit '%s': %s", link->name, why.message);
+            return tqi_error_set(err, rc, "storage unit '%s': %s", link->name, why.message);
         }
         tqi_net_channel_set_parkable(link->channel);
         tqi_net_channel_set_wanted(link->channel, link->incarnation != 0);
@@ -202,10 +201,10 @@ static int link_map_take(tqi_simple_link *link, tqi_net_answer *answer, tq_error
     if (mapping == NULL) {
         return tqi_error_nomem(err, "a mapping");
     }
-    int code = tqi_store_map_init(&mapping->map, answer->fds[0], answer->fds[1], reply->arena_bytes, reply->slots, err);
-    if (code != TQ_OK) {
+    int rc = tqi_store_map_init(&mapping->map, answer->fds[0], answer->fds[1], reply->arena_bytes, reply->slots, err);
+    if (rc != TQ_OK) {
         free(mapping);
-        return code;
+        return rc;
     }
     mapping->simple = link->simple;
     mapping->incarnation = reply->incarnation;
@@ -259,9 +258,9 @@ int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_wai
         return TQ_OK;
     }
     if (link->map_state == TQI_SIMPLE_MAP_NONE) {
-        int code = tqi_simple_link_channel(link, &channel, err);
-        if (code != TQ_OK) {
-            return code;
+        int rc = tqi_simple_link_channel(link, &channel, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
         tq__unit_map__init(&message);
         tqi_net_call_args args = {
@@ -271,9 +270,9 @@ int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_wai
             .done = link_mapped,
             .arg = link,
         };
-        code = tqi_net_call_start(channel, &args, NULL, err);
-        if (code != TQ_OK) {
-            return code;
+        rc = tqi_net_call_start(channel, &args, NULL, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
         link->map_state = TQI_SIMPLE_MAP_ASKED;
         link->map_asked_at = tqi_now();

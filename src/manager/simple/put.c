@@ -426,7 +426,7 @@ static int put_reserve(tqi_simple_put_op *op, tqi_net_channel *channel, tq_error
     /* What is reserved ahead may be for new samples, and is not worth waiting for. */
     message.adds_samples = op->job->adds_samples || op->extra > 0;
     message.incarnation = op->from.incarnation;
-    int code = put_grants_make(op, &grants);
+    int rc = put_grants_make(op, &grants);
     message.grant = grants.list;
     message.n_grant = op->grants.n;
     message.wait = op->last && op->job->wait_when_full && op->extra == 0;
@@ -444,14 +444,14 @@ static int put_reserve(tqi_simple_put_op *op, tqi_net_channel *channel, tq_error
         .done = put_reserved,
         .arg = op,
     };
-    code = code != TQ_OK ? tqi_error_nomem(err, "the grants of a put")
-                         : tqi_net_call_start(channel, &args, &op->reserving, err);
+    rc = rc != TQ_OK ? tqi_error_nomem(err, "the grants of a put")
+                     : tqi_net_call_start(channel, &args, &op->reserving, err);
     put_grants_fini(&grants);
-    if (code == TQ_OK && message.wait) {
+    if (rc == TQ_OK && message.wait) {
         tqi_simple_put_wait_begin(op);
     }
     op->asked_at = tqi_now();
-    return code;
+    return rc;
 }
 
 /* Grants ids for the put, and for what it reserves ahead. */
@@ -462,13 +462,12 @@ static int put_take(tqi_simple_put_op *op)
     op->extra = tqi_simple_stock_want(op);
     uint64_t deadline = /* the controller's */
         op->last ? op->job->deadline_ns : tqi_simple_try(0, 0, op->job->deadline_ns);
-    int code =
-        tqi_simple_link_take(unit, op->ids, op->n_blocks + op->extra, &op->grants, &op->from, deadline, &op->wait);
-    if (code != TQ_OK && op->extra > 0) {
+    int rc = tqi_simple_link_take(unit, op->ids, op->n_blocks + op->extra, &op->grants, &op->from, deadline, &op->wait);
+    if (rc != TQ_OK && op->extra > 0) {
         unit->stocking = false;
         op->extra = 0;
     }
-    return code;
+    return rc;
 }
 
 /* Gives back what put_take took and nobody used. */
@@ -488,24 +487,24 @@ static void put_try(tqi_simple_put_op *op)
 
     op->unit = unit;
     op->wait.fn = put_waited;
-    int code = tqi_simple_link_channel(unit, &channel, &err);
-    if (code == TQ_OK) {
-        code = tqi_simple_link_map(unit, put_deadline(op), &op->wait, &err);
+    int rc = tqi_simple_link_channel(unit, &channel, &err);
+    if (rc == TQ_OK) {
+        rc = tqi_simple_link_map(unit, put_deadline(op), &op->wait, &err);
     }
-    if (code == TQ_OK && tqi_simple_stock_take(op)) {
+    if (rc == TQ_OK && tqi_simple_stock_take(op)) {
         tqi_simple_put_write(op);
         return;
     }
-    if (code == TQ_OK) {
-        code = put_take(op);
-        if (code == TQ_ENOMEM) {
+    if (rc == TQ_OK) {
+        rc = put_take(op);
+        if (rc == TQ_ENOMEM) {
             tqi_error_nomem(&err, "block ids");
         }
     }
-    if (code == TQ_EAGAIN) {
+    if (rc == TQ_EAGAIN) {
         return;
     }
-    if (code == TQ_OK && unit->mapping != NULL && unit->mapping->incarnation != op->from.incarnation) {
+    if (rc == TQ_OK && unit->mapping != NULL && unit->mapping->incarnation != op->from.incarnation) {
         /* The ids are from a different run of the unit than our mapping: requests the newer one. */
         put_give_back(op);
         tqi_simple_link_unmap(unit);
@@ -517,13 +516,13 @@ static void put_try(tqi_simple_put_op *op)
         tqi_simple_put_failed_at(op, &err);
         return;
     }
-    if (code == TQ_OK) {
-        code = put_reserve(op, channel, &err);
-        if (code != TQ_OK) {
+    if (rc == TQ_OK) {
+        rc = put_reserve(op, channel, &err);
+        if (rc != TQ_OK) {
             put_give_back(op);
         }
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         tqi_simple_put_failed_at(op, &err);
     }
 }

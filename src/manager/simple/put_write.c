@@ -163,11 +163,12 @@ static void put_stream(tqi_simple_put_op *op)
     int count = 0;
     tq_error err = {0};
 
-    int code = put_gather(op, from, to, &iov, &count) == TQ_OK ? TQ_OK : tqi_error_nomem(&err, "a put");
-    if (code == TQ_OK) {
-        code = tqi_simple_link_channel(op->unit, &channel, &err);
+    int rc = put_gather(op, from, to, &iov, &count) == TQ_OK ? TQ_OK : tqi_error_nomem(&err, "a put");
+
+    if (rc == TQ_OK) {
+        rc = tqi_simple_link_channel(op->unit, &channel, &err);
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         tq__unit_write__init(&message);
         message.id = op->ids + from;
         message.n_id = to - from;
@@ -185,11 +186,11 @@ static void put_stream(tqi_simple_put_op *op)
             .done = put_streamed,
             .arg = op,
         };
-        code = tqi_net_call_start(channel, &args, NULL, &err);
+        rc = tqi_net_call_start(channel, &args, NULL, &err);
     }
     free(iov);
     op->written = to;
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         tqi_simple_put_abandon(op, op->n_blocks);
         tqi_simple_put_failed_at(op, &err);
     }

@@ -31,13 +31,13 @@ static int simple_config(const char *config, tq_error *err)
     json_t *root = json_loads(config != NULL && config[0] != 0 ? config : "{}", 0, &where);
     const char *key;
     json_t *value;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (root == NULL) {
         return tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: line %d: %s", where.line, where.text);
     }
     if (!json_is_object(root)) {
-        code = tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: a JSON object is expected");
+        rc = tqi_error_set(err, TQ_ECONFIG, "config of SimpleStorage: a JSON object is expected");
     }
     json_object_foreach(root, key, value)
     {
@@ -46,7 +46,7 @@ static int simple_config(const char *config, tq_error *err)
         }
     }
     json_decref(root);
-    return code;
+    return rc;
 }
 
 /* A new session at the controller does not own the grants of the previous one. */
@@ -106,12 +106,14 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
 static void simple_stock_closed(uv_handle_t *handle)
 {
     tqi_simple *simple = handle->data;
+
     simple->closed(simple->closed_arg);
 }
 
 static void simple_pause_closed(uv_handle_t *handle)
 {
     tqi_simple *simple = handle->data;
+
     uv_close((uv_handle_t *)&simple->stock_timer, simple_stock_closed);
 }
 

@@ -20,9 +20,9 @@
 static int units_reserve(tqi_simple *simple)
 {
     size_t n = HASH_COUNT(simple->links) + 1;
-    int code = tqi_grow(&simple->near.items, &simple->near.capacity, n, sizeof(tqi_simple_link *));
+    int rc = tqi_grow(&simple->near.items, &simple->near.capacity, n, sizeof(tqi_simple_link *));
 
-    return code != TQ_OK ? code : tqi_grow(&simple->far.items, &simple->far.capacity, n, sizeof(tqi_simple_link *));
+    return rc != TQ_OK ? rc : tqi_grow(&simple->far.items, &simple->far.capacity, n, sizeof(tqi_simple_link *));
 }
 
 /* --- units ---------------------------------------------------------------- */
@@ -65,7 +65,7 @@ static int units_put_in(tqi_simple *simple, const tq_owner_info *info)
 static int units_take(tqi_simple *simple, const tqi_manager_owner_changes *changes)
 {
     tqi_simple_link *link;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (changes->at.epoch == simple->list.epoch && changes->at.version < simple->list.version) {
         return TQ_OK; /* a later answer came first */
@@ -77,16 +77,16 @@ static int units_take(tqi_simple *simple, const tqi_manager_owner_changes *chang
             tqi_simple_link_update(link, NULL);
         }
     }
-    for (size_t i = 0; i < changes->n && code == TQ_OK; i++) {
-        code = units_put_in(simple, &changes->owners[i]);
+    for (size_t i = 0; i < changes->n && rc == TQ_OK; i++) {
+        rc = units_put_in(simple, &changes->owners[i]);
     }
-    for (link = simple->links; changes->all && code == TQ_OK && link != NULL; link = link->hh.next) {
+    for (link = simple->links; changes->all && rc == TQ_OK && link != NULL; link = link->hh.next) {
         if (link->taken != simple->taken) {
             tqi_simple_link_update(link, NULL);
         }
     }
-    simple->list = code == TQ_OK ? changes->at : (tqi_manager_owners_at){0}; /* else all, the next time */
-    return code;
+    simple->list = rc == TQ_OK ? changes->at : (tqi_manager_owners_at){0}; /* else all, the next time */
+    return rc;
 }
 
 static void units_listed(const tq_error *err, const tqi_manager_owner_changes *changes, void *arg)

@@ -142,5 +142,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(random_operations_agree_with_the_model),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

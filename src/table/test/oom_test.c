@@ -464,5 +464,6 @@ int main(void)
         cmocka_unit_test(making_a_table_fails_cleanly),
         cmocka_unit_test(each_failure_leaves_the_table_as_it_was),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -336,5 +336,6 @@ int main(void)
         cmocka_unit_test(a_result_that_is_not_accepted_changes_nothing),
         cmocka_unit_test(a_publish_names_the_other_fields),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

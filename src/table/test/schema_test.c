@@ -647,5 +647,6 @@ int main(void)
         cmocka_unit_test(reserving_joins_without_cells),
         cmocka_unit_test(resolving_names_what_is_missing),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -143,5 +143,6 @@ int main(void)
         cmocka_unit_test(finds_groups_that_lack_samples),
         cmocka_unit_test(finds_groups_by_ordinal),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -365,6 +365,7 @@ static void lie_dtype(kit_snapshot *s)
 static void lie_shape(kit_snapshot *s)
 {
     static const uint64_t other[] = {2};
+
     s->partitions[0].fields[0].shape = other;
 }
 
@@ -386,6 +387,7 @@ static void lie_block_size(kit_snapshot *s)
 static void lie_slot(kit_snapshot *s)
 {
     static const uint32_t indexes[] = {0, 4000};
+
     s->slot[0].indexes = indexes;
 }
 
@@ -446,5 +448,6 @@ int main(void)
         cmocka_unit_test(a_freeze_keeps_dead_blocks_back),
         cmocka_unit_test(snapshots_that_lie_are_refused),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -633,5 +633,6 @@ int main(void)
         cmocka_unit_test(sparse_blocks_are_named_once),
         cmocka_unit_test(a_copy_of_dead_bytes_is_sparse),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -295,5 +295,6 @@ int main(void)
         cmocka_unit_test(cached_picks_end_with_their_samples),
         cmocka_unit_test(status_of_unknown_things_is_empty),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -19,7 +19,7 @@ static void put_keyed(const char *partition, size_t n)
     static const char *const keys[4] = {"k0", "k1", "k2", "k3"};
     static const char *const groups[4] = {"g", "g", "h", "h"};
     static const int64_t numbers[4] = {10, 11, 12, 13};
-    const tq_slice slice = {(void *)(uintptr_t)numbers, n * sizeof numbers[0]};
+    const tq_slice slice = {(void *)(uintptr_t)numbers, n * sizeof(numbers[0])};
     const tq_column column = {.name = x, .dtype = {TQ_INT, 64}, .rows = n, .slices = &slice, .n_slices = 1};
     const tq_tag tag = {.name = "n", .values = values, .sizes = sizes};
     const tq_put_args args = {
@@ -33,6 +33,7 @@ static void put_keyed(const char *partition, size_t n)
         .tags = &tag,
         .n_tags = 1,
     };
+
     assert_true(n <= 4);
     expect_ok(op, tq_put(op, &args));
 }
@@ -48,12 +49,14 @@ static void claim_all(const char *partition, const char *task, size_t n)
         .task = task,
         .tags = true,
     };
+
     expect_ok(op, tq_claim(op, &claim));
 }
 
 static void check_data(const char *field, size_t n, int64_t base)
 {
     const tq_data *data = tq_op_data(op);
+
     assert_int_equal(tq_data_row_count(data), n);
     assert_string_equal(tq_data_column_at(data, 0)->name, field);
     const int64_t *numbers = tq_data_column_at(data, 0)->data;
@@ -72,7 +75,7 @@ static void a_claim_is_read_and_cleared_by_one_op(void **state)
     claim_all("p", "u", 4);
     const char *name = tq_meta_field_at(tq_op_meta(op), 0)->name;
     const tq_get_field wanted = {.name = name};
-    const tq_get_options options = {.size = sizeof options, .fields = &wanted, .n_fields = 1};
+    const tq_get_options options = {.size = sizeof(options), .fields = &wanted, .n_fields = 1};
     expect_ok(op, tq_get(op, tq_op_meta(op), &name, 1, &options));
     check_data(x, 4, 10);
     claim_all("p", "v", 4);
@@ -105,8 +108,9 @@ static void data_that_was_read_is_put_again(void **state)
 static void metadata_names_what_is_put(void **state)
 {
     static const int64_t numbers[4] = {20, 21, 22, 23};
-    const tq_slice slice = {(void *)(uintptr_t)numbers, sizeof numbers};
+    const tq_slice slice = {(void *)(uintptr_t)numbers, sizeof(numbers)};
     tq_column column = {.name = "y", .dtype = {TQ_INT, 64}, .rows = 4, .slices = &slice, .n_slices = 1};
+
     (void)state;
 
     put_keyed("p", 4);
@@ -149,6 +153,7 @@ static void keys_and_indexes_of_a_result_are_used(void **state)
 {
     const char *keys[2];
     const char *partition;
+
     (void)state;
 
     put_keyed("p", 4);
@@ -260,6 +265,7 @@ static void a_clear_in_two_halves_is_chained(void **state)
     const tq_slice notes[4] = {{"a", 1}, {"bb", 2}, {"", 0}, {"ccc", 3}};
     const tq_slice *opaque = notes;
     size_t n;
+
     (void)state;
 
     expect_ok(op, tq_reserve(op, "p", 4, NULL, NULL));
@@ -302,11 +308,12 @@ static void checkpoints_are_chained(void **state)
 {
     char folder[] = "/tmp/tq-chain-XXXXXX";
     char path[64], again[64], command[128];
+
     (void)state;
 
     assert_non_null(mkdtemp(folder));
-    snprintf(path, sizeof path, "%s/a", folder);
-    snprintf(again, sizeof again, "%s/b", folder);
+    snprintf(path, sizeof(path), "%s/a", folder);
+    snprintf(again, sizeof(again), "%s/b", folder);
     put_keyed("p", 4);
     expect_ok(op, tq_save(op, &(tq_save_args){.size = sizeof(tq_save_args), .path = path, .metadata = "{\"step\": 7}"}));
     const tq_save_args args = {
@@ -322,13 +329,14 @@ static void checkpoints_are_chained(void **state)
     expect_ok(op, tq_list_partitions(op));
     expect_error(op, tq_load(op, tq_op_names(op, NULL)[0]), TQ_EIO, "opening p");
     expect_ok(op, tq_clear_partition(op, "p"));
-    snprintf(command, sizeof command, "rm -r %s", folder);
+    snprintf(command, sizeof(command), "rm -r %s", folder);
     assert_int_equal(system(command), 0);
 }
 
 static void an_op_is_used_again_after_a_failure(void **state)
 {
     const char *unknown = "nobody has this";
+
     (void)state;
 
     put_keyed("p", 4);
@@ -355,6 +363,7 @@ static void an_op_is_used_again_after_a_cancel(void **state)
         .batch_size = 100,
         .task = "t",
     };
+
     (void)state;
 
     put_keyed("p", 4);
@@ -394,5 +403,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_op_is_used_again_after_a_failure, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(an_op_is_used_again_after_a_cancel, usual_setup, usual_teardown),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

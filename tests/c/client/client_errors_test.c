@@ -23,7 +23,7 @@ static uint32_t samples_of(const char *partition)
 static void bad_puts_are_refused(void **state)
 {
     float data[6] = {0};
-    tq_slice slice = {data, sizeof data};
+    tq_slice slice = {data, sizeof(data)};
     uint64_t shape = 2;
     char name[TQ_NAME_MAX + 2];
     const char *keys[3] = {"a", "", "c"};
@@ -32,10 +32,11 @@ static void bad_puts_are_refused(void **state)
         {.name = "y", .dtype = f32, .rows = 2, .ndim = 1, .shape = &shape, .slices = &slice, .n_slices = 1},
     };
     tq_put_args args = {.size = sizeof(args), .partition = "bad", .n = 3, .columns = columns, .n_columns = 2};
+
     (void)state;
 
-    memset(name, 'n', sizeof name - 1);
-    name[sizeof name - 1] = 0;
+    memset(name, 'n', sizeof(name) - 1);
+    name[sizeof(name) - 1] = 0;
     expect_error(op, tq_put(op, &args), TQ_EROWS, "'y': expected 3 rows, given 2");
     columns[1].rows = 3;
     slice.size -= 4;
@@ -79,18 +80,19 @@ static void replaced_rows_may_have_another_dtype(void **state)
 {
     tq_meta *meta = put_numbers(op, "dtype", "x", 4, 7, NULL);
     float data[4] = {0, 1.5f, 2, 3};
-    tq_slice slice = {data, sizeof data};
+    tq_slice slice = {data, sizeof(data)};
     tq_column column = {.name = "x", .dtype = f32, .rows = 4, .slices = &slice, .n_slices = 1};
     tq_put_args args = {.size = sizeof(args), .meta = meta, .columns = &column, .n_columns = 1};
     const tq_resolve_args resolve = {.size = sizeof(resolve), .partition = "dtype"};
     const uint32_t some[] = {1, 2};
     tq_meta *part = NULL;
     tq_error err = {0};
+
     (void)state;
 
     assert_int_equal(tq_meta_select(meta, some, 2, NULL, 0, &part, &err), TQ_OK);
     column.rows = 2;
-    slice.size = 2 * sizeof *data;
+    slice.size = 2 * sizeof(*data);
     args.meta = part;
     assert_int_equal(tq_put(op, &args), TQ_OK);
     assert_int_equal(tq_op_wait(op), TQ_OK);
@@ -104,7 +106,7 @@ static void replaced_rows_may_have_another_dtype(void **state)
     assert_true(*(float *)(void *)((char *)read->data + read->offsets[2]) == 1.5f);
 
     column.rows = 4;
-    slice.size = sizeof data;
+    slice.size = sizeof(data);
     args.meta = meta;
     assert_int_equal(tq_put(op, &args), TQ_OK);
     assert_int_equal(tq_op_wait(op), TQ_OK);
@@ -129,6 +131,7 @@ static void bad_claims_are_refused(void **state)
         .batch_size = 0,
         .task = "t",
     };
+
     (void)state;
 
     expect_error(op, tq_claim(op, &claim), TQ_ESIZE, "given 0");
@@ -152,6 +155,7 @@ static void bad_reads_are_refused(void **state)
     const char *key = "nobody";
     const char *fields[2] = {"x", "y"};
     tq_resolve_args resolve = {.size = sizeof(resolve), .partition = "reads", .keys = &key, .n = 1};
+
     (void)state;
 
     expect_error(op, tq_resolve(op, &resolve), TQ_EKEY, "nobody");
@@ -192,6 +196,7 @@ static void a_full_store_refuses(void **state)
     };
     tq_put_args args = {.size = sizeof(args), .partition = "full", .n = 1, .columns = &column, .n_columns = 1};
     tq_op *waiting = tq_op_alloc(client, NULL, NULL);
+
     (void)state;
 
     expect_ok(op, tq_put(op, &args));
@@ -225,6 +230,7 @@ static void a_full_store_refuses(void **state)
 static void lost_samples_are_named(void **state)
 {
     tq_meta *meta = put_numbers(op, "lost", "x", 3, 0, NULL);
+
     (void)state;
 
     system_stop_unit(&sys, 0);
@@ -254,7 +260,8 @@ static void what_cannot_be_opened_is_refused(void **state)
 {
     tq_error err = {0};
     tq_client *other = NULL;
-    tq_client_options options = {.size = sizeof options, .address = sys.address, .token = "wrong", .timeout = 5};
+    tq_client_options options = {.size = sizeof(options), .address = sys.address, .token = "wrong", .timeout = 5};
+
     (void)state;
 
     assert_int_equal(tq_client_open(&options, &other, &err), TQ_EAUTH);
@@ -269,7 +276,7 @@ static void what_cannot_be_opened_is_refused(void **state)
     assert_non_null(strstr(err.message, "/nonexistent/socket"));
     options.size = 3;
     assert_int_equal(tq_client_open(&options, &other, &err), TQ_EINVAL);
-    options.size = sizeof options;
+    options.size = sizeof(options);
     options.address = sys.address;
     options.manager = "";
     options.timeout = 5;
@@ -293,5 +300,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(lost_samples_are_named, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(what_cannot_be_opened_is_refused, usual_setup, usual_teardown),
     };
+
     return cmocka_run_group_tests_name("client_errors", tests, NULL, NULL);
 }

@@ -23,7 +23,7 @@ static void a_client_has_the_configuration(void **state)
 static void uniform_rows_are_read_back(void **state)
 {
     float data[4][2][3];
-    tq_slice slices[2] = {{data[0], sizeof data[0]}, {data[1], 3 * sizeof data[0]}};
+    tq_slice slices[2] = {{data[0], sizeof(data[0])}, {data[1], 3 * sizeof(data[0])}};
     uint64_t shape[2] = {2, 3};
     tq_column column = {.name = "x", .dtype = f32, .rows = 4, .ndim = 2, .shape = shape, .slices = slices, .n_slices = 2};
     tq_put_args args = {.size = sizeof(args), .partition = "uniform", .n = 4, .columns = &column, .n_columns = 1};
@@ -31,6 +31,7 @@ static void uniform_rows_are_read_back(void **state)
     tq_meta *meta;
     tq_meta *chosen;
     const tq_data_column *read;
+
     (void)state;
 
     for (size_t i = 0; i < 24; i++) {
@@ -66,7 +67,7 @@ static void uniform_rows_are_read_back(void **state)
 static void ragged_rows_are_read_back(void **state)
 {
     int64_t data[9] = {1, 2, 3, 4, 5, 6, 7, 8, 9};
-    tq_slice slice = {data, sizeof data};
+    tq_slice slice = {data, sizeof(data)};
     uint32_t ndims[4] = {1, 0, 2, 1};
     uint64_t dims[4] = {2, 2, 3, 0}; /* [1 2], 3, [[4 5 6] [7 8 9]], [] */
     tq_column column = {
@@ -90,6 +91,7 @@ static void ragged_rows_are_read_back(void **state)
     };
     const tq_data_column *read;
     tq_meta *meta;
+
     (void)state;
 
     expect_ok(op, tq_put(op, &args));
@@ -134,6 +136,7 @@ static void values_are_read_back(void **state)
     tq_resolve_args resolve = {.size = sizeof(resolve), .partition = "values", .keys = some, .n = 2, .tags = true};
     const tq_data_column *read;
     tq_meta *meta;
+
     (void)state;
 
     expect_ok(op, tq_put(op, &args));
@@ -155,6 +158,7 @@ static void empty_rows_are_read_back(void **state)
     tq_put_args args = {.size = sizeof(args), .partition = "empty", .n = 3, .columns = &column, .n_columns = 1};
     const tq_data_column *read;
     tq_meta *meta;
+
     (void)state;
 
     expect_ok(op, tq_put(op, &args));
@@ -186,6 +190,7 @@ static void large_rows_are_read_back(void **state)
     tq_put_args args = {.size = sizeof(args), .partition = "large", .n = 4, .columns = &column, .n_columns = 1};
     tq_data *kept;
     tq_meta *meta;
+
     (void)state;
 
     for (size_t i = 0; i < bytes; i++) {
@@ -224,9 +229,10 @@ static void fields_are_overwritten_and_added(void **state)
     tq_meta *both;
     uint32_t indexes[10];
     const char *fields[2] = {"x", "y"};
+
     (void)state;
 
-    memcpy(indexes, tq_meta_indexes(first), sizeof indexes);
+    memcpy(indexes, tq_meta_indexes(first), sizeof(indexes));
     assert_memory_equal(tq_meta_indexes(second), indexes, sizeof indexes);
     check_numbers(op, second, "x", 10, 200);
     check_old_or_new(op, first, "x", 10, 100, 200);
@@ -252,6 +258,7 @@ static void tags_are_read_back(void **state)
     tq_put_args args = {.size = sizeof(args), .partition = "tags", .keys = keys, .n = 2, .tags = &tag, .n_tags = 1};
     const char *field = "x";
     const tq_meta_tag *read;
+
     (void)state;
 
     expect_ok(op, tq_put(op, &args));
@@ -294,6 +301,7 @@ static void keys_are_listed_in_pages(void **state)
     const char *again = "b";
     const tq_put_args back = {.size = sizeof(back), .partition = "pages", .keys = &again, .n = 1};
     tq_keys_page page = {.size = sizeof(page), .limit = 2};
+
     (void)state;
 
     expect_ok(op, tq_put(op, &args));
@@ -332,6 +340,7 @@ static void a_claim_waits_for_samples(void **state)
     };
     tq_op *waiting = tq_op_alloc(client, NULL, NULL);
     tq_meta *meta;
+
     (void)state;
 
     claim.poll = true;
@@ -368,6 +377,7 @@ static void a_waiting_claim_is_cancelled_or_times_out(void **state)
         .batch_size = 5,
         .task = "t",
     };
+
     (void)state;
 
     assert_int_equal(tq_claim(op, &claim), TQ_OK);
@@ -393,6 +403,7 @@ static void opaque_cells_are_announced(void **state)
     const tq_slice *opaque = notes;
     const tq_data_column *read;
     tq_meta *meta;
+
     (void)state;
 
     expect_ok(op, tq_notify(op, &args, &opaque));
@@ -415,11 +426,12 @@ static void partitions_keys_and_groups_are_listed(void **state)
     size_t n;
     const char *const *names;
     tq_meta *meta;
+
     (void)state;
 
     expect_ok(op, tq_reserve(op, "lists", 3, keys, groups));
     assert_int_equal(tq_meta_sample_count(tq_op_meta(op)), 3);
-    memcpy(indexes, tq_meta_indexes(tq_op_meta(op)), sizeof indexes);
+    memcpy(indexes, tq_meta_indexes(tq_op_meta(op)), sizeof(indexes));
     meta = tq_meta_ref(tq_op_meta(op));
     expect_ok(op, tq_keys_of(op, "lists", indexes, 3));
     names = tq_op_names(op, &n);
@@ -460,5 +472,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(opaque_cells_are_announced, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(partitions_keys_and_groups_are_listed, usual_setup, usual_teardown),
     };
+
     return cmocka_run_group_tests_name("client", tests, NULL, NULL);
 }

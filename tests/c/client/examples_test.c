@@ -19,7 +19,7 @@ static int set_up(void **state)
 {
     (void)state;
     system_start(&sys, 1, 1 << 24);
-    snprintf(token_file, sizeof token_file, "%s/token", sys.dir);
+    snprintf(token_file, sizeof(token_file), "%s/token", sys.dir);
     int fd = open(token_file, O_CREAT | O_WRONLY | O_EXCL, 0600);
     assert_int_equal(write(fd, SYSTEM_TOKEN, strlen(SYSTEM_TOKEN)), strlen(SYSTEM_TOKEN));
     close(fd);

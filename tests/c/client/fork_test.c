@@ -34,9 +34,10 @@ static const char *const field = "x";
 /* 0, or the place that failed: usable in the child, where nothing may assert. */
 static int put_one(tq_op *with, const char *partition, int64_t value)
 {
-    tq_slice slice = {&value, sizeof value};
+    tq_slice slice = {&value, sizeof(value)};
     tq_column column = {.name = field, .dtype = {TQ_INT, 64}, .rows = 1, .slices = &slice, .n_slices = 1};
     tq_put_args args = {.size = sizeof(args), .partition = partition, .n = 1, .columns = &column, .n_columns = 1};
+
     return tq_put(with, &args) == TQ_OK && tq_op_wait(with) == TQ_OK ? 0 : 1;
 }
 
@@ -51,22 +52,24 @@ static int take_one(tq_op *with, const char *partition, int64_t value)
         .task = "t",
     };
     tq_meta *meta;
-    int code;
+    int rc;
+
     if (tq_claim(with, &claim) != TQ_OK || tq_op_wait(with) != TQ_OK) {
         return 2;
     }
     meta = tq_meta_ref(tq_op_meta(with));
-    code = tq_get(with, meta, NULL, 0, NULL) == TQ_OK && tq_op_wait(with) == TQ_OK ? 0 : 3;
+    rc = tq_get(with, meta, NULL, 0, NULL) == TQ_OK && tq_op_wait(with) == TQ_OK ? 0 : 3;
     tq_meta_unref(meta);
-    if (code == 0 && *(const int64_t *)tq_data_column_at(tq_op_data(with), 0)->data != value) {
-        code = 4;
+    if (rc == 0 && *(const int64_t *)tq_data_column_at(tq_op_data(with), 0)->data != value) {
+        rc = 4;
     }
-    return code;
+    return rc;
 }
 
 static void wait_child(pid_t pid)
 {
     int status;
+
     assert_true(pid > 0);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
@@ -81,11 +84,11 @@ static void parent_and_child_go_on(void **state)
         pid_t pid = fork();
         if (pid == 0) {
             tq_op *mine = tq_op_alloc(client, NULL, NULL);
-            int code = put_one(mine, "child", 10 + i);
-            code = code ? code : take_one(mine, "child", 10 + i);
+            int rc = put_one(mine, "child", 10 + i);
+            rc = rc ? rc : take_one(mine, "child", 10 + i);
             tq_op_free(mine);
             tq_client_close(client);
-            _exit(code);
+            _exit(rc);
         }
         assert_int_equal(put_one(op, "parent", i), 0);
         wait_child(pid);
@@ -108,19 +111,20 @@ static void an_op_in_flight_stays_the_parents(void **state)
     };
     tq_op *waiting = tq_op_alloc(client, NULL, NULL);
     pid_t pid;
+
     (void)state;
 
     assert_int_equal(tq_claim(waiting, &claim), TQ_OK);
     pid = fork();
     if (pid == 0) {
-        int code = tq_op_done(waiting) ? 5 : 0;
-        code = code ? code : tq_op_wait(waiting) == TQ_ECLOSED ? 0 : 6;
+        int rc = tq_op_done(waiting) ? 5 : 0;
+        rc = rc ? rc : tq_op_wait(waiting) == TQ_ECLOSED ? 0 : 6;
         tq_op_cancel(waiting); /* must not reach the parent's claim */
         tq_op_free(waiting);
-        code = code ? code : put_one(op, "other", 3);
+        rc = rc ? rc : put_one(op, "other", 3);
         tq_op_free(op);
         tq_client_close(client);
-        _exit(code);
+        _exit(rc);
     }
     wait_child(pid);
     assert_false(tq_op_done(waiting));
@@ -137,6 +141,7 @@ static void *busy_thread(void *arg)
 {
     tq_op *mine = tq_op_alloc(client, NULL, NULL);
     intptr_t failed = 0;
+
     while (!atomic_load(&stop)) {
         failed += put_one(mine, arg, 5) != 0;
         failed += take_one(mine, arg, 5) != 0;
@@ -149,6 +154,7 @@ static void a_busy_process_forks(void **state)
 {
     pthread_t threads[2];
     void *failed;
+
     (void)state;
 
     atomic_store(&stop, false);
@@ -158,11 +164,11 @@ static void a_busy_process_forks(void **state)
         pid_t pid = fork();
         if (pid == 0) {
             tq_op *mine = tq_op_alloc(client, NULL, NULL);
-            int code = put_one(mine, "busy-child", i);
-            code = code ? code : take_one(mine, "busy-child", i);
+            int rc = put_one(mine, "busy-child", i);
+            rc = rc ? rc : take_one(mine, "busy-child", i);
             tq_op_free(mine);
             tq_client_close(client);
-            _exit(code);
+            _exit(rc);
         }
         wait_child(pid);
     }
@@ -177,6 +183,7 @@ static void a_busy_process_forks(void **state)
 static void a_child_that_uses_nothing_ends(void **state)
 {
     pid_t pid;
+
     (void)state;
     pid = fork();
     if (pid == 0) {
@@ -196,5 +203,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_busy_process_forks, setup, teardown),
         cmocka_unit_test_setup_teardown(a_child_that_uses_nothing_ends, setup, teardown),
     };
+
     return cmocka_run_group_tests_name("client_fork", tests, NULL, NULL);
 }

@@ -33,8 +33,8 @@ static int teardown(void **state)
 static tq_meta *put_wide(size_t n, int64_t base, const tq_meta *meta)
 {
     const uint64_t width = WIDTH;
-    int64_t *values = malloc(n * WIDTH * sizeof *values);
-    tq_slice slice = {values, n * WIDTH * sizeof *values};
+    int64_t *values = malloc(n * WIDTH * sizeof(*values));
+    tq_slice slice = {values, n * WIDTH * sizeof(*values)};
     tq_column column = {
         .name = "x",
         .dtype = {TQ_INT, 64},
@@ -46,7 +46,7 @@ static tq_meta *put_wide(size_t n, int64_t base, const tq_meta *meta)
     };
     tq_put_args args = {
         .size = sizeof(args),
-        .partition = meta ? NULL : "p",
+        .partition = meta != NULL ? NULL : "p",
         .meta = meta,
         .n = n,
         .columns = &column,
@@ -134,13 +134,13 @@ static void memory_follows_what_is_live(void **state)
     }
     do {
         for (int b = 0; b < BATCHES; b++) {
-            check_wide(rest[b], newer[b] ? 1 : 2, expected[b]);
+            check_wide(rest[b], newer[b] != NULL ? 1 : 2, expected[b]);
         }
     } while (block_bytes() * 10 > live * 13);
     for (int b = 0; b < BATCHES; b++) {
         const int64_t overwritten = -b - 1;
-        check_wide(rest[b], newer[b] ? 1 : 2, expected[b]);
-        if (newer[b]) {
+        check_wide(rest[b], newer[b] != NULL ? 1 : 2, expected[b]);
+        if (newer[b] != NULL) {
             check_wide(newer[b], 1, &overwritten);
             tq_meta_unref(newer[b]);
         }
@@ -186,5 +186,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(memory_follows_what_is_live, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_unit_makes_room, setup, teardown),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

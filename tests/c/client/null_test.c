@@ -61,12 +61,13 @@ static const char *const no_name[2] = {"x", NULL};
 static void puts_refuse_null(void **state)
 {
     int64_t numbers[2] = {0};
-    tq_slice slice = {numbers, sizeof numbers};
+    tq_slice slice = {numbers, sizeof(numbers)};
     tq_column column = {.name = "x", .dtype = {TQ_INT, 64}, .rows = 2, .slices = &slice, .n_slices = 1};
     const tq_put_args good = {.size = sizeof(good), .partition = "p", .n = 2, .columns = &column, .n_columns = 1};
     const uint32_t sizes[2] = {1, 1};
     tq_tag tag = {.name = "t", .values = (const uint8_t *)"\1\2", .sizes = sizes};
     tq_put_args args = good;
+
     (void)state;
 
     assert_int_equal(tq_put(NULL, &args), TQ_EINVAL);
@@ -135,7 +136,8 @@ static void claims_and_reads_refuse_null(void **state)
     tq_resolve_args resolve = {.size = sizeof(resolve), .partition = "p", .n = 2};
     tq_get_by_key_args keys = {.size = sizeof(keys), .partition = "p", .n = 2};
     tq_get_field field = {.name = NULL};
-    tq_get_options options = {.size = sizeof options, .n_fields = 1};
+    tq_get_options options = {.size = sizeof(options), .n_fields = 1};
+
     (void)state;
 
     assert_int_equal(tq_claim(NULL, &claim), TQ_EINVAL);
@@ -181,6 +183,7 @@ static void claims_and_reads_refuse_null(void **state)
 static void clears_refuse_null(void **state)
 {
     tq_begin_clear_args begin = {.size = sizeof(begin), .partition = "p"};
+
     (void)state;
 
     assert_int_equal(tq_clear_meta(NULL, meta), TQ_EINVAL);
@@ -241,6 +244,7 @@ static void results_of_null_are_empty(void **state)
 {
     size_t n = 7;
     uint64_t number = 7;
+
     (void)state;
 
     tq_op_free(NULL);
@@ -302,6 +306,7 @@ static void metadata_refuses_null(void **state)
     size_t size = 0;
     tq_meta *out = NULL;
     tq_meta *metas[2] = {meta, NULL};
+
     (void)state;
 
     assert_null(tq_meta_ref(NULL));
@@ -350,9 +355,10 @@ static void metadata_refuses_null(void **state)
 
 static void clients_refuse_null(void **state)
 {
-    tq_client_options options = {.size = sizeof options};
+    tq_client_options options = {.size = sizeof(options)};
     tq_location found = {.size = sizeof(found)};
     tq_client *none = NULL;
+
     (void)state;
 
     REFUSED_ERR(tq_runtime_dir(NULL, 10, err), "out is NULL");
@@ -378,6 +384,7 @@ static void plugins_refuse_null(void **state)
     double number;
     const char *name;
     tq_slice value;
+
     (void)state;
 
     REFUSED_ERR(tq_manager_register(NULL, err), "manager is NULL");
@@ -413,6 +420,7 @@ static void values_refuse_null(void **state)
     tq_column column;
     tq_tag tag;
     tq_value value;
+
     (void)state;
 
     tq_values_free(NULL);
@@ -460,5 +468,6 @@ int main(void)
         cmocka_unit_test(clients_refuse_null),   cmocka_unit_test(plugins_refuse_null),
         cmocka_unit_test(values_refuse_null),    cmocka_unit_test(refusing_null_changed_nothing),
     };
+
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -47,6 +47,7 @@ static int start_claim(tq_op *op)
         .batch_size = 1,
         .task = "t",
     };
+
     return tq_claim(op, &claim);
 }
 
@@ -54,6 +55,7 @@ static int start_put(tq_op *op, const int64_t *value, const tq_slice *slice)
 {
     tq_column column = {.name = "x", .dtype = {TQ_INT, 64}, .rows = 1, .slices = slice, .n_slices = 1};
     tq_put_args args = {.size = sizeof(args), .partition = "p", .n = 1, .columns = &column, .n_columns = 1};
+
     (void)value;
     return tq_put(op, &args);
 }
@@ -71,7 +73,7 @@ typedef struct tally {
 
 static void tally_init(tally *t, bool free_in_callback)
 {
-    memset(t, 0, sizeof *t);
+    memset(t, 0, sizeof(*t));
     pthread_mutex_init(&t->lock, NULL);
     pthread_cond_init(&t->changed, NULL);
     t->free_in_callback = free_in_callback;
@@ -80,16 +82,17 @@ static void tally_init(tally *t, bool free_in_callback)
 static void tally_done(tq_op *op, void *arg)
 {
     tally *t = arg;
-    int code = tq_op_error(op)->code;
+    int rc = tq_op_error(op)->code;
     bool done = tq_op_done(op);
+
     if (t->free_in_callback) {
         tq_op_free(op);
     }
     pthread_mutex_lock(&t->lock);
     t->calls += done ? 1 : 1000;
-    t->codes_ok += code == TQ_OK;
-    t->codes_canceled += code == TQ_ECANCELED;
-    t->codes_closed += code == TQ_ECLOSED;
+    t->codes_ok += rc == TQ_OK;
+    t->codes_canceled += rc == TQ_ECANCELED;
+    t->codes_closed += rc == TQ_ECLOSED;
     pthread_cond_broadcast(&t->changed);
     pthread_mutex_unlock(&t->lock);
 }
@@ -114,22 +117,23 @@ static void *cancel_thread(void *arg)
 static void an_op_is_cancelled_or_completes(void **state)
 {
     int64_t value = 7;
-    tq_slice slice = {&value, sizeof value};
+    tq_slice slice = {&value, sizeof(value)};
     tq_op *put = tq_op_alloc(client, NULL, NULL);
     tally t;
+
     (void)state;
 
     tally_init(&t, false);
     for (int i = 0; i < ROUNDS; i++) {
         tq_op *claim = tq_op_alloc(client, i % 2 ? tally_done : NULL, &t);
         pthread_t thread;
-        int code;
+        int rc;
         assert_int_equal(start_claim(claim), TQ_OK);
         assert_int_equal(start_put(put, &value, &slice), TQ_OK);
         assert_int_equal(pthread_create(&thread, NULL, cancel_thread, claim), 0);
-        code = tq_op_wait(claim);
-        assert_true(code == TQ_OK || code == TQ_ECANCELED);
-        assert_true((code == TQ_OK) == (tq_op_meta(claim) != NULL));
+        rc = tq_op_wait(claim);
+        assert_true(rc == TQ_OK || rc == TQ_ECANCELED);
+        assert_true((rc == TQ_OK) == (tq_op_meta(claim) != NULL));
         pthread_join(thread, NULL);
         assert_int_equal(tq_op_wait(put), TQ_OK);
         tq_op_free(claim);
@@ -147,6 +151,7 @@ typedef struct gate {
 static void gate_done(tq_op *op, void *arg)
 {
     gate *g = arg;
+
     (void)op;
     sem_post(&g->entered);
     sem_wait(&g->open);
@@ -164,12 +169,13 @@ static bool is_consumed(tq_op *op)
 static void a_cancelled_claim_gives_its_samples_back(void **state)
 {
     int64_t value = 7;
-    tq_slice slice = {&value, sizeof value};
+    tq_slice slice = {&value, sizeof(value)};
     tq_client *other = system_open(&sys, 10);
     tq_op *theirs = tq_op_alloc(other, NULL, NULL);
     tq_op *claim = tq_op_alloc(client, NULL, NULL);
     tq_op *holder;
     gate g;
+
     (void)state;
 
     sem_init(&g.entered, 0, 0);
@@ -202,10 +208,11 @@ static void a_cancelled_claim_gives_its_samples_back(void **state)
 static void freed_claims_lose_no_samples(void **state)
 {
     int64_t value = 7;
-    tq_slice slice = {&value, sizeof value};
+    tq_slice slice = {&value, sizeof(value)};
     tq_op *put = tq_op_alloc(client, NULL, NULL);
     bool seen[ROUNDS] = {0};
     tally t;
+
     (void)state;
 
     tally_init(&t, false);
@@ -238,11 +245,12 @@ static void freed_claims_lose_no_samples(void **state)
 static void cancelled_claims_lose_no_samples(void **state)
 {
     int64_t value = 7;
-    tq_slice slice = {&value, sizeof value};
+    tq_slice slice = {&value, sizeof(value)};
     tq_op *put = tq_op_alloc(client, NULL, NULL);
     tq_op *claim = tq_op_alloc(client, NULL, NULL);
     int claimed = 0;
     int left = 0;
+
     (void)state;
 
     for (int i = 0; i < ROUNDS; i++) {
@@ -265,6 +273,7 @@ static void cancelled_claims_lose_no_samples(void **state)
 static void an_op_is_freed_in_its_callback(void **state)
 {
     tally t;
+
     (void)state;
     tally_init(&t, true);
     for (int i = 0; i < ROUNDS; i++) {
@@ -280,6 +289,7 @@ static void an_op_is_freed_in_its_callback(void **state)
 static void an_op_in_flight_is_freed(void **state)
 {
     tally t;
+
     (void)state;
     tally_init(&t, false);
     for (int i = 0; i < ROUNDS; i++) {
@@ -303,6 +313,7 @@ typedef struct chain {
 static void chain_done(tq_op *op, void *arg)
 {
     chain *c = arg;
+
     if (c->left-- > 0) {
         tq_op *next = tq_op_alloc(c->client, chain_done, c);
         assert_int_equal(tq_list_partitions(next), TQ_OK);
@@ -317,6 +328,7 @@ static void an_op_is_started_in_its_callback(void **state)
 {
     chain c;
     tq_op *op;
+
     (void)state;
     tally_init(&c.t, true);
     c.left = 50;
@@ -334,6 +346,7 @@ static void an_op_is_started_in_its_callback(void **state)
 static void a_busy_op_refuses_calls(void **state)
 {
     tq_op *op = tq_op_alloc(client, NULL, NULL);
+
     (void)state;
     assert_true(tq_op_done(op));
     assert_int_equal(start_claim(op), TQ_OK);
@@ -364,7 +377,7 @@ static void a_wait_ends_by_a_signal_or_in_time(void **state)
     struct sigaction ours = {.sa_handler = on_signal}, old;
     struct itimerval soon = {.it_interval.tv_usec = 20000, .it_value.tv_usec = 20000}, none = {0};
     int64_t value = 7;
-    tq_slice slice = {&value, sizeof value};
+    tq_slice slice = {&value, sizeof(value)};
     tq_op *claim = tq_op_alloc(client, NULL, NULL), *put = tq_op_alloc(client, NULL, NULL);
     pthread_t threads[4];
     void *code;
@@ -426,6 +439,7 @@ static void closing_ends_what_waits_once(void **state)
     enum {
         N = 64
     };
+
     (void)state;
     for (int round = 0; round < 10; round++) {
         tq_client *other = system_open(&sys, 10);
@@ -452,6 +466,7 @@ static void close_done(tq_op *op, void *arg)
 {
     tally *t = arg;
     tq_client *other = *(tq_client **)(t + 1);
+
     tq_op_free(op);
     tq_client_close(other);
     pthread_mutex_lock(&t->lock);
@@ -467,6 +482,7 @@ static void a_client_is_closed_in_a_callback(void **state)
         tq_client *other;
     } c;
     tq_op *op;
+
     (void)state;
     tally_init(&c.t, false);
     c.other = system_open(&sys, 10);
@@ -479,9 +495,10 @@ static void a_client_is_closed_in_a_callback(void **state)
 static void *worker_thread(void *arg)
 {
     int64_t value = (int64_t)(intptr_t)arg;
-    tq_slice slice = {&value, sizeof value};
+    tq_slice slice = {&value, sizeof(value)};
     tq_op *op = tq_op_alloc(client, NULL, NULL);
     intptr_t claimed = 0;
+
     for (int i = 0; i < 50; i++) {
         assert_int_equal(start_put(op, &value, &slice), TQ_OK);
         assert_int_equal(tq_op_wait(op), TQ_OK);
@@ -508,6 +525,7 @@ static void threads_share_a_client(void **state)
     pthread_t threads[N];
     intptr_t claimed = 0;
     tq_op *op = tq_op_alloc(client, NULL, NULL);
+
     (void)state;
     for (intptr_t i = 0; i < N; i++) {
         assert_int_equal(pthread_create(&threads[i], NULL, worker_thread, (void *)i), 0);
@@ -542,5 +560,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_client_is_closed_in_a_callback, setup, teardown),
         cmocka_unit_test_setup_teardown(threads_share_a_client, setup, teardown),
     };
+
     return cmocka_run_group_tests_name("client_op", tests, NULL, NULL);
 }

@@ -109,7 +109,7 @@ static void a_cancelled_op_is_taken(void **state)
 {
     const char *field = "x";
     const tq_claim_args claim = {
-        .size = sizeof claim,
+        .size = sizeof(claim),
         .partition = "nothing",
         .fields = &field,
         .n_fields = 1,
@@ -154,7 +154,7 @@ static void ops_of_a_closed_client_are_taken(void **state)
 {
     const char *field = "x";
     const tq_claim_args claim = {
-        .size = sizeof claim,
+        .size = sizeof(claim),
         .partition = "nothing",
         .fields = &field,
         .n_fields = 1,

@@ -52,14 +52,14 @@ static tq_meta *put_rows(const char *partition, const uint64_t *lengths, size_t 
     for (size_t i = 0; i < n; i++) {
         total += lengths[i];
     }
-    numbers = malloc((total + 1) * sizeof *numbers);
+    numbers = malloc((total + 1) * sizeof(*numbers));
     assert_non_null(numbers);
     for (size_t i = 0; i < n; i++) {
         for (uint64_t k = 0; k < lengths[i]; k++) {
             numbers[at++] = (int32_t)(1000 * i + k);
         }
     }
-    slice = (tq_slice){numbers, total * sizeof *numbers};
+    slice = (tq_slice){numbers, total * sizeof(*numbers)};
     column.slices = &slice;
     expect_ok(op, tq_put(op, &args));
     free(numbers);
@@ -76,7 +76,8 @@ static void check_row(const int32_t *at, size_t row, uint64_t used, uint64_t len
 static tq_get_field padded(int32_t pad, uint64_t multiple)
 {
     tq_get_field field = {.name = "x", .padded = true, .multiple = multiple, .pad_dtype = i32};
-    memcpy(field.pad, &pad, sizeof pad);
+
+    memcpy(field.pad, &pad, sizeof(pad));
     return field;
 }
 
@@ -85,9 +86,10 @@ static void ragged_rows_are_padded(void **state)
     const uint64_t lengths[4] = {3, 0, 5, 1};
     const uint32_t order[6] = {2, 2, 0, 1, 3, 2};
     tq_get_field field = padded(-9, 4);
-    tq_get_options options = {.size = sizeof options, .fields = &field, .n_fields = 1};
+    tq_get_options options = {.size = sizeof(options), .fields = &field, .n_fields = 1};
     tq_meta *meta = put_rows("padded", lengths, 4), *chosen;
     const tq_data_column *read;
+
     (void)state;
 
     assert_int_equal(tq_meta_select(meta, order, 6, NULL, 0, &chosen, NULL), TQ_OK);
@@ -116,9 +118,10 @@ static void rows_of_one_length_are_read_as_one_range(void **state)
 {
     const uint64_t lengths[3] = {4, 4, 4};
     tq_get_field field = padded(-1, 1);
-    tq_get_options options = {.size = sizeof options, .fields = &field, .n_fields = 1};
+    tq_get_options options = {.size = sizeof(options), .fields = &field, .n_fields = 1};
     tq_meta *meta = put_rows("uniform", lengths, 3);
     const tq_data_column *read;
+
     (void)state;
 
     expect_ok(op, tq_get(op, meta, NULL, 0, &options));
@@ -136,7 +139,7 @@ static void another_thread_fills_large_gaps(void **state)
     uint64_t lengths[64] = {0};
     tq_get_field field = padded(77, 1);
     tq_get_options options = {
-        .size = sizeof options,
+        .size = sizeof(options),
         .fields = &field,
         .n_fields = 1,
         .release = on_release,
@@ -144,6 +147,7 @@ static void another_thread_fills_large_gaps(void **state)
     };
     const tq_data_column *read;
     tq_meta *meta;
+
     (void)state;
 
     lengths[3] = 20000;
@@ -164,7 +168,7 @@ static void rows_are_read_into_own_memory(void **state)
     int32_t memory[6] = {0};
     tq_get_field field = padded(5, 1);
     tq_get_options options = {
-        .size = sizeof options,
+        .size = sizeof(options),
         .fields = &field,
         .n_fields = 1,
         .release = on_release,
@@ -172,10 +176,11 @@ static void rows_are_read_into_own_memory(void **state)
     };
     tq_meta *meta = put_rows("own", lengths, 2);
     tq_op *other = tq_op_alloc(client, NULL, NULL);
+
     (void)state;
 
     field.dest = memory;
-    field.dest_size = sizeof memory;
+    field.dest_size = sizeof(memory);
     atomic_store(&released, 0);
     expect_ok(other, tq_get(other, meta, NULL, 0, &options));
     assert_ptr_equal(tq_data_column_at(tq_op_data(other), 0)->data, memory);
@@ -209,7 +214,7 @@ static void cancelled_reads_give_memory_back_once(void **state)
     uint64_t lengths[32];
     tq_get_field field = padded(0, 1);
     tq_get_options options = {
-        .size = sizeof options,
+        .size = sizeof(options),
         .fields = &field,
         .n_fields = 1,
         .release = on_release,
@@ -218,6 +223,7 @@ static void cancelled_reads_give_memory_back_once(void **state)
     tq_client *own = system_open(&sys, 10);
     tq_meta *meta;
     int32_t *memory;
+
     (void)state;
 
     for (size_t i = 0; i < 32; i++) {
@@ -232,14 +238,14 @@ static void cancelled_reads_give_memory_back_once(void **state)
     sem_init(&release, 0, 0);
     for (int i = 0; i < READS; i++) {
         tq_op *reader = tq_op_alloc(own, NULL, NULL);
-        int code;
+        int rc;
         assert_non_null(reader);
         assert_int_equal(tq_get(reader, meta, NULL, 0, &options), TQ_OK);
         if (i % 2) {
             tq_op_cancel(reader);
         }
-        code = tq_op_wait(reader);
-        assert_true(code == TQ_OK || (i % 2 && code == TQ_ECANCELED));
+        rc = tq_op_wait(reader);
+        assert_true(rc == TQ_OK || (i % 2 && rc == TQ_ECANCELED));
         tq_op_free(reader);
         sem_wait(&release); /* before that the memory is still written to */
     }
@@ -252,7 +258,7 @@ static void cancelled_reads_give_memory_back_once(void **state)
 /* A sample with key and one number per name. */
 static void put_key(const char *key, const char *const *names, size_t n, int32_t number)
 {
-    const tq_slice slice = {&number, sizeof number};
+    const tq_slice slice = {&number, sizeof(number)};
     tq_column columns[2];
     const tq_put_args args = {
         .size = sizeof(args),
@@ -279,6 +285,7 @@ static void read_keys(const char *const *keys, size_t n, const char *const *fiel
         .fields = fields,
         .n_fields = n_fields,
     };
+
     expect_ok(op, tq_get_by_key(op, &args));
 }
 
@@ -288,6 +295,7 @@ static void rows_are_read_by_keys(void **state)
     const char *const asked[] = {"no", "y", "x"};
     const char *const keys[] = {"b", "nobody", "a"};
     const tq_data *data;
+
     (void)state;
 
     read_keys(keys, 3, NULL, 0); /* no such partition */
@@ -328,12 +336,13 @@ static void rows_are_read_by_keys(void **state)
 static void what_is_borrowed_outlives_samples_and_client(void **state)
 {
     uint64_t lengths[8], small = 10;
-    tq_get_options options = {.size = sizeof options, .zero_copy = true};
+    tq_get_options options = {.size = sizeof(options), .zero_copy = true};
     tq_client *own = system_open(&sys, 10);
     tq_op *reader = tq_op_alloc(own, NULL, NULL);
     tq_data *data, *copied;
     tq_meta *meta, *tiny;
     int32_t *x;
+
     (void)state;
 
     for (size_t i = 0; i < 8; i++) {
@@ -392,7 +401,7 @@ static tq_meta *put_texts(const char *partition)
 
     assert_non_null(values);
     for (unsigned i = 0; i < TEXTS; i++) {
-        memset(text, 'a' + (int)i, sizeof text);
+        memset(text, 'a' + (int)i, sizeof(text));
         assert_int_equal(tq_values_str(values, text, sizeof text), TQ_OK);
     }
     assert_int_equal(tq_values_column(values, "text", &column, NULL), TQ_OK);
@@ -412,12 +421,13 @@ static void look_right(void *arg, size_t row, const void *bytes, size_t size)
 /* Rows left in the store can be read there for as long as they exist, and become a copy when the client is closed. */
 static void values_left_in_the_store_are_read_there(void **state)
 {
-    tq_get_options options = {.size = sizeof options, .leave_values = true};
+    tq_get_options options = {.size = sizeof(options), .leave_values = true};
     tq_client *own = system_open(&sys, 10);
     tq_op *reader = tq_op_alloc(own, NULL, NULL);
     tq_meta *meta = put_texts("left"), *others = put_texts("others");
     tq_data *data, *gone;
     size_t right = 0;
+
     (void)state;
 
     expect_ok(reader, tq_get(reader, meta, NULL, 0, &options));
@@ -471,5 +481,6 @@ int main(void)
         cmocka_unit_test(what_is_borrowed_outlives_samples_and_client),
         cmocka_unit_test(values_left_in_the_store_are_read_there),
     };
+
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -88,17 +88,17 @@ static void *exactly(const void *args, size_t size)
 static void a_program_with_fewer_members_runs(void **state)
 {
     const uint64_t numbers[2] = {7, 8};
-    const tq_slice slice = {numbers, sizeof numbers};
+    const tq_slice slice = {numbers, sizeof(numbers)};
     const tq_column column = {.name = "x", .dtype = {TQ_INT, 64}, .rows = 2, .slices = &slice, .n_slices = 1};
     const char *field = "x";
     uint64_t read[2] = {0};
-    const tq_get_field into = {.name = "x", .dest = read, .dest_size = sizeof read};
-    former_client_options options = {.size = sizeof options, .address = sys.address, .token = SYSTEM_TOKEN};
-    former_put_args put = {.size = sizeof put, .partition = "former", .n = 2, .columns = &column, .n_columns = 1};
-    former_claim_args claim = {sizeof claim, "former", &field, 1, 2, "task"};
-    former_get_options get = {sizeof get, &into, 1};
-    void *copies[] = {exactly(&options, sizeof options), exactly(&put, sizeof put), exactly(&claim, sizeof claim),
-                      exactly(&get, sizeof get)};
+    const tq_get_field into = {.name = "x", .dest = read, .dest_size = sizeof(read)};
+    former_client_options options = {.size = sizeof(options), .address = sys.address, .token = SYSTEM_TOKEN};
+    former_put_args put = {.size = sizeof(put), .partition = "former", .n = 2, .columns = &column, .n_columns = 1};
+    former_claim_args claim = {sizeof(claim), "former", &field, 1, 2, "task"};
+    former_get_options get = {sizeof(get), &into, 1};
+    void *copies[] = {exactly(&options, sizeof(options)), exactly(&put, sizeof(put)), exactly(&claim, sizeof(claim)),
+                      exactly(&get, sizeof(get))};
     tq_client *former;
     tq_error err = {0};
 
@@ -120,16 +120,16 @@ static void a_program_with_fewer_members_runs(void **state)
 static void a_program_with_more_members_runs_unless_it_sets_them(void **state)
 {
     const uint64_t numbers[2] = {7, 8};
-    const tq_slice slice = {numbers, sizeof numbers};
+    const tq_slice slice = {numbers, sizeof(numbers)};
     const tq_column column = {.name = "x", .dtype = {TQ_INT, 64}, .rows = 2, .slices = &slice, .n_slices = 1};
     const char *field = "x";
     later_put_args put = {
-        .known = {.size = sizeof put, .partition = "later", .n = 2, .columns = &column, .n_columns = 1},
+        .known = {.size = sizeof(put), .partition = "later", .n = 2, .columns = &column, .n_columns = 1},
     };
     later_claim_args claim = {
         .known =
             {
-                .size = sizeof claim,
+                .size = sizeof(claim),
                 .partition = "later",
                 .fields = &field,
                 .n_fields = 1,
@@ -143,9 +143,9 @@ static void a_program_with_more_members_runs_unless_it_sets_them(void **state)
     expect_ok(op, tq_put(op, &put.known));
     expect_ok(op, tq_claim(op, &claim.known));
     put.added = "something";
-    snprintf(text, sizeof text, "tq_put_args.size is %zu", sizeof put);
+    snprintf(text, sizeof(text), "tq_put_args.size is %zu", sizeof(put));
     expect_error(op, tq_put(op, &put.known), TQ_EINVAL, text);
-    snprintf(text, sizeof text, "its first %zu bytes", sizeof put.known);
+    snprintf(text, sizeof(text), "its first %zu bytes", sizeof(put.known));
     expect_error(op, tq_put(op, &put.known), TQ_EINVAL, text);
     claim.added = UINT64_C(1) << 63; /* the last byte */
     expect_error(op, tq_claim(op, &claim.known), TQ_EINVAL, "tq_claim_args.size");
@@ -227,7 +227,7 @@ static tq_error call_with(size_t i, size_t has, size_t says, unsigned char last)
 
     assert_non_null(args);
     args[has - 1] = last;
-    memcpy(args, &says, sizeof says);
+    memcpy(args, &says, sizeof(says));
     if (each[i].call(args) != TQ_OK || tq_op_wait(op) != TQ_OK) {
         err = *tq_op_error(op);
     }
@@ -240,7 +240,7 @@ static void each_struct_checks_its_size(void **state)
     char text[256];
 
     (void)state;
-    for (size_t i = 0; i < sizeof each / sizeof *each; i++) {
+    for (size_t i = 0; i < sizeof(each) / sizeof(*each); i++) {
         const size_t size = each[i].size;
         const tq_error plain = call_with(i, size, size, 0);
         const tq_error shorter = call_with(i, 2 * sizeof(size_t), 2 * sizeof(size_t), 0);
@@ -250,7 +250,7 @@ static void each_struct_checks_its_size(void **state)
         assert_null(strstr(plain.message, ".size"));
 
         tq_error err = call_with(i, size, 0, 0);
-        snprintf(text, sizeof text,
+        snprintf(text, sizeof(text),
                  "%s.size is 0, this library expects %zu: set it to sizeof(%s), or begin with %s_init()", each[i].name,
                  size, each[i].name, each[i].name);
         assert_int_equal(err.code, TQ_EINVAL);
@@ -263,7 +263,7 @@ static void each_struct_checks_its_size(void **state)
         err = call_with(i, size, SIZE_MAX / 16 * 8, 0);
         assert_non_null(strstr(err.message, "set it to sizeof"));
         err = call_with(i, size + 16, size + 16, 1);
-        snprintf(text, sizeof text, "%s.size is %zu", each[i].name, size + 16);
+        snprintf(text, sizeof(text), "%s.size is %zu", each[i].name, size + 16);
         assert_int_equal(err.code, TQ_EINVAL);
         assert_non_null(strstr(err.message, text));
     }
@@ -281,7 +281,7 @@ static void a_refused_read_releases_its_memory(void **state)
     struct {
         tq_get_options known;
         uint64_t added;
-    } later = {.known = {.size = sizeof later, .release = count, .release_arg = &released}, .added = 1};
+    } later = {.known = {.size = sizeof(later), .release = count, .release_arg = &released}, .added = 1};
 
     (void)state;
     expect_error(op, tq_get(op, NULL, NULL, 0, &later.known), TQ_EINVAL, "tq_get_options.size");
@@ -316,7 +316,7 @@ static void a_location_is_filled_as_far_as_it_goes(void **state)
     struct {
         tq_location known;
         uint64_t added;
-    } later = {.known = {.size = sizeof later}, .added = 7};
+    } later = {.known = {.size = sizeof(later)}, .added = 7};
     tq_error err = {0};
 
     (void)state;

@@ -32,10 +32,11 @@ static void system_closed(void *arg)
 static void system_on_stop(uv_async_t *async)
 {
     system_thread *t = async->data;
-    if (t->controller) {
+
+    if (t->controller != NULL) {
         tqi_controller_close(t->controller, system_closed, NULL);
     }
-    if (t->unit) {
+    if (t->unit != NULL) {
         tqi_unit_close(t->unit, system_closed, NULL);
     }
     uv_close((uv_handle_t *)async, NULL);
@@ -44,6 +45,7 @@ static void system_on_stop(uv_async_t *async)
 static void system_on_ready(void *arg)
 {
     system_thread *t = arg;
+
     pthread_mutex_lock(&t->lock);
     t->is_ready = true;
     pthread_cond_broadcast(&t->ready);
@@ -53,12 +55,14 @@ static void system_on_ready(void *arg)
 static void system_run(void *arg)
 {
     system_thread *t = arg;
+
     uv_run(&t->loop, UV_RUN_DEFAULT);
 }
 
 static system_thread *system_thread_make(void)
 {
-    system_thread *t = calloc(1, sizeof *t);
+    system_thread *t = calloc(1, sizeof(*t));
+
     assert_non_null(t);
     assert_int_equal(uv_loop_init(&t->loop), 0);
     assert_int_equal(uv_async_init(&t->loop, &t->stop, system_on_stop), 0);
@@ -80,7 +84,7 @@ static void system_thread_end(system_thread *t)
 
 static void system_token(tqi_net_token *token)
 {
-    memset(token, 0, sizeof *token);
+    memset(token, 0, sizeof(*token));
     token->size = strlen(SYSTEM_TOKEN);
     memcpy(token->bytes, SYSTEM_TOKEN, token->size);
 }
@@ -105,8 +109,8 @@ static void system_add_unit(test_system *sys, uint64_t capacity)
     system_thread *t = system_thread_make();
 
     system_token(&token);
-    snprintf(name, sizeof name, "unit-%u", sys->n_units);
-    snprintf(listen_on, sizeof listen_on, "unix:%s/unit-%u.sock", sys->dir, sys->n_units);
+    snprintf(name, sizeof(name), "unit-%u", sys->n_units);
+    snprintf(listen_on, sizeof(listen_on), "unix:%s/unit-%u.sock", sys->dir, sys->n_units);
     assert_int_equal(tqi_unit_alloc(&t->loop, &options, &t->unit, &err), TQ_OK);
     tqi_unit_on_ready(t->unit, system_on_ready, t);
     assert_int_equal(uv_thread_create(&t->thread, system_run, t), 0);
@@ -135,11 +139,11 @@ void system_start(test_system *sys, unsigned units, uint64_t capacity)
         .config = "{\"test\": true}",
     };
 
-    memset(sys, 0, sizeof *sys);
+    memset(sys, 0, sizeof(*sys));
     system_token(&token);
-    snprintf(sys->dir, sizeof sys->dir, "/tmp/tq-client-XXXXXX");
+    snprintf(sys->dir, sizeof(sys->dir), "/tmp/tq-client-XXXXXX");
     assert_non_null(mkdtemp(sys->dir));
-    snprintf(sys->address, sizeof sys->address, "unix:%s/controller.sock", sys->dir);
+    snprintf(sys->address, sizeof(sys->address), "unix:%s/controller.sock", sys->dir);
     sys->controller = system_thread_make();
     assert_int_equal(tqi_controller_alloc(&sys->controller->loop, &options, &sys->controller->controller, &err), TQ_OK);
     assert_int_equal(uv_thread_create(&sys->controller->thread, system_run, sys->controller), 0);
@@ -150,7 +154,7 @@ void system_start(test_system *sys, unsigned units, uint64_t capacity)
 
 void system_stop_unit(test_system *sys, unsigned unit)
 {
-    if (sys->units[unit]) {
+    if (sys->units[unit] != NULL) {
         system_thread_end(sys->units[unit]);
         sys->units[unit] = NULL;
     }
@@ -170,11 +174,12 @@ tq_client *system_open(const test_system *sys, double timeout)
     tq_error err = {0};
     tq_client *client = NULL;
     tq_client_options options = {
-        .size = sizeof options,
+        .size = sizeof(options),
         .address = sys->address,
         .token = SYSTEM_TOKEN,
         .timeout = timeout,
     };
+
     if (tq_client_open(&options, &client, &err) != TQ_OK) {
         fail_msg("open: %s: %s", tq_error_name(err.code), err.message);
     }
@@ -203,30 +208,31 @@ void expect_ok(tq_op *op, int started)
     }
 }
 
-void expect_error(tq_op *op, int started, int code, const char *text)
+void expect_error(tq_op *op, int started, int rc, const char *text)
 {
     if (started == TQ_OK) {
         started = tq_op_wait(op);
     }
-    if (started != code || !strstr(tq_op_error(op)->message, text)) {
-        fail_msg("expected %s with '%s', given %s: %s", tq_error_name(code), text, tq_error_name(started),
+    if (started != rc || strstr(tq_op_error(op)->message, text) == NULL) {
+        fail_msg("expected %s with '%s', given %s: %s", tq_error_name(rc), text, tq_error_name(started),
                  tq_op_error(op)->message);
     }
 }
 
 tq_meta *put_numbers(tq_op *op, const char *partition, const char *field, size_t n, int64_t base, const tq_meta *meta)
 {
-    int64_t *values = malloc(n * sizeof *values);
-    tq_slice slice = {values, n * sizeof *values};
+    int64_t *values = malloc(n * sizeof(*values));
+    tq_slice slice = {values, n * sizeof(*values)};
     tq_column column = {.name = field, .dtype = {TQ_INT, 64}, .rows = n, .slices = &slice, .n_slices = 1};
     tq_put_args args = {
         .size = sizeof(args),
-        .partition = meta ? NULL : partition,
+        .partition = meta != NULL ? NULL : partition,
         .meta = meta,
         .n = n,
         .columns = &column,
         .n_columns = 1,
     };
+
     for (size_t i = 0; i < n; i++) {
         values[i] = base + (int64_t)i;
     }
@@ -238,6 +244,7 @@ tq_meta *put_numbers(tq_op *op, const char *partition, const char *field, size_t
 void check_numbers(tq_op *op, const tq_meta *meta, const char *field, size_t n, int64_t base)
 {
     const tq_data_column *column;
+
     expect_ok(op, tq_get(op, meta, &field, 1, NULL));
     assert_int_equal(tq_data_row_count(tq_op_data(op)), n);
     column = tq_data_column_at(tq_op_data(op), 0);

@@ -42,7 +42,7 @@ void system_end(test_system *sys, tq_client *client, tq_op *op);
 /* Waits for an op that must succeed. */
 void expect_ok(tq_op *op, int started);
 /* Waits for an op that must fail, now or later, with a message that contains `text`. */
-void expect_error(tq_op *op, int started, int code, const char *text);
+void expect_error(tq_op *op, int started, int rc, const char *text);
 
 /* Puts n rows of one int64 each: base, base + 1, ...  meta NULL: new samples. The metadata is the
  * caller's. */

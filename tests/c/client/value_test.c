@@ -20,6 +20,7 @@ static tq_value read_row(const tq_column *column, size_t row)
     const uint8_t *at = column->slices[0].data;
     tq_value value;
     size_t used;
+
     for (size_t i = 0; i < row; i++) {
         at += column->dims[i];
     }
@@ -52,9 +53,10 @@ static void numbers_are_encoded_at_every_width(void **state)
                                       (int64_t)INT32_MIN - 1,
                                       INT64_MAX,
                                       INT64_MIN};
-    size_t n = sizeof numbers / sizeof numbers[0];
+    size_t n = sizeof(numbers) / sizeof(numbers[0]);
     tq_values *values = tq_values_alloc();
     tq_column column;
+
     (void)state;
 
     for (size_t i = 0; i < n; i++) {
@@ -82,10 +84,11 @@ static void numbers_are_encoded_at_every_width(void **state)
 static void texts_are_encoded_at_every_length(void **state)
 {
     static const size_t sizes[] = {0, 1, 31, 32, 255, 256, 65535, 65536};
-    size_t n = sizeof sizes / sizeof sizes[0];
+    size_t n = sizeof(sizes) / sizeof(sizes[0]);
     char *text = malloc(65536);
     tq_values *values = tq_values_alloc();
     tq_column column;
+
     (void)state;
 
     memset(text, 'x', 65536);
@@ -116,6 +119,7 @@ static void lists_and_maps_are_encoded(void **state)
     tq_column column;
     tq_tag tag;
     tq_error err = {0};
+
     (void)state;
 
     assert_int_equal(tq_values_map(values, 2), TQ_OK);
@@ -159,16 +163,16 @@ static void what_is_no_value_is_refused(void **state)
     };
     tq_error err = {0};
     tq_value value;
+
     (void)state;
 
-    for (size_t i = 0; i < sizeof wrong / sizeof wrong[0]; i++) {
+    for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++) {
         /* Of its own size, so that a read beyond it is seen. */
         uint8_t *copy = malloc(wrong[i].size + 1);
         memcpy(copy, wrong[i].bytes, wrong[i].size);
-        int code =
-            wrong[i].size ? tq_value_check(copy, wrong[i].size, &err) : tq_value_read(copy, 0, &value, NULL, &err);
-        assert_int_equal(code, TQ_EINVAL);
-        if (!strstr(err.message, wrong[i].what)) {
+        int rc = wrong[i].size ? tq_value_check(copy, wrong[i].size, &err) : tq_value_read(copy, 0, &value, NULL, &err);
+        assert_int_equal(rc, TQ_EINVAL);
+        if (strstr(err.message, wrong[i].what) == NULL) {
             fail_msg("%zu: %s", i, err.message);
         }
         free(copy);
@@ -188,5 +192,6 @@ int main(void)
         cmocka_unit_test(lists_and_maps_are_encoded),
         cmocka_unit_test(what_is_no_value_is_refused),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -76,9 +76,9 @@ static int first_put(void *state, const tq_kv_value *values, size_t n, uint64_t 
     (void)deadline_ns;
     (void)err;
     for (size_t i = 0; i < n; i++) {
-        first_value *made = malloc(sizeof *made + values[i].size);
-        uint8_t *to = made ? made->bytes : NULL;
-        if (!made) {
+        first_value *made = malloc(sizeof(*made) + values[i].size);
+        uint8_t *to = made != NULL ? made->bytes : NULL;
+        if (made == NULL) {
             return TQ_ENOMEM;
         }
         memcpy(made->key, values[i].key, strlen(values[i].key) + 1);
@@ -103,7 +103,7 @@ static int first_get(void *state, tq_kv_read *reads, size_t n, uint64_t deadline
     for (size_t i = 0; i < n; i++) {
         const first_value *found = *first_find(reads[i].key);
         reads[i].missing = found == NULL;
-        if (found) {
+        if (found != NULL) {
             memcpy(reads[i].dest, found->bytes + reads[i].offset, reads[i].size);
         }
     }
@@ -121,7 +121,7 @@ static int first_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadlin
         first_value **at = first_find(keys[i].key);
         first_value *found = *at;
         keys[i].missing = found == NULL;
-        if (found) {
+        if (found != NULL) {
             *at = found->next;
             free(found);
         }
@@ -150,7 +150,7 @@ static const first_client *first_make(void)
     if (pages == MAP_FAILED || mprotect(pages + page, page, PROT_NONE) != 0) {
         return NULL;
     }
-    return memcpy(pages + page - sizeof table, &table, sizeof table);
+    return memcpy(pages + page - sizeof(table), &table, sizeof(table));
 }
 
 TQ_API const tq_kv_client *tq_kv_client_plugin(uint32_t abi);
@@ -161,6 +161,6 @@ const tq_kv_client *tq_kv_client_plugin(uint32_t abi)
     if (abi != 1) {
         return NULL;
     }
-    first_table = first_table ? first_table : first_make();
+    first_table = first_table != NULL ? first_table : first_make();
     return (const tq_kv_client *)(const void *)first_table;
 }

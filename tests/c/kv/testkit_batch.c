@@ -24,16 +24,16 @@ int bench_open(bench *b, const char *type, const char *config, tq_error *err)
         .manager_config = config,
         .timeout = 60,
     };
-    int code = tq_client_open(&options, &b->client, err != NULL ? err : &own);
+    int rc = tq_client_open(&options, &b->client, err != NULL ? err : &own);
 
-    if (code != TQ_OK && err == NULL) {
+    if (rc != TQ_OK && err == NULL) {
         fail_msg("%s", own.message);
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         b->op = tq_op_alloc(b->client, NULL, NULL);
         assert_non_null(b->op);
     }
-    return code;
+    return rc;
 }
 
 void bench_stop(bench *b)

@@ -113,18 +113,18 @@ static int map_put_one(const tq_kv_value *value, tq_error *err)
 
 static int map_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns, tq_error *err)
 {
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     (void)state;
     (void)deadline_ns;
     pthread_mutex_lock(&map_lock);
-    for (size_t i = 0; i < n && code == TQ_OK; i++) {
+    for (size_t i = 0; i < n && rc == TQ_OK; i++) {
         assert_true(values[i].size > 0);
-        code = map_put_one(&values[i], err);
+        rc = map_put_one(&values[i], err);
     }
     pthread_cond_broadcast(&map_changed);
     pthread_mutex_unlock(&map_lock);
-    return code;
+    return rc;
 }
 
 static int small_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns, tq_error *err)

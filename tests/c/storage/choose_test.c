@@ -495,5 +495,6 @@ int main(void)
         cmocka_unit_test(goes_where_room_is_made),
         cmocka_unit_test(looks_before_it_searches),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

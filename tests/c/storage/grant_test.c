@@ -185,5 +185,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(frees_what_no_table_knows, setup, teardown),
         cmocka_unit_test_setup_teardown(keeps_its_place_at_the_controller, setup, teardown),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

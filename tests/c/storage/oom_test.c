@@ -31,6 +31,7 @@ typedef struct reply {
 static void answered(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     reply *r = arg;
+
     (void)call;
     r->done = true;
     r->status = answer->status;
@@ -209,5 +210,6 @@ int main(void)
         cmocka_unit_test(room_is_reserved_and_answered_or_free),
         cmocka_unit_test(blocks_are_pinned_and_answered_or_not_pinned),
     };
+
     return cmocka_run_group_tests_name("unit_oom", tests, setup, teardown);
 }

@@ -415,7 +415,7 @@ static void pinned_memory_is_not_reused(void **state)
              "(process %d) pins 1572864; that room comes back when those tensors are deleted; "
              "clear samples, or",
              (int)getpid());
-    if (!strstr(full.error.message, text)) {
+    if (strstr(full.error.message, text) == NULL) {
         fail_msg("'%s' is not in: %s", text, full.error.message);
     }
     kit_call_free(&full);
@@ -526,5 +526,6 @@ int main(void)
         cmocka_unit_test(pins_of_a_lost_session_can_be_ended),
         cmocka_unit_test(published_blocks_are_freed_when_cleared),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -276,5 +276,6 @@ int main(void)
         cmocka_unit_test(grants_anew_when_ids_are_refused),
         cmocka_unit_test(closes_in_the_child),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -333,15 +333,15 @@ static void refuses_bad_config(void **state)
     kit k;
     host h;
     static tqi_simple simple;
-    int code = 0;
+    int rc = 0;
 
     (void)state;
     kit_open(&k);
     host_open(&k, &h, "SimpleStorage", "{\"unknown\": 1}"); /* a warning */
-    h.manager->open(&simple, &h.base, "{\"a\": ", fails_open, &code);
-    assert_int_equal(code, TQ_ECONFIG);
-    h.manager->open(&simple, &h.base, "[1]", fails_open, &code);
-    assert_int_equal(code, TQ_ECONFIG);
+    h.manager->open(&simple, &h.base, "{\"a\": ", fails_open, &rc);
+    assert_int_equal(rc, TQ_ECONFIG);
+    h.manager->open(&simple, &h.base, "[1]", fails_open, &rc);
+    assert_int_equal(rc, TQ_ECONFIG);
     batch_system_close(&k, &h);
 }
 
@@ -362,5 +362,6 @@ int main(void)
         cmocka_unit_test_prestate(tells_what_is_gone, &stream),
         cmocka_unit_test(refuses_bad_config),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

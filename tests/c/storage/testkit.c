@@ -72,11 +72,11 @@ void kit_unit_start(kit *k, int i, uint64_t capacity, bool tcp)
     } else {
         snprintf(at, sizeof(at), "unix:%s/unit-%d", k->dir, i);
     }
-    int code = tqi_unit_alloc(&k->loop, &options, &k->units[i], &err);
-    if (code != TQ_OK) {
+    int rc = tqi_unit_alloc(&k->loop, &options, &k->units[i], &err);
+    if (rc != TQ_OK) {
         print_error("unit: %s\n", err.message);
     }
-    assert_int_equal(code, TQ_OK);
+    assert_int_equal(rc, TQ_OK);
     k->ready[i] = false;
     tqi_unit_on_ready(k->units[i], kit_set, &k->ready[i]);
     kit_until(k, &k->ready[i]);

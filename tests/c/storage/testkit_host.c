@@ -295,7 +295,7 @@ void host_close(host *h)
     kit *k = h->client.kit;
 
     /* As the client does: what waits by itself, then the connector, which ends every request. */
-    if (h->internal.stop) {
+    if (h->internal.stop != NULL) {
         h->internal.stop(h->state);
     }
     kit_client_close(&h->client);

@@ -458,5 +458,6 @@ int main(void)
         cmocka_unit_test(the_next_session_finishes_blocks_of_a_lost_one),
         cmocka_unit_test(refuses_bad_options),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

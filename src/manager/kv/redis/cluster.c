@@ -38,7 +38,7 @@ unsigned tqi_redis_slot(const char *key)
 
 int tqi_redis_node_get(tqi_redis *redis, const char *host, int port, unsigned *out, tq_error *err)
 {
-    int code = TQ_OK;
+    int rc = TQ_OK;
     unsigned at = 0;
 
     pthread_mutex_lock(&redis->lock);
@@ -50,7 +50,7 @@ int tqi_redis_node_get(tqi_redis *redis, const char *host, int port, unsigned *o
         if (node == NULL || strlen(host) >= sizeof(node->host) || at >= TQI_REDIS_SLOTS ||
             tqi_grow(&redis->nodes, &redis->nodes_capacity, at + 1u, sizeof(*redis->nodes)) != TQ_OK) {
             free(node);
-            code = tqi_error_nomem(err, "a node of a Redis cluster");
+            rc = tqi_error_nomem(err, "a node of a Redis cluster");
         } else {
             memcpy(node->host, host, strlen(host) + 1);
             node->port = port;
@@ -59,7 +59,7 @@ int tqi_redis_node_get(tqi_redis *redis, const char *host, int port, unsigned *o
     }
     pthread_mutex_unlock(&redis->lock);
     *out = at;
-    return code;
+    return rc;
 }
 
 unsigned tqi_redis_slot_node(tqi_redis *redis, unsigned slot)
@@ -92,42 +92,42 @@ static int cluster_row(tqi_redis *redis, const tqi_redis_node *asked, const redi
     const redisReply *master = row->element[2];
     /* A node that does not know its own address is at the address we asked. */
     bool known = master->element[0]->type == REDIS_REPLY_STRING && master->element[0]->len > 0;
-    int code = tqi_redis_node_get(redis, known ? master->element[0]->str : asked->host,
-                                  (int)master->element[1]->integer, &node, err);
-    for (long long slot = row->element[0]->integer; slot <= row->element[1]->integer && code == TQ_OK; slot++) {
+    int rc = tqi_redis_node_get(redis, known ? master->element[0]->str : asked->host, (int)master->element[1]->integer,
+                                &node, err);
+    for (long long slot = row->element[0]->integer; slot <= row->element[1]->integer && rc == TQ_OK; slot++) {
         tqi_redis_slot_moved(redis, (unsigned)slot, node);
         (*covered)++;
     }
-    return code;
+    return rc;
 }
 
 int tqi_redis_slots_load(tqi_redis *redis, unsigned node, uint64_t deadline, tq_error *err)
 {
     tqi_redis_link *link;
     unsigned covered = 0;
-    int code = tqi_redis_take(redis, node, true, deadline, &link, err);
+    int rc = tqi_redis_take(redis, node, true, deadline, &link, err);
 
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     const char *words[] = {"CLUSTER", "SLOTS"};
     redisReply *reply = NULL;
-    code = tqi_redis_link_plain(link, err);
-    code = code ? code : tqi_redis_link_ask(link, 2, words, &reply, err);
-    if (code == TQ_OK && reply->type != REDIS_REPLY_ARRAY) {
-        code = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: the server is no cluster: %s",
-                             reply->str != NULL ? reply->str : "");
+    rc = tqi_redis_link_plain(link, err);
+    rc = rc ? rc : tqi_redis_link_ask(link, 2, words, &reply, err);
+    if (rc == TQ_OK && reply->type != REDIS_REPLY_ARRAY) {
+        rc = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: the server is no cluster: %s",
+                           reply->str != NULL ? reply->str : "");
     }
-    for (size_t i = 0; code == TQ_OK && reply != NULL && i < reply->elements; i++) {
-        code = cluster_row(redis, redis->nodes[node], reply->element[i], &covered, err);
+    for (size_t i = 0; rc == TQ_OK && reply != NULL && i < reply->elements; i++) {
+        rc = cluster_row(redis, redis->nodes[node], reply->element[i], &covered, err);
     }
-    if (code == TQ_OK && covered < TQI_REDIS_SLOTS) {
-        code = tqi_error_set(err, TQ_EUNREACHABLE, "the Redis cluster serves only %u of its %u slots", covered,
-                             TQI_REDIS_SLOTS);
+    if (rc == TQ_OK && covered < TQI_REDIS_SLOTS) {
+        rc = tqi_error_set(err, TQ_EUNREACHABLE, "the Redis cluster serves only %u of its %u slots", covered,
+                           TQI_REDIS_SLOTS);
     }
     freeReplyObject(reply);
     tqi_redis_link_close(link);
-    return code;
+    return rc;
 }
 
 int tqi_redis_take(tqi_redis *redis, unsigned at, bool fresh, uint64_t deadline, tqi_redis_link **out, tq_error *err)
@@ -143,10 +143,10 @@ int tqi_redis_take(tqi_redis *redis, unsigned at, bool fresh, uint64_t deadline,
         return tqi_redis_link_open(&redis->config, node->host, node->port, deadline, out, err);
     }
     link->used = true;
-    int code = tqi_redis_link_limit(link, &redis->config, deadline, err);
-    if (code != TQ_OK) {
+    int rc = tqi_redis_link_limit(link, &redis->config, deadline, err);
+    if (rc != TQ_OK) {
         tqi_redis_link_close(link);
-        return code;
+        return rc;
     }
     *out = link;
     return TQ_OK;

@@ -43,8 +43,8 @@ static int config_user(tqi_redis_config *out, const UriUriA *uri, tq_error *err)
         password = (UriTextRangeA){.first = colon + 1, .afterLast = user.afterLast};
         user.afterLast = colon;
     }
-    int code = config_text(&user, "user", out->user, sizeof(out->user), err);
-    return code != TQ_OK ? code : config_text(&password, "password", out->password, sizeof(out->password), err);
+    int rc = config_text(&user, "user", out->user, sizeof(out->user), err);
+    return rc != TQ_OK ? rc : config_text(&password, "password", out->password, sizeof(out->password), err);
 }
 
 static int config_number(const char *text, const char *what, int max, int *out, tq_error *err)
@@ -63,21 +63,21 @@ static int config_number(const char *text, const char *what, int max, int *out, 
 static int config_tcp(tqi_redis_config *out, const UriUriA *uri, tq_error *err)
 {
     char text[16] = "";
-    int code = config_text(&uri->hostText, "host", out->host, sizeof(out->host), err);
+    int rc = config_text(&uri->hostText, "host", out->host, sizeof(out->host), err);
 
-    if (code == TQ_OK && out->host[0] == 0) {
-        code = tqi_error_set(err, TQ_ECONFIG, "Redis.url: it names no host");
+    if (rc == TQ_OK && out->host[0] == 0) {
+        rc = tqi_error_set(err, TQ_ECONFIG, "Redis.url: it names no host");
     }
-    if (code == TQ_OK && uri->portText.first != NULL) {
-        code = config_text(&uri->portText, "port", text, sizeof(text), err);
-        code = code == TQ_OK ? config_number(text, "port", 65535, &out->port, err) : code;
+    if (rc == TQ_OK && uri->portText.first != NULL) {
+        rc = config_text(&uri->portText, "port", text, sizeof(text), err);
+        rc = rc == TQ_OK ? config_number(text, "port", 65535, &out->port, err) : rc;
     }
-    if (code == TQ_OK && uri->pathHead != NULL && uri->pathHead->text.first != NULL &&
+    if (rc == TQ_OK && uri->pathHead != NULL && uri->pathHead->text.first != NULL &&
         uri->pathHead->text.first != uri->pathHead->text.afterLast) {
-        code = config_text(&uri->pathHead->text, "database", text, sizeof(text), err);
-        code = code == TQ_OK ? config_number(text, "database", 1 << 20, &out->db, err) : code;
+        rc = config_text(&uri->pathHead->text, "database", text, sizeof(text), err);
+        rc = rc == TQ_OK ? config_number(text, "database", 1 << 20, &out->db, err) : rc;
     }
-    return code;
+    return rc;
 }
 
 /* unix:///PATH?db=DB */
@@ -85,33 +85,33 @@ static int config_unix(tqi_redis_config *out, const UriUriA *uri, tq_error *err)
 {
     size_t at = 0;
     char query[32] = "";
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
-    for (const UriPathSegmentA *part = uri->pathHead; part != NULL && code == TQ_OK; part = part->next) {
+    for (const UriPathSegmentA *part = uri->pathHead; part != NULL && rc == TQ_OK; part = part->next) {
         if (at + 2 < sizeof(out->path)) {
             out->path[at++] = '/';
         }
-        code = config_text(&part->text, "path", out->path + at, sizeof(out->path) - at, err);
+        rc = config_text(&part->text, "path", out->path + at, sizeof(out->path) - at, err);
         at += strlen(out->path + at);
     }
-    if (code == TQ_OK && at < 2) {
-        code = tqi_error_set(err, TQ_ECONFIG, "Redis.url: it names no path of a socket");
+    if (rc == TQ_OK && at < 2) {
+        rc = tqi_error_set(err, TQ_ECONFIG, "Redis.url: it names no path of a socket");
     }
-    if (code == TQ_OK && uri->query.first != NULL) {
-        code = config_text(&uri->query, "query", query, sizeof(query), err);
-        if (code == TQ_OK && strncmp(query, "db=", 3) != 0) {
-            code = tqi_error_set(err, TQ_ECONFIG, "Redis.url: expected ?db=NUMBER, got '?%s'", query);
+    if (rc == TQ_OK && uri->query.first != NULL) {
+        rc = config_text(&uri->query, "query", query, sizeof(query), err);
+        if (rc == TQ_OK && strncmp(query, "db=", 3) != 0) {
+            rc = tqi_error_set(err, TQ_ECONFIG, "Redis.url: expected ?db=NUMBER, got '?%s'", query);
         }
-        code = code == TQ_OK ? config_number(query + 3, "database", 1 << 20, &out->db, err) : code;
+        rc = rc == TQ_OK ? config_number(query + 3, "database", 1 << 20, &out->db, err) : rc;
     }
-    return code;
+    return rc;
 }
 
 static int config_url(tqi_redis_config *out, const char *url, tq_error *err)
 {
     UriUriA uri;
     char scheme[16] = "";
-    int code;
+    int rc;
 
     /* The URL itself may hold a password, so no message shows it. */
     if (uriParseSingleUriA(&uri, url, NULL) != URI_SUCCESS) {
@@ -119,20 +119,20 @@ static int config_url(tqi_redis_config *out, const char *url, tq_error *err)
                              "Redis.url: expected redis://[USER:PASSWORD@]HOST[:PORT][/DB] or "
                              "unix:///PATH[?db=DB]");
     }
-    code = config_text(&uri.scheme, "scheme", scheme, sizeof(scheme), err);
-    if (code == TQ_OK) {
-        code = config_user(out, &uri, err);
+    rc = config_text(&uri.scheme, "scheme", scheme, sizeof(scheme), err);
+    if (rc == TQ_OK) {
+        rc = config_user(out, &uri, err);
     }
-    if (code == TQ_OK && strcmp(scheme, "redis") == 0) {
-        code = config_tcp(out, &uri, err);
-    } else if (code == TQ_OK && strcmp(scheme, "unix") == 0) {
-        code = config_unix(out, &uri, err);
-    } else if (code == TQ_OK) {
-        code = tqi_error_set(err, TQ_ECONFIG, "Redis.url: expected redis: or unix:, got '%s:'%s", scheme,
-                             strcmp(scheme, "rediss") == 0 ? " (TLS is not supported)" : "");
+    if (rc == TQ_OK && strcmp(scheme, "redis") == 0) {
+        rc = config_tcp(out, &uri, err);
+    } else if (rc == TQ_OK && strcmp(scheme, "unix") == 0) {
+        rc = config_unix(out, &uri, err);
+    } else if (rc == TQ_OK) {
+        rc = tqi_error_set(err, TQ_ECONFIG, "Redis.url: expected redis: or unix:, got '%s:'%s", scheme,
+                           strcmp(scheme, "rediss") == 0 ? " (TLS is not supported)" : "");
     }
     uriFreeUriMembersA(&uri);
-    return code;
+    return rc;
 }
 
 static int config_check_keys(json_t *root, tq_error *err)
@@ -161,33 +161,33 @@ int tqi_redis_config_read(tqi_redis_config *out, const char *json, tq_error *err
     const json_t *url = json_object_get(root, "url");
     const json_t *cluster = json_object_get(root, "cluster");
     const json_t *timeout = json_object_get(root, "timeout");
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     *out = (tqi_redis_config){.port = CONFIG_PORT, .timeout = CONFIG_TIMEOUT};
     if (root == NULL || !json_is_object(root)) {
-        code = tqi_error_set(err, TQ_ECONFIG, "Redis: a JSON object is expected");
+        rc = tqi_error_set(err, TQ_ECONFIG, "Redis: a JSON object is expected");
     } else if (config_check_keys(root, err) != TQ_OK) {
-        code = TQ_ECONFIG; /* first, because a misspelt key is also a missing one */
+        rc = TQ_ECONFIG; /* first, because a misspelt key is also a missing one */
     } else if (!json_is_string(url)) {
-        code = tqi_error_set(err, TQ_ECONFIG,
-                             "Redis.url: expected the URL of the server: "
-                             "redis://HOST:PORT or unix:///PATH, or auto_init: true for a "
-                             "server that is started with the system");
+        rc = tqi_error_set(err, TQ_ECONFIG,
+                           "Redis.url: expected the URL of the server: "
+                           "redis://HOST:PORT or unix:///PATH, or auto_init: true for a "
+                           "server that is started with the system");
     } else if (cluster != NULL && !json_is_boolean(cluster) && !json_is_null(cluster)) {
-        code = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: expected true or false");
+        rc = tqi_error_set(err, TQ_ECONFIG, "Redis.cluster: expected true or false");
     } else if (timeout != NULL &&
                (!json_is_number(timeout) || json_number_value(timeout) < TQI_CONFIG_BACKEND_REDIS_TIMEOUT_MIN)) {
-        code = tqi_error_set(err, TQ_ECONFIG, "Redis.timeout: expected seconds, at least %g",
-                             TQI_CONFIG_BACKEND_REDIS_TIMEOUT_MIN);
+        rc = tqi_error_set(err, TQ_ECONFIG, "Redis.timeout: expected seconds, at least %g",
+                           TQI_CONFIG_BACKEND_REDIS_TIMEOUT_MIN);
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         out->cluster = json_is_true(cluster);
         out->timeout = timeout != NULL ? json_number_value(timeout) : CONFIG_TIMEOUT;
-        code = config_url(out, json_string_value(url), err);
+        rc = config_url(out, json_string_value(url), err);
     }
-    if (code == TQ_OK && out->cluster && (out->db != 0 || out->host[0] == 0)) {
-        code = tqi_error_set(err, TQ_ECONFIG, "Redis.url: a cluster has a host and no database, for it has only one");
+    if (rc == TQ_OK && out->cluster && (out->db != 0 || out->host[0] == 0)) {
+        rc = tqi_error_set(err, TQ_ECONFIG, "Redis.url: a cluster has a host and no database, for it has only one");
     }
     json_decref(root);
-    return code;
+    return rc;
 }

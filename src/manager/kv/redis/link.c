@@ -173,9 +173,9 @@ static int link_write(const tqi_redis_link *link, struct iovec *iov, int n, tq_e
             continue;
         }
         if (done < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
-            int code = link_wait(link, err);
-            if (code != TQ_OK) {
-                return code;
+            int rc = link_wait(link, err);
+            if (rc != TQ_OK) {
+                return rc;
             }
             continue;
         }
@@ -243,22 +243,22 @@ int tqi_redis_link_send(tqi_redis_link *link, const tqi_redis_command *command, 
     struct iovec iov[LINK_IOV];
     int n = 0;
     size_t slices = command->verb == TQI_REDIS_SET ? command->value->n_slices : 0;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     iov[n++] = (struct iovec){.iov_base = head, .iov_len = (size_t)link_head(command, head, sizeof(head))};
-    for (size_t s = 0; s < slices && code == TQ_OK; s++) {
+    for (size_t s = 0; s < slices && rc == TQ_OK; s++) {
         const tq_slice *slice = &command->value->slices[s];
         iov[n++] = (struct iovec){.iov_base = tqi_unconst(slice->data), .iov_len = slice->size};
         if (n == LINK_IOV) {
-            code = link_write(link, iov, n, err);
+            rc = link_write(link, iov, n, err);
             n = 0;
         }
     }
-    if (code == TQ_OK && command->verb == TQI_REDIS_SET) {
+    if (rc == TQ_OK && command->verb == TQI_REDIS_SET) {
         static const char end[] = "\r\n";
         iov[n++] = (struct iovec){.iov_base = tqi_unconst(end), .iov_len = 2};
     }
-    return code == TQ_OK && n > 0 ? link_write(link, iov, n, err) : code;
+    return rc == TQ_OK && n > 0 ? link_write(link, iov, n, err) : rc;
 }
 
 /* --- open and close ------------------------------------------------------- */
@@ -290,9 +290,9 @@ int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_err
         return tqi_error_nomem(err, "a Redis command");
     }
     struct iovec iov = {.iov_base = text, .iov_len = (size_t)size};
-    int code = link_write(link, &iov, 1, err);
+    int rc = link_write(link, &iov, 1, err);
     redisFreeCommand(text);
-    return code;
+    return rc;
 }
 
 /* The number after "NAME:"; 0: not found. */
@@ -308,19 +308,19 @@ bool tqi_redis_link_room(tqi_redis_link *link, tq_error *err)
     const char *words[] = {"INFO", "memory"};
     char info[TQI_REDIS_INFO] = "";
     tq_error ignored = {0};
-    int code;
+    int rc;
 
     link->spare = info;
-    code = tqi_redis_link_words(link, 2, words, &ignored);
-    code = code == TQ_OK ? tqi_redis_link_receive(link, NULL, &ignored) : code;
+    rc = tqi_redis_link_words(link, 2, words, &ignored);
+    rc = rc == TQ_OK ? tqi_redis_link_receive(link, NULL, &ignored) : rc;
     link->spare = NULL;
-    if (code == TQ_OK && link_number(info, "\nmaxmemory:") > 0) {
+    if (rc == TQ_OK && link_number(info, "\nmaxmemory:") > 0) {
         char was[sizeof(err->message)];
         snprintf(was, sizeof(was), "%s", err->message);
         tqi_error_set(err, TQ_EFULL, "%s (it uses %llu of maxmemory %llu bytes)", was,
                       link_number(info, "\nused_memory:"), link_number(info, "\nmaxmemory:"));
     }
-    return code == TQ_OK;
+    return rc == TQ_OK;
 }
 
 int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err)
@@ -338,11 +338,11 @@ int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err)
 int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out, tq_error *err)
 {
     void *got = NULL;
-    int code = tqi_redis_link_words(link, n, words, err);
+    int rc = tqi_redis_link_words(link, n, words, err);
 
     *out = NULL;
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     errno = 0;
     if (redisGetReply(link->context, &got) != REDIS_OK || got == NULL) {
@@ -365,37 +365,37 @@ static const char *link_place(const tqi_redis_config *config, const char *host, 
 /* A command of plain words whose reply is OK. */
 static int link_say(tqi_redis_link *link, int n, const char **words, const char *what, int otherwise, tq_error *err)
 {
-    int code = tqi_redis_link_words(link, n, words, err);
+    int rc = tqi_redis_link_words(link, n, words, err);
 
-    code = code == TQ_OK ? tqi_redis_link_receive(link, NULL, err) : code;
-    if (code == TQ_OK && link->reply.type == REDIS_REPLY_ERROR) {
-        code = tqi_error_set(err, otherwise, "it refused %s: %s", what, link->reply.text);
+    rc = rc == TQ_OK ? tqi_redis_link_receive(link, NULL, err) : rc;
+    if (rc == TQ_OK && link->reply.type == REDIS_REPLY_ERROR) {
+        rc = tqi_error_set(err, otherwise, "it refused %s: %s", what, link->reply.text);
     }
-    return code;
+    return rc;
 }
 
 static int link_greet(tqi_redis_link *link, const tqi_redis_config *config, tq_error *err)
 {
     char db[16];
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (config->password[0] != 0 || config->user[0] != 0) {
         const char *words[] = {"AUTH", config->user, config->password};
         if (config->user[0] == 0) {
             words[1] = config->password;
         }
-        code = link_say(link, config->user[0] == 0 ? 2 : 3, words, "user and password", TQ_EAUTH, err);
+        rc = link_say(link, config->user[0] == 0 ? 2 : 3, words, "user and password", TQ_EAUTH, err);
     }
-    if (code == TQ_OK && config->db != 0) {
+    if (rc == TQ_OK && config->db != 0) {
         snprintf(db, sizeof(db), "%d", config->db);
         const char *words[] = {"SELECT", db};
-        code = link_say(link, 2, words, "the database", TQ_ECONFIG, err);
+        rc = link_say(link, 2, words, "the database", TQ_ECONFIG, err);
     }
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         const char *words[] = {"PING"};
-        code = link_say(link, 1, words, "a PING", TQ_EAUTH, err);
+        rc = link_say(link, 1, words, "a PING", TQ_EAUTH, err);
     }
-    return code;
+    return rc;
 }
 
 int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int port, uint64_t deadline,
@@ -405,7 +405,7 @@ int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int po
     tqi_redis_link *link = calloc(1, sizeof(*link));
     tq_error inner = {0};
     char place[320];
-    int code;
+    int rc;
 
     if (link == NULL) {
         return tqi_error_nomem(err, "a connection to Redis");
@@ -413,26 +413,26 @@ int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int po
     link->context =
         host[0] != 0 ? redisConnectWithTimeout(host, port, limit) : redisConnectUnixWithTimeout(config->path, limit);
     if (link->context == NULL) {
-        code = tqi_error_nomem(err, "a connection to Redis");
+        rc = tqi_error_nomem(err, "a connection to Redis");
     } else if (link->context->err != 0) {
-        code = tqi_error_set(err, TQ_EUNREACHABLE,
-                             "Redis at %s cannot be reached: %s; check backend.Redis.url, and that it "
-                             "runs",
-                             link_place(config, host, port, place, sizeof(place)), link->context->errstr);
+        rc = tqi_error_set(err, TQ_EUNREACHABLE,
+                           "Redis at %s cannot be reached: %s; check backend.Redis.url, and that it "
+                           "runs",
+                           link_place(config, host, port, place, sizeof(place)), link->context->errstr);
     } else {
         fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
         link->context->reader->fn = &link_functions;
         link->context->reader->privdata = link;
-        code = tqi_redis_link_limit(link, config, deadline, &inner);
-        code = code == TQ_OK ? link_greet(link, config, &inner) : code;
-        if (code != TQ_OK) {
-            tqi_error_set(err, code, "Redis at %s: %s", link_place(config, host, port, place, sizeof(place)),
+        rc = tqi_redis_link_limit(link, config, deadline, &inner);
+        rc = rc == TQ_OK ? link_greet(link, config, &inner) : rc;
+        if (rc != TQ_OK) {
+            tqi_error_set(err, rc, "Redis at %s: %s", link_place(config, host, port, place, sizeof(place)),
                           inner.message);
         }
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         tqi_redis_link_close(link);
-        return code;
+        return rc;
     }
     *out = link;
     return TQ_OK;

@@ -13,18 +13,18 @@ static int list_step(tqi_redis *redis, tqi_redis_link *link, const char *pattern
 {
     const char *words[] = {"SCAN", cursor, "MATCH", pattern, "COUNT", "1000"};
     redisReply *reply = NULL;
-    int code = tqi_redis_link_ask(link, 6, words, &reply, err);
+    int rc = tqi_redis_link_ask(link, 6, words, &reply, err);
 
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     if (reply->type == REDIS_REPLY_ERROR) {
-        code = tqi_error_set(err, strncmp(reply->str, "NOPERM", 6) == 0 ? TQ_EAUTH : TQ_EIO,
-                             "Redis at %s refused SCAN: %s", redis->name, reply->str);
+        rc = tqi_error_set(err, strncmp(reply->str, "NOPERM", 6) == 0 ? TQ_EAUTH : TQ_EIO,
+                           "Redis at %s refused SCAN: %s", redis->name, reply->str);
     } else if (reply->type != REDIS_REPLY_ARRAY || reply->elements != 2 ||
                reply->element[0]->type != REDIS_REPLY_STRING || reply->element[0]->len >= 32 ||
                reply->element[1]->type != REDIS_REPLY_ARRAY) {
-        code = tqi_error_set(err, TQ_EPROTO, "Redis at %s: SCAN has an unexpected form", redis->name);
+        rc = tqi_error_set(err, TQ_EPROTO, "Redis at %s: SCAN has an unexpected form", redis->name);
     } else {
         const redisReply *keys = reply->element[1];
         snprintf(cursor, 32, "%s", reply->element[0]->str);
@@ -35,7 +35,7 @@ static int list_step(tqi_redis *redis, tqi_redis_link *link, const char *pattern
         }
     }
     freeReplyObject(reply);
-    return code;
+    return rc;
 }
 
 /* *goes_on: `each` wants to continue. */
@@ -44,19 +44,19 @@ static int list_node(tqi_redis *redis, unsigned node, const char *pattern, bool 
 {
     tqi_redis_link *link;
     char cursor[32] = "0";
-    int code = tqi_redis_take(redis, node, true, deadline, &link, err);
+    int rc = tqi_redis_take(redis, node, true, deadline, &link, err);
 
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
-    code = tqi_redis_link_plain(link, err);
-    if (code == TQ_OK) {
+    rc = tqi_redis_link_plain(link, err);
+    if (rc == TQ_OK) {
         do {
-            code = list_step(redis, link, pattern, cursor, each, arg, goes_on, err);
-        } while (code == TQ_OK && *goes_on && strcmp(cursor, "0") != 0);
+            rc = list_step(redis, link, pattern, cursor, each, arg, goes_on, err);
+        } while (rc == TQ_OK && *goes_on && strcmp(cursor, "0") != 0);
     }
     tqi_redis_link_close(link);
-    return code;
+    return rc;
 }
 
 int tqi_redis_list(tqi_redis *redis, const char *prefix, bool (*each)(const char *key, void *arg), void *arg,
@@ -64,7 +64,7 @@ int tqi_redis_list(tqi_redis *redis, const char *prefix, bool (*each)(const char
 {
     char pattern[TQ_KV_KEY_MAX + 2];
     bool goes_on = true;
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     snprintf(pattern, sizeof(pattern), "%.*s*", TQ_KV_KEY_MAX, prefix);
     if (!redis->config.cluster) {
@@ -74,14 +74,14 @@ int tqi_redis_list(tqi_redis *redis, const char *prefix, bool (*each)(const char
     size_t n = redis->n_nodes;
     pthread_mutex_unlock(&redis->lock);
     /* Nodes without slots are skipped: they may be gone. */
-    for (unsigned node = 0; node < n && code == TQ_OK && goes_on; node++) {
+    for (unsigned node = 0; node < n && rc == TQ_OK && goes_on; node++) {
         unsigned slot = 0;
         while (slot < TQI_REDIS_SLOTS && tqi_redis_slot_node(redis, slot) != node) {
             slot++;
         }
         if (slot < TQI_REDIS_SLOTS) {
-            code = list_node(redis, node, pattern, each, arg, deadline, &goes_on, err);
+            rc = list_node(redis, node, pattern, each, arg, deadline, &goes_on, err);
         }
     }
-    return code;
+    return rc;
 }

@@ -26,11 +26,11 @@ static int redis_open(void *state, const tq_kv_client *client, const char *confi
     const tqi_redis_config *made = &redis->config;
     tqi_redis_link *link;
     unsigned first;
-    int code = tqi_redis_config_read(&redis->config, config, err);
+    int rc = tqi_redis_config_read(&redis->config, config, err);
 
     (void)client;
-    if (code != TQ_OK) {
-        return code;
+    if (rc != TQ_OK) {
+        return rc;
     }
     if (made->host[0] == 0) {
         snprintf(redis->name, sizeof(redis->name), "%.180s/%d", made->path, made->db);
@@ -41,19 +41,19 @@ static int redis_open(void *state, const tq_kv_client *client, const char *confi
         return tqi_error_nomem(err, "the Redis client");
     }
     uint64_t deadline = tqi_deadline(made->timeout);
-    code = tqi_redis_node_get(redis, made->host, made->host[0] != 0 ? made->port : 0, &first, err);
-    if (code == TQ_OK && made->cluster) {
-        code = tqi_redis_slots_load(redis, first, deadline, err);
-    } else if (code == TQ_OK) {
-        code = tqi_redis_take(redis, first, true, deadline, &link, err);
-        if (code == TQ_OK) {
+    rc = tqi_redis_node_get(redis, made->host, made->host[0] != 0 ? made->port : 0, &first, err);
+    if (rc == TQ_OK && made->cluster) {
+        rc = tqi_redis_slots_load(redis, first, deadline, err);
+    } else if (rc == TQ_OK) {
+        rc = tqi_redis_take(redis, first, true, deadline, &link, err);
+        if (rc == TQ_OK) {
             tqi_redis_give(redis, first, link);
         }
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         redis_close(redis);
     }
-    return code;
+    return rc;
 }
 
 static const char *redis_name(void *state)
@@ -66,9 +66,9 @@ static int redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, ui
     if (commands == NULL) {
         return tqi_error_nomem(err, "a row of Redis commands");
     }
-    int code = tqi_redis_run(redis, commands, n, deadline, err);
+    int rc = tqi_redis_run(redis, commands, n, deadline, err);
     free(commands);
-    return code;
+    return rc;
 }
 
 static int redis_put(void *state, const tq_kv_value *values, size_t n, uint64_t deadline_ns, tq_error *err)
@@ -107,9 +107,9 @@ static int redis_keepalive(void *state, const char *key, double seconds, uint64_
     uint64_t ms = (uint64_t)(seconds * 1000) + 1;
     tqi_redis_command renew = {.verb = TQI_REDIS_RENEW, .key = key, .removed = &known, .keepalive_ms = ms};
     tqi_redis_command make = {.verb = TQI_REDIS_KEEPALIVE, .key = key, .keepalive_ms = ms};
-    int code = tqi_redis_run(state, &renew, 1, deadline_ns, err);
+    int rc = tqi_redis_run(state, &renew, 1, deadline_ns, err);
 
-    return code == TQ_OK && known.missing ? tqi_redis_run(state, &make, 1, deadline_ns, err) : code;
+    return rc == TQ_OK && known.missing ? tqi_redis_run(state, &make, 1, deadline_ns, err) : rc;
 }
 
 static int redis_list(void *state, const char *prefix, bool (*each)(const char *key, void *arg), void *arg,

@@ -108,18 +108,18 @@ static int run_answered(tqi_redis *redis, tqi_redis_command *command, const tqi_
 /* The oldest command in flight was answered. `broken` says whether the connection is no longer usable. */
 static int run_receive(tqi_redis *redis, tqi_redis_link *link, tqi_redis_command *command, bool *broken, tq_error *err)
 {
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     if (command->asking) {
-        code = tqi_redis_link_receive(link, NULL, err);
+        rc = tqi_redis_link_receive(link, NULL, err);
         command->asking = false;
     }
-    if (code == TQ_OK) {
-        code = tqi_redis_link_receive(link, command->verb == TQI_REDIS_GET ? command->read : NULL, err);
+    if (rc == TQ_OK) {
+        rc = tqi_redis_link_receive(link, command->verb == TQI_REDIS_GET ? command->read : NULL, err);
     }
-    if (code != TQ_OK) {
+    if (rc != TQ_OK) {
         *broken = true;
-        return code;
+        return rc;
     }
     return run_answered(redis, command, &link->reply, err);
 }
@@ -157,23 +157,23 @@ static int run_node(tqi_redis *redis, unsigned node, tqi_redis_command **command
     for (;;) {
         tqi_redis_link *link;
         bool broken = false;
-        int code = tqi_redis_take(redis, node, fresh, deadline, &link, err);
-        if (code != TQ_OK) {
-            return code;
+        int rc = tqi_redis_take(redis, node, fresh, deadline, &link, err);
+        if (rc != TQ_OK) {
+            return rc;
         }
-        code = run_pipeline(redis, link, commands, n, &broken, err);
-        if (code == TQ_EFULL && !broken && err != NULL && !tqi_redis_link_room(link, err)) {
+        rc = run_pipeline(redis, link, commands, n, &broken, err);
+        if (rc == TQ_EFULL && !broken && err != NULL && !tqi_redis_link_room(link, err)) {
             tqi_redis_link_close(link);
-            return code;
+            return rc;
         }
         if (!broken) {
             tqi_redis_give(redis, node, link);
-            return code;
+            return rc;
         }
-        bool again = link->used && code == TQ_EUNREACHABLE;
+        bool again = link->used && rc == TQ_EUNREACHABLE;
         tqi_redis_link_close(link);
         if (!again) {
-            return code;
+            return rc;
         }
         fresh = true; /* the server had closed an idle connection */
         if (err != NULL) {
@@ -205,7 +205,7 @@ static size_t run_group(tqi_redis_command *commands, size_t n, tqi_redis_command
 int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint64_t deadline, tq_error *err)
 {
     tqi_redis_command **group = calloc(n + 1, sizeof(*group));
-    int code = TQ_OK;
+    int rc = TQ_OK;
     size_t found;
     size_t groups = 0, limit;
 
@@ -217,18 +217,18 @@ int tqi_redis_run(tqi_redis *redis, tqi_redis_command *commands, size_t n, uint6
         commands[i].node = tqi_redis_slot_node(redis, commands[i].slot);
     }
     limit = RUN_ROUNDS;
-    while (code == TQ_OK && (found = run_group(commands, n, group)) > 0) {
+    while (rc == TQ_OK && (found = run_group(commands, n, group)) > 0) {
         /* A node that answered all of its commands leaves only redirected ones. */
         pthread_mutex_lock(&redis->lock);
         size_t nodes = redis->n_nodes;
         pthread_mutex_unlock(&redis->lock);
         if (groups++ > limit * nodes) {
-            code = tqi_error_set(err, TQ_EUNREACHABLE, "the Redis cluster at %s keeps sending %s elsewhere",
-                                 redis->name, group[0]->key);
+            rc = tqi_error_set(err, TQ_EUNREACHABLE, "the Redis cluster at %s keeps sending %s elsewhere", redis->name,
+                               group[0]->key);
             break;
         }
-        code = run_node(redis, group[0]->node, group, found, deadline, err);
+        rc = run_node(redis, group[0]->node, group, found, deadline, err);
     }
     free(group);
-    return code;
+    return rc;
 }
