@@ -314,7 +314,7 @@ def main() -> int:
     problems = look(list(entries.values()), resources, fix=args.fix)
     while args.fix and problems == [MENDED]:
         problems = look(list(entries.values()), resources, fix=True)
-    print("\n".join(problems) if problems else f"{len(entries)} files speak the dialect")
+    print("\n".join(problems) if problems else f"{len(entries)} files follow the C dialect")
     return 1 if problems else 0
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "test"
 CACHE = ROOT / "build" / "lint-cache"
+SPOKEN = ROOT / "build" / "dialect-cache"
 # Given as to the compiler, relative to the build directory.
 OUR_HEADERS = (
     rf"^{re.escape(str(ROOT))}/(build/test/\.\./\.\./)?(include|src|python/transferq|examples)/"
@@ -176,6 +177,17 @@ def clang_tidy() -> Result:
     return all(good for good, _ in results), "\n".join(text for good, text in results if not good)
 
 
+def dialect() -> Result:
+    """The sources of the build follow the C dialect of CONTRIBUTING.md."""
+    work = tidy_work(BUILD, SPOKEN)
+    if not work:
+        return True, ""
+    good, output = python_script("check_dialect", str(BUILD), *sorted(work))
+    for key in sum(work.values(), []) if good else []:
+        (SPOKEN / key).touch()
+    return good, output
+
+
 def mypy() -> Result:
     """The package and the typing tests pass mypy in strict mode."""
     folders = [
@@ -193,6 +205,7 @@ def pyright() -> Result:
 
 CHECKS: dict[str, Callable[[], Result]] = {
     "clang-tidy": clang_tidy,
+    "dialect": dialect,
     "mypy": mypy,
     "pyright": pyright,
     "clang-format": clang_format,
@@ -242,6 +255,7 @@ def main() -> int:
     results = {}
     if not args.no_build and set(names) & {
         "clang-tidy",
+        "dialect",
         "symbols",
         "manual pages",
         "names",

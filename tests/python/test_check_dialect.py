@@ -104,7 +104,7 @@ def test_it_is_mended_and_then_clean(tmp_path: Path) -> None:
     check(folder, "--fix")
     assert (folder / "one.c").read_text() == DIALECT
     done = check(folder)
-    assert (done.returncode, done.stdout) == (0, "1 files speak the dialect\n")
+    assert (done.returncode, done.stdout) == (0, "1 files follow the C dialect\n")
 
 
 def test_a_file_that_does_not_compile_is_named(tmp_path: Path) -> None:
