@@ -41,6 +41,69 @@ LOCAL: dict[str, set[str]] = {"manager": {"manager/simple", "manager/kv"}}
 # see each other; a layer is a string of patterns, relative to the folder of the part. A file belongs to the first
 # layer that has a pattern for it, from the lowest up.
 LAYERS: dict[str, list[list[str]]] = {
+    "net": [
+        ["net.h"],
+        [
+            "internal.h addresses.c auth.c conn.c conn_memory.c endpoint.c flush.c grant.c out_frame.c receive.c",
+            "waiters.*",
+        ],
+        [
+            "calling.h acks.c call.c channel.c client_handshake.c connector*.c dial.c ends.c reply.c",
+            "serving.h admit.c crowd.c park.c peer.c process.c request.c server.c session.c",
+        ],
+        ["*_test.c testkit*"],
+    ],
+    "table": [
+        ["table.h"],
+        ["records.h"],
+        [
+            "block.* claim.h dead.c field.* grant.c missing.c owner.c partition.c ready.c result.* sample.* shape.c"
+            " tag.c view.c"
+        ],
+        [
+            "claim.c",
+            "compact.c",
+            "pick.c",
+            "publish*",
+            "query.c",
+            "shortage.c",
+            "snapshot.*",
+            "two_phase_clear.c",
+        ],
+        ["restore*", "table.c"],
+        ["test/*"],
+    ],
+    "controller": [
+        ["controller.h", "convert.*", "session.h"],
+        [
+            "events.h meter.*",
+            "handlers.h",
+            "queue.*",
+            "reply.h",
+            "snapshot_p* snapshot_unpack.c",
+            "wake.h",
+        ],
+        ["claims.h", "owners.h", "snapshots.h", "two_phase_clear.h"],
+        ["controller_state.h"],
+        [
+            "blocks.c claim.c drain.c events.c late.c list_owners.c metrics.c owner_list.c owners.c read.c reply.c"
+            " restore.c shortage.c snapshot.c status.c two_phase_clear.c waiting.c wake.c write.c"
+        ],
+        ["controller.c", "*_test.c testkit*"],
+    ],
+    "unit": [
+        ["tombs.*", "unit.h"],
+        ["compact.h", "memory.h", "report.h", "sift.h", "wait.h"],
+        ["writers.h"],
+        ["room.h", "unit_state.h"],
+        ["compact*.c join.c memory.c pins.c report.c room.c serve.c sift.c wait.c writers.c"],
+        ["unit.c", "*_test.c"],
+    ],
+    "manager/simple": [
+        ["simple.h"],
+        ["borrow.c copy.c get.c query.c units.c wait.c where.c", "put* link.c stock.c"],
+        ["simple.c"],
+    ],
     "client": [
         ["args.*"],
         ["meta/*"],

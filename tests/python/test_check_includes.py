@@ -53,6 +53,11 @@ def test_the_tree_is_fine(check: Callable[..., tuple[int, str]]) -> None:
         ("src/client/checkpoint/save.c", "client/get/get.h"),
         ("src/client/runtime.c", "client/get/data.h"),
         ("src/client/get/plan.c", "manager/manager.h"),
+        ("src/net/call_test.c", "net/serving.h"),
+        ("src/table/publish.c", "table/block.h"),
+        ("src/controller/write.c", "controller/claims.h"),
+        ("src/unit/unit.c", "unit/room.h"),
+        ("src/manager/simple/stock.c", "manager/simple/simple.h"),
     ],
 )
 def test_lower_layers_may_be_included(
@@ -73,6 +78,21 @@ def test_lower_layers_may_be_included(
         ("src/client/calls/claim.c", "client/runtime.h", "runtime.h is beside it in client"),
         ("src/client/put/put.c", "client/checkpoint/files.h", "checkpoint/files.h is above it in client"),
         ("src/client/new/new.c", "client/client.h", "new/new.c belongs to no layer of client"),
+        ("src/net/call.c", "net/serving.h", "serving.h is beside it in net"),
+        ("src/net/server.c", "net/calling.h", "calling.h is beside it in net"),
+        ("src/net/conn.c", "net/calling.h", "calling.h is above it in net"),
+        ("src/net/waiters.c", "net/internal.h", "internal.h is beside it in net"),
+        ("src/net/call.c", "net/testkit.h", "testkit.h is above it in net"),
+        ("src/table/block.c", "table/publish_plan.h", "publish_plan.h is above it in table"),
+        ("src/table/snapshot.c", "table/publish_plan.h", "publish_plan.h is beside it in table"),
+        ("src/table/publish.c", "table/restore.h", "restore.h is above it in table"),
+        ("src/table/restore.c", "table/test/testkit.h", "test/testkit.h is above it in table"),
+        ("src/controller/owners.h", "controller/controller_state.h", "controller_state.h is above it in controller"),
+        ("src/controller/queue.c", "controller/events.h", "events.h is beside it in controller"),
+        ("src/controller/claims.h", "controller/owners.h", "owners.h is beside it in controller"),
+        ("src/unit/memory.h", "unit/writers.h", "writers.h is above it in unit"),
+        ("src/unit/tombs.c", "unit/unit.h", "unit.h is beside it in unit"),
+        ("src/manager/simple/get.c", "manager/simple/put.h", "put.h is beside it in manager/simple"),
     ],
 )  # fmt: skip
 def test_wrong_includes_are_named(
