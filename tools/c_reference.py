@@ -74,7 +74,10 @@ def declared(code: str) -> tuple[list[str], bool]:
     bare = re.sub(r"/\*.*?\*/", "", code, flags=re.DOTALL).strip()
     if bare.startswith("#define"):
         return re.findall(r"^#define (\w+)", bare, re.MULTILINE), False
-    if bare.startswith("TQ_API"):
+    made = re.match(r"TQ_DEFINE_INIT\((tq_\w+)\)", bare)
+    if made:
+        return [f"{made.group(1)}_init"], True
+    if bare.startswith(("TQ_API", "static inline")):
         return NAME.findall(bare)[:1], True
     pointer = re.search(r"\(\*(tq_\w+)\)\(", bare)
     if pointer:
@@ -82,13 +85,24 @@ def declared(code: str) -> tuple[list[str], bool]:
     return re.findall(r"\b(tq_\w+);$", bare)[:1] or re.findall(r"\b(tq_\w+)", bare)[:1], False
 
 
+def prototype(code: str) -> str:
+    """Return what a caller needs to see of a declaration: not the body of an inline function."""
+    made = re.match(r"TQ_DEFINE_INIT\((tq_\w+)\)", code)
+    if made:
+        return f"{made.group(1)} {made.group(1)}_init(void);"
+    if code.startswith("static inline"):
+        return code[: code.index("\n{")].removeprefix("static inline ") + ";"
+    return code
+
+
 def statements(body: str) -> Iterator[tuple[str, str]]:
     """Yield (comment, code) of each declaration of a section."""
     at = 0
     while True:
-        start = re.compile(r"^(?:/\*\*|TQ_API |typedef |struct |#define )", re.MULTILINE).search(
-            body, at
-        )
+        start = re.compile(
+            r"^(?:/\*\*|TQ_API |TQ_DEFINE_INIT|static inline |typedef |struct |#define )",
+            re.MULTILINE,
+        ).search(body, at)
         if start is None:
             return
         at = start.start()
@@ -112,6 +126,8 @@ def end_of(body: str, at: int) -> int:
     if body.startswith("#define", at):
         lines = re.compile(r"(?:#define(?:[^\n]*\\\n)*[^\n]*\n)+").match(body, at)
         return lines.end() - 1 if lines else len(body)
+    if body.startswith("static inline", at):
+        return body.index("\n}\n", at) + 2
     depth = 0
     for match in re.compile(r"/\*.*?\*/|[{}();]", re.DOTALL).finditer(body, at):
         sign = match.group()
@@ -139,7 +155,9 @@ def sections(header: str) -> tuple[str, list[Section]]:
         for text, code in statements(body):
             names, called = declared(code)
             if names:
-                section.declarations.append(Declaration(names, code.strip(), text, called))
+                section.declarations.append(
+                    Declaration(names, prototype(code.strip()), text, called)
+                )
     return head, [section for section in made if section.declarations]
 
 
@@ -165,6 +183,7 @@ def anchor(name: str) -> str:
 def page(shown: dict[str, tuple[str, str]]) -> str:
     """Return the reference as Markdown."""
     out = [HEAD]
+    told: dict[tuple[str, str], str] = {}  # examples already shown, and where
     everything = [(header, *sections(header)) for header in HEADERS]
     for header, head, parts in everything:
         out.append(f"- [tq/{header}](#{anchor('tq' + header)}): {first_sentence(head)}")

@@ -20,7 +20,7 @@ typedef struct tq_daemon_hooks {
     int (*sampler)(const char *name, void *user, tq_error *err);
     void *user; /**< Handed to the function. */
 } tq_daemon_hooks;
-/** Empty ones. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_daemon_hooks);
 
 /**

@@ -94,7 +94,7 @@ typedef struct tq_location {
     double created;        /**< Unix time of its start; 0 if found by TQ_ADDRESS. */
     char library[1024];    /**< Storage-backend library that its handle names, or "". */
 } tq_location;
-/** An empty tq_location. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_location);
 
 /** Directory that holds the handles of this user's systems on this machine: $XDG_RUNTIME_DIR/ctq if that exists, else
@@ -145,7 +145,7 @@ typedef struct tq_client_options {
      * TQ_LIBRARIES allows more; a library in `manager_config` needs no permission. */
     const char *libraries;
 } tq_client_options;
-/** An empty one. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_client_options);
 
 /** Connects, authenticates and opens the storage manager, within the timeout. On success the caller owns *out. */
@@ -348,7 +348,7 @@ typedef struct tq_put_args {
      * is replaced in place. */
     const char *remover;
 } tq_put_args;
-/** An empty one. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_put_args);
 
 /** Stores the columns and publishes them, all or nothing. Result: tq_op_meta, and with other_fields tq_op_names. */
@@ -384,7 +384,7 @@ typedef struct tq_claim_args {
     const char *sampler;        /**< NULL: the controller's. */
     const char *sampler_config; /**< A JSON object; NULL: {}. */
 } tq_claim_args;
-/** An empty one. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_claim_args);
 
 /** Claims samples; waits at the controller until the op's deadline (TQ_ETIMEDOUT). Result: tq_op_meta. */
@@ -402,7 +402,7 @@ typedef struct tq_resolve_args {
     const char *const *fields; /**< Fields, or NULL: all. */
     size_t n_fields;           /**< How many. */
 } tq_resolve_args;
-/** An empty one. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_resolve_args);
 
 /** Looks up samples and where they lie now. Result: tq_op_meta. */
@@ -477,7 +477,7 @@ typedef struct tq_get_options {
     void (*release)(void *arg);
     void *release_arg; /**< Its argument. */
 } tq_get_options;
-/** An empty one. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_get_options);
 
 /** Reads the given fields of a meta's samples (NULL: all of it), straight into place: laid out and placed as the
@@ -499,7 +499,7 @@ typedef struct tq_get_by_key_args {
     const char *const *fields;
     size_t n_fields; /**< How many. */
 } tq_get_by_key_args;
-/** An empty one. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_get_by_key_args);
 
 /** Looks samples up by key and reads them, in one call. Result: tq_op_meta of the samples found, with all fields that
@@ -551,7 +551,7 @@ typedef struct tq_begin_clear_args {
     const char *const *keys; /**< n keys, or NULL; with neither, the whole partition is cleared. */
     size_t n;                /**< Keys. */
 } tq_begin_clear_args;
-/** An empty one. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_begin_clear_args);
 
 /** A clear that has begun, whose data must be removed. */
@@ -603,7 +603,7 @@ typedef struct tq_keys_page {
     const char *after; /**< Last key of the previous page. */
     uint64_t mark;     /**< tq_op_count of the previous page; 0: the first page. */
 } tq_keys_page;
-/** An empty one. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_keys_page);
 
 /** Like tq_list_keys, one page at a time, so that the controller can serve others in between. Keys that are added or
@@ -762,7 +762,7 @@ typedef struct tq_save_args {
     bool state_only;
     const char *metadata; /**< A JSON object for the reader that loads it; NULL: {}. */
 } tq_save_args;
-/** An empty one. */
+/** Zero, except for `size`. */
 TQ_DEFINE_INIT(tq_save_args);
 
 /** What was saved or loaded. Result of the two calls below, by tq_op_checkpoint. */
