@@ -209,7 +209,10 @@ def page(shown: dict[str, tuple[str, str]]) -> str:
                     out.append(one.text + "\n")
                 out.append(f"```c\n{one.code}\n```")
                 example = shown.get(one.names[0]) if one.called else None
-                if example:
+                if example in told:
+                    out.append(f"\nExample: see [{told[example]}](#{told[example]}).")
+                elif example:
+                    told[example] = one.names[0]
                     out.append(
                         f"\nExample ([{example[0]}](../{example[0]})):\n\n```c\n{example[1]}\n```"
                     )

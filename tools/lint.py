@@ -183,8 +183,9 @@ def dialect() -> Result:
     if not work:
         return True, ""
     good, output = python_script("check_dialect", str(BUILD), *sorted(work))
-    for key in sum(work.values(), []) if good else []:
-        (SPOKEN / key).touch()
+    for keys in work.values() if good else []:
+        for key in keys:
+            (SPOKEN / key).touch()
     return good, output
 
 
