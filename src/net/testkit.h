@@ -81,6 +81,8 @@ void testing_until(const int *flag, int value);
 void testing_run_ms(unsigned ms);
 uint8_t testing_byte(uint64_t at);
 
+/* To be called when something is closed: sets the int that `arg` points to. */
+void testing_on_closed(void *arg);
 void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch, uint64_t grace_ms);
 void testing_server_stop(testing_server *server);
 /* A unique path under the temporary directory, as an endpoint. */

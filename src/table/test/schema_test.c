@@ -1,277 +1,8 @@
 /*
  * schema_test.c - what publishes may contain: schemas, shapes, values, tags, groups, keys; and how bad ones are
- * refused.
+ * refused. The types of rows are in row_types_test.c.
  */
-#include "table/test/testkit.h"
-
-#include "base/type.h"
-
-/* One field of n rows in one block of `size` bytes, or what `change` makes of it. */
-typedef struct one {
-    const char *partition;
-    tqi_table_naming naming;
-    size_t n;
-    const uint32_t *indexes;
-    const char *const *keys;
-    const char *const *groups;
-    const tqi_table_batch_tag *tags;
-    size_t n_tags;
-    tqi_table_batch_field field;
-    tqi_table_run run;
-    uint64_t size;
-    size_t locator_size;
-} one;
-
-static const uint64_t pair[] = {2, 3};
-
-static one make(size_t n)
-{
-    return (one){
-        .naming = TQI_TABLE_NEW,
-        .partition = "p",
-        .n = n,
-        .field = {.name = "a", .dtype = {TQ_FLOAT, 32}, .ndim = 2, .shape = pair},
-        .run = {1, (uint32_t)n, 0},
-        .size = n * 24,
-    };
-}
-
-static int publish(table *t, one *o, tqi_table_result *result)
-{
-    static const uint8_t locator[TQ_LOCATOR_MAX + 1] = {1};
-    tqi_table_batch_block block = {
-        .size = o->size,
-        .owner = "unit",
-        .owner_incarnation = 7,
-        .locator = locator,
-        .locator_size = o->locator_size,
-    };
-    tqi_table_batch batch = {
-        .partition = o->partition,
-        .n = o->n,
-        .indexes = o->indexes,
-        .keys = o->keys,
-        .groups = o->groups,
-        .tags = o->tags,
-        .n_tags = o->n_tags,
-        .fields = &o->field,
-        .n_fields = o->field.name != NULL,
-        .blocks = &block,
-        .n_blocks = 1,
-    };
-    tqi_table_publish_args p = {.batch = &batch, .naming = o->naming, .create = true, .session = SESSION};
-    int rc;
-
-    assert_int_equal(tqi_table_grant(t->table, SESSION, t->owner, 1, &block.id, &t->err), TQ_OK);
-    if (o->field.runs == NULL) {
-        o->field.runs = &o->run;
-        o->field.n_runs = 1;
-    }
-    rc = tqi_table_publish(t->table, &p, result, &t->err);
-    if (rc != TQ_OK) {
-        tq_error ignored;
-        assert_null(result->region.chunks);
-        assert_int_equal(tqi_table_abandon(t->table, SESSION, &block.id, 1, true, &ignored), TQ_OK);
-    }
-    return rc;
-}
-
-static int publish_only(table *t, one o)
-{
-    tqi_table_result r = {0};
-    int rc = publish(t, &o, &r);
-
-    tqi_table_result_fini(&r);
-    return rc;
-}
-
-static tqi_table_field_info field_info(table *t, size_t i)
-{
-    tqi_table_field_info info = {0};
-
-    assert_true(tqi_table_partition_field(tqi_table_find_partition(t->table, "p"), i, &info));
-    return info;
-}
-
-static void close_empty(table *t)
-{
-    table_clear(t, "p");
-    table_assert_empty(t);
-    table_close(t);
-}
-
-static void table_open_strict(table *t)
-{
-    tqi_table_options options = {.epoch = 99, .strict_schema = true};
-
-    table_open_with(t, &options);
-}
-
-/* One row of field "a" with that key and dtype, and `elements` of them; lies in a block of its own. */
-static int put_row(table *t, const char *key, uint8_t kind, tq_dtype dtype, uint64_t elements)
-{
-    const char *const keys[] = {key};
-    one o = make(1);
-
-    o.naming = TQI_TABLE_BY_KEY;
-    o.keys = keys;
-    o.field.kind = kind;
-    o.field.dtype = dtype;
-    o.field.ragged = kind == TQ_VALUE;
-    o.field.ndim = 1;
-    o.field.shape = kind == TQ_VALUE ? NULL : &elements;
-    o.field.ndims = &o.field.ndim;
-    o.field.n_ndims = kind == TQ_VALUE;
-    o.field.dims = kind == TQ_VALUE ? &elements : NULL;
-    o.field.n_dims = kind == TQ_VALUE;
-    o.size = elements * dtype.bits / 8;
-    return publish_only(t, o);
-}
-
-static const tq_dtype f32 = {TQ_FLOAT, 32};
-static const tq_dtype i64 = {TQ_INT, 64};
-static const tq_dtype u8 = {TQ_UINT, 8};
-
-/* What the rows of these keys are read as: of one type if `types` is NULL. */
-static void check_types(table *t, const char *const *keys, size_t n, uint8_t kind, tq_dtype dtype, const tq_dtype *types)
-{
-    tqi_table_resolve_args ask = {.partition = "p", .keys = keys, .n = n};
-    tqi_table_result r = {0};
-
-    assert_int_equal(tqi_table_resolve(t->table, &ask, &r, &t->err), TQ_OK);
-    assert_int_equal(r.batch.n_fields, 1);
-    assert_int_equal(r.batch.fields[0].kind, kind);
-    assert_int_equal(r.batch.fields[0].dtype.code, dtype.code);
-    assert_int_equal(r.batch.fields[0].dtype.bits, dtype.bits);
-    assert_int_equal(r.batch.fields[0].types != NULL, types != NULL);
-    for (size_t i = 0; types != NULL && i < n; i++) {
-        assert_int_equal(tqi_type_dtype(r.batch.fields[0].types[i]).bits, types[i].bits);
-    }
-    tqi_table_result_fini(&r);
-}
-
-static void rows_keep_what_they_were_put_as(void **state)
-{
-    static const char *const abc[] = {"a", "b", "c"};
-    static const char *const ba[] = {"b", "a"};
-    const tq_dtype mixed[] = {f32, i64, u8};
-    const tq_dtype two[] = {i64, f32};
-    table t;
-
-    (void)state;
-    table_open(&t);
-    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 3), TQ_OK);
-    assert_int_equal(put_row(&t, "b", TQ_TENSOR, i64, 3), TQ_OK);
-    assert_int_equal(put_row(&t, "c", TQ_VALUE, u8, 5), TQ_OK);
-    assert_true(field_info(&t, 0).mixed);
-    assert_true(tqi_table_partition_bytes(tqi_table_find_partition(t.table, "p")) == 12 + 24 + 5);
-    check_types(&t, abc, 3, TQ_TENSOR, f32, mixed);
-    check_types(&t, ba, 2, TQ_TENSOR, i64, two);
-    check_types(&t, abc, 1, TQ_TENSOR, f32, NULL);
-    check_types(&t, abc + 1, 1, TQ_TENSOR, i64, NULL);
-    check_types(&t, abc + 2, 1, TQ_VALUE, u8, NULL);
-    close_empty(&t);
-}
-
-static void a_field_takes_another_type_when_its_rows_are_replaced(void **state)
-{
-    static const char *const ab[] = {"a", "b"};
-    table t;
-
-    (void)state;
-    table_open(&t);
-    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 3), TQ_OK);
-    assert_int_equal(put_row(&t, "b", TQ_TENSOR, f32, 2), TQ_OK);
-    assert_int_equal(put_row(&t, "a", TQ_TENSOR, i64, 3), TQ_OK);
-    assert_true(field_info(&t, 0).mixed);
-    assert_int_equal(put_row(&t, "b", TQ_TENSOR, i64, 3), TQ_OK);
-    assert_false(field_info(&t, 0).mixed);
-    assert_int_equal(field_info(&t, 0).dtype.code, TQ_INT);
-    check_types(&t, ab, 2, TQ_TENSOR, i64, NULL);
-    assert_int_equal(put_row(&t, "a", TQ_VALUE, u8, 4), TQ_OK);
-    assert_int_equal(put_row(&t, "b", TQ_VALUE, u8, 4), TQ_OK);
-    check_types(&t, ab, 2, TQ_VALUE, u8, NULL);
-    assert_int_equal(put_row(&t, "b", TQ_TENSOR, f32, 1), TQ_OK);
-    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 1), TQ_OK);
-    check_types(&t, ab, 2, TQ_TENSOR, f32, NULL);
-    assert_true(tqi_table_partition_bytes(tqi_table_find_partition(t.table, "p")) == 8);
-    close_empty(&t);
-}
-
-static void tensors_without_elements_take_the_dtype_of_their_field(void **state)
-{
-    static const char *const ab[] = {"a", "b"};
-    table t;
-
-    (void)state;
-    table_open(&t);
-    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 0), TQ_OK);
-    check_types(&t, ab, 1, TQ_TENSOR, f32, NULL);
-    assert_int_equal(put_row(&t, "b", TQ_TENSOR, i64, 3), TQ_OK);
-    assert_false(field_info(&t, 0).mixed);
-    check_types(&t, ab, 1, TQ_TENSOR, i64, NULL);
-    check_types(&t, ab, 2, TQ_TENSOR, i64, NULL);
-    close_empty(&t);
-
-    table_open_strict(&t);
-    assert_int_equal(put_row(&t, "b", TQ_TENSOR, i64, 3), TQ_OK);
-    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 0), TQ_OK);
-    assert_int_equal(put_row(&t, "a", TQ_TENSOR, f32, 1), TQ_EDTYPE);
-    check_types(&t, ab, 2, TQ_TENSOR, i64, NULL);
-    close_empty(&t);
-}
-
-static void check_ragged_dim(table *t, uint8_t dim)
-{
-    const char *const fields[] = {"a"};
-    tqi_table_resolve_args ask = {.partition = "p", .fields = fields, .n_fields = 1};
-    tqi_table_result r = {0};
-
-    assert_int_equal(field_info(t, 0).ragged_dim, dim);
-    assert_int_equal(tqi_table_resolve(t->table, &ask, &r, &t->err), TQ_OK);
-    assert_int_equal(r.batch.fields[0].ragged_dim, dim);
-    tqi_table_result_fini(&r);
-}
-
-static void the_ragged_dim_is_where_rows_differ_or_what_a_put_names(void **state)
-{
-    static const uint64_t behind[] = {2, 4};
-    static const uint64_t in_front[] = {3, 3};
-    static const uint64_t flat[] = {5};
-    table t;
-    tqi_table_result r = {0};
-    one o = make(2);
-
-    (void)state;
-    table_open(&t);
-    o.field.ragged_dim = 1; /* says nothing */
-    assert_int_equal(publish_only(&t, o), TQ_OK);
-    check_ragged_dim(&t, 0);
-    o = make(1);
-    o.field.shape = flat;
-    o.field.ndim = 1;
-    assert_int_equal(publish_only(&t, o), TQ_OK);
-    check_ragged_dim(&t, 0);
-    o = make(1);
-    o.field.shape = behind;
-    o.size = 32;
-    assert_int_equal(publish(&t, &o, &r), TQ_OK);
-    assert_int_equal(r.batch.fields[0].ragged_dim, 2);
-    tqi_table_result_fini(&r);
-    check_ragged_dim(&t, 2);
-    o = make(1);
-    o.field.shape = in_front;
-    o.size = 36;
-    assert_int_equal(publish_only(&t, o), TQ_OK);
-    check_ragged_dim(&t, TQ_RAGGED_MANY);
-    table_clear(&t, "p");
-
-    o = make(1);
-    o.field.ragged_dim = 2;
-    assert_int_equal(publish_only(&t, o), TQ_OK);
-    check_ragged_dim(&t, 2);
-    close_empty(&t);
-}
+#include "table/test/testkit_publish.h"
 
 static void a_schema_turns_ragged_and_is_forgotten(void **state)
 {
@@ -280,7 +11,7 @@ static void a_schema_turns_ragged_and_is_forgotten(void **state)
     table t;
     tqi_table_result r = {0};
     uint32_t cleared;
-    one o = make(2);
+    one_field o = make(2);
 
     (void)state;
     table_open_strict(&t);
@@ -334,7 +65,7 @@ static void values_are_ragged_bytes(void **state)
     static const uint64_t dims[] = {5, 0, 5};
     table t;
     tqi_table_result r = {0};
-    one o = make(3);
+    one_field o = make(3);
 
     (void)state;
     table_open_strict(&t);
@@ -388,7 +119,7 @@ static void malformed_batches_are_refused(void **state)
     static const tqi_table_run ahead[] = {{2, 2, 0}};
     char name[TQ_NAME_MAX + 2];
     table t;
-    one o;
+    one_field o;
 
     (void)state;
     memset(name, 'n', sizeof(name) - 1);
@@ -488,7 +219,7 @@ static void tags_merge_by_name(void **state)
     tqi_table_batch_tag tags[] = {{"t", first, 4, first_sizes}, {"u", second, 1, second_sizes}};
     table t;
     tqi_table_result r = {0};
-    one o = make(3);
+    one_field o = make(3);
 
     (void)state;
     table_open(&t);
@@ -540,7 +271,7 @@ static void groups_are_given_once(void **state)
     static const char *const keys[] = {"k", "l", "k"};
     table t;
     tqi_table_result r = {0};
-    one o = make(3);
+    one_field o = make(3);
 
     (void)state;
     table_open(&t);
@@ -634,10 +365,6 @@ static void resolving_names_what_is_missing(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rows_keep_what_they_were_put_as),
-        cmocka_unit_test(a_field_takes_another_type_when_its_rows_are_replaced),
-        cmocka_unit_test(tensors_without_elements_take_the_dtype_of_their_field),
-        cmocka_unit_test(the_ragged_dim_is_where_rows_differ_or_what_a_put_names),
         cmocka_unit_test(a_schema_turns_ragged_and_is_forgotten),
         cmocka_unit_test(values_are_ragged_bytes),
         cmocka_unit_test(malformed_batches_are_refused),
