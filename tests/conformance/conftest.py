@@ -14,7 +14,8 @@ import pytest
 import transferq
 
 from . import capabilities
-from .backends import BACKENDS, EXAMPLES, TESTS, Backend, libraries
+from .backend import EXAMPLES, TESTS, Backend
+from .backends import BACKENDS, libraries
 
 NEEDS = {
     "restart",

@@ -9,7 +9,7 @@ import pytest
 
 import transferq
 
-from .backends import Backend
+from .backend import Backend
 from .patterns import number_of, numbers_of, row, rows, unbound
 
 KiB, MiB = 1 << 10, 1 << 20

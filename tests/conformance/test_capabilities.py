@@ -10,7 +10,8 @@ import pytest
 import transferq
 
 from . import capabilities
-from .backends import BACKENDS, Backend
+from .backend import Backend
+from .backends import BACKENDS
 from .conftest import MEASURED, is_full
 from .patterns import number_of, numbers_of, row, rows, unbound
 from .worker import Worker, device, measure, put_and_stay

@@ -15,7 +15,7 @@ import transferq
 from support.waiting import wait_event
 from transferq import errors
 
-from .backends import Backend
+from .backend import Backend
 from .patterns import number_of, numbers_of, rows, unbound
 from .worker import Worker, put_and_stay, put_for_ever
 

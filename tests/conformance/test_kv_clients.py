@@ -16,7 +16,8 @@ import torch
 from transferq.storage import StorageClientFactory
 from transferq.storage.kv import POINTER_FORM, VALUE_FORM, has_form
 
-from .backends import BACKENDS, Backend, built
+from .backend import Backend, built
+from .backends import BACKENDS
 
 Store = Callable[[], Any]
 

@@ -6,7 +6,7 @@ import pytest
 
 import transferq
 
-from .backends import Backend
+from .backend import Backend
 from .patterns import numbers_of, rows
 from .worker import Worker, consume, overwrite, put_version, read_until_told, write
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import pytest
 
-from .backends import Backend, Units
+from .backend import Backend
+from .backends import Units
 from .worker import Worker, how_it_moves
 
 

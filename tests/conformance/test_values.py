@@ -24,7 +24,7 @@ from support.typed_values import (
     same_column,
 )
 
-from .backends import Backend
+from .backend import Backend
 
 
 class Rounds:

@@ -18,7 +18,7 @@ import numpy as np
 
 import transferq
 
-from .backends import EXAMPLES, Backend, Reach
+from .backend import EXAMPLES, Backend, Reach
 from .patterns import number_of, numbers_of, rows, unbound
 
 SERVER = multiprocessing.get_context("forkserver")
