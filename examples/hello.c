@@ -12,21 +12,20 @@ int main(void)
     const float numbers[3] = {1, 2, 3};
     const tq_slice bytes = {numbers, sizeof(numbers)};
     const tq_column column = tq_column_make("x", TQ_FLOAT, 32, 3, &bytes);
-    const char *field = "x";
     tq_client_options options = tq_client_options_init();
     tq_put_args put = tq_put_args_init();
     tq_claim_args claim = tq_claim_args_init();
     tq_client *client = NULL;
     tq_error err;
 
-    put.partition = claim.partition = "hello";
+    put.partition = claim.partition = claim.task = "hello";
     put.columns = &column;
     put.n_columns = claim.n_fields = 1;
-    claim.fields = &field;
+    claim.fields = &column.name;
     claim.batch_size = 3;
-    claim.task = "greeting";
     if (tq_client_open(&options, &client, &err) != TQ_OK) {
-        return fprintf(stderr, "%s\n", err.message);
+        fprintf(stderr, "%s\n", err.message);
+        return 1;
     }
     tq_op *op = tq_op_alloc(client, NULL, NULL);
     if (ok(op, tq_put(op, &put)) && ok(op, tq_claim(op, &claim)) && ok(op, tq_get(op, tq_op_meta(op), NULL, 0, NULL))) {

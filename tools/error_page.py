@@ -110,7 +110,7 @@ ADVICE: dict[str, tuple[str, str]] = {
     ),
     "TQ_ELOST": (
         "The storage that held the data has been gone for longer than `controller.owner_timeout`, or has evicted it.",
-        "Put the cells again, or load a checkpoint; `tq status` lists lost cells.",
+        "Put the cells again, or load a checkpoint; `tq status` counts lost cells; `tq status --json` and `tq events` name the samples.",
     ),
     "TQ_EEXIST": (
         "Something else has this name already: a sampler, a storage manager, or a directory that is not a checkpoint.",

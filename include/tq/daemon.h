@@ -25,12 +25,12 @@ TQ_DEFINE_INIT(tq_daemon_hooks);
 
 /**
  * Runs a daemon with tqd's command line (see tqd --help; argv[0] is ignored) on the calling thread, until SIGTERM,
- * SIGINT or the exit of its owner (--owner-pid). Returns the program's exit status: 0 if it shut down because it was
+ * SIGINT or the exit of its parent (--owner-pid). Returns the program's exit status: 0 if it shut down because it was
  * asked to. A wrong option, --help and --version exit the process, as they do in tqd.
  *
  * At most one daemon runs in a process at a time. It handles SIGTERM and SIGINT, ignores SIGPIPE and raises the limit
  * on open files. `hooks` may be NULL. With hooks the process runs code that may block: if the daemon has not shut
- * down ten seconds after its owner exited, everything it created is removed and the process is killed.
+ * down ten seconds after its parent exited, everything it created is removed and the process is killed.
  */
 TQ_API int tq_daemon_run(int argc, char **argv, const tq_daemon_hooks *hooks);
 

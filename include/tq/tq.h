@@ -40,7 +40,7 @@
  *
  * NULL. If a required argument is NULL, the call fails with TQ_EINVAL and a message that names the argument (no
  * message if the op itself is NULL). Functions that only read an op, a meta or data accept NULL and return 0, NULL or
- * nothing. `err` may be NULL.
+ * nothing; but tq_op_error(NULL) returns an error (TQ_EINVAL), and tq_op_done(NULL) is true. `err` may be NULL.
  *
  * Threads: clients and metas are safe to use from any thread; an op is used by one thread at a time (except for
  * cancelling and waiting).
@@ -335,7 +335,7 @@ typedef struct tq_put_args {
     const char *partition;     /**< Partition; NULL with meta: the meta's. */
     const tq_meta *meta;       /**< Existing samples, or NULL. */
     const char *const *keys;   /**< n keys, or NULL. */
-    size_t n;                  /**< Samples. */
+    size_t n;                  /**< Samples; 0 without keys and meta: as many as the columns have rows. */
     bool must_exist;           /**< With keys: an unknown key is TQ_EKEY, not a new sample. */
     const char *const *groups; /**< n group ids for new samples, or NULL; NULL elements: none. */
     const tq_column *columns;  /**< Fields; none is allowed (tags only). */

@@ -396,7 +396,7 @@ static int mooncake_plan(tqd_place *place, size_t i, tqd_plan *plan, tq_error *e
 {
     int rc = i == 0 ? mooncake_plan_master(place, plan, err) : mooncake_plan_holder(place, plan, err);
 
-    plan->install = "pip install 'transferq[mooncake]'";
+    plan->install = "install the extra 'mooncake' of transferq (see the README)";
     return rc ? rc : plan_end(plan, err);
 }
 

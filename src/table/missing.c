@@ -62,6 +62,12 @@ int tqi_t_cleared(const tqi_table_partition *partition, const uint32_t *indexes,
 
 int tqi_t_unknown_key(const tqi_table_partition *partition, const char *key, tq_error *err)
 {
+    if (HASH_COUNT(partition->keys) == 0) {
+        return tqi_error_set(err, TQ_EKEY,
+                             "no key '%.200s' in partition '%.128s', which has no keys: `tq get` and `tq clear` take "
+                             "its samples as @INDEX",
+                             key != NULL ? key : "", partition->name);
+    }
     return tqi_error_set(err, TQ_EKEY,
                          "no key '%.200s' in partition '%.128s', which has %u key%s: `tq ls "
                          "PARTITION` lists them",

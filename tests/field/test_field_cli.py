@@ -264,6 +264,8 @@ def test_a_sample_that_never_was_is_not_called_cleared(running: System) -> None:
     client = running.client()
     batch = client.put({"x": np.arange(3)}, partition_id="p")
     assert "sample 99 was never put: `tq ls PARTITION`" in running.tq("get", "p", "@99", status=1)
+    said = running.tq("get", "p", "k", status=1)
+    assert "no key 'k' in partition 'p', which has no keys: `tq get` and `tq clear`" in said
     client.clear_samples(batch[:1])
     assert "sample 0 was cleared from partition 'p'" in running.tq("get", "p", "@0", status=1)
 

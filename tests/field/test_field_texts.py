@@ -101,8 +101,9 @@ def test_a_strict_read_by_key_names_what_is_not_there(client: Any, pid: str, for
     for layout in (None, "padded"):
         with pytest.raises(transferq.errors.UnknownKeyError) as raised:
             read(["a", "c", "d"], ["x"], strict=True, layout=layout)
-        assert f"keys ['c', 'd'] not found in partition '{pid}', of 3 asked for" in str(
-            raised.value
+        assert (
+            f"2 of 3 keys not found in partition '{pid}': ['c', 'd']; `tq ls '{pid}'` lists its keys"
+            in str(raised.value)
         )
         with pytest.raises(transferq.errors.UnknownFieldError) as unknown:
             read(["a", "b"], ["x", "typo", "z"], strict=True, layout=layout)

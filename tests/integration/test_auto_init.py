@@ -315,7 +315,7 @@ def test_mooncake_is_not_installed(tmp_path: Path) -> None:
     alone = shutil.copy(executable("tqd"), tmp_path / "tqd")
     done = refused_by(alone, tmp_path, "backend.storage_backend=MooncakeStore", path="/nowhere")
     assert (
-        "mooncake_master is neither beside tqd nor on PATH: pip install 'transferq[mooncake]'"
+        "mooncake_master is neither beside tqd nor on PATH: install the extra 'mooncake' of transferq (see the README)"
         in done
     )
 

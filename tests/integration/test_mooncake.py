@@ -194,7 +194,7 @@ def test_without_mooncake(runtime: None, monkeypatch: pytest.MonkeyPatch) -> Non
         return plain(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(UnsupportedError, match=r"pip install 'transferq\[mooncake\]'"):
+    with pytest.raises(UnsupportedError, match=r"install the extra 'mooncake' of transferq"):
         started("127.0.0.1:1")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -277,7 +278,7 @@ class SamplesByKey(Connection):
                 refuse_unknown_fields(_those(wanted, partition_id), chosen or [], meta.field_names)
         if meta.size == 0:
             raise UnknownKeyError(
-                f"keys {wanted[:8]} not found in partition {partition_id!r}: `tq ls` lists those that there are"
+                _not_found(partition_id, len(set(wanted)), list(dict.fromkeys(wanted)))
             )
         if not meta.field_names:
             raise NotReadyError(
@@ -322,13 +323,18 @@ def _those(keys: list[str], partition: str) -> str:
     return f"fields of all of the keys {keys[:4]}{more} of partition {partition!r}"
 
 
+def _not_found(partition: str, asked: int, missing: list[str]) -> str:
+    """Say which of the keys are missing, and how to see those that there are."""
+    more = f" and {len(missing) - 8} others" if len(missing) > 8 else ""
+    return (
+        f"{len(missing)} of {asked} keys not found in partition {partition!r}: "
+        f"{missing[:8]}{more}; `tq ls {shlex.quote(partition)}` lists its keys"
+    )
+
+
 def _refuse_missing(partition: str, wanted: list[str], found: Sequence[str | None]) -> None:
     """Raise UnknownKeyError for keys that were not found."""
     there = set(found)
     missing = [key for key in dict.fromkeys(wanted) if key not in there]
     if missing:
-        more = f" and {len(missing) - 8} others" if len(missing) > 8 else ""
-        raise UnknownKeyError(
-            f"keys {missing[:8]}{more} not found in partition {partition!r}, of {len(wanted)} asked for: `tq ls` lists "
-            "those that there are"
-        )
+        raise UnknownKeyError(_not_found(partition, len(set(wanted)), missing))

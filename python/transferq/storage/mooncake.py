@@ -267,7 +267,8 @@ def _import() -> tuple[Any, Any]:
         from mooncake.store import MooncakeDistributedStore, ReplicateConfig
     except ImportError as error:
         raise UnsupportedError(
-            f"backend MooncakeStore needs mooncake ({error}): pip install 'transferq[mooncake]'"
+            f"backend MooncakeStore needs mooncake ({error}): install the extra 'mooncake' of transferq "
+            "(see the README)"
         ) from None
     finally:
         for name in quiet:

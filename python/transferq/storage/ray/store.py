@@ -44,7 +44,8 @@ def connected(section: Mapping[str, Any], start: bool = False) -> tuple[Any, boo
         import ray
     except ImportError as error:
         raise ConfigError(
-            f"backend.storage_backend: RayStore needs Ray: pip install 'transferq[ray]' ({error})"
+            f"backend.storage_backend: RayStore needs Ray ({error}): install the extra 'ray' of transferq "
+            "(see the README)"
         ) from None
     with _connecting:
         if ray.is_initialized():

@@ -47,7 +47,9 @@ def check_transport(name: Any) -> str:
     """The name of a one-sided transport, in Ray's spelling; ConfigError for any other."""
     what = f"backend.RayStore.tensor_transport: {name!r}"
     if not have_torch():
-        raise ConfigError(f"{what} needs torch: pip install 'transferq[torch]'")
+        raise ConfigError(
+            f"{what} needs torch: install the extra 'torch' of transferq (see the README)"
+        )
     from ray.experimental.rdt import util
 
     try:
@@ -59,7 +61,9 @@ def check_transport(name: Any) -> str:
             f"{what} is not one-sided: the process that has a tensor would have to take part in each read"
         )
     if transport == "NIXL" and importlib.util.find_spec("nixl") is None:
-        raise ConfigError(f"{what} needs NIXL: pip install 'transferq[nixl]'")
+        raise ConfigError(
+            f"{what} needs NIXL: install the extra 'nixl' of transferq (see the README)"
+        )
     return transport
 
 
