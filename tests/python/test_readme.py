@@ -29,6 +29,19 @@ def test_the_example_runs(runtime_dir: Path) -> None:
     assert list(runtime_dir.iterdir()) == []
 
 
+def test_the_extras_are_those_of_the_package() -> None:
+    page = README.read_text("utf-8")
+    (named,) = re.findall(
+        r"^Some features need an extra of the package: (.*?)\.", page, re.DOTALL | re.MULTILINE
+    )
+    project = (ROOT / "pyproject.toml").read_text("utf-8")
+    extras = project.partition("[project.optional-dependencies]")[2].partition("\n[")[0]
+    assert set(re.findall(r"`(\w+)`", named)) == set(re.findall(r"^(\w+) = ", extras, re.MULTILINE))
+    used = re.findall(r"whl\)\[(\w+)\]|extra `(\w+)`", page)
+    assert {first or second for first, second in used} <= set(re.findall(r"`(\w+)`", named))
+    assert "pip install '" not in page, "there is no package index to install it from"
+
+
 def test_the_c_program_is_the_example() -> None:
     """tests/c compiles and runs the example, as C and as C++."""
     shown = re.findall(r"^```c\n(.*?)^```", README.read_text("utf-8"), re.MULTILINE | re.DOTALL)
