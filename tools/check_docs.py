@@ -6,6 +6,8 @@ directly above it or behind it on its last line; so has each public macro (a run
 Python: each module of transferq, and each class, function and method whose name does not begin with an underscore, has
 a docstring; so has everything public in the extension, if it can be imported.
 
+Pages: the rows of a table are lines of their own.
+
 Usage: check_docs.py [ROOT]
 """
 
@@ -185,6 +187,25 @@ def check_headers(root: Path) -> tuple[int, list[str]]:
     return count, problems
 
 
+def broken_tables(root: Path) -> list[str]:
+    """Return the lines of pages in which a table has run into one paragraph."""
+    pages = [*root.glob("*.md"), *root.glob("docs/*.md"), *root.glob("tests/**/*.md")]
+    problems = []
+    for path in sorted(pages):
+        fenced = False
+        for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+            fenced ^= line.lstrip().startswith("```")
+            if (
+                not fenced
+                and re.search(r"\|\s*:?-{3,}", line)
+                and not re.fullmatch(r"[\s|:-]+", line)
+            ):
+                problems.append(
+                    f"{path.relative_to(root)}:{number}: the rows of a table on one line"
+                )
+    return problems
+
+
 def is_exempt(node: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
     """Tell whether a function's docstring is elsewhere: overloads, setters, overrides."""
     names = {ast.unparse(decorator).rsplit(".", 1)[-1] for decorator in node.decorator_list}
@@ -304,6 +325,7 @@ def main() -> int:
     ):
         total += count
         problems += found
+    problems += broken_tables(root)
     for problem in problems:
         print(problem)
     print(f"check_docs: {total} public names, {len(problems)} problems")
