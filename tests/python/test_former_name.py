@@ -200,3 +200,20 @@ def test_a_function_sent_to_ray() -> None:
     payload = cloudpickle.dumps(task)
     done = python(f"import pickle; print(pickle.loads({payload!r})())")
     assert done.stdout == "True\n", done.stderr
+
+
+def test_threads_that_import_it_at_the_same_time_find_everything() -> None:
+    done = python(
+        "import threading\n"
+        "start, found = threading.Barrier(8), []\n"
+        "def work():\n"
+        "    start.wait()\n"
+        "    import ctq\n"
+        "    from ctq import KVBatchMeta\n"
+        "    found.append(ctq.KVBatchMeta is KVBatchMeta)\n"
+        "threads = [threading.Thread(target=work) for _ in range(8)]\n"
+        "for thread in threads: thread.start()\n"
+        "for thread in threads: thread.join()\n"
+        "assert found == [True] * 8, found\n"
+    )
+    assert done.returncode == 0, done.stderr
