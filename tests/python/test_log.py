@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from typing import Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_lines_beyond_the_bound_are_counted(
     logger = logging.getLogger("transferq.log")
     logger.addHandler(handler)
     try:
-        log._run()
+        log._run(deque())
     finally:
         logger.removeHandler(handler)
     assert "7 lines were dropped" in given[0].getMessage()
@@ -155,6 +156,94 @@ def test_exit_is_clean_while_a_handler_blocks() -> None:
     assert time.monotonic() - start < 30
     # The line that waited behind the blocked one.
     assert "second" in done.stderr and "Z warn client: " in done.stderr
+
+
+def test_lines_taken_together_with_one_that_blocks_go_to_stderr() -> None:
+    done = python(
+        START + "full, stuck = threading.Event(), threading.Event()\n"
+        "class Blocking(logging.Handler):\n"
+        "    def filter(self, record):\n"
+        "        if 'first' in record.getMessage():\n"
+        "            full.wait()\n"
+        "        else:\n"
+        "            stuck.set(); threading.Event().wait()\n"
+        "logging.getLogger().addHandler(Blocking())\n"
+        "notice('first'); notice('second'); notice('third')\n"
+        "full.set(); stuck.wait()\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "third" in done.stderr
+
+
+def test_lines_after_an_exit_that_a_handler_raises_are_handed_on() -> None:
+    """SystemExit is no Exception, and a thread that raises it ends in silence."""
+    done = python(
+        START + "class Raising(logging.Handler):\n"
+        "    def emit(self, record):\n"
+        "        if 'first' in record.getMessage():\n"
+        "            sys.exit(3)\n"
+        "        print(record.getMessage())\n"
+        "logging.getLogger().addHandler(Raising())\n"
+        "notice('first'); notice('second')\n"
+    )
+    assert done.returncode == 0, done.stderr
+    assert "first" in done.stderr and "second" in done.stdout
+
+
+def test_a_closed_stderr_stops_no_lines() -> None:
+    done = python(
+        START + "class Raising(logging.Handler):\n"
+        "    def emit(self, record):\n"
+        "        if 'first' in record.getMessage():\n"
+        "            raise ValueError\n"
+        "        print(record.getMessage(), flush=True)\n"
+        "logging.getLogger().addHandler(Raising())\n"
+        "os.close(2)\n"
+        "notice('first'); notice('second')\n"
+    )
+    assert "second" in done.stdout
+
+
+def test_a_client_made_at_the_exit_logs_to_stderr() -> None:
+    done = python(
+        "import atexit\n"
+        "def late():\n"
+        "    made = transferq.TransferQueueClient('c', info, config={'client': {'wait_notice': 0.05}})\n"
+        "    assert not log._forwarder.is_on\n"
+        "atexit.register(late)\n" + START + "from transferq._impl import log\n"
+        "info = transferq.get_client()._info\n"
+        "logging.basicConfig()\n"
+        "notice()\n"
+    )
+    assert "Error" not in done.stderr, done.stderr
+
+
+def test_a_python_thread_reads_stderr_while_handlers_are_added() -> None:
+    """The library waits for it with a lock of its log held, and handing lines on needs that lock."""
+    done = python(
+        START + "import fcntl, select\n"
+        "reader, writer = os.pipe()\n"
+        "room = fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)\n"
+        "os.write(writer, bytes(room))\n"
+        "os.dup2(writer, 2)\n"
+        "go, found = threading.Event(), []\n"
+        "def read():\n"
+        "    go.wait()\n"
+        "    while b'waited' not in b''.join(found):\n"
+        "        found.append(os.read(reader, 65536))\n"
+        "reading, claim = threading.Thread(target=read), threading.Thread(target=notice)\n"
+        "reading.start(); claim.start()\n"
+        "claim.join(2)\n"
+        "assert claim.is_alive()\n"
+        "logging.basicConfig(stream=sys.stdout)\n"
+        "sys.setswitchinterval(60)\n"
+        "go.set()\n"
+        "transferq.get_client()\n"
+        "sys.setswitchinterval(0.005)\n"
+        "claim.join(); reading.join()\n"
+        "print('done')\n"
+    )
+    assert "done" in done.stdout
 
 
 def test_a_forked_child_writes_to_stderr_until_it_makes_a_client() -> None:

@@ -118,22 +118,28 @@ int core_log_init(void)
     return 0;
 }
 
+/* Setting a sink waits for lines that are being written. Such a write to stderr may wait for a Python thread, which
+ * reads the other end of a pipe: without the GIL. */
 PyObject *core_log_start(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
+    Py_BEGIN_ALLOW_THREADS
     pthread_mutex_lock(&log_lock);
     log_on = true;
     pthread_mutex_unlock(&log_lock);
     tq_log_set_sink(log_take, NULL);
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 
 PyObject *core_log_stop(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(ignored))
 {
+    Py_BEGIN_ALLOW_THREADS
     tq_log_set_sink(NULL, NULL);
     pthread_mutex_lock(&log_lock);
     log_on = false;
     pthread_cond_broadcast(&log_changed);
     pthread_mutex_unlock(&log_lock);
+    Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
 

@@ -8,10 +8,12 @@ for a handler.  At exit, in a forked child, and if a handler blocks, lines go to
 from __future__ import annotations
 
 import atexit
+import contextlib
 import logging
 import os
 import threading
 import time
+from collections import deque
 
 from .._core import log_start, log_stop, log_wait
 
@@ -23,29 +25,51 @@ EXIT_SECONDS = 1.0
 """How long the process's exit waits for a handler that blocks."""
 
 
+_Line = tuple[float, int, str, str]
+"""Seconds since 1970, level, part of the library, text."""
+
+
 class _Forwarder:
     """The thread that hands lines on, if there is one."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._waiting: deque[_Line] = deque()
+        """Lines that the thread took from the library and has yet to hand on."""
         self._registered = False
+        self._exiting = False
 
     @property
     def is_on(self) -> bool:
         return self._thread is not None
 
     def start(self) -> None:
-        with self._lock:
-            if self.is_on:
-                return
-            if not self._registered:
-                self._registered = True
-                atexit.register(self.stop)
-                os.register_at_fork(after_in_child=self._forked)
-            log_start()
-            self._thread = threading.Thread(target=_run, name="transferq-log", daemon=True)
-            self._thread.start()
+        # A thread that holds the lock is starting or stopping this; a handler or a signal handler must not wait for it.
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            if not self.is_on and not self._exiting:
+                self._start()
+        finally:
+            self._lock.release()
+
+    def _start(self) -> None:
+        if not self._registered:
+            self._registered = True
+            atexit.register(self._exit)
+            os.register_at_fork(after_in_child=self._forked)
+        self._waiting = deque()
+        thread = threading.Thread(
+            target=_run, args=(self._waiting,), name="transferq-log", daemon=True
+        )
+        log_start()
+        try:
+            thread.start()
+        except (RuntimeError, MemoryError):  # no more threads: stderr it is
+            log_stop()
+        else:
+            self._thread = thread
 
     def stop(self) -> None:
         with self._lock:
@@ -54,13 +78,22 @@ class _Forwarder:
                 return
             log_stop()
             thread.join(EXIT_SECONDS)
-            left = log_wait() if thread.is_alive() else None
-        for line in left[0] if left is not None else ():
-            _write(*line)
+            if thread.is_alive():
+                found = log_wait()
+                if found is not None:
+                    _keep(self._waiting, *found)
+            while (line := _next(self._waiting)) is not None:
+                _write(*line)
+
+    def _exit(self) -> None:
+        """No thread is started any more: it would end without handing on what waits."""
+        self._exiting = True
+        self.stop()
 
     def _forked(self) -> None:
         """In the child there is no such thread: the library writes to stderr until `start` is called again."""
         self._lock = threading.Lock()
+        self._waiting.clear()  # they are the parent's to hand on
         if self.is_on:
             self._thread = None
             log_stop()
@@ -80,20 +113,28 @@ def stop() -> None:
     _forwarder.stop()
 
 
-def _run() -> None:
-    while True:
-        found = log_wait()
-        if found is None:
-            return
-        lines, dropped = found
-        if dropped:
-            text = f"{dropped} lines were dropped, because a handler of Python's logging takes long"
-            lines.append((time.time(), WARN, "log", text))
-        for line in lines:
+def _run(waiting: deque[_Line]) -> None:
+    while (found := log_wait()) is not None:
+        _keep(waiting, *found)
+        while (line := _next(waiting)) is not None:
             try:
                 _hand_on(*line)
-            except Exception:  # noqa: BLE001  # a filter's or handler's own code
+            except BaseException:  # noqa: BLE001  # a filter's or handler's own code; the lines that follow need this thread
                 _write(*line)
+
+
+def _keep(waiting: deque[_Line], lines: list[_Line], dropped: int) -> None:
+    waiting.extend(lines)
+    if dropped:
+        text = f"{dropped} lines were dropped, because a handler of Python's logging takes long"
+        waiting.append((time.time(), WARN, "log", text))
+
+
+def _next(waiting: deque[_Line]) -> _Line | None:
+    try:
+        return waiting.popleft()
+    except IndexError:
+        return None
 
 
 def _hand_on(when: float, level: int, part: str, text: str) -> None:
@@ -110,4 +151,5 @@ def _write(when: float, level: int, part: str, text: str) -> None:
     """Write a line to stderr as the library does."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(when))
     line = f"{stamp}.{int(when % 1 * 1000):03d}Z {WORDS[level]} {part}: {text}\n"
-    os.write(2, line.encode("utf-8", "backslashreplace"))
+    with contextlib.suppress(OSError):  # stderr is closed
+        os.write(2, line.encode("utf-8", "backslashreplace"))
