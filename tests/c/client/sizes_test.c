@@ -243,10 +243,10 @@ static void each_struct_checks_its_size(void **state)
     for (size_t i = 0; i < sizeof(each) / sizeof(*each); i++) {
         const size_t size = each[i].size;
         const tq_error plain = call_with(i, size, size, 0);
-        const tq_error shorter = call_with(i, 2 * sizeof(size_t), 2 * sizeof(size_t), 0);
-        const tq_error longer = call_with(i, size + 16, size + 16, 0);
-        assert_string_equal(plain.message, shorter.message);
-        assert_string_equal(plain.message, longer.message);
+        for (size_t has = 2 * sizeof(size_t); has <= size + 16; has += sizeof(size_t)) {
+            const tq_error other = call_with(i, has, has, 0);
+            assert_string_equal(plain.message, other.message);
+        }
         assert_null(strstr(plain.message, ".size"));
 
         tq_error err = call_with(i, size, 0, 0);
