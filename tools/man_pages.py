@@ -17,11 +17,7 @@ NAMES = {
     "tq": "command line of the transfer queue",
     "tqd": "daemon of the transfer queue",
 }
-SEE_ALSO = """[see also]
-.BR tq (1),
-.BR tqd (1),
-.BR tq.h (3)
-"""
+PAGES = (("tq", 1), ("tqd", 1), ("tq.h", 3))
 # argp breaks lines for a terminal; man breaks them itself.
 ENVIRONMENT = os.environ | {"ARGP_HELP_FMT": "rmargin=300", "LC_ALL": "C.UTF-8"}
 
@@ -47,7 +43,56 @@ def manual(build: Path, program: str, include: Path) -> str:
         f'.\\" Written by tools/man_pages.py from {program} --help.',
         re.sub(r'^(\.TH \S+ "1" )"[^"]*"', r'\1""', lines[head]),
     ]
-    return examples_apart("\n".join(lines))
+    return examples_apart(arranged("\n".join(lines)))
+
+
+def see_also(program: str) -> str:
+    """Return the section that names the other pages."""
+    others = [f".BR {name} ({section})" for name, section in PAGES if name != program]
+    return "[see also]\n" + ",\n".join(others) + "\n"
+
+
+def arranged(page: str) -> str:
+    """Give commands, options and the exit status sections of their own: help2man puts all into the description."""
+    before, description, rest = page.partition(".SH DESCRIPTION\n")
+    body, other, after = re.split(r"(?m)^(?=\.SH )(.)", rest, maxsplit=1)
+    listed, mandatory, prose = re.split(
+        r"(?m)^\.PP\n(Mandatory or optional .*\n)", body, maxsplit=1
+    )
+    commands = re.search(
+        r"(?ms)^\.SS \"Commands:\"\n(.*?)(?=^\.TP\n\\fB\\-)|^\.PP\n(ROLE is one of\n.*?)(?=^\.PP\n)",
+        listed + prose,
+    )
+    assert commands is not None
+    first = next(group for group in commands.groups() if group)
+    prose = prose.replace(commands.group(), "")
+    options = re.sub(
+        r"(?s)\A.*?(?=^\.TP\n\\fB)", "", listed.replace(commands.group(), ""), flags=re.M
+    )
+    options, _, of_bench = options.partition(".IP\nOptions of bench:\n")
+    if of_bench:
+        of_bench, last = re.split(r"(?m)^(?=\.TP\n\\-\?, )", of_bench)
+        options += last
+        of_bench = '.SS "Options of bench"\n' + of_bench
+    prose, _, status = prose.partition(".PP\nExit status: ")
+    prose = re.sub(r"\A\.PP\n", "", prose)
+    return "".join(
+        (
+            before,
+            ".SH ROLES\n" if first.startswith("ROLE") else ".SH COMMANDS\n",
+            first,
+            description,
+            prose,
+            ".SH OPTIONS\n",
+            options,
+            ".PP\n",
+            mandatory,
+            of_bench,
+            f'.SH "EXIT STATUS"\n{status}' if status else "",
+            other,
+            after,
+        )
+    )
 
 
 def examples_apart(page: str) -> str:
@@ -63,9 +108,9 @@ def main() -> int:
     """Write the pages, or compare them; 1 if they differ."""
     build = Path(sys.argv[1])
     include = build / "see-also.h2m"
-    include.write_text(SEE_ALSO, encoding="utf-8")
     differ = []
     for program in NAMES:
+        include.write_text(see_also(program), encoding="utf-8")
         page = ROOT / "man" / f"{program}.1"
         text = manual(build, program, include)
         if "--check" not in sys.argv:

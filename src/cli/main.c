@@ -29,28 +29,24 @@ static const cli_command cli_commands[] = {
 };
 
 static const char cli_doc[] =
-    "tq - command line of the transfer queue\v"
-    "Commands:\n"
-    "  status                                  partitions, storage and clients of a system\n"
-    "  ls [PARTITION]                          partitions, or the keys and tags of one\n"
-    "  get PARTITION [KEY | @INDEX]...         fields of samples; all of the partition when none "
-    "is named\n"
-    "  clear PARTITION [KEY | @INDEX]...       clear samples\n"
-    "  clear PARTITION --all                   clear the whole partition\n"
-    "  events                                  what happened lately\n"
-    "  save DIR [PARTITION]                    save a checkpoint of the system, or of one "
-    "partition\n"
-    "  load DIR                                replace the state of the system by a checkpoint\n"
-    "  bench                                   how fast a running system is from here\n"
-    "  serve                                   run a system here until interrupted; options as in "
-    "tqd --help\n"
+    "tq - command line of the transfer queue\n"
     "\n"
-    "The system is found by --address (or TQ_ADDRESS, with TQ_TOKEN_FILE), else by its name "
-    "(--system, TQ_SYSTEM,\n"
+    "Commands:\n"
+    "  status                             partitions, storage and clients\n"
+    "  ls [PARTITION]                     partitions, or the keys and tags of one\n"
+    "  get PARTITION [KEY | @INDEX]...    fields of samples (default: of all)\n"
+    "  clear PARTITION [KEY | @INDEX]...  clear samples\n"
+    "  clear PARTITION --all              clear the whole partition\n"
+    "  events                             what happened lately\n"
+    "  save DIR [PARTITION]               save a checkpoint (default: of all)\n"
+    "  load DIR                           replace the state by a checkpoint\n"
+    "  bench                              how fast a running system is from here\n"
+    "  serve                              run a system until interrupted (see tqd)\n"
+    "\v"
+    "The system is found by --address (or TQ_ADDRESS, with TQ_TOKEN_FILE), else by its name (--system, TQ_SYSTEM, "
     "'default') among those that run on this machine for this user.\n"
     "\n"
-    "Exit status: 0, or 1 when something failed (the reason is on stderr), or 2 for a wrong "
-    "command line.";
+    "Exit status: 0, or 1 when something failed (the reason is on stderr), or 2 for a wrong command line.";
 
 enum {
     CLI_OPT_ALL = 256,

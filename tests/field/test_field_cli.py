@@ -326,6 +326,22 @@ def options_of(*command: str) -> dict[str, str]:
     return dict(re.findall(r"^ +-(\w), --([\w-]+)", done.stdout, re.MULTILINE))
 
 
+def test_the_commands_come_before_the_options() -> None:
+    done = subprocess.run(
+        [executable("tq"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **PLAIN},
+    )
+    assert 0 < done.stdout.index("\nCommands:\n") < done.stdout.index("--address")
+    # Each on one line of a terminal.
+    listed = done.stdout.partition("\nCommands:\n")[2].partition("\n\n")[0].splitlines()
+    assert [line[:3] for line in listed if not re.match(r"  [a-z]", line)] == []
+    page = (Path(__file__).resolve().parents[2] / "man" / "tq.1").read_text("utf-8")
+    assert page.index(".SH COMMANDS") < page.index(".SH OPTIONS") < page.index("Options of bench")
+
+
 def test_one_letter_means_one_thing() -> None:
     ours, theirs = options_of(executable("tq")), options_of(executable("tqd"))
     assert ours["s"] == "system"
