@@ -108,7 +108,7 @@ LAYERS: dict[str, list[list[str]]] = {
         ["args.*"],
         ["meta/*"],
         ["client.h op.h"],
-        ["*.[ch] get/borrows.* get/data.* get/pool.c get/look.c", "calls/*"],
+        ["*.[ch] data/*", "calls/*"],
         ["put/*", "get/*"],
         ["checkpoint/*"],
     ],

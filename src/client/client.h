@@ -70,7 +70,7 @@ struct tq_client {
     bool pause; /* a fork is waiting for the loop thread to pause */
     tq_op *submit_first, *submit_last;
     tq_op *cancel_first;
-    struct tqi_client_borrows *borrows;       /* get/borrows.h: in use */
+    struct tqi_client_borrows *borrows;       /* data/borrows.h: in use */
     struct tqi_client_borrows *borrows_ended; /* that the loop thread is to give back */
 
     tqi_client_waits waits;

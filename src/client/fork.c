@@ -12,7 +12,7 @@
  * forking thread holds) is not waited for any longer. Its runtime may then be in the middle of a change, so the child
  * leaves it alone and keeps the descriptors.
  */
-#include "client/get/data.h"
+#include "client/data/data.h"
 #include "client/queue.h"
 #include "client/runtime.h"
 

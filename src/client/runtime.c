@@ -10,7 +10,7 @@
  * is closed; then the handles.
  */
 #include "client/runtime.h"
-#include "client/get/borrows.h"
+#include "client/data/borrows.h"
 
 #include <signal.h>
 #include <stdlib.h>

@@ -51,7 +51,7 @@ def test_the_tree_is_fine(check: Callable[..., tuple[int, str]]) -> None:
     [
         ("src/client/put/put.c", "client/op.h"),
         ("src/client/checkpoint/save.c", "client/get/get.h"),
-        ("src/client/runtime.c", "client/get/data.h"),
+        ("src/client/runtime.c", "client/data/data.h"),
         ("src/client/get/plan.c", "manager/manager.h"),
         ("src/net/call_test.c", "net/serving.h"),
         ("src/table/publish.c", "table/block.h"),

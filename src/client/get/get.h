@@ -4,7 +4,7 @@
 #ifndef TQI_CLIENT_GET_GET_H
 #define TQI_CLIENT_GET_GET_H
 
-#include "client/get/data.h"
+#include "client/data/data.h"
 #include "client/meta/meta.h"
 #include "client/runtime.h"
 

@@ -6,7 +6,7 @@
  * most an eighth of the memory that this process may use. A buffer that was not needed for POOL_OLD_NS is freed when
  * another one is returned. Small buffers are left to malloc. One lock for the process, taken around fork.
  */
-#include "client/get/data.h"
+#include "client/data/data.h"
 
 #include <malloc.h>
 #include <pthread.h>

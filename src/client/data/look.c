@@ -11,7 +11,7 @@
 
 #include "base/error.h"
 #include "base/fence.h"
-#include "client/get/data.h"
+#include "client/data/data.h"
 
 static bool look_before(const tqi_client_left *left)
 {

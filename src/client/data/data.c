@@ -1,7 +1,7 @@
 /*
  * data.c - tq_data: reference-counted columns of rows in the library's memory.
  */
-#include "client/get/data.h"
+#include "client/data/data.h"
 #include "base/pointer.h"
 
 #include <stdlib.h>

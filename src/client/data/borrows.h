@@ -1,8 +1,8 @@
 /*
  * borrows.h - store memory that a read has borrowed.
  */
-#ifndef TQI_CLIENT_GET_BORROWS_H
-#define TQI_CLIENT_GET_BORROWS_H
+#ifndef TQI_CLIENT_DATA_BORROWS_H
+#define TQI_CLIENT_DATA_BORROWS_H
 
 #include <pthread.h>
 #include <stdbool.h>

@@ -6,7 +6,7 @@
  * to every page of a private mapping gives it pages of its own, at the same addresses and with the same bytes. What a
  * read has left in the store (look.c) is in the same list, and becomes a copy elsewhere.
  */
-#include "client/get/borrows.h"
+#include "client/data/borrows.h"
 
 #include <errno.h>
 #include <stdint.h>

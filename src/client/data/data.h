@@ -1,13 +1,13 @@
 /*
  * data.h - destination memory of reads: tq_data, and the pool of warm buffers behind it.
  */
-#ifndef TQI_CLIENT_GET_DATA_H
-#define TQI_CLIENT_GET_DATA_H
+#ifndef TQI_CLIENT_DATA_DATA_H
+#define TQI_CLIENT_DATA_DATA_H
 
 #include <stdatomic.h>
 
 #include "base/region.h"
-#include "client/get/borrows.h"
+#include "client/data/borrows.h"
 
 #include <tq/tq.h>
 
