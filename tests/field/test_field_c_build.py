@@ -198,6 +198,17 @@ def test_a_program_is_built_with_the_static_library(
     assert not [name for name in ("libtq", *OF_THE_DAEMON) if name in libraries]
 
 
+def test_the_static_library_is_linked_where_both_are_installed_as_the_readme_says(
+    installed: Prefix, environment: Mapping[str, str], tmp_path: Path
+) -> None:
+    page = (ROOT / "README.md").read_text("utf-8")
+    (flags,) = re.findall(r"`(\$\(pkg-config --static [^`]*)`", page)
+    program = tmp_path / "hello"
+    run("sh", "-ec", f"cc {HELLO} -o {program} {flags}", **installed.environment)
+    assert "libtq" not in installed.libraries(program)
+    assert run(program, **environment) == "1 2 3\n"
+
+
 @pytest.mark.parametrize("kind", ["shared", "static"])
 def test_a_daemon_with_a_sampler_of_its_own_is_built_with_pkg_config(
     kind: str, installed: Prefix, archives: Prefix, tmp_path: Path
