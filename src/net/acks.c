@@ -31,8 +31,9 @@ static void acks_send_waiting(tqi_net_channel *channel, bool last_time)
 {
     uint64_t beyond = channel->next_request - tqi_net_call_ack(channel);
     uint64_t enough = ACKS_KEPT + 2 * (uint64_t)channel->n_keeps;
+
     enough = enough < ACKS_KEPT_MAX ? enough : ACKS_KEPT_MAX;
-    if (!channel->keeps) {
+    if (channel->keeps == NULL) {
         channel->arrived_bytes = 0; /* `ack` says all */
     }
     if (last_time || channel->arrived_bytes >= TQI_NET_KEPT_BYTES) {
@@ -44,8 +45,8 @@ static void acks_send_waiting(tqi_net_channel *channel, bool last_time)
     Tq__Ack ack;
     tq__ack__init(&ack);
     ack.below = channel->next_request;
-    ack.waiting = malloc(channel->n_keeps * sizeof *ack.waiting);
-    if (!ack.waiting) {
+    ack.waiting = malloc(channel->n_keeps * sizeof(*ack.waiting));
+    if (ack.waiting == NULL) {
         return; /* another time */
     }
     const tqi_net_call *call;
@@ -61,13 +62,14 @@ static void acks_send_waiting(tqi_net_channel *channel, bool last_time)
 void tqi_net_channel_acknowledge(tqi_net_channel *channel, bool last_time)
 {
     uint64_t ack = tqi_net_call_ack(channel);
+
     channel->ack_due = false;
     if (channel->state != TQI_NET_CHANNEL_OPEN || channel->conn->closed) {
         return;
     }
     if (ack != channel->ack_sent) {
-        tqi_net_out_frame *last = channel->conn->queue ? channel->conn->queue->prev : NULL;
-        if (last && !last->touched && !channel->ack_hold) {
+        tqi_net_out_frame *last = channel->conn->queue != NULL ? channel->conn->queue->prev : NULL;
+        if (last != NULL && !last->touched && !channel->ack_hold) {
             tqi_net_out_frame_set_ack(last, ack);
         } else {
             tqi_net_channel_send_control(channel, TQI_ACK, NULL);
@@ -104,7 +106,7 @@ void tqi_net_channel_arrived(const tqi_net_call *call)
 {
     tqi_net_channel *channel = call->channel;
     /* While an earlier call waits, the next request could not acknowledge it. */
-    bool alone = channel->n_keeps == 1 && !call->ended && !call->args.orphan;
+    bool alone = channel->n_keeps == 1 && !call->ended && call->args.orphan == NULL;
 
     channel->arrived++;
     if (!alone || !acks_can_wait(call->method->kind) || channel->arrived_bytes > ACKS_LATE_BYTES) {

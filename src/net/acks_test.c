@@ -29,6 +29,7 @@ static void publish(tqi_net_channel *on)
 {
     testing_call call = {0};
     uint8_t byte = testing_byte(0);
+
     testing_write(on, &call, TQI_PUBLISH, &byte, 1, 20);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
@@ -79,5 +80,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_answer_is_acknowledged_by_the_next_request, setup, teardown),
         cmocka_unit_test_setup_teardown(large_or_many_answers_are_acknowledged_at_once, setup, teardown),
     };
+
     return cmocka_run_group_tests_name("net_acks", tests, NULL, NULL);
 }

@@ -72,7 +72,7 @@ bool tqi_net_host_is_loopback(const char *host)
 static int reach_source(const struct sockaddr *to, socklen_t size, char *out)
 {
     struct sockaddr_storage from = {0};
-    socklen_t from_size = sizeof from;
+    socklen_t from_size = sizeof(from);
     int fd = socket(to->sa_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
     int errnum = 0;
 
@@ -111,7 +111,7 @@ static bool reach_is_ours(const struct sockaddr *addr, socklen_t size)
 /* How suitable an interface's address is for publishing: 0 means not at all. */
 static int reach_rank(const struct ifaddrs *at)
 {
-    if (!at->ifa_addr || !(at->ifa_flags & IFF_UP)) {
+    if (at->ifa_addr == NULL || !(at->ifa_flags & IFF_UP)) {
         return 0;
     }
     if (at->ifa_addr->sa_family == AF_INET) {
@@ -129,16 +129,16 @@ static bool reach_pick(const struct ifaddrs *list, const char *interface, tqi_ne
 {
     int best = 0;
 
-    memset(out, 0, sizeof *out);
-    for (const struct ifaddrs *at = list; at; at = at->ifa_next) {
+    memset(out, 0, sizeof(*out));
+    for (const struct ifaddrs *at = list; at != NULL; at = at->ifa_next) {
         int rank = reach_rank(at);
-        if (interface ? strcmp(at->ifa_name, interface) != 0 : (at->ifa_flags & IFF_LOOPBACK) != 0) {
+        if (interface != NULL ? strcmp(at->ifa_name, interface) != 0 : (at->ifa_flags & IFF_LOOPBACK) != 0) {
             continue;
         }
         if (rank > best && reach_text(at->ifa_addr, out->host)) {
             best = rank;
             if (rank == 3) {
-                memcpy(out->v4, out->host, sizeof out->v4);
+                memcpy(out->v4, out->host, sizeof(out->v4));
             }
         }
     }
@@ -156,10 +156,10 @@ int tqi_net_address_of_interface(const char *interface, tqi_net_addresses *out, 
     }
     if (!reach_pick(list, interface, out)) {
         size_t used = 0;
-        for (const struct ifaddrs *at = list; at; at = at->ifa_next) {
+        for (const struct ifaddrs *at = list; at != NULL; at = at->ifa_next) {
             /* Every interface also has a link-level entry, whose address does not count here. */
-            if (at->ifa_addr && at->ifa_addr->sa_family == AF_PACKET && used < sizeof names) {
-                used += (size_t)snprintf(names + used, sizeof names - used, "%s%s", used > 0 ? ", " : "", at->ifa_name);
+            if (at->ifa_addr != NULL && at->ifa_addr->sa_family == AF_PACKET && used < sizeof(names)) {
+                used += (size_t)snprintf(names + used, sizeof(names) - used, "%s%s", used > 0 ? ", " : "", at->ifa_name);
             }
         }
         rc = tqi_error_set(err, TQ_EINVAL, "no address of a network interface '%s'%s%s", interface,
@@ -174,11 +174,11 @@ static void reach_complete(tqi_net_addresses *reach)
 {
     tqi_net_addresses other;
 
-    if (!strchr(reach->host, ':')) {
-        memcpy(reach->v4, reach->host, sizeof reach->v4);
+    if (strchr(reach->host, ':') == NULL) {
+        memcpy(reach->v4, reach->host, sizeof(reach->v4));
     } else if (!tqi_net_host_is_loopback(reach->host)) {
         tqi_net_address_default(&other);
-        memcpy(reach->v4, other.v4, sizeof reach->v4);
+        memcpy(reach->v4, other.v4, sizeof(reach->v4));
     }
 }
 
@@ -189,13 +189,13 @@ static int reach_towards_one(const tqi_net_endpoint *endpoint, tqi_net_addresses
     char text[TQI_NET_ENDPOINT_MAX];
     int errnum = EADDRNOTAVAIL;
 
-    tqi_net_endpoint_format(endpoint, text, sizeof text);
+    tqi_net_endpoint_format(endpoint, text, sizeof(text));
     int rc = getaddrinfo(endpoint->host, endpoint->port, &hints, &list);
     if (rc != 0) {
         return tqi_error_set(err, TQ_EIO, "%s: look-up of the name: %s; check the host's spelling, or give its address",
                              text, gai_strerror(rc));
     }
-    for (const struct addrinfo *at = list; at && errnum != 0; at = at->ai_next) {
+    for (const struct addrinfo *at = list; at != NULL && errnum != 0; at = at->ai_next) {
         errnum = reach_source(at->ai_addr, at->ai_addrlen, out->host);
         if (errnum == 0) {
             *elsewhere = !reach_is_ours(at->ai_addr, at->ai_addrlen);
@@ -204,7 +204,7 @@ static int reach_towards_one(const tqi_net_endpoint *endpoint, tqi_net_addresses
     freeaddrinfo(list);
     if (errnum != 0) {
         char reason[128];
-        return tqi_error_set(err, TQ_EIO, "%s: no way there: %s", text, strerror_r(errnum, reason, sizeof reason));
+        return tqi_error_set(err, TQ_EIO, "%s: no way there: %s", text, strerror_r(errnum, reason, sizeof(reason)));
     }
     reach_complete(out);
     return TQ_OK;
@@ -217,9 +217,9 @@ int tqi_net_address_towards(const char *endpoints, tqi_net_addresses *out, bool 
     int rc = tqi_net_endpoint_parse_list(endpoints, &list, &n, err);
 
     *elsewhere = false;
-    memset(out, 0, sizeof *out);
-    snprintf(out->host, sizeof out->host, "127.0.0.1");
-    memcpy(out->v4, out->host, sizeof out->v4);
+    memset(out, 0, sizeof(*out));
+    snprintf(out->host, sizeof(out->host), "127.0.0.1");
+    memcpy(out->v4, out->host, sizeof(out->v4));
     for (size_t i = 0; rc == TQ_OK && i < n; i++) {
         if (!list[i].unix_socket) {
             rc = reach_towards_one(&list[i], out, elsewhere, err);
@@ -236,18 +236,18 @@ void tqi_net_address_default(tqi_net_addresses *out)
     struct ifaddrs *list = NULL;
     socklen_t size;
 
-    memset(out, 0, sizeof *out);
-    for (size_t i = 0; i < sizeof reach_everywhere / sizeof *reach_everywhere; i++) {
+    memset(out, 0, sizeof(*out));
+    for (size_t i = 0; i < sizeof(reach_everywhere) / sizeof(*reach_everywhere); i++) {
         char host[TQI_NET_HOST_MAX];
         if (!reach_numeric(reach_everywhere[i], &addr, &size) ||
             reach_source((const struct sockaddr *)&addr, size, host) != 0 || tqi_net_host_is_loopback(host)) {
             continue;
         }
         if (addr.ss_family == AF_INET) {
-            memcpy(out->v4, host, sizeof host);
+            memcpy(out->v4, host, sizeof(host));
         }
         if (!out->host[0]) {
-            memcpy(out->host, host, sizeof host);
+            memcpy(out->host, host, sizeof(host));
         }
     }
     if (!out->host[0] && getifaddrs(&list) == 0) {
@@ -255,8 +255,8 @@ void tqi_net_address_default(tqi_net_addresses *out)
         freeifaddrs(list);
     }
     if (!out->host[0]) {
-        snprintf(out->host, sizeof out->host, "127.0.0.1"); /* a host without a network */
-        memcpy(out->v4, out->host, sizeof out->v4);
+        snprintf(out->host, sizeof(out->host), "127.0.0.1"); /* a host without a network */
+        memcpy(out->v4, out->host, sizeof(out->v4));
     }
 }
 
@@ -284,20 +284,20 @@ int tqi_net_endpoint_advertise(const char *bound, const char *host, const tqi_ne
     if (rc != TQ_OK) {
         return rc;
     }
-    if (!endpoint.unix_socket && !host && tqi_net_host_is_any(endpoint.host)) {
-        bool v4_only = !strchr(endpoint.host, ':');
+    if (!endpoint.unix_socket && host == NULL && tqi_net_host_is_any(endpoint.host)) {
+        bool v4_only = strchr(endpoint.host, ':') == NULL;
         host = v4_only && reach->v4[0] ? reach->v4 : v4_only ? "127.0.0.1" : reach->host;
     }
-    if (!endpoint.unix_socket && host) {
+    if (!endpoint.unix_socket && host != NULL) {
         size_t length = strlen(host);
         bool bracket = length > 2 && host[0] == '[' && host[length - 1] == ']';
-        if (length >= sizeof endpoint.host) {
+        if (length >= sizeof(endpoint.host)) {
             return tqi_error_set(err, TQ_ENAME, "host '%.40s...' is too long", host);
         }
-        snprintf(endpoint.host, sizeof endpoint.host, "%.*s", (int)(bracket ? length - 2 : length),
+        snprintf(endpoint.host, sizeof(endpoint.host), "%.*s", (int)(bracket ? length - 2 : length),
                  bracket ? host + 1 : host);
     }
-    tqi_net_endpoint_format(&endpoint, text, sizeof text);
+    tqi_net_endpoint_format(&endpoint, text, sizeof(text));
     if (strlen(text) >= size) {
         return tqi_error_set(err, TQ_ENAME, "no room for the text of endpoint %s", text);
     }

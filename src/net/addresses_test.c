@@ -20,8 +20,8 @@ static unsigned reach_free_ports(void)
         size_t n = 0;
         while (n < 3) {
             char endpoint[64], bound[TQI_NET_ENDPOINT_MAX];
-            snprintf(endpoint, sizeof endpoint, "tcp:127.0.0.1:%u", first + (unsigned)n);
-            if (tqi_net_listen(endpoint, &fds[n], bound, sizeof bound, NULL) != TQ_OK) {
+            snprintf(endpoint, sizeof(endpoint), "tcp:127.0.0.1:%u", first + (unsigned)n);
+            if (tqi_net_listen(endpoint, &fds[n], bound, sizeof(bound), NULL) != TQ_OK) {
                 break;
             }
             n++;
@@ -45,10 +45,10 @@ static void the_first_free_port_of_a_range_is_taken(void **state)
     tq_error err = {0};
     int fds[3], extra = -1;
 
-    snprintf(range, sizeof range, "tcp:127.0.0.1:%u-%u", first, first + 2);
+    snprintf(range, sizeof(range), "tcp:127.0.0.1:%u-%u", first, first + 2);
     for (unsigned i = 0; i < 3; i++) {
         assert_int_equal(tqi_net_listen(range, &fds[i], bound, sizeof bound, &err), TQ_OK);
-        snprintf(wanted, sizeof wanted, "tcp:127.0.0.1:%u", first + i);
+        snprintf(wanted, sizeof(wanted), "tcp:127.0.0.1:%u", first + i);
         assert_string_equal(bound, wanted);
     }
     assert_int_equal(tqi_net_listen(range, &extra, bound, sizeof bound, &err), TQ_EIO);
@@ -56,7 +56,7 @@ static void the_first_free_port_of_a_range_is_taken(void **state)
     assert_non_null(strstr(err.message, "every port of this range is in use"));
     close(fds[1]);
     assert_int_equal(tqi_net_listen(range, &fds[1], bound, sizeof bound, &err), TQ_OK);
-    snprintf(wanted, sizeof wanted, "tcp:127.0.0.1:%u", first + 1);
+    snprintf(wanted, sizeof(wanted), "tcp:127.0.0.1:%u", first + 1);
     assert_string_equal(bound, wanted);
     for (unsigned i = 0; i < 3; i++) {
         close(fds[i]);
@@ -81,7 +81,7 @@ static void bad_ranges_are_refused(void **state)
     static const char *const bad[] = {"tcp:h:0-5", "tcp:h:5-4", "tcp:h:5-", "tcp:h:-5", "tcp:h:5-65536", "tcp:h:5-6-7"};
     tqi_net_endpoint endpoint;
     char text[TQI_NET_ENDPOINT_MAX];
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         tq_error err = {0};
         assert_int_equal(tqi_net_endpoint_parse(bad[i], strlen(bad[i]), &endpoint, &err), TQ_EINVAL);
         assert_non_null(strstr(err.message, bad[i]));
@@ -90,7 +90,7 @@ static void bad_ranges_are_refused(void **state)
     assert_int_equal(tqi_net_endpoint_parse(good, strlen(good), &endpoint, NULL), TQ_OK);
     assert_string_equal(endpoint.port, "20000");
     assert_int_equal(endpoint.last_port, 20009);
-    tqi_net_endpoint_format(&endpoint, text, sizeof text);
+    tqi_net_endpoint_format(&endpoint, text, sizeof(text));
     assert_string_equal(text, good);
 }
 
@@ -155,9 +155,10 @@ static bool reach_alone(void)
 {
     struct ifaddrs *list = NULL;
     bool alone = true;
+
     assert_int_equal(getifaddrs(&list), 0);
-    for (const struct ifaddrs *at = list; at; at = at->ifa_next) {
-        alone = alone && (!at->ifa_addr || (at->ifa_flags & IFF_LOOPBACK) != 0 || (at->ifa_flags & IFF_UP) == 0 ||
+    for (const struct ifaddrs *at = list; at != NULL; at = at->ifa_next) {
+        alone = alone && (at->ifa_addr == NULL || (at->ifa_flags & IFF_LOOPBACK) != 0 || (at->ifa_flags & IFF_UP) == 0 ||
                           (at->ifa_addr->sa_family != AF_INET && at->ifa_addr->sa_family != AF_INET6));
     }
     freeifaddrs(list);
@@ -196,7 +197,7 @@ static void the_default_address_can_be_bound(void **state)
     assert_int_equal(tqi_net_host_is_loopback(reach.host), reach_alone());
     assert_false(tqi_net_host_is_any(reach.host));
     bool v6 = strchr(reach.host, ':') != NULL;
-    snprintf(endpoint, sizeof endpoint, "tcp:%s%s%s:0", v6 ? "[" : "", reach.host, v6 ? "]" : "");
+    snprintf(endpoint, sizeof(endpoint), "tcp:%s%s%s:0", v6 ? "[" : "", reach.host, v6 ? "]" : "");
     assert_int_equal(tqi_net_listen(endpoint, &fd, bound, sizeof bound, NULL), TQ_OK);
     close(fd);
 }
@@ -220,7 +221,7 @@ static void what_is_bound_is_published_by_host(void **state)
         {"tcp:127.0.0.1:7", "fd00::3", "tcp:[fd00::3]:7", false},
         {"tcp:127.0.0.1:7", "[fd00::3]", "tcp:[fd00::3]:7", false},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
         char text[TQI_NET_ENDPOINT_MAX];
         assert_int_equal(tqi_net_endpoint_advertise(cases[i].bound, cases[i].host, cases[i].v6_only ? &v6 : &both, text,
                                                     sizeof text, NULL),
@@ -264,5 +265,6 @@ int main(void)
         cmocka_unit_test(what_is_bound_is_published_by_host),
         cmocka_unit_test(a_range_cannot_be_connected_to),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -30,6 +30,7 @@ static bool admit_gives_back(uint16_t kind)
 static int admit_all_waiting(const tqi_net_session *session, uint64_t times, tq_error *err)
 {
     const tqi_net_server *server = session->server;
+
     if (server->running_bytes / times <= tqi_limits.all_waiting_bytes || session->running_bytes / times <= ADMIT_FLOOR) {
         return TQ_OK;
     }
@@ -45,6 +46,7 @@ static int admit_all_waiting(const tqi_net_session *session, uint64_t times, tq_
 static int admit_waiting(const tqi_net_session *session, uint64_t times, tq_error *err)
 {
     bool many = session->running / times >= tqi_limits.waiting;
+
     if (!many && session->running_bytes / times <= tqi_limits.waiting_bytes) {
         return TQ_OK;
     }
@@ -60,6 +62,7 @@ static int admit_waiting(const tqi_net_session *session, uint64_t times, tq_erro
 static int admit_kept(const tqi_net_session *session, bool back, uint64_t times, tq_error *err)
 {
     bool many = session->kept / times >= tqi_limits.kept_replies;
+
     /* The limit on their number is enough to bound empty replies. */
     if (!many && (back || session->kept_bytes <= tqi_limits.kept_reply_bytes)) {
         return TQ_OK;
@@ -78,6 +81,7 @@ int tqi_net_session_admit(const tqi_net_session *session, uint16_t kind, bool ke
     bool back = admit_gives_back(kind);
     uint64_t times = back ? 2 : 1;
     int rc = admit_waiting(session, times, err);
+
     rc = rc ? rc : admit_all_waiting(session, times, err);
     if (rc == TQ_OK && keep) {
         rc = admit_kept(session, back, times, err);

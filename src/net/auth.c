@@ -54,18 +54,19 @@ int tqi_net_token_load(const char *path, tqi_net_token *token, tq_error *err)
     char reason[128];
     char what[330];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
+
     if (fd < 0) {
         return tqi_error_set(err, TQ_EAUTH,
                              "token file '%s' cannot be opened: %s; a system's is the file token in its "
                              "runtime directory",
-                             path, strerror_r(errno, reason, sizeof reason));
+                             path, strerror_r(errno, reason, sizeof(reason)));
     }
     auth_warn_mode(path, fd);
     /* Room for white space after the longest token, which an editor may have added. */
     uint8_t bytes[TQI_NET_TOKEN_MAX + 64];
     size_t size = 0;
-    while (size < sizeof bytes) {
-        ssize_t n = read(fd, bytes + size, sizeof bytes - size);
+    while (size < sizeof(bytes)) {
+        ssize_t n = read(fd, bytes + size, sizeof(bytes) - size);
         if (n < 0 && errno == EINTR) {
             continue;
         }
@@ -73,7 +74,7 @@ int tqi_net_token_load(const char *path, tqi_net_token *token, tq_error *err)
             int errnum = errno;
             close(fd);
             return tqi_error_set(err, TQ_EAUTH, "token file '%s' cannot be read: %s", path,
-                                 strerror_r(errnum, reason, sizeof reason));
+                                 strerror_r(errnum, reason, sizeof(reason)));
         }
         if (n == 0) {
             break;
@@ -85,16 +86,16 @@ int tqi_net_token_load(const char *path, tqi_net_token *token, tq_error *err)
         size--;
     }
     if (size == 0 || size > TQI_NET_TOKEN_MAX) {
-        OPENSSL_cleanse(bytes, sizeof bytes);
+        OPENSSL_cleanse(bytes, sizeof(bytes));
         return tqi_error_set(err, TQ_EAUTH, "token file '%s' %s", path,
                              size == 0 ? "is empty" : "is longer than 256 bytes");
     }
-    memset(token, 0, sizeof *token);
+    memset(token, 0, sizeof(*token));
     memcpy(token->bytes, bytes, size);
     token->size = size;
-    (void)snprintf(token->file, sizeof token->file, "%s", path);
-    OPENSSL_cleanse(bytes, sizeof bytes);
-    snprintf(what, sizeof what, "the token in '%.300s'", path);
+    (void)snprintf(token->file, sizeof(token->file), "%s", path);
+    OPENSSL_cleanse(bytes, sizeof(bytes));
+    snprintf(what, sizeof(what), "the token in '%.300s'", path);
     tqi_net_token_warn(what, token);
     return TQ_OK;
 }
@@ -105,6 +106,7 @@ int tqi_net_auth_proof(const tqi_net_token *token, const char *role, const uint8
 {
     uint8_t text[16 + 2 * TQI_NET_NONCE + TQI_NET_SESSION_ID];
     size_t size = strlen(role);
+
     memcpy(text, role, size);
     memcpy(text + size, first, TQI_NET_NONCE);
     size += TQI_NET_NONCE;
@@ -113,7 +115,8 @@ int tqi_net_auth_proof(const tqi_net_token *token, const char *role, const uint8
     memcpy(text + size, session, TQI_NET_SESSION_ID);
     size += TQI_NET_SESSION_ID;
     unsigned int length = 0;
-    if (!HMAC(EVP_sha256(), token->bytes, (int)token->size, text, size, proof, &length) || length != TQI_NET_PROOF) {
+    if (HMAC(EVP_sha256(), token->bytes, (int)token->size, text, size, proof, &length) == NULL ||
+        length != TQI_NET_PROOF) {
         return TQ_EINTERNAL;
     }
     return TQ_OK;

@@ -21,7 +21,7 @@ static void keep_warning(tq_log_level level, const char *component, const char *
     (void)arg;
     if (level <= TQI_WARN) {
         warnings++;
-        snprintf(warning, sizeof warning, "%s", text);
+        snprintf(warning, sizeof(warning), "%s", text);
     }
 }
 
@@ -44,6 +44,7 @@ static void assert_serves(testing_server *server)
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, server->endpoint);
     testing_call call = {0};
+
     testing_reserve(channel, &call, 1, 10);
     testing_until(&call.done, 1);
     assert_int_equal(call.status, TQ_OK);
@@ -88,7 +89,7 @@ static void the_endpoint_after_a_refusal_is_tried(void **state)
     testing_server_start(&stranger, testing_unix_endpoint(), 1, 1000);
     testing_server_start(&server, "tcp:127.0.0.1:0", 2, 1000);
     stranger.server->token = (tqi_net_token){.bytes = "another", .size = 7};
-    snprintf(list, sizeof list, "%s,%s", stranger.endpoint, server.endpoint);
+    snprintf(list, sizeof(list), "%s,%s", stranger.endpoint, server.endpoint);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, list);
     testing_call call = {0};
@@ -112,7 +113,7 @@ static void only_the_named_server_is_accepted(void **state)
     testing_server_start(&server, "tcp:127.0.0.1:0", 2, 1000);
     uint64_t id = tqi_net_server_id(server.server);
     assert_true(id != 0 && id != tqi_net_server_id(other.server));
-    snprintf(list, sizeof list, "%s,%s", other.endpoint, server.endpoint);
+    snprintf(list, sizeof(list), "%s,%s", other.endpoint, server.endpoint);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = NULL, *same = NULL, *wrong = NULL;
     assert_int_equal(tqi_net_channel_get_server(connector, list, id, &channel, NULL), TQ_OK);
@@ -153,7 +154,7 @@ static void bad_token_files_are_refused(void **state)
     assert_int_equal(token.size, 6);
     assert_memory_equal(token.bytes, "secret", 6);
     char text[300];
-    memset(text, 'x', sizeof text);
+    memset(text, 'x', sizeof(text));
     assert_int_equal(write(fd, text, sizeof text), sizeof text);
     assert_int_equal(tqi_net_token_load(path, &token, &err), TQ_EAUTH);
     assert_non_null(strstr(err.message, path));
@@ -213,6 +214,7 @@ typedef struct later_server {
 static void later_on_accept(uv_poll_t *poll, int status, int events)
 {
     later_server *later = poll->data;
+
     (void)status;
     (void)events;
     int fd = accept(later->fd, NULL, NULL);
@@ -230,7 +232,8 @@ static void later_start(later_server *later, const char *endpoint, const void *b
 {
     tqi_net_endpoint parsed;
     char bound[TQI_NET_ENDPOINT_MAX];
-    memset(later, 0, sizeof *later);
+
+    memset(later, 0, sizeof(*later));
     later->bytes = bytes;
     later->size = size;
     assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
@@ -255,10 +258,10 @@ static void a_server_of_another_version_is_named(void **state)
     (void)state;
     later_server later;
     char endpoint[128];
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     uint8_t header[TQI_FRAME_HEADER];
     tqi_frame_encode(&(tqi_frame){.version = 3, .kind = 99, .body = 12345}, header);
-    later_start(&later, endpoint, header, sizeof header);
+    later_start(&later, endpoint, header, sizeof(header));
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call call = {0};
@@ -292,9 +295,9 @@ static void a_server_of_another_protocol_is_named(void **state)
     (void)state;
     later_server later;
     char endpoint[128];
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     static const char noise[] = "HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n";
-    later_start(&later, endpoint, noise, sizeof noise - 1);
+    later_start(&later, endpoint, noise, sizeof(noise) - 1);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, endpoint);
     testing_call call = {0};
@@ -313,14 +316,14 @@ static void a_server_without_the_token_is_refused(void **state)
     (void)state;
     later_server later;
     char endpoint[128];
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     uint8_t bytes[2 * TQI_FRAME_HEADER + 256], nonce[TQI_NET_NONCE] = {0}, proof[TQI_NET_PROOF] = {0};
     Tq__Challenge challenge;
     tq__challenge__init(&challenge);
-    challenge.nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
+    challenge.nonce = (ProtobufCBinaryData){sizeof(nonce), nonce};
     Tq__Welcome welcome;
     tq__welcome__init(&welcome);
-    welcome.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    welcome.proof = (ProtobufCBinaryData){sizeof(proof), proof};
     welcome.epoch = 4;
     tqi_frame frame = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_CHALLENGE};
     frame.body = (uint32_t)tq__challenge__pack(&challenge, bytes + TQI_FRAME_HEADER);
@@ -356,7 +359,7 @@ static void malformed_frames_before_the_login_close_the_connection(void **state)
     };
     testing_server server;
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
-    for (size_t i = 0; i < sizeof frames / sizeof *frames; i++) {
+    for (size_t i = 0; i < sizeof(frames) / sizeof(*frames); i++) {
         testing_raw raw;
         warnings = 0;
         testing_raw_connect(&raw, server.endpoint);
@@ -377,6 +380,7 @@ static void warnings_about_garbage_are_limited(void **state)
 {
     static const tqi_frame garbage = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_BYE};
     testing_server server;
+
     (void)state;
 
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
@@ -398,6 +402,7 @@ static void an_outage_is_logged_once(void **state)
 {
     const char *endpoint = testing_unix_endpoint();
     testing_server server;
+
     (void)state;
 
     testing_server_start(&server, endpoint, 1, 1000);
@@ -445,7 +450,7 @@ static void malformed_frames_after_the_login_close_the_connection(void **state)
     testing_reserve(channel, &before, 1, 10);
     testing_claim(channel, &waiting, false, 10);
     testing_until(&server.n_waiting, 1);
-    for (size_t i = 0; i < sizeof frames / sizeof *frames; i++) {
+    for (size_t i = 0; i < sizeof(frames) / sizeof(*frames); i++) {
         testing_raw raw;
         warnings = 0;
         testing_raw_connect(&raw, server.endpoint);
@@ -478,8 +483,9 @@ static void an_unknown_request_is_answered(void **state)
     testing_raw_login(&raw);
     uint8_t payload[100] = {0};
     testing_raw_frame(
-        &raw, &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = 999, .request = 1, .payload = sizeof payload}, NULL);
-    testing_raw_send(&raw, payload, sizeof payload);
+        &raw, &(tqi_frame){.version = TQI_PROTOCOL_VERSION, .kind = 999, .request = 1, .payload = sizeof(payload)},
+        NULL);
+    testing_raw_send(&raw, payload, sizeof(payload));
     testing_until(&raw.size, TQI_FRAME_HEADER + 4);
     tqi_frame reply;
     assert_int_equal(tqi_frame_decode(raw.bytes, &reply, NULL), TQ_OK);
@@ -515,5 +521,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(malformed_frames_after_the_login_close_the_connection, setup, teardown),
         cmocka_unit_test_setup_teardown(an_unknown_request_is_answered, setup, teardown),
     };
+
     return cmocka_run_group_tests_name("net_auth", tests, NULL, NULL);
 }

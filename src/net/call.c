@@ -51,10 +51,10 @@ static void call_free(tqi_net_call *call)
 {
     call_unlist(call);
     call_unkeep(call);
-    if (call->args.orphan && call->args.orphan_free) {
+    if (call->args.orphan != NULL && call->args.orphan_free != NULL) {
         call->args.orphan_free(call->args.orphan_arg);
     }
-    if (call->tx) {
+    if (call->tx != NULL) {
         tqi_net_out_frame_unref(call->tx);
     }
     free(call);
@@ -80,7 +80,7 @@ static int call_check(const tqi_net_channel *channel, const tqi_net_call_args *a
     if (channel->state == TQI_NET_CHANNEL_CLOSED) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
     }
-    if (!method || !args->message || args->message->descriptor != method->request || !args->done) {
+    if (method == NULL || args->message == NULL || args->message->descriptor != method->request || args->done == NULL) {
         return tqi_error_set(err, TQ_EINVAL, "no such request: kind %u", (unsigned)args->kind);
     }
     size_t size = protobuf_c_message_get_packed_size(args->message);
@@ -106,6 +106,7 @@ static void call_send(tqi_net_call *call)
 static void call_send_cancel(tqi_net_call *call)
 {
     Tq__Cancel cancel;
+
     tq__cancel__init(&cancel);
     cancel.request = call->number;
     tqi_net_channel_send_control(call->channel, TQI_CANCEL, &cancel.base);
@@ -115,11 +116,12 @@ int tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, 
 {
     const tqi_method *method = tqi_method_find(args->kind);
     int rc = call_check(channel, args, method, err);
+
     if (rc != TQ_OK) {
         return rc;
     }
-    tqi_net_call *call = calloc(1, sizeof *call);
-    if (!call) {
+    tqi_net_call *call = calloc(1, sizeof(*call));
+    if (call == NULL) {
         return tqi_error_nomem(err, "a request");
     }
     call->number = channel->next_request;
@@ -129,7 +131,7 @@ int tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, 
     call->args.orphan = NULL; /* until nothing can fail any more */
     tqi_frame frame = {.kind = args->kind, .request = call->number, .ack = tqi_net_call_ack(channel)};
     call->tx = tqi_net_out_frame_make(&frame, args->message, args->payload, args->n_payload);
-    if (!call->tx) {
+    if (call->tx == NULL) {
         goto nomem;
     }
     if (!TQI_HASH_ADD(channel->calls, number, call)) {
@@ -156,7 +158,7 @@ int tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, 
     } else {
         tqi_net_channel_kick(channel);
     }
-    if (out) {
+    if (out != NULL) {
         *out = call;
     }
     return TQ_OK;
@@ -170,6 +172,7 @@ nomem:
 void tqi_net_call_cancel(tqi_net_call *call)
 {
     tqi_net_channel *channel = call->channel;
+
     if (call->ended || call->cancelled) {
         return;
     }
@@ -188,7 +191,7 @@ void tqi_net_call_cancel(tqi_net_call *call)
 
 void tqi_net_call_end_cancelled(tqi_net_connector *connector)
 {
-    while (connector->ending) {
+    while (connector->ending != NULL) {
         tqi_net_call *call = connector->ending;
         tqi_net_channel *channel = call->channel;
         connector->flusher.called_out = true;
@@ -206,6 +209,7 @@ void tqi_net_call_end_cancelled(tqi_net_connector *connector)
 static void call_own_payload(tqi_net_call *call)
 {
     tqi_net_channel *channel = call->channel;
+
     if (tqi_net_out_frame_own(call->tx) == TQ_OK) {
         return;
     }
@@ -223,9 +227,10 @@ static void call_own_payload(tqi_net_call *call)
 static void call_abandon(tqi_net_call *call, const tq_error *why)
 {
     tqi_net_channel *channel = call->channel;
-    bool orphan = call->method->keep || call->args.orphan;
+    bool orphan = call->method->keep || call->args.orphan != NULL;
+
     tqi_heap_remove(&channel->deadlines, &call->timed);
-    if (channel->rx_call == call && channel->conn) {
+    if (channel->rx_call == call && channel->conn != NULL) {
         tqi_net_conn_drop_payload(channel->conn);
     }
     call_own_payload(call);
@@ -250,13 +255,14 @@ static void call_timeout(tqi_net_call *call)
 {
     tqi_net_channel *channel = call->channel;
     tq_error err;
+
     if (channel->state == TQI_NET_CHANNEL_OPEN) {
         tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before %s answered (%s)", channel->endpoint,
                       call->method->name);
     } else {
         char since[48] = "";
         if (channel->failing_since) {
-            snprintf(since, sizeof since, " (it has failed for %.1f s)",
+            snprintf(since, sizeof(since), " (it has failed for %.1f s)",
                      (double)(tqi_now() - channel->failing_since) / 1e9);
         }
         tqi_error_set(&err, TQ_EUNREACHABLE, "%s cannot be reached: %s%s", channel->endpoint,
@@ -273,7 +279,8 @@ static void call_timeout(tqi_net_call *call)
 void tqi_net_call_timeouts(tqi_net_channel *channel)
 {
     uint64_t now = tqi_now();
-    while (channel->deadlines.top && channel->deadlines.top->key <= now) {
+
+    while (channel->deadlines.top != NULL && channel->deadlines.top->key <= now) {
         call_timeout(TQI_HEAP_ENTRY(channel->deadlines.top, tqi_net_call, timed));
     }
     tqi_net_channel_settle(channel);
@@ -289,11 +296,12 @@ void tqi_net_call_give_up(tqi_net_channel *channel, const tq_error *why)
 {
     uint64_t limit = channel->next_request;
     bool found = true;
+
     while (found && channel->state != TQI_NET_CHANNEL_CLOSED) {
         /* From the start again after each: its callback may end any other. */
         found = false;
         tqi_net_call *call;
-        for (call = channel->calls; call && call_before(call->number, limit); call = call->hh.next) {
+        for (call = channel->calls; call != NULL && call_before(call->number, limit); call = call->hh.next) {
             if (!call->ended || !call_may_be_kept(call)) {
                 found = true;
                 break;
@@ -311,6 +319,7 @@ void tqi_net_call_end_all(tqi_net_channel *channel, const tq_error *why)
 {
     uint64_t limit = channel->next_request;
     tqi_net_call *call;
+
     while ((call = channel->calls) && call_before(call->number, limit)) {
         call_unsend(call);
         if (call->tx->queued && tqi_net_out_frame_own(call->tx) != TQ_OK) {
@@ -325,8 +334,9 @@ void tqi_net_call_stale(tqi_net_channel *channel, bool another)
     uint64_t limit = channel->next_request;
     char clock[32];
     tq_error err;
+
     if (another) {
-        const char *at = tqi_text_time(channel->started_us, clock, sizeof clock);
+        const char *at = tqi_text_time(channel->started_us, clock, sizeof(clock));
         tqi_error_set(&err, TQ_ESTALE,
                       "%s at %s was restarted%s%s: what was stored before that is gone; put, claim "
                       "or resolve the samples again",
@@ -342,7 +352,7 @@ void tqi_net_call_stale(tqi_net_channel *channel, bool another)
         /* From the start again after each: its callback may end any other. */
         found = false;
         tqi_net_call *call;
-        for (call = channel->calls; call && call_before(call->number, limit); call = call->hh.next) {
+        for (call = channel->calls; call != NULL && call_before(call->number, limit); call = call->hh.next) {
             if (call->method->keep && call->tx->touched) {
                 found = true;
                 call_fail(call, &err);
@@ -355,7 +365,8 @@ void tqi_net_call_stale(tqi_net_channel *channel, bool another)
 void tqi_net_call_resend(tqi_net_channel *channel)
 {
     tqi_net_call *call, *next;
-    for (call = channel->calls; call; call = next) {
+
+    for (call = channel->calls; call != NULL; call = next) {
         next = call->hh.next;
         if (call->ended && !call->method->keep) {
             call_free(call); /* its late answer was lost with the connection */
@@ -374,23 +385,24 @@ void tqi_net_call_resend(tqi_net_channel *channel)
 void tqi_net_call_answered(tqi_net_call *call, tqi_net_answer *answer)
 {
     tqi_net_channel *channel = call->channel;
+
     call_unlist(call);
     if (call->kept) {
         tqi_net_channel_arrived(call);
     }
     if (!call->ended) {
         call->ended = true;
-        if (!call->args.orphan) {
+        if (call->args.orphan == NULL) {
             /* Nothing is sent before done returns, so a call that it starts may carry the acknowledgement. */
             call_unkeep(call);
         }
         uint64_t next = channel->next_request;
         call->args.done(call, answer, call->args.arg);
-        if (call->args.orphan && channel->next_request != next) {
+        if (call->args.orphan != NULL && channel->next_request != next) {
             /* done may undo the answer, and the request that does so must reach the server before the acknowledgement. */
             channel->ack_hold = true;
         }
-    } else if (call->args.orphan && answer->status == TQ_OK) {
+    } else if (call->args.orphan != NULL && answer->status == TQ_OK) {
         /* The request that undoes the answer must reach the server before the acknowledgement. */
         channel->ack_hold = true;
         call->args.orphan(channel, answer->reply, call->args.orphan_arg);

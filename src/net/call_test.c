@@ -214,6 +214,7 @@ static void an_answer_after_the_deadline_is_fetched_and_undone(void **state)
 static void begin_orphan_behind(testing_call *waits, testing_call *late)
 {
     testing_call first = {0};
+
     testing_reserve(channel, &first, 1, 20);
     testing_until(&first.done, 1);
     testing_until(&server.settled_acked, 1);
@@ -286,8 +287,8 @@ static void no_acknowledgement_passes_the_puts(void **state)
         PUTS = 100
     };
     static testing_call claims[CLAIMS], puts[CLAIMS][PUTS];
-    memset(claims, 0, sizeof claims);
-    memset(puts, 0, sizeof puts);
+    memset(claims, 0, sizeof(claims));
+    memset(puts, 0, sizeof(puts));
     for (int i = 0; i < CLAIMS; i++) {
         testing_claim(channel, &claims[i], false, -1);
     }
@@ -454,7 +455,7 @@ static void calls_to_nobody_end_at_their_deadlines(void **state)
 {
     (void)state;
     char endpoint[400];
-    snprintf(endpoint, sizeof endpoint, "unix:/nonexistent/tq.sock,tcp:127.0.0.1:1");
+    snprintf(endpoint, sizeof(endpoint), "unix:/nonexistent/tq.sock,tcp:127.0.0.1:1");
     tqi_net_channel *nowhere = testing_channel(connector, endpoint);
     testing_call call = {0}, at_once = {0};
     uint64_t start = tqi_now();
@@ -477,7 +478,7 @@ static void a_later_endpoint_is_tried(void **state)
 {
     (void)state;
     char endpoint[700];
-    snprintf(endpoint, sizeof endpoint, "unix:/nonexistent/tq.sock,tcp:localhost:1,%s", server.endpoint);
+    snprintf(endpoint, sizeof(endpoint), "unix:/nonexistent/tq.sock,tcp:localhost:1,%s", server.endpoint);
     tqi_net_connector *own = testing_connector(&testing_token, 0);
     tqi_net_channel *list = testing_channel(own, endpoint);
     testing_call call = {0};
@@ -513,7 +514,7 @@ static void many_calls_end_at_their_deadlines(void **state)
     enum {
         N = 3000
     };
-    testing_call *calls = calloc(N, sizeof *calls);
+    testing_call *calls = calloc(N, sizeof(*calls));
     assert_non_null(calls);
     tqi_net_channel *nowhere = testing_channel(connector, "unix:/nonexistent/tq.sock");
     for (int i = 0; i < N; i++) {
@@ -551,5 +552,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_client_may_close_at_every_moment_of_connecting, setup, teardown),
         cmocka_unit_test_setup_teardown(many_calls_end_at_their_deadlines, setup, teardown),
     };
+
     return cmocka_run_group_tests_name("net_call", tests, NULL, NULL);
 }

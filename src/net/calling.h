@@ -193,7 +193,7 @@ struct tqi_net_call {
 /* All replies to KEEP calls below this number have been delivered. */
 static inline uint64_t tqi_net_call_ack(const tqi_net_channel *channel)
 {
-    return channel->keeps ? channel->keeps->number : channel->next_request;
+    return channel->keeps != NULL ? channel->keeps->number : channel->next_request;
 }
 
 /* connector_parts.c */

@@ -35,11 +35,11 @@ static void channel_on_deadline(uv_timer_t *timer);
 
 void tqi_net_channel_reset_rx(tqi_net_channel *channel)
 {
-    if (channel->rx_reply) {
+    if (channel->rx_reply != NULL) {
         protobuf_c_message_free_unpacked(channel->rx_reply, NULL);
         channel->rx_reply = NULL;
     }
-    if (channel->goodbye) {
+    if (channel->goodbye != NULL) {
         protobuf_c_message_free_unpacked(&channel->goodbye->base, NULL);
         channel->goodbye = NULL;
     }
@@ -54,7 +54,7 @@ static bool channel_is_over(const tqi_net_channel *channel)
 
 static bool channel_wants_connection(const tqi_net_channel *channel)
 {
-    return channel->calls ||
+    return channel->calls != NULL ||
            (channel->refs > 0 && channel->epoch != 0 && !channel->unwanted && !channel_is_over(channel));
 }
 
@@ -67,9 +67,10 @@ static unsigned channel_patience(const tqi_net_channel *channel)
 void tqi_net_channel_drop(tqi_net_channel *channel)
 {
     tqi_net_conn *conn = channel->conn;
+
     channel->conn = NULL;
     tqi_net_channel_reset_rx(channel);
-    if (conn) {
+    if (conn != NULL) {
         tqi_net_conn_close(conn);
     }
 }
@@ -77,10 +78,11 @@ void tqi_net_channel_drop(tqi_net_channel *channel)
 static void channel_remember(tqi_net_channel *channel, const tq_error *why)
 {
     char name[TQI_NET_ENDPOINT_MAX];
-    tqi_net_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
+
+    tqi_net_endpoint_format(&channel->endpoints[channel->at], name, sizeof(name));
     tqi_error_set(&channel->reason, why->code, "%s: %s", name, why->message);
     if (channel->endpoints[channel->at].unix_socket) {
-        snprintf(channel->unix_failure, sizeof channel->unix_failure, "%.*s", (int)sizeof channel->unix_failure - 1,
+        snprintf(channel->unix_failure, sizeof(channel->unix_failure), "%.*s", (int)sizeof(channel->unix_failure) - 1,
                  channel->reason.message);
     }
 }
@@ -118,6 +120,7 @@ static void channel_pause(tqi_net_channel *channel)
 void tqi_net_channel_failed(tqi_net_channel *channel, const tq_error *why)
 {
     bool was_open = channel->state == TQI_NET_CHANNEL_OPEN;
+
     channel_remember(channel, why);
     tqi_net_channel_drop(channel);
     tqi_net_connector_log(channel->connector, TQI_DEBUG, "%s", channel->reason.message);
@@ -168,6 +171,7 @@ void tqi_net_channel_fatal(tqi_net_channel *channel, const tq_error *why)
 void tqi_net_channel_fatal_as(tqi_net_channel *channel, const tq_error *why)
 {
     tq_error err = *why;
+
     tqi_net_channel_drop(channel);
     tqi_net_dial_stop(channel);
     uv_timer_stop(&channel->retry_timer);
@@ -183,6 +187,7 @@ void tqi_net_channel_fatal_as(tqi_net_channel *channel, const tq_error *why)
 static void channel_tell_version(tqi_net_channel *channel)
 {
     tqi_net_conn *conn = channel->conn;
+
     tqi_net_channel_send_control(channel, TQI_HELLO, NULL);
     channel->conn = NULL;
     tqi_net_channel_reset_rx(channel);
@@ -194,6 +199,7 @@ static void channel_broken(tqi_net_channel *channel, const tq_error *err);
 void tqi_net_channel_broken(tqi_net_conn *conn, const tq_error *err)
 {
     tqi_net_channel *channel = conn->owner;
+
     if (channel->conn != conn || channel->state == TQI_NET_CHANNEL_CLOSED) {
         tqi_net_conn_close(conn);
         return;
@@ -225,7 +231,7 @@ static void channel_broken(tqi_net_channel *channel, const tq_error *err)
             return;
         }
         char name[TQI_NET_ENDPOINT_MAX];
-        tqi_net_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
+        tqi_net_endpoint_format(&channel->endpoints[channel->at], name, sizeof(name));
         tqi_net_connector_log(channel->connector, channel->told_other ? TQI_DEBUG : TQI_WARN,
                               "%s: %s; trying the next of %s", name, err->message, channel->endpoint);
         channel->told_other = true;
@@ -244,6 +250,7 @@ static void channel_broken(tqi_net_channel *channel, const tq_error *err)
 static void channel_on_retry(uv_timer_t *timer)
 {
     tqi_net_channel *channel = timer->data;
+
     switch (channel->state) {
     case TQI_NET_CHANNEL_WAIT:
         channel_attempt(channel);
@@ -262,7 +269,7 @@ static void channel_on_retry(uv_timer_t *timer)
         break;
     }
     case TQI_NET_CHANNEL_CLOSED:
-        if (channel->conn) {
+        if (channel->conn != NULL) {
             tqi_net_conn_close(channel->conn);
         }
         break;
@@ -274,7 +281,8 @@ static void channel_on_retry(uv_timer_t *timer)
 void tqi_net_channel_park(tqi_net_channel *channel)
 {
     tqi_net_conn *conn = channel->conn;
-    if (!channel->parkable || channel->calls || channel->state != TQI_NET_CHANNEL_OPEN) {
+
+    if (!channel->parkable || channel->calls != NULL || channel->state != TQI_NET_CHANNEL_OPEN) {
         return;
     }
     tqi_net_channel_send_ack(channel);
@@ -298,6 +306,7 @@ void tqi_net_channel_opened(tqi_net_channel *channel, uint64_t epoch, bool resum
     bool lost_session = !resumed && channel->epoch != 0;
     bool another = channel->epoch != 0 && channel->epoch != epoch;
     tqi_net_conn *conn = channel->conn;
+
     tqi_net_dial_stop(channel);
     uv_timer_stop(&channel->retry_timer);
     tqi_net_channel_back(channel);
@@ -336,7 +345,7 @@ void tqi_net_channel_opened(tqi_net_channel *channel, uint64_t epoch, bool resum
 
 void tqi_net_channel_arm_deadline(tqi_net_channel *channel)
 {
-    if (!channel->deadlines.top) {
+    if (channel->deadlines.top == NULL) {
         return; /* the timer may fire: it will find nothing to do */
     }
     uint64_t now = tqi_now();
@@ -348,6 +357,7 @@ void tqi_net_channel_arm_deadline(tqi_net_channel *channel)
 static void channel_on_deadline(uv_timer_t *timer)
 {
     tqi_net_channel *channel = timer->data;
+
     tqi_net_call_timeouts(channel);
     if (channel->state != TQI_NET_CHANNEL_CLOSED) {
         tqi_net_channel_arm_deadline(channel);
@@ -367,6 +377,7 @@ static void channel_free(tqi_net_channel *channel)
 static tqi_net_channel *channel_find(tqi_net_connector *connector, const char *endpoint, uint64_t server)
 {
     tqi_net_channel *channel;
+
     DL_FOREACH (connector->channels, channel) {
         if (channel->state != TQI_NET_CHANNEL_CLOSED && channel->server == server &&
             strcmp(channel->endpoint, endpoint) == 0) {
@@ -387,17 +398,17 @@ int tqi_net_channel_get_server(tqi_net_connector *connector, const char *endpoin
     if (connector->closing) {
         return tqi_error_set(err, TQ_ECLOSED, "the client is closed: open another one");
     }
-    if (!endpoint) {
+    if (endpoint == NULL) {
         return tqi_error_set(err, TQ_EINVAL, "no endpoint is given");
     }
     tqi_net_channel *channel = channel_find(connector, endpoint, server);
-    if (channel) {
+    if (channel != NULL) {
         channel->refs++;
         *out = channel;
         return TQ_OK;
     }
-    channel = calloc(1, sizeof *channel);
-    if (!channel) {
+    channel = calloc(1, sizeof(*channel));
+    if (channel == NULL) {
         return tqi_error_nomem(err, "a channel");
     }
     int rc = tqi_net_endpoint_parse_list(endpoint, &channel->endpoints, &channel->n_endpoints, err);
@@ -411,7 +422,7 @@ int tqi_net_channel_get_server(tqi_net_connector *connector, const char *endpoin
     }
     if (rc == TQ_OK) {
         channel->endpoint = strdup(endpoint);
-        rc = channel->endpoint ? TQ_OK : tqi_error_nomem(err, "a channel");
+        rc = channel->endpoint != NULL ? TQ_OK : tqi_error_nomem(err, "a channel");
     }
     if (rc != TQ_OK) {
         channel_free(channel);
@@ -441,7 +452,7 @@ void tqi_net_channel_settle(tqi_net_channel *channel)
         return;
     }
     const tqi_net_call *call;
-    for (call = channel->calls; call; call = call->hh.next) {
+    for (call = channel->calls; call != NULL; call = call->hh.next) {
         /* A late answer is awaited only while there is a connection on which it could arrive. */
         if (!call->ended || channel->state == TQI_NET_CHANNEL_OPEN) {
             return;
@@ -459,6 +470,7 @@ void tqi_net_channel_unref(tqi_net_channel *channel)
 static void channel_on_timer_closed(uv_handle_t *handle)
 {
     tqi_net_channel *channel = handle->data;
+
     if (--channel->timers == 0) {
         tqi_net_connector *connector = channel->connector;
         DL_DELETE(connector->channels, channel);
@@ -485,14 +497,14 @@ void tqi_net_channel_close(tqi_net_channel *channel)
         tqi_net_call_end_all(channel, &closed);
         uv_timer_stop(&channel->deadline_timer);
         uv_timer_stop(&channel->retry_timer);
-        if (channel->conn && open && !channel->conn->closed) {
+        if (channel->conn != NULL && open && !channel->conn->closed) {
             Tq__Bye bye;
             tq__bye__init(&bye);
             bye.finished = channel->connector->finished;
             tqi_net_channel_send(channel, TQI_BYE, ack, &bye.base);
             tqi_net_conn_finish(channel->conn);
             uv_timer_start(&channel->retry_timer, channel_on_retry, TQI_NET_GOODBYE_MS, 0);
-        } else if (channel->conn) {
+        } else if (channel->conn != NULL) {
             tqi_net_conn_close(channel->conn);
         }
     }
@@ -506,17 +518,18 @@ void tqi_net_channel_on_open(tqi_net_channel *channel,
                              void (*fn)(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg)
 {
     size_t i = 0;
+
     while (i < channel->n_on_open && channel->on_open[i].arg != arg) {
         i++;
     }
-    if (!fn) {
+    if (fn == NULL) {
         if (i < channel->n_on_open) {
             channel->on_open[i] = channel->on_open[--channel->n_on_open];
         }
         return;
     }
     if (i == channel->n_on_open) {
-        if (tqi_grow(&channel->on_open, &channel->cap_on_open, i + 1, sizeof *channel->on_open) != TQ_OK) {
+        if (tqi_grow(&channel->on_open, &channel->cap_on_open, i + 1, sizeof(*channel->on_open)) != TQ_OK) {
             tqi_net_connector_log(channel->connector, TQI_ERROR, "out of memory for a callback of %s",
                                   channel->endpoint);
             return;
@@ -553,5 +566,5 @@ bool tqi_net_channel_connected(const tqi_net_channel *channel)
 
 bool tqi_net_channel_local(const tqi_net_channel *channel)
 {
-    return channel->state == TQI_NET_CHANNEL_OPEN && channel->conn && channel->conn->unix_socket;
+    return channel->state == TQI_NET_CHANNEL_OPEN && channel->conn != NULL && channel->conn->unix_socket;
 }

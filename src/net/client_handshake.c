@@ -25,11 +25,12 @@ int tqi_net_client_handshake_head(const tqi_frame *frame, tq_error *err)
 static int greet_challenge(tqi_net_channel *channel, const Tq__Challenge *challenge, tq_error *err)
 {
     tqi_net_connector *connector = channel->connector;
+
     if (channel->challenged || challenge->nonce.len != TQI_NET_NONCE) {
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a second or wrong Challenge");
     }
     channel->challenged = true;
-    snprintf(channel->challenge_system, sizeof channel->challenge_system, "%s", challenge->system);
+    snprintf(channel->challenge_system, sizeof(channel->challenge_system), "%s", challenge->system);
     channel->challenge_started_us = challenge->started_us;
     memcpy(channel->server_nonce, challenge->nonce.data, TQI_NET_NONCE);
     tqi_random(channel->client_nonce, TQI_NET_NONCE);
@@ -41,7 +42,7 @@ static int greet_challenge(tqi_net_channel *channel, const Tq__Challenge *challe
     Tq__Hello hello;
     tq__hello__init(&hello);
     hello.nonce = (ProtobufCBinaryData){TQI_NET_NONCE, channel->client_nonce};
-    hello.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    hello.proof = (ProtobufCBinaryData){sizeof(proof), proof};
     hello.session = (ProtobufCBinaryData){TQI_NET_SESSION_ID, connector->session};
     hello.epoch = channel->epoch;
     hello.instance = channel->instance;
@@ -57,6 +58,7 @@ static int greet_welcome(tqi_net_channel *channel, const Tq__Welcome *welcome, t
 {
     tqi_net_connector *connector = channel->connector;
     uint8_t proof[TQI_NET_PROOF];
+
     if (!channel->challenged) {
         return tqi_error_set(err, TQ_EPROTO, "malformed message: a Welcome without a Challenge");
     }
@@ -75,7 +77,7 @@ static int greet_welcome(tqi_net_channel *channel, const Tq__Welcome *welcome, t
         return tqi_error_set(err, TQ_ESTALE, "another server of this system answers there");
     }
     channel->instance = welcome->instance;
-    snprintf(channel->system, sizeof channel->system, "%s", welcome->system);
+    snprintf(channel->system, sizeof(channel->system), "%s", welcome->system);
     channel->started_us = welcome->started_us;
     if (welcome->crowded) {
         connector->crowded_at = tqi_now();
@@ -90,7 +92,8 @@ int tqi_net_client_handshake_body(tqi_net_channel *channel, const tqi_frame *fra
                                              : frame->kind == TQI_WELCOME ? &tq__welcome__descriptor
                                                                           : &tq__error__descriptor;
     ProtobufCMessage *message = tqi_message_decode(type, body, frame->body, err);
-    if (!message) {
+
+    if (message == NULL) {
         return err->code;
     }
     int rc;

@@ -15,12 +15,13 @@
 static void conn_on_event(uv_poll_t *poll, int status, int events)
 {
     tqi_net_conn *conn = poll->data;
+
     if (conn->closed) {
         return;
     }
     if (conn->connecting) {
         int errnum = 0;
-        socklen_t size = sizeof errnum;
+        socklen_t size = sizeof(errnum);
         if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &errnum, &size) != 0) {
             errnum = errno;
         }
@@ -56,11 +57,12 @@ static void conn_on_event(uv_poll_t *poll, int status, int events)
 void tqi_net_conn_arm(tqi_net_conn *conn)
 {
     int events = 0;
+
     if (conn->connecting) {
         events = UV_WRITABLE;
     } else {
         /* Reading reports the error of a socket that cannot be written to. */
-        bool full = conn->queue && !conn->tx_broken && !conn->dirty;
+        bool full = conn->queue != NULL && !conn->tx_broken && !conn->dirty;
         bool deaf = conn->finishing || tqi_net_conn_stuffed(conn);
         events = (deaf ? 0 : UV_READABLE) | (full || conn->finishing ? UV_WRITABLE : 0);
     }
@@ -72,8 +74,9 @@ void tqi_net_conn_arm(tqi_net_conn *conn)
 int tqi_net_conn_open(uv_loop_t *loop, tqi_net_flusher *flusher, int fd, bool unix_socket, bool connecting,
                       const tqi_net_conn_ops *ops, void *owner, tqi_net_conn **out, tq_error *err)
 {
-    tqi_net_conn *conn = calloc(1, sizeof *conn);
-    if (!conn) {
+    tqi_net_conn *conn = calloc(1, sizeof(*conn));
+
+    if (conn == NULL) {
         return tqi_error_nomem(err, "a connection");
     }
     int rc = uv_poll_init(loop, &conn->poll, fd);
@@ -118,7 +121,8 @@ void tqi_net_conn_send(tqi_net_conn *conn, tqi_net_out_frame *tx)
 void tqi_net_conn_send_message(tqi_net_conn *conn, const tqi_frame *frame, const ProtobufCMessage *message)
 {
     tqi_net_out_frame *tx = tqi_net_out_frame_make(frame, message, NULL, 0);
-    if (tx) {
+
+    if (tx != NULL) {
         tqi_net_conn_send(conn, tx);
     } else {
         tqi_net_conn_finish(conn);
@@ -147,6 +151,7 @@ void tqi_net_conn_finish(tqi_net_conn *conn)
 static void conn_on_closed(uv_handle_t *handle)
 {
     tqi_net_conn *conn = handle->data;
+
     conn->ops->freed(conn);
     for (int i = 0; i < conn->n_fds; i++) {
         close(conn->fds[i]);
@@ -174,12 +179,12 @@ void tqi_net_conn_close(tqi_net_conn *conn)
         conn->dirty = false;
     }
     uv_close((uv_handle_t *)&conn->poll, conn_on_closed);
-    if (conn->fd_slot) {
+    if (conn->fd_slot != NULL) {
         atomic_store(conn->fd_slot, -1);
     }
     close(conn->fd);
     conn->fd = -1;
-    while (conn->queue) {
+    while (conn->queue != NULL) {
         tqi_net_out_frame *tx = conn->queue;
         tqi_net_conn_unqueue(conn, tx);
         tqi_net_out_frame_settle(tx);

@@ -23,6 +23,7 @@ bool tqi_net_conn_stuffed(const tqi_net_conn *conn)
 void tqi_net_conn_take(tqi_net_conn *conn, size_t memory)
 {
     tqi_net_flusher *flusher = conn->flusher;
+
     if (memory > 0 && conn->incoming == 0) {
         DL_APPEND2(flusher->larges, conn, large_prev, large_next);
     } else if (memory == 0 && conn->incoming > 0) {
@@ -36,12 +37,14 @@ void tqi_net_conn_take(tqi_net_conn *conn, size_t memory)
 int tqi_net_conn_incoming(tqi_net_conn *conn, size_t memory, tq_error *err)
 {
     tqi_net_flusher *flusher = conn->flusher;
+
     if (!conn->limited || memory == conn->incoming) {
         return TQ_OK;
     }
     tqi_net_conn_take(conn, memory);
     /* A slow or stopped sender began before those that do finish, so the oldest is the one to close. */
-    while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges && flusher->larges->large_next) {
+    while (flusher->incoming > tqi_limits.incoming_bytes && flusher->larges != NULL &&
+           flusher->larges->large_next != NULL) {
         tqi_net_conn *oldest = flusher->larges;
         tqi_limit_reached(TQI_LIMIT_incoming_bytes);
         tq_error why;

@@ -15,6 +15,7 @@
 static void connector_tick(void *owner)
 {
     tqi_net_connector *connector = owner;
+
     tqi_net_call_end_cancelled(connector);
     if (connector->acks_due) {
         connector->acks_due = false;
@@ -30,19 +31,19 @@ static void connector_tick(void *owner)
 int tqi_net_connector_alloc(uv_loop_t *loop, const tqi_net_connector_options *options, tqi_net_connector **out,
                             tq_error *err)
 {
-    if (!options->token || options->token->size == 0) {
+    if (options->token == NULL || options->token->size == 0) {
         return tqi_error_set(err, TQ_EINVAL, "a client needs a token");
     }
-    const char *name = options->name ? options->name : "";
+    const char *name = options->name != NULL ? options->name : "";
     if (strlen(name) > 255) {
         return tqi_error_set(err, TQ_ENAME, "session name has %zu bytes, at most 255 are allowed", strlen(name));
     }
-    tqi_net_connector *connector = calloc(1, sizeof *connector);
-    if (!connector) {
+    tqi_net_connector *connector = calloc(1, sizeof(*connector));
+    if (connector == NULL) {
         return tqi_error_nomem(err, "a client");
     }
     connector->name = strdup(name);
-    if (!connector->name) {
+    if (connector->name == NULL) {
         free(connector);
         return tqi_error_nomem(err, "a client");
     }
@@ -51,8 +52,8 @@ int tqi_net_connector_alloc(uv_loop_t *loop, const tqi_net_connector_options *op
     connector->part = options->part;
     connector->own_system = options->own_system;
     connector->first_request = options->first_request ? options->first_request : 1;
-    tqi_random(connector->session, sizeof connector->session);
-    if (gethostname(connector->host, sizeof connector->host - 1) != 0) {
+    tqi_random(connector->session, sizeof(connector->session));
+    if (gethostname(connector->host, sizeof(connector->host) - 1) != 0) {
         connector->host[0] = 0;
     }
     tqi_net_connector_init_fds(connector);

@@ -13,7 +13,7 @@
 
 static void parts_init_chunk(tqi_net_fd_chunk *chunk)
 {
-    for (size_t i = 0; i < sizeof chunk->fds / sizeof *chunk->fds; i++) {
+    for (size_t i = 0; i < sizeof(chunk->fds) / sizeof(*chunk->fds); i++) {
         atomic_init(&chunk->fds[i], -1);
     }
     atomic_init(&chunk->next, NULL);
@@ -31,17 +31,18 @@ void tqi_net_connector_init_fds(tqi_net_connector *connector)
 atomic_int *tqi_net_connector_note_fd(tqi_net_connector *connector, int fd)
 {
     tqi_net_fd_chunk *chunk = &connector->fds;
+
     for (;;) {
-        for (size_t i = 0; i < sizeof chunk->fds / sizeof *chunk->fds; i++) {
+        for (size_t i = 0; i < sizeof(chunk->fds) / sizeof(*chunk->fds); i++) {
             if (atomic_load(&chunk->fds[i]) == -1) {
                 atomic_store(&chunk->fds[i], fd);
                 return &chunk->fds[i];
             }
         }
         tqi_net_fd_chunk *next = atomic_load(&chunk->next);
-        if (!next) {
-            next = malloc(sizeof *next);
-            if (!next) {
+        if (next == NULL) {
+            next = malloc(sizeof(*next));
+            if (next == NULL) {
                 return NULL;
             }
             parts_init_chunk(next);
@@ -53,8 +54,8 @@ atomic_int *tqi_net_connector_note_fd(tqi_net_connector *connector, int fd)
 
 void tqi_net_connector_forked(tqi_net_connector *connector)
 {
-    for (tqi_net_fd_chunk *chunk = &connector->fds; chunk; chunk = atomic_load(&chunk->next)) {
-        for (size_t i = 0; i < sizeof chunk->fds / sizeof *chunk->fds; i++) {
+    for (tqi_net_fd_chunk *chunk = &connector->fds; chunk != NULL; chunk = atomic_load(&chunk->next)) {
+        for (size_t i = 0; i < sizeof(chunk->fds) / sizeof(*chunk->fds); i++) {
             int fd = atomic_exchange(&chunk->fds[i], -1);
             if (fd >= 0) {
                 close(fd);
@@ -69,9 +70,9 @@ void tqi_net_connector_log(const tqi_net_connector *connector, tq_log_level leve
     va_list args;
 
     va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
+    vsnprintf(text, sizeof(text), format, args);
     va_end(args);
-    if (connector->part) {
+    if (connector->part != NULL) {
         tqi_log(level, connector->part, "%s: %s", connector->name, text);
     } else {
         tqi_log(level, "client", "%s", text);
@@ -84,15 +85,16 @@ static void parts_on_freed(void *owner)
     void (*done)(void *) = connector->done;
     void *arg = connector->done_arg;
     tqi_net_fd_chunk *chunk = atomic_load(&connector->fds.next);
-    while (chunk) {
+
+    while (chunk != NULL) {
         tqi_net_fd_chunk *next = atomic_load(&chunk->next);
         free(chunk);
         chunk = next;
     }
-    OPENSSL_cleanse(&connector->token, sizeof connector->token);
+    OPENSSL_cleanse(&connector->token, sizeof(connector->token));
     free(connector->name);
     free(connector);
-    if (done) {
+    if (done != NULL) {
         done(arg);
     }
 }

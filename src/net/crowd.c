@@ -38,10 +38,10 @@ static uint64_t crowd_max(const tqi_net_server *server)
 static bool crowd_key(const struct sockaddr *addr, uint8_t key[16])
 {
     memset(key, 0, 16);
-    if (addr && addr->sa_family == AF_INET) {
+    if (addr != NULL && addr->sa_family == AF_INET) {
         key[10] = key[11] = 0xFF;
         memcpy(key + 12, &((const struct sockaddr_in *)addr)->sin_addr, 4);
-    } else if (addr && addr->sa_family == AF_INET6) {
+    } else if (addr != NULL && addr->sa_family == AF_INET6) {
         memcpy(key, &((const struct sockaddr_in6 *)addr)->sin6_addr, 16);
     } else {
         return false;
@@ -67,12 +67,12 @@ int tqi_net_greeting_add(tqi_net_peer *peer, const struct sockaddr *addr)
 
     if (crowd_key(addr, key)) {
         tqi_net_origin *origin = crowd_find(server, addr);
-        if (!origin) {
-            origin = calloc(1, sizeof *origin);
-            if (!origin) {
+        if (origin == NULL) {
+            origin = calloc(1, sizeof(*origin));
+            if (origin == NULL) {
                 return TQ_ENOMEM;
             }
-            memcpy(origin->key, key, sizeof key);
+            memcpy(origin->key, key, sizeof(key));
             if (!TQI_HASH_ADD(server->origins, key, origin)) {
                 free(origin);
                 return TQ_ENOMEM;
@@ -106,7 +106,7 @@ void tqi_net_greeting_remove(tqi_net_peer *peer)
         server->n_greeting--;
         DL_DELETE2(server->greeting, peer, greet_prev, greet_next);
     }
-    if (origin) {
+    if (origin != NULL) {
         peer->origin = NULL;
         DL_DELETE2(origin->peers, peer, origin_prev, origin_next);
         if (--origin->n == 0) {
@@ -138,10 +138,10 @@ void tqi_net_greeting_limit(tqi_net_server *server, const struct sockaddr *addr)
     uint64_t most = crowd_max(server);
     tqi_net_origin *origin = crowd_find(server, addr);
 
-    while (origin && crowd_is(origin->peers, origin->n, most / 2)) {
+    while (origin != NULL && crowd_is(origin->peers, origin->n, most / 2)) {
         crowd_close(origin->peers); /* some are left, so the origin is, too */
     }
-    while (server->greeting && crowd_is(server->greeting, server->n_greeting, most)) {
+    while (server->greeting != NULL && crowd_is(server->greeting, server->n_greeting, most)) {
         crowd_close(server->greeting);
     }
 }

@@ -27,11 +27,11 @@ static int crowd_count(int *processes)
 
     *processes = 0;
     assert_non_null(dir);
-    for (const struct dirent *entry = readdir(dir); entry; entry = readdir(dir)) {
+    for (const struct dirent *entry = readdir(dir); entry != NULL; entry = readdir(dir)) {
         char target[256] = "";
         if (entry->d_name[0] != '.') {
             n++;
-            if (readlinkat(dirfd(dir), entry->d_name, target, sizeof target - 1) > 0) {
+            if (readlinkat(dirfd(dir), entry->d_name, target, sizeof(target) - 1) > 0) {
                 *processes += strstr(target, "pidfd") != NULL;
             }
         }
@@ -70,7 +70,7 @@ static void one_process_takes_one_descriptor(void **state)
     char second[300];
     memset(testing_token.bytes, 'k', testing_token.size);
     testing_server_start(&servers[0], testing_unix_endpoint(), 100, 60000);
-    snprintf(second, sizeof second, "%s-b", testing_unix_endpoint());
+    snprintf(second, sizeof(second), "%s-b", testing_unix_endpoint());
     testing_server_start(&servers[1], second, 200, 60000);
     int in[2], out[2], before = 0, after = 0;
     assert_int_equal(pipe2(in, O_CLOEXEC), 0);
@@ -158,7 +158,7 @@ static void a_watcher_hears_of_the_end_after_the_session(void **state)
     tqi_net_process_on_exit(process, &other.exit);
     tqi_net_process_off_exit(process, &other.exit);
     tqi_net_process_off_exit(process, &other.exit);
-    while (server.server->sessions) {
+    while (server.server->sessions != NULL) {
         tqi_net_session_end(server.server->sessions, false);
     }
     assert_int_equal(server.ended, SESSIONS);
@@ -197,7 +197,8 @@ static tqi_net_channel *crowd_client(const testing_server *server, tqi_net_conne
 static int crowd_connected(const testing_server *server)
 {
     int n = 0;
-    for (tqi_net_session *session = server->server->sessions; session; session = session->hh.next) {
+
+    for (tqi_net_session *session = server->server->sessions; session != NULL; session = session->hh.next) {
         n += tqi_net_session_connected(session);
     }
     return n;
@@ -258,7 +259,7 @@ static void a_parked_client_comes_back_with_its_session(void **state)
     testing_run_ms(20);
     assert_int_equal(crowd_connected(&server), 5);
     tqi_net_connector *all[] = {a, b, c, d, e};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
         testing_connector_stop(all[i]);
     }
     testing_server_stop(&server);
@@ -282,7 +283,7 @@ static void no_more_clients_are_parked_than_necessary(void **state)
     assert_int_equal(tqi_net_peer_make_room(server.server, 64, 1), 1);
     crowd_connected_is(&server, 2);
     assert_int_equal(server.server->leaving, 0);
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    for (size_t i = 0; i < sizeof(all) / sizeof(*all); i++) {
         testing_connector_stop(all[i]);
     }
     testing_server_stop(&server);
@@ -343,6 +344,7 @@ enum {
 static int crowd_main(const char *endpoint)
 {
     static testing_call calls[CLIENTS];
+
     uv_loop_init(&testing_loop);
     testing_token.size = 32;
     memset(testing_token.bytes, 'k', testing_token.size);
@@ -405,7 +407,8 @@ static int stranger(const char *endpoint)
     struct sockaddr_in addr = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     struct sockaddr_un path;
     tqi_net_endpoint parsed;
-    socklen_t size = sizeof path;
+    socklen_t size = sizeof(path);
+
     assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
     int fd = socket(parsed.unix_socket ? AF_UNIX : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_true(fd >= 0);
@@ -423,8 +426,9 @@ static bool was_closed(int fd)
 {
     char bytes[256];
     ssize_t n = 1;
+
     while (n > 0) {
-        n = recv(fd, bytes, sizeof bytes, MSG_DONTWAIT);
+        n = recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT);
     }
     return n == 0 || errno != EAGAIN;
 }
@@ -436,6 +440,7 @@ static void strangers_at(const char *endpoint, unsigned most)
     testing_call call = {0};
     int fds[STRANGERS];
     uint64_t before = tqi_limit_times(TQI_LIMIT_greeting);
+
     testing_server_start(&server, endpoint, 1, 60000);
     server.server->descriptors = LIMIT;
     server.server->user = geteuid() + 1; /* then those of this process count as strangers */
@@ -484,11 +489,11 @@ static void own_processes_may_take_their_time(void **state)
     assert_int_equal(tqi_limit_times(TQI_LIMIT_greeting), before);
     assert_int_equal(server.server->n_greeting, 0);
     /* They have the usual time for it. */
-    for (tqi_net_peer *peer = server.server->greeting_own; peer; peer = peer->greet_next) {
+    for (tqi_net_peer *peer = server.server->greeting_own; peer != NULL; peer = peer->greet_next) {
         peer->deadline = 1;
     }
     tqi_net_server_arm_timer(server.server);
-    while (server.server->greeting_own) {
+    while (server.server->greeting_own != NULL) {
         uv_run(&testing_loop, UV_RUN_ONCE);
     }
     for (int i = 0; i < STRANGERS; i++) {

@@ -45,6 +45,7 @@ struct relay {
 static void link_on_closed(uv_handle_t *handle)
 {
     link_pair *link = handle->data;
+
     if (--link->open == 0) {
         link->relay->links--;
         free(link);
@@ -68,12 +69,13 @@ static void link_on_readable(uv_poll_t *poll, int status, int events)
     link_pair *link = poll->data;
     int way = poll == &link->polls[UP] ? UP : DOWN;
     char bytes[65536];
+
     (void)status;
     (void)events;
     if (link->closed) {
         return;
     }
-    size_t room = link->left[way] < sizeof bytes ? link->left[way] : sizeof bytes;
+    size_t room = link->left[way] < sizeof(bytes) ? link->left[way] : sizeof(bytes);
     ssize_t n = room ? recv(link->fds[way], bytes, room, MSG_DONTWAIT) : 0;
     if (n > 0) {
         link->relay->passed[way] += (size_t)n;
@@ -90,9 +92,10 @@ static void link_on_readable(uv_poll_t *poll, int status, int events)
 static void relay_on_accept(uv_poll_t *poll, int status, int events)
 {
     relay *r = poll->data;
+
     (void)status;
     (void)events;
-    link_pair *link = calloc(1, sizeof *link);
+    link_pair *link = calloc(1, sizeof(*link));
     assert_non_null(link);
     struct sockaddr_un addr;
     socklen_t size;
@@ -119,7 +122,8 @@ static void relay_start(relay *r, const char *endpoint, const char *target)
 {
     tqi_net_endpoint own;
     char bound[TQI_NET_ENDPOINT_MAX];
-    memset(r, 0, sizeof *r);
+
+    memset(r, 0, sizeof(*r));
     assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &own, NULL), TQ_OK);
     assert_int_equal(tqi_net_endpoint_parse(target, strlen(target), &r->target, NULL), TQ_OK);
     assert_int_equal(tqi_net_endpoint_listen(&own, &r->fd, NULL, bound, sizeof bound, NULL), TQ_OK);
@@ -149,12 +153,13 @@ static void exchange(testing_server *server, const char *endpoint, uint32_t numb
 {
     static const size_t size = 30;
     uint8_t data[30], back[30];
+
     for (size_t i = 0; i < size; i++) {
         data[i] = testing_byte(i);
     }
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, endpoint);
-    testing_call reserve = {0}, publish = {0}, read = {.buffer = back, .buffer_size = sizeof back};
+    testing_call reserve = {0}, publish = {0}, read = {.buffer = back, .buffer_size = sizeof(back)};
     int executions = server->executions;
     int settled = server->settled_acked;
     /* In this order, because the second answer is acknowledged at once, and the first one with it. */
@@ -181,8 +186,8 @@ static void a_connection_cut_at_any_byte_loses_nothing(void **state)
     testing_server server;
     char target[128], endpoint[128];
     relay r;
-    snprintf(target, sizeof target, "%s", testing_unix_endpoint());
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(target, sizeof(target), "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     testing_server_start(&server, target, 1, 60000);
     relay_start(&r, endpoint, target);
     /* Once whole, to see how long it is. */
@@ -209,5 +214,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(a_connection_cut_at_any_byte_loses_nothing, testing_setup, testing_teardown),
     };
+
     return cmocka_run_group_tests_name("net_cut", tests, NULL, NULL);
 }

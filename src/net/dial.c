@@ -26,6 +26,7 @@ struct tqi_net_resolve {
 static void dial_failed(tqi_net_channel *channel, const char *what, int errnum)
 {
     tq_error err;
+
     tqi_net_channel_refused(channel, errnum);
     tqi_error_errno(&err, errnum, what);
     tqi_net_channel_failed(channel, &err);
@@ -35,6 +36,7 @@ static void dial_connect(tqi_net_channel *channel, const struct sockaddr *addr, 
 {
     bool unix_socket = addr->sa_family == AF_UNIX;
     int fd = socket(addr->sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+
     if (fd < 0) {
         dial_failed(channel, "socket", errno);
         return;
@@ -51,7 +53,7 @@ static void dial_connect(tqi_net_channel *channel, const struct sockaddr *addr, 
     tq_error err;
     tqi_net_connector *connector = channel->connector;
     atomic_int *slot = tqi_net_connector_note_fd(connector, fd);
-    if (!slot) {
+    if (slot == NULL) {
         close(fd);
         tqi_error_nomem(&err, "a connection");
         tqi_net_channel_failed(channel, &err);
@@ -73,7 +75,7 @@ static void dial_connect(tqi_net_channel *channel, const struct sockaddr *addr, 
 
 bool tqi_net_dial_next_address(tqi_net_channel *channel)
 {
-    if (!channel->address) {
+    if (channel->address == NULL) {
         return false;
     }
     const struct addrinfo *address = channel->address;
@@ -88,8 +90,9 @@ static void dial_on_resolved(uv_getaddrinfo_t *req, int status, struct addrinfo 
     tqi_net_resolve *resolve = req->data;
     tqi_net_channel *channel = resolve->channel;
     tqi_net_connector *connector = resolve->connector;
+
     free(resolve);
-    if (!channel) {
+    if (channel == NULL) {
         uv_freeaddrinfo(list);
     } else {
         channel->resolve = NULL;
@@ -118,6 +121,7 @@ static void dial_resolve(tqi_net_channel *channel, const tqi_net_endpoint *endpo
         .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV,
     };
     struct addrinfo *list = NULL;
+
     if (getaddrinfo(endpoint->host, endpoint->port, &hints, &list) == 0) {
         channel->addresses = list;
         channel->address = list;
@@ -125,10 +129,10 @@ static void dial_resolve(tqi_net_channel *channel, const tqi_net_endpoint *endpo
         return;
     }
     hints.ai_flags = AI_NUMERICSERV;
-    tqi_net_resolve *resolve = calloc(1, sizeof *resolve);
-    int rc = resolve ? uv_getaddrinfo(channel->connector->loop, &resolve->req, dial_on_resolved, endpoint->host,
-                                      endpoint->port, &hints)
-                     : UV_ENOMEM;
+    tqi_net_resolve *resolve = calloc(1, sizeof(*resolve));
+    int rc = resolve != NULL ? uv_getaddrinfo(channel->connector->loop, &resolve->req, dial_on_resolved, endpoint->host,
+                                              endpoint->port, &hints)
+                             : UV_ENOMEM;
     if (rc != 0) {
         free(resolve);
         tq_error err;
@@ -148,6 +152,7 @@ static void dial_resolve(tqi_net_channel *channel, const tqi_net_endpoint *endpo
 void tqi_net_dial_start(tqi_net_channel *channel)
 {
     const tqi_net_endpoint *endpoint = &channel->endpoints[channel->at];
+
     tqi_net_dial_stop(channel);
     if (endpoint->unix_socket) {
         struct sockaddr_un addr;
@@ -161,12 +166,12 @@ void tqi_net_dial_start(tqi_net_channel *channel)
 
 void tqi_net_dial_stop(tqi_net_channel *channel)
 {
-    if (channel->resolve) {
+    if (channel->resolve != NULL) {
         channel->resolve->channel = NULL;
         uv_cancel((uv_req_t *)&channel->resolve->req);
         channel->resolve = NULL;
     }
-    if (channel->addresses) {
+    if (channel->addresses != NULL) {
         /* libuv's list and that of the numeric look-up both come from the C library. */
         freeaddrinfo(channel->addresses);
         channel->addresses = NULL;

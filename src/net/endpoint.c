@@ -20,13 +20,14 @@
 static int endpoint_parse_unix(const char *text, size_t size, tqi_net_endpoint *endpoint, tq_error *err)
 {
     const size_t prefix = strlen("unix:");
+
     if (size == prefix) {
         return tqi_error_set(err, TQ_EINVAL, "endpoint 'unix:' names no path");
     }
     size_t length = size - prefix;
-    if (length >= sizeof endpoint->path) {
+    if (length >= sizeof(endpoint->path)) {
         return tqi_error_set(err, TQ_EINVAL, "path of endpoint '%.*s' has %zu bytes, a unix socket allows at most %zu",
-                             (int)size, text, length, sizeof endpoint->path - 1);
+                             (int)size, text, length, sizeof(endpoint->path) - 1);
     }
     endpoint->unix_socket = true;
     memcpy(endpoint->path, text + prefix, length);
@@ -55,6 +56,7 @@ static int endpoint_parse_tcp(const char *text, size_t size, tqi_net_endpoint *e
     const char *host = text + strlen("tcp:");
     const char *end = text + size;
     const char *colon = end;
+
     while (colon > host && *colon != ':') {
         colon--;
     }
@@ -63,7 +65,7 @@ static int endpoint_parse_tcp(const char *text, size_t size, tqi_net_endpoint *e
     if (colon > host && *host == '[' && colon[-1] == ']') {
         host++;
         host_end--;
-    } else if (colon > host && memchr(host, ':', (size_t)(colon - host))) {
+    } else if (colon > host && memchr(host, ':', (size_t)(colon - host)) != NULL) {
         return tqi_error_set(err, TQ_EINVAL,
                              "endpoint '%.*s': an IPv6 address is written in brackets, tcp:[address]:port", (int)size,
                              text);
@@ -72,29 +74,29 @@ static int endpoint_parse_tcp(const char *text, size_t size, tqi_net_endpoint *e
         return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s' is not of the form tcp:host:port", (int)size, text);
     }
     size_t host_size = (size_t)(host_end - host);
-    if (host_size >= sizeof endpoint->host) {
+    if (host_size >= sizeof(endpoint->host)) {
         return tqi_error_set(err, TQ_EINVAL, "endpoint '%.40s...': the host name is too long", text);
     }
     const char *dash = memchr(port, '-', (size_t)(end - port));
-    long number = endpoint_port(port, dash ? dash : end);
-    long last = dash ? endpoint_port(dash + 1, end) : number;
+    long number = endpoint_port(port, dash != NULL ? dash : end);
+    long last = dash != NULL ? endpoint_port(dash + 1, end) : number;
     if (number < 0 || last < 0) {
         return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s': the port is not a number from 0 to 65535", (int)size,
                              text);
     }
-    if (dash && (number == 0 || last < number)) {
+    if (dash != NULL && (number == 0 || last < number)) {
         return tqi_error_set(err, TQ_EINVAL, "endpoint '%.*s': a range of ports is written first-last, from 1 on",
                              (int)size, text);
     }
     memcpy(endpoint->host, host, host_size);
-    snprintf(endpoint->port, sizeof endpoint->port, "%ld", number);
-    endpoint->last_port = dash ? (unsigned)last : 0;
+    snprintf(endpoint->port, sizeof(endpoint->port), "%ld", number);
+    endpoint->last_port = dash != NULL ? (unsigned)last : 0;
     return TQ_OK;
 }
 
 int tqi_net_endpoint_parse(const char *text, size_t size, tqi_net_endpoint *endpoint, tq_error *err)
 {
-    memset(endpoint, 0, sizeof *endpoint);
+    memset(endpoint, 0, sizeof(*endpoint));
     if (size >= 5 && memcmp(text, "unix:", 5) == 0) {
         return endpoint_parse_unix(text, size, endpoint, err);
     }
@@ -109,15 +111,15 @@ int tqi_net_endpoint_parse(const char *text, size_t size, tqi_net_endpoint *endp
 
 int tqi_net_endpoint_parse_list(const char *text, tqi_net_endpoint **out, size_t *count, tq_error *err)
 {
-    if (!text || !*text) {
+    if (text == NULL || !*text) {
         return tqi_error_set(err, TQ_EINVAL, "no endpoint is given");
     }
     size_t n = 1;
     for (const char *at = text; *at; at++) {
         n += *at == ',';
     }
-    tqi_net_endpoint *list = calloc(n, sizeof *list);
-    if (!list) {
+    tqi_net_endpoint *list = calloc(n, sizeof(*list));
+    if (list == NULL) {
         return tqi_error_nomem(err, "endpoints");
     }
     const char *at = text;
@@ -143,7 +145,7 @@ void tqi_net_endpoint_format(const tqi_net_endpoint *endpoint, char *out, size_t
         bool v6 = strchr(endpoint->host, ':') != NULL;
         char last[16] = "";
         if (endpoint->last_port != 0) {
-            snprintf(last, sizeof last, "-%u", endpoint->last_port);
+            snprintf(last, sizeof(last), "-%u", endpoint->last_port);
         }
         snprintf(out, size, "tcp:%s%s%s:%s%s", v6 ? "[" : "", endpoint->host, v6 ? "]" : "", endpoint->port, last);
     }
@@ -152,12 +154,13 @@ void tqi_net_endpoint_format(const tqi_net_endpoint *endpoint, char *out, size_t
 const char *tqi_net_endpoint_name(const tqi_net_endpoint *endpoint)
 {
     const char *slash = strrchr(endpoint->path, '/');
-    return slash ? slash + 1 : endpoint->path;
+
+    return slash != NULL ? slash + 1 : endpoint->path;
 }
 
 void tqi_net_endpoint_sockaddr_un(const tqi_net_endpoint *endpoint, struct sockaddr_un *addr, socklen_t *size)
 {
-    memset(addr, 0, sizeof *addr);
+    memset(addr, 0, sizeof(*addr));
     addr->sun_family = AF_UNIX;
     size_t length = strlen(endpoint->path);
     memcpy(addr->sun_path, endpoint->path, length + 1);
@@ -167,16 +170,17 @@ void tqi_net_endpoint_sockaddr_un(const tqi_net_endpoint *endpoint, struct socka
 void tqi_net_peer_format(const struct sockaddr *addr, char *out, size_t size)
 {
     char host[INET6_ADDRSTRLEN] = "?";
+
     if (addr->sa_family == AF_INET) {
         const struct sockaddr_in *in = (const struct sockaddr_in *)addr;
-        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
+        inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
         snprintf(out, size, "tcp:%s:%u", host, (unsigned)ntohs(in->sin_port));
     } else if (addr->sa_family == AF_INET6) {
         const struct sockaddr_in6 *in = (const struct sockaddr_in6 *)addr;
         char scope[IF_NAMESIZE + 1] = "%";
-        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof host);
+        inet_ntop(AF_INET6, &in->sin6_addr, host, sizeof(host));
         /* A link-local address is useless without it. */
-        if (in->sin6_scope_id == 0 || !if_indextoname(in->sin6_scope_id, scope + 1)) {
+        if (in->sin6_scope_id == 0 || if_indextoname(in->sin6_scope_id, scope + 1) == NULL) {
             scope[0] = 0;
         }
         snprintf(out, size, "tcp:[%s%s]:%u", host, scope, (unsigned)ntohs(in->sin6_port));
@@ -190,24 +194,25 @@ void tqi_net_socket_tune(int fd, bool unix_socket)
     /* Every option is only an improvement: it is fine if the kernel lacks it. */
     if (unix_socket) {
         int bytes = 1 << 20;
-        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof bytes);
+        (void)setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
         return;
     }
     int on = 1;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
     int idle = 10, interval = 5, probes = 4;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof probes);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &probes, sizeof(probes));
     unsigned int unanswered_ms = 30000;
-    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof unanswered_ms);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unanswered_ms, sizeof(unanswered_ms));
 }
 
 /* Whether anybody accepts connections on a unix socket: 1 yes, 0 no (the file is a leftover), -1 unknown (errno). */
 static int endpoint_probe(const struct sockaddr_un *addr, socklen_t size)
 {
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
     if (fd < 0) {
         return -1;
     }
@@ -225,7 +230,7 @@ static int endpoint_probe(const struct sockaddr_un *addr, socklen_t size)
  * lead later. */
 static int endpoint_open_dir(const tqi_net_endpoint *endpoint, tq_error *err)
 {
-    char path[sizeof endpoint->path];
+    char path[sizeof(endpoint->path)];
     const char *name = tqi_net_endpoint_name(endpoint);
     size_t size = (size_t)(name - endpoint->path);
 
@@ -235,7 +240,7 @@ static int endpoint_open_dir(const tqi_net_endpoint *endpoint, tq_error *err)
     if (dir < 0) {
         char reason[128];
         tqi_error_set(err, TQ_EIO, "cannot listen on unix:%s: %s", endpoint->path,
-                      strerror_r(errno, reason, sizeof reason));
+                      strerror_r(errno, reason, sizeof(reason)));
     }
     return dir;
 }
@@ -247,11 +252,11 @@ static void endpoint_bind_at(const tqi_net_endpoint *endpoint, int dir, struct s
     tqi_net_endpoint there = {.unix_socket = true};
     const char *name = tqi_net_endpoint_name(endpoint);
 
-    snprintf(there.path, sizeof there.path, "/proc/self/fd/%d", dir);
+    snprintf(there.path, sizeof(there.path), "/proc/self/fd/%d", dir);
     size_t length = strlen(there.path);
-    bool fits = access(there.path, F_OK) == 0 && length + 1 + strlen(name) < sizeof there.path;
+    bool fits = access(there.path, F_OK) == 0 && length + 1 + strlen(name) < sizeof(there.path);
     if (fits) {
-        snprintf(there.path + length, sizeof there.path - length, "/%s", name);
+        snprintf(there.path + length, sizeof(there.path) - length, "/%s", name);
     }
     tqi_net_endpoint_sockaddr_un(fits ? &there : endpoint, addr, size);
 }
@@ -262,6 +267,7 @@ static int endpoint_listen_unix(const tqi_net_endpoint *endpoint, int *fd_out, i
     socklen_t size;
     const char *name = tqi_net_endpoint_name(endpoint);
     int dir = endpoint_open_dir(endpoint, err);
+
     if (dir < 0) {
         return TQ_EIO;
     }
@@ -293,7 +299,7 @@ static int endpoint_listen_unix(const tqi_net_endpoint *endpoint, int *fd_out, i
     if (rc != 0 || listen(fd, SOMAXCONN) != 0) {
         char reason[128];
         rc = tqi_error_set(err, TQ_EIO, "cannot listen on unix:%s: %s", endpoint->path,
-                           strerror_r(errno, reason, sizeof reason));
+                           strerror_r(errno, reason, sizeof(reason)));
         goto fail;
     }
     *fd_out = fd;
@@ -311,7 +317,7 @@ fail:
 /* A listening socket at one of the addresses, or -1 with *errnum. */
 static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum)
 {
-    for (const struct addrinfo *at = list; at; at = at->ai_next) {
+    for (const struct addrinfo *at = list; at != NULL; at = at->ai_next) {
         struct sockaddr_storage addr = {0};
         int fd = socket(at->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
         if (fd < 0) {
@@ -320,10 +326,10 @@ static int endpoint_bind(const struct addrinfo *list, unsigned port, int *errnum
         }
         memcpy(&addr, at->ai_addr, at->ai_addrlen);
         int on = 1, off = 0;
-        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+        (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
         if (at->ai_family == AF_INET6) {
             /* [::] means every address, including those of IPv4, whatever the system's default is. */
-            (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof off);
+            (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
             ((struct sockaddr_in6 *)&addr)->sin6_port = htons((uint16_t)port);
         } else {
             ((struct sockaddr_in *)&addr)->sin_port = htons((uint16_t)port);
@@ -357,7 +363,7 @@ static int endpoint_listen_failed(const tqi_net_endpoint *endpoint, const char *
     } else if (errnum == EACCES) {
         remedy = ": this user may not listen on this port; take one above 1023";
     }
-    return tqi_error_set(err, TQ_EIO, "cannot listen on %s: %s%s", text, strerror_r(errnum, reason, sizeof reason),
+    return tqi_error_set(err, TQ_EIO, "cannot listen on %s: %s%s", text, strerror_r(errnum, reason, sizeof(reason)),
                          remedy);
 }
 
@@ -365,7 +371,8 @@ static int endpoint_listen_tcp(const tqi_net_endpoint *endpoint, int *fd_out, ch
                                tq_error *err)
 {
     char text[TQI_NET_ENDPOINT_MAX];
-    tqi_net_endpoint_format(endpoint, text, sizeof text);
+
+    tqi_net_endpoint_format(endpoint, text, sizeof(text));
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *list = NULL;
     int rc = getaddrinfo(endpoint->host, endpoint->port, &hints, &list);
@@ -384,7 +391,7 @@ static int endpoint_listen_tcp(const tqi_net_endpoint *endpoint, int *fd_out, ch
         return endpoint_listen_failed(endpoint, text, errnum, err);
     }
     struct sockaddr_storage addr = {.ss_family = AF_UNSPEC};
-    socklen_t size = sizeof addr;
+    socklen_t size = sizeof(addr);
     if (getsockname(fd, (struct sockaddr *)&addr, &size) != 0) {
         errnum = errno;
         close(fd);
@@ -407,7 +414,7 @@ int tqi_net_endpoint_listen(const tqi_net_endpoint *endpoint, int *fd_out, int *
     } else {
         rc = endpoint_listen_tcp(endpoint, fd_out, bound, bound_size, err);
     }
-    if (dir_out) {
+    if (dir_out != NULL) {
         *dir_out = dir;
     } else if (dir >= 0) {
         close(dir);
@@ -419,6 +426,7 @@ int tqi_net_listen(const char *endpoint, int *fd, char *bound, size_t bound_size
 {
     tqi_net_endpoint parsed;
     int rc = tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, err);
+
     return rc ? rc : tqi_net_endpoint_listen(&parsed, fd, NULL, bound, bound_size, err);
 }
 

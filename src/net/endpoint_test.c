@@ -25,14 +25,14 @@ static void endpoints_are_parsed(void **state)
         {"tcp:10.0.0.1:7000", "", "10.0.0.1", "7000"}, {"tcp:node-3.cluster:0", "", "node-3.cluster", "0"},
         {"tcp:[::1]:65535", "", "::1", "65535"},       {"tcp:[fe80::1%eth0]:1", "", "fe80::1%eth0", "1"},
     };
-    for (size_t i = 0; i < sizeof good / sizeof *good; i++) {
+    for (size_t i = 0; i < sizeof(good) / sizeof(*good); i++) {
         tqi_net_endpoint endpoint;
         char text[TQI_NET_ENDPOINT_MAX];
         assert_int_equal(tqi_net_endpoint_parse(good[i].text, strlen(good[i].text), &endpoint, NULL), TQ_OK);
         assert_string_equal(endpoint.path, good[i].path);
         assert_string_equal(endpoint.host, good[i].host);
         assert_string_equal(endpoint.port, good[i].port);
-        tqi_net_endpoint_format(&endpoint, text, sizeof text);
+        tqi_net_endpoint_format(&endpoint, text, sizeof(text));
         assert_string_equal(text, good[i].text);
     }
 }
@@ -43,18 +43,18 @@ static void bad_endpoints_are_refused(void **state)
     static const char *const bad[] = {"",          "x",        "unix:",      "tcp:",        "tcp::",    "tcp:h",
                                       "tcp:h:",    "tcp::5",   "tcp:h:x",    "tcp:h:65536", "tcp:h:-1", "tcp:h:000001",
                                       "tcp:::1:5", "tcp:[]:5", "tcp:[::1]5", "udp:h:5",     "tcp:h:5 "};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         tqi_net_endpoint endpoint;
         tq_error err = {0};
         assert_int_equal(tqi_net_endpoint_parse(bad[i], strlen(bad[i]), &endpoint, &err), TQ_EINVAL);
         assert_non_null(strstr(err.message, bad[i]));
     }
     char text[200];
-    snprintf(text, sizeof text, "unix:/%0106d", 0);
+    snprintf(text, sizeof(text), "unix:/%0106d", 0);
     tqi_net_endpoint endpoint;
     tq_error err = {0};
     assert_int_equal(tqi_net_endpoint_parse(text, strlen(text), &endpoint, &err), TQ_OK);
-    snprintf(text, sizeof text, "unix:/%0107d", 0);
+    snprintf(text, sizeof(text), "unix:/%0107d", 0);
     assert_int_equal(tqi_net_endpoint_parse(text, strlen(text), &endpoint, &err), TQ_EINVAL);
     assert_non_null(strstr(err.message, text));
     assert_non_null(strstr(err.message, "108"));
@@ -72,7 +72,7 @@ static void lists_of_endpoints_are_parsed(void **state)
     assert_string_equal(list[2].port, "2");
     free(list);
     static const char *const bad[] = {"", ",", "unix:/a,", "unix:/a,,tcp:h:1", NULL};
-    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         assert_int_equal(tqi_net_endpoint_parse_list(bad[i], &list, &count, &err), TQ_EINVAL);
     }
 }
@@ -97,8 +97,9 @@ static int listen_again(const char *endpoint, tq_error *err)
     tqi_net_endpoint parsed;
     char bound[TQI_NET_ENDPOINT_MAX];
     int fd = -1;
+
     assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, err), TQ_OK);
-    int rc = tqi_net_endpoint_listen(&parsed, &fd, NULL, bound, sizeof bound, err);
+    int rc = tqi_net_endpoint_listen(&parsed, &fd, NULL, bound, sizeof(bound), err);
     if (rc == TQ_OK) {
         close(fd);
     }
@@ -134,7 +135,7 @@ static void a_socket_that_cannot_listen_is_removed(void **state)
     (void)state;
     char endpoint[128];
     tq_error err = {0};
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     listen_fails = true;
     assert_int_equal(listen_again(endpoint, &err), TQ_EIO);
     listen_fails = false;
@@ -149,7 +150,7 @@ static void only_a_leftover_socket_is_replaced(void **state)
     char endpoint[128];
     tq_error err = {0};
     /* A socket nobody accepts on is replaced. */
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     assert_int_equal(listen_again(endpoint, &err), TQ_OK);
     assert_int_equal(access(endpoint + strlen("unix:"), F_OK), 0);
     testing_server_start(&server, endpoint, 1, 0);
@@ -232,5 +233,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(bad_places_to_listen_are_refused, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(a_server_out_of_descriptors_accepts_again_later, testing_setup, testing_teardown),
     };
+
     return cmocka_run_group_tests_name("net_endpoint", tests, NULL, NULL);
 }

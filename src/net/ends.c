@@ -21,13 +21,13 @@
 
 static const char *ends_who(const tqi_net_connector *connector)
 {
-    return connector->part ? connector->part : "client";
+    return connector->part != NULL ? connector->part : "client";
 }
 
 /* What a program can do about it; a part of a daemon rejoins the next server there by itself. */
 static const char *ends_remedy(const tqi_net_connector *connector)
 {
-    return connector->part ? "" : ": call init(), or open a new client, to attach to the system that runs now";
+    return connector->part != NULL ? "" : ": call init(), or open a new client, to attach to the system that runs now";
 }
 
 /* --- what is known at once ------------------------------------------------ */
@@ -47,6 +47,7 @@ static void ends_drop(tqi_net_channel *channel)
 static void ends_system(tqi_net_connector *connector, tq_error why)
 {
     tqi_net_channel *channel;
+
     connector->ended = why;
     tqi_net_connector_log(connector, connector->own_system ? TQI_DEBUG : TQI_INFO, "%s", why.message);
     DL_FOREACH (connector->channels, channel) {
@@ -54,7 +55,7 @@ static void ends_system(tqi_net_connector *connector, tq_error why)
             ends_drop(channel);
         }
     }
-    if (connector->on_ended) {
+    if (connector->on_ended != NULL) {
         connector->on_ended(&why, connector->on_ended_arg);
     }
     /* Channels that are closed meanwhile stay in the list until the loop continues. */
@@ -112,13 +113,13 @@ bool tqi_net_channel_replaced(tqi_net_channel *channel)
     if (channel->epoch == 0) {
         return false;
     }
-    tqi_net_endpoint_format(&channel->endpoints[channel->at], name, sizeof name);
+    tqi_net_endpoint_format(&channel->endpoints[channel->at], name, sizeof(name));
     if (!channel->primary) {
         tqi_error_set(&why, TQ_EUNREACHABLE, "another system's server answers at %s now", name);
         ends_server(channel, why);
         return true;
     }
-    const char *since = tqi_text_time(channel->challenge_started_us, clock, sizeof clock);
+    const char *since = tqi_text_time(channel->challenge_started_us, clock, sizeof(clock));
     bool same = channel->challenge_system[0] && strcmp(channel->challenge_system, channel->system) == 0;
     tqi_error_set(&why, TQ_EENDED,
                   "system '%s', which this %s was attached to, has ended; another one%s answers "
@@ -144,7 +145,7 @@ void tqi_net_connector_on_ended(tqi_net_connector *connector, void (*fn)(const t
 
 static bool ends_same_address(const struct sockaddr *a, const struct sockaddr_storage *b)
 {
-    if (!a || a->sa_family != b->ss_family) {
+    if (a == NULL || a->sa_family != b->ss_family) {
         return false;
     }
     if (a->sa_family == AF_INET) {
@@ -167,7 +168,7 @@ static bool ends_local(const struct sockaddr_storage *address)
         found = ntohl(v4->sin_addr.s_addr) >> 24 == 127;
     }
     if (!found && getifaddrs(&all) == 0) {
-        for (const struct ifaddrs *one = all; one && !found; one = one->ifa_next) {
+        for (const struct ifaddrs *one = all; one != NULL && !found; one = one->ifa_next) {
             found = ends_same_address(one->ifa_addr, address);
         }
         freeifaddrs(all);
@@ -178,6 +179,7 @@ static bool ends_local(const struct sockaddr_storage *address)
 void tqi_net_channel_refused(tqi_net_channel *channel, int errnum)
 {
     bool nobody = errnum == ECONNREFUSED || (errnum == ENOENT && channel->dialed.ss_family == AF_UNIX);
+
     if (nobody && ends_local(&channel->dialed)) {
         channel->failure = TQI_NET_FAILURE_REFUSED;
     }
@@ -260,7 +262,7 @@ void tqi_net_channel_back(tqi_net_channel *channel)
     if (channel->primary && connector->ended.code != TQ_OK) {
         connector->ended.code = TQ_OK;
         tqi_net_connector_log(channel->connector, TQI_INFO, "a system serves at %s again", channel->endpoint);
-        if (connector->on_ended) {
+        if (connector->on_ended != NULL) {
             connector->on_ended(NULL, connector->on_ended_arg);
         }
     }

@@ -29,7 +29,8 @@ typedef struct told {
 static void on_ended(const tq_error *why, void *arg)
 {
     told *t = arg;
-    if (why) {
+
+    if (why != NULL) {
         t->ended++;
         t->why = *why;
     } else {
@@ -44,7 +45,7 @@ static void calls_end_with_their_system(void **state)
     testing_server server;
     told t = {0};
     char endpoint[128];
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     testing_server_start(&server, endpoint, 1, 60000);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_connector_on_ended(connector, on_ended, &t);
@@ -111,7 +112,7 @@ static void a_call_waits_for_the_next_run(void **state)
     (void)state;
     testing_server server;
     char endpoint[128];
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     testing_server_start(&server, endpoint, 1, 60000);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, endpoint);
@@ -213,6 +214,7 @@ typedef struct pipe_end {
 static void pipe_closed(uv_handle_t *handle)
 {
     pipe_end *end = handle->data;
+
     end->player->open--;
     free(end);
 }
@@ -222,9 +224,10 @@ static void pipe_on_readable(uv_poll_t *poll, int status, int events)
     pipe_end *end = poll->data;
     player *p = end->player;
     char bytes[4096];
+
     (void)status;
     (void)events;
-    ssize_t n = recv(end->from, bytes, sizeof bytes, MSG_DONTWAIT);
+    ssize_t n = recv(end->from, bytes, sizeof(bytes), MSG_DONTWAIT);
     if (n < 0 && errno == EAGAIN) {
         return;
     }
@@ -246,7 +249,8 @@ static void pipe_on_readable(uv_poll_t *poll, int status, int events)
 
 static void player_pipe(player *p, int from, int to, bool down)
 {
-    pipe_end *end = calloc(1, sizeof *end);
+    pipe_end *end = calloc(1, sizeof(*end));
+
     assert_non_null(end);
     *end = (pipe_end){.player = p, .from = from, .to = to, .down = down};
     uv_poll_init(&testing_loop, &end->poll, from);
@@ -258,6 +262,7 @@ static void player_pipe(player *p, int from, int to, bool down)
 static void player_on_accept(uv_poll_t *poll, int status, int events)
 {
     player *p = poll->data;
+
     (void)status;
     (void)events;
     p->peer = accept(p->fd, NULL, NULL);
@@ -280,7 +285,7 @@ static int cut_at(size_t limit, bool cut, size_t *size)
     socklen_t addr_size;
 
     testing_server_start(&server, testing_unix_endpoint(), 1, 60000);
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     assert_int_equal(tqi_net_endpoint_parse(server.endpoint, strlen(server.endpoint), &target, NULL), TQ_OK);
     assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &own, NULL), TQ_OK);
     tqi_net_endpoint_sockaddr_un(&target, &addr, &addr_size);
@@ -352,7 +357,7 @@ static void another_system_at_the_address_is_noticed(void **state)
     testing_server server;
     tqi_net_token mine = testing_token;
     char endpoint[128];
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     testing_server_start(&server, endpoint, 1, 60000);
     tqi_net_connector *connector = testing_connector(&mine, 0);
     tqi_net_channel *channel = testing_channel(connector, endpoint);
@@ -387,5 +392,6 @@ int main(void)
         ENDS_TEST(a_server_without_goodbye_is_waited_for),
         ENDS_TEST(another_system_at_the_address_is_noticed),
     };
+
     return cmocka_run_group_tests_name("net_ends", tests, NULL, NULL);
 }

@@ -23,6 +23,7 @@ static int flush_gather(tqi_net_conn *conn, struct iovec *vec, size_t *bytes)
 {
     int n = 0;
     tqi_net_out_frame *tx;
+
     *bytes = 0;
     DL_FOREACH (conn->queue, tx) {
         bool begun = tx->segment > 0 || tx->offset > 0;
@@ -49,6 +50,7 @@ static int flush_gather(tqi_net_conn *conn, struct iovec *vec, size_t *bytes)
 static void flush_fds(struct msghdr *msg, void *control, const tqi_net_out_frame *tx)
 {
     size_t size = sizeof(int) * (size_t)tx->n_fds;
+
     msg->msg_control = control;
     msg->msg_controllen = CMSG_SPACE(size);
     struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg);
@@ -61,7 +63,7 @@ static void flush_fds(struct msghdr *msg, void *control, const tqi_net_out_frame
 /* Removes `bytes` that were sent from the queue. */
 static void flush_advance(tqi_net_conn *conn, size_t bytes)
 {
-    while (bytes > 0 && conn->queue) {
+    while (bytes > 0 && conn->queue != NULL) {
         tqi_net_out_frame *tx = conn->queue;
         tx->touched = true;
         while (tx->segment < tx->n) {
@@ -91,10 +93,11 @@ static bool flush_once(tqi_net_conn *conn)
     } control;
     struct msghdr msg = {.msg_iov = vec};
     size_t bytes;
+
     msg.msg_iovlen = (size_t)flush_gather(conn, vec, &bytes);
     const tqi_net_out_frame *first = conn->queue;
     if (first->n_fds > 0 && first->segment == 0 && first->offset == 0) {
-        memset(&control, 0, sizeof control);
+        memset(&control, 0, sizeof(control));
         flush_fds(&msg, &control, first);
     }
     ssize_t sent;
@@ -116,15 +119,15 @@ void tqi_net_conn_flush(tqi_net_conn *conn)
         return;
     }
     bool full = false;
-    while (conn->queue && !conn->tx_broken && !full && !conn->closed) {
+    while (conn->queue != NULL && !conn->tx_broken && !full && !conn->closed) {
         full = !flush_once(conn);
     }
     if (conn->closed) {
         return;
     }
-    if (conn->finishing && (!conn->queue || conn->tx_broken)) {
+    if (conn->finishing && (conn->queue == NULL || conn->tx_broken)) {
         tqi_net_conn_close(conn);
-        if (conn->ops->finished) {
+        if (conn->ops->finished != NULL) {
             conn->ops->finished(conn);
         }
         return;
@@ -140,10 +143,10 @@ void tqi_net_conn_flush(tqi_net_conn *conn)
 
 static void flusher_round(tqi_net_flusher *flusher)
 {
-    if (flusher->tick) {
+    if (flusher->tick != NULL) {
         flusher->tick(flusher->owner);
     }
-    while (flusher->dirty) {
+    while (flusher->dirty != NULL) {
         tqi_net_conn *conn = flusher->dirty;
         DL_DELETE2(flusher->dirty, conn, dirty_prev, dirty_next);
         conn->dirty = false;
@@ -159,6 +162,7 @@ static void flusher_on_wake(uv_idle_t *handle)
 static void flusher_on_prepare(uv_prepare_t *handle)
 {
     tqi_net_flusher *flusher = handle->data;
+
     flusher->called_out = false;
     flusher_round(flusher);
     if (flusher->called_out && !uv_is_closing((uv_handle_t *)&flusher->wake)) {
@@ -169,13 +173,14 @@ static void flusher_on_prepare(uv_prepare_t *handle)
 static void flusher_on_check(uv_check_t *handle)
 {
     tqi_net_flusher *flusher = handle->data;
+
     uv_idle_stop(&flusher->wake);
     flusher_round(flusher);
 }
 
 void tqi_net_flusher_init(tqi_net_flusher *flusher, uv_loop_t *loop, void (*tick)(void *owner), void *owner)
 {
-    memset(flusher, 0, sizeof *flusher);
+    memset(flusher, 0, sizeof(*flusher));
     flusher->tick = tick;
     flusher->owner = owner;
     /* Neither these nor starting them can fail; they do not keep the loop alive. */
@@ -196,6 +201,7 @@ void tqi_net_flusher_init(tqi_net_flusher *flusher, uv_loop_t *loop, void (*tick
 static void flusher_on_closed(uv_handle_t *handle)
 {
     tqi_net_flusher *flusher = handle->data;
+
     if (--flusher->open == 0) {
         free(flusher->input);
         free(flusher->sink);

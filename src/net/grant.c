@@ -36,12 +36,12 @@ int tqi_net_grant_make(const uint8_t key[TQI_NET_GRANT_KEY], const char *owner, 
     memcpy(at, session, TQI_NET_SESSION_ID);
     at = grant_put(at + TQI_NET_SESSION_ID, first, 8);
     at = grant_put(at, count, 4);
-    if (!HMAC(EVP_sha256(), key, TQI_NET_GRANT_KEY, text, (size_t)(at - text), whole, &length) ||
+    if (HMAC(EVP_sha256(), key, TQI_NET_GRANT_KEY, text, (size_t)(at - text), whole, &length) == NULL ||
         length < TQI_NET_GRANT) {
         return TQ_EINTERNAL;
     }
     memcpy(proof, whole, TQI_NET_GRANT);
-    OPENSSL_cleanse(whole, sizeof whole);
+    OPENSSL_cleanse(whole, sizeof(whole));
     return TQ_OK;
 }
 

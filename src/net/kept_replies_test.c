@@ -121,13 +121,14 @@ static void stream_fill(stream *s);
 static void stream_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     stream *s = arg;
+
     (void)call;
     assert_int_equal(answer->status, TQ_OK);
     s->ended++;
     if (HASH_COUNT(s->server->session->requests) > s->kept) {
         s->kept = HASH_COUNT(s->server->session->requests);
     }
-    if (s->cut_each > 0 && s->ended % s->cut_each == 0 && s->server->session->peer) {
+    if (s->cut_each > 0 && s->ended % s->cut_each == 0 && s->server->session->peer != NULL) {
         cut(s->server);
     }
     stream_fill(s);
@@ -182,6 +183,7 @@ static void memory_stays_flat(void **state)
 static void stream_beside_a_claim(uint64_t first_request, uint64_t cut_each)
 {
     testing_server server;
+
     testing_server_start(&server, testing_unix_endpoint(), 100, 60000);
     tqi_net_connector *connector = testing_connector(&testing_token, first_request);
     stream s = {.server = &server, .channel = testing_channel(connector, server.endpoint), .cut_each = cut_each};
@@ -247,7 +249,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(kept_replies_are_freed_by_acknowledgements, testing_setup, testing_teardown),
-        cmocka_unit_test_setup_teardown(replies_after_a_waiting_request_are_acknowledged, testing_setup, testing_teardown),
+        cmocka_unit_test_setup_teardown(replies_after_a_waiting_request_are_acknowledged, testing_setup,
+                                        testing_teardown),
         cmocka_unit_test_setup_teardown(memory_stays_flat, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(memory_stays_flat_while_one_waits, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(nothing_runs_twice_on_connections_that_break, testing_setup, testing_teardown),

@@ -57,6 +57,7 @@ static void stop(void)
 static void reserve(uint32_t number)
 {
     testing_call call = {0};
+
     testing_reserve(channel, &call, number, 20);
     testing_until(&call.done, 1);
     if (call.status != TQ_OK) {
@@ -71,6 +72,7 @@ static void large_replies_pass_beside_a_waiting_claim(void **state)
         REPLY = 300000,
         CALLS = 250
     };
+
     (void)state;
     testing_call claim = {0};
     tqi_limits.kept_reply_bytes = UINT64_C(32) << 20;
@@ -100,8 +102,9 @@ static void many_replies_pass_beside_many_claims(void **state)
     enum {
         CALLS = 21000
     };
+
     (void)state;
-    testing_call *claims = calloc(TESTING_WAITING, sizeof *claims);
+    testing_call *claims = calloc(TESTING_WAITING, sizeof(*claims));
     assert_non_null(claims);
     tqi_limits.kept_replies = 17000;
     start(testing_unix_endpoint());
@@ -138,6 +141,7 @@ static void raw_send(testing_raw *raw, uint16_t kind)
 static void raw_kept(testing_raw *raw, uint16_t kind, size_t n)
 {
     size_t before = server.session->kept;
+
     for (size_t i = 0; i < n; i++) {
         raw_send(raw, kind);
     }
@@ -149,6 +153,7 @@ static void raw_refused(testing_raw *raw, uint16_t kind, tqi_limit limit)
 {
     uint64_t before[TQI_LIMIT_NUMBER];
     int handled = server.handled;
+
     for (int i = 0; i < TQI_LIMIT_NUMBER; i++) {
         before[i] = tqi_limit_times((tqi_limit)i);
     }
@@ -224,13 +229,14 @@ static void raw_begin(testing_raw *raw)
         .body = LARGE,
         .payload = 1000,
     };
+
     tqi_frame_encode(&frame, bytes);
     body[0] = 0xa2; /* a field of a newer version: bytes, number 100 */
     body[1] = 0x06;
     body[2] = (uint8_t)(size & 0x7F) | 0x80;
     body[3] = (uint8_t)(size >> 7 & 0x7F) | 0x80;
     body[4] = (uint8_t)(size >> 14);
-    testing_raw_send(raw, bytes, sizeof bytes);
+    testing_raw_send(raw, bytes, sizeof(bytes));
 }
 
 /* Messages that wait for their payloads count like incoming bodies, and no longer once the frame is done. */
@@ -253,7 +259,7 @@ static void slow_payloads_are_bounded(void **state)
     raw_begin(&raws[1]);
     testing_until(&server.sinks, 2);
     assert_int_equal(tqi_limit_times(TQI_LIMIT_incoming_bytes), before);
-    testing_raw_send(&raws[0], payload, sizeof payload);
+    testing_raw_send(&raws[0], payload, sizeof(payload));
     UNTIL(server.handled == 1);
     raw_begin(&raws[0]); /* it is the younger one now */
     testing_until(&server.sinks, 3);
@@ -263,8 +269,8 @@ static void slow_payloads_are_bounded(void **state)
     assert_int_equal(tqi_limit_times(TQI_LIMIT_incoming_bytes), before + 1);
     assert_int_equal(testing_raw_refusal(&raws[1], message, sizeof message), TQ_OK);
     assert_int_equal(server.sinks_failed, 1);
-    testing_raw_send(&raws[0], payload, sizeof payload);
-    testing_raw_send(&raws[2], payload, sizeof payload);
+    testing_raw_send(&raws[0], payload, sizeof(payload));
+    testing_raw_send(&raws[2], payload, sizeof(payload));
     UNTIL(server.handled == 3);
     for (int i = 0; i < 3; i++) {
         testing_raw_close(&raws[i]);
@@ -298,6 +304,7 @@ static void a_held_connection_goes_on_over_tcp(void **state)
         SIZE = 256 << 10,
         FIRST = TQI_FRAME_HEADER + 60000
     };
+
     (void)state;
     uint8_t *data = calloc(1, TQI_FRAME_HEADER + SIZE);
     assert_non_null(data);
@@ -335,5 +342,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(slow_payloads_are_bounded, setup, teardown),
         cmocka_unit_test_setup_teardown(a_held_connection_goes_on_over_tcp, setup, teardown),
     };
+
     return cmocka_run_group_tests_name("net_limits", tests, NULL, NULL);
 }

@@ -11,6 +11,7 @@
 static void round_trip(const char *endpoint)
 {
     testing_server server;
+
     testing_server_start(&server, endpoint, 7, 1000);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, server.endpoint);
@@ -48,10 +49,11 @@ static void payloads(const char *endpoint)
     static const size_t sizes[] = {0,     1,     39,     40,     41,     1000,   65495,   65496,
                                    65536, 70000, 262143, 262144, 262145, 524327, 1 << 20, 8 << 20};
     testing_server server;
+
     testing_server_start(&server, endpoint, 1, 1000);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, server.endpoint);
-    size_t most = sizes[sizeof sizes / sizeof *sizes - 1];
+    size_t most = sizes[sizeof(sizes) / sizeof(*sizes) - 1];
     uint8_t *data = malloc(most);
     uint8_t *back = malloc(most);
     assert_non_null(data);
@@ -60,7 +62,7 @@ static void payloads(const char *endpoint)
         data[i] = testing_byte(i);
     }
     uint64_t total = 0;
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
         testing_call writing = {0}, publishing = {0}, reading = {0};
         testing_write(channel, &writing, TQI_UNIT_WRITE, data, sizes[i], 10);
         testing_write(channel, &publishing, TQI_PUBLISH, data, sizes[i], 10);
@@ -79,7 +81,7 @@ static void payloads(const char *endpoint)
     }
     assert_int_equal(server.received, total);
     assert_int_equal(server.bad_payloads, 0);
-    testing_until(&server.sent, (int)(sizeof sizes / sizeof *sizes));
+    testing_until(&server.sent, (int)(sizeof(sizes) / sizeof(*sizes)));
     tqi_net_channel_unref(channel);
     testing_connector_stop(connector);
     testing_server_stop(&server);
@@ -109,7 +111,7 @@ static void pipelined_requests_run_once_each(void **state)
     testing_server_start(&server, testing_unix_endpoint(), 1, 1000);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, server.endpoint);
-    testing_call *calls = calloc(N, sizeof *calls);
+    testing_call *calls = calloc(N, sizeof(*calls));
     assert_non_null(calls);
     for (uint32_t i = 0; i < N; i++) {
         testing_reserve(channel, &calls[i], i, 10);
@@ -190,10 +192,11 @@ static void descriptors_are_not_passed_over_tcp(void **state)
 static void plain_done(tqi_net_call *handle, tqi_net_answer *answer, void *arg)
 {
     testing_call *call = arg;
+
     (void)handle;
     call->done++;
     call->status = answer->status;
-    if (answer->error) {
+    if (answer->error != NULL) {
         call->error = *answer->error;
     }
 }
@@ -202,6 +205,7 @@ static void start_plain(tqi_net_channel *channel, testing_call *call, uint16_t k
 {
     tq_error err = {0};
     tqi_net_call_args args = {.kind = kind, .message = message, .deadline = UINT64_MAX, .done = plain_done, .arg = call};
+
     assert_int_equal(tqi_net_call_start(channel, &args, &call->call, &err), TQ_OK);
 }
 
@@ -221,8 +225,8 @@ static void a_failed_request_leaves_the_connection_usable(void **state)
     tq__collect_dead__init(&collect);
     start_plain(channel, &unserved, TQI_COLLECT_DEAD, &collect.base);
     uint8_t data[5000];
-    memset(data, 1, sizeof data);
-    testing_write(channel, &refused, TQI_UNIT_WRITE, data, sizeof data, 10);
+    memset(data, 1, sizeof(data));
+    testing_write(channel, &refused, TQI_UNIT_WRITE, data, sizeof(data), 10);
     narrow.buffer = data;
     narrow.buffer_size = 10;
     testing_read(channel, &narrow, 100000, 10);
@@ -255,7 +259,7 @@ static void messages_larger_than_the_buffer_arrive(void **state)
     tqi_net_channel *channel = testing_channel(connector, server.endpoint);
     /* Bodies around the size of the input buffer, and one far above it. */
     static const size_t sizes[] = {65400, 65480, 65496, 65530, 65536, 65537, 66000, 5u << 20};
-    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
         testing_call call = {0}, after = {0};
         char *text = malloc(sizes[i] + 1);
         assert_non_null(text);
@@ -293,6 +297,7 @@ static void chain_closed(void *arg)
 static void chain_next(tqi_net_call *handle, tqi_net_answer *answer, void *arg)
 {
     chain *c = arg;
+
     (void)handle;
     assert_int_equal(answer->status, TQ_OK);
     if (c->left-- == 0) {
@@ -343,5 +348,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(messages_larger_than_the_buffer_arrive, testing_setup, testing_teardown),
         cmocka_unit_test_setup_teardown(calls_are_made_from_the_ends_of_calls, testing_setup, testing_teardown),
     };
+
     return cmocka_run_group_tests_name("net", tests, NULL, NULL);
 }

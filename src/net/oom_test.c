@@ -31,7 +31,7 @@ static void a_server_without_memory_is_not_made(void **state)
 {
     (void)state;
     char endpoint[128];
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     tqi_net_server_options options = {.epoch = 1, .token = &testing_token};
     bool failed = true;
     long n = 0;
@@ -45,7 +45,7 @@ static void a_server_without_memory_is_not_made(void **state)
         }
         failed = oom_end() > 0;
         assert_int_equal(rc, failed ? TQ_ENOMEM : TQ_OK);
-        if (server) {
+        if (server != NULL) {
             int closed = 0;
             tqi_net_server_close(server, on_closed, &closed);
             testing_until(&closed, 1);
@@ -98,7 +98,7 @@ static void a_client_without_memory_is_not_made(void **state)
         }
         failed = oom_end() > 0;
         assert_int_equal(rc, failed ? TQ_ENOMEM : TQ_OK);
-        if (connector) {
+        if (connector != NULL) {
             testing_connector_stop(connector);
         }
         assert_int_equal(done, failed ? 0 : 1);
@@ -113,7 +113,7 @@ static void every_call_ends_once_without_memory(void **state)
     bool failed = true;
     uint8_t data[100];
     int ok = 0;
-    for (size_t i = 0; i < sizeof data; i++) {
+    for (size_t i = 0; i < sizeof(data); i++) {
         data[i] = testing_byte(i);
     }
     long n = 0;
@@ -123,10 +123,10 @@ static void every_call_ends_once_without_memory(void **state)
         testing_server_start(&server, testing_unix_endpoint(), 1, 10000);
         tqi_net_connector *connector = testing_connector(&testing_token, 0);
         tqi_net_channel *channel = testing_channel(connector, server.endpoint);
-        testing_call reserve = {0}, publish = {0}, read = {.buffer = back, .buffer_size = sizeof back}, map = {0};
+        testing_call reserve = {0}, publish = {0}, read = {.buffer = back, .buffer_size = sizeof(back)}, map = {0};
         testing_reserve(channel, &reserve, 1, 20);
-        testing_write(channel, &publish, TQI_PUBLISH, data, sizeof data, 20);
-        testing_read(channel, &read, sizeof back, 20);
+        testing_write(channel, &publish, TQI_PUBLISH, data, sizeof(data), 20);
+        testing_read(channel, &read, sizeof(back), 20);
         testing_map(channel, &map);
         oom_one_after(n);
         testing_until(&reserve.done, 1);
@@ -161,7 +161,7 @@ static void the_room_of_a_request_fits_every_fixed_reply(void **state)
     int fixed = 0;
     for (uint16_t kind = 0; kind < 256; kind++) {
         const tqi_method *method = tqi_method_find(kind);
-        if (!method || !method->keep) {
+        if (method == NULL || !method->keep) {
             continue;
         }
         size_t size = 0;
@@ -199,5 +199,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(every_call_ends_once_without_memory, setup, teardown),
         cmocka_unit_test(the_room_of_a_request_fits_every_fixed_reply),
     };
+
     return cmocka_run_group_tests_name("net_oom", tests, NULL, NULL);
 }

@@ -12,15 +12,16 @@
 static tqi_net_out_frame *tx_alloc(size_t body, int count)
 {
     size_t segments = 2 + (size_t)count;
+
     if (body > TQI_FRAME_BODY_MAX) {
         return NULL;
     }
-    tqi_net_out_frame *tx = malloc(sizeof *tx + segments * sizeof *tx->iov + body);
-    if (tx) {
-        memset(tx, 0, sizeof *tx);
+    tqi_net_out_frame *tx = malloc(sizeof(*tx) + segments * sizeof(*tx->iov) + body);
+    if (tx != NULL) {
+        memset(tx, 0, sizeof(*tx));
         tx->refs = 1;
         tx->n = (int)segments;
-        tx->size = sizeof *tx + segments * sizeof *tx->iov + body;
+        tx->size = sizeof(*tx) + segments * sizeof(*tx->iov) + body;
         tx->room = body;
     }
     return tx;
@@ -30,6 +31,7 @@ static void tx_fill(tqi_net_out_frame *tx, const tqi_frame *frame, const Protobu
                     const struct iovec *payload)
 {
     uint8_t *bytes = (uint8_t *)(tx->iov + tx->n);
+
     if (body > 0) {
         protobuf_c_message_pack(message, bytes);
     }
@@ -37,9 +39,9 @@ static void tx_fill(tqi_net_out_frame *tx, const tqi_frame *frame, const Protobu
     head.version = TQI_PROTOCOL_VERSION;
     head.body = (uint32_t)body;
     head.payload = 0;
-    tx->iov[0] = (struct iovec){tx->header, sizeof tx->header};
+    tx->iov[0] = (struct iovec){tx->header, sizeof(tx->header)};
     tx->iov[1] = (struct iovec){bytes, body};
-    for (int i = 2; payload && i < tx->n; i++) {
+    for (int i = 2; payload != NULL && i < tx->n; i++) {
         tx->iov[i] = payload[i - 2];
         head.payload += payload[i - 2].iov_len;
     }
@@ -49,9 +51,10 @@ static void tx_fill(tqi_net_out_frame *tx, const tqi_frame *frame, const Protobu
 tqi_net_out_frame *tqi_net_out_frame_make(const tqi_frame *frame, const ProtobufCMessage *message,
                                           const struct iovec *payload, int count)
 {
-    size_t body = message ? protobuf_c_message_get_packed_size(message) : 0;
+    size_t body = message != NULL ? protobuf_c_message_get_packed_size(message) : 0;
     tqi_net_out_frame *tx = tx_alloc(body, count);
-    if (tx) {
+
+    if (tx != NULL) {
         tx_fill(tx, frame, message, body, payload);
     }
     return tx;
@@ -64,7 +67,8 @@ tqi_net_out_frame *tqi_net_out_frame_room(size_t body)
 
 bool tqi_net_out_frame_fill(tqi_net_out_frame *tx, const tqi_frame *frame, const ProtobufCMessage *message)
 {
-    size_t body = message ? protobuf_c_message_get_packed_size(message) : 0;
+    size_t body = message != NULL ? protobuf_c_message_get_packed_size(message) : 0;
+
     if (body > tx->room) {
         return false;
     }
@@ -75,22 +79,23 @@ bool tqi_net_out_frame_fill(tqi_net_out_frame *tx, const tqi_frame *frame, const
 void tqi_net_out_frame_set_ack(tqi_net_out_frame *tx, uint64_t ack)
 {
     ack = htole64(ack);
-    memcpy(tx->header + 16, &ack, sizeof ack);
+    memcpy(tx->header + 16, &ack, sizeof(ack));
 }
 
 int tqi_net_out_frame_own(tqi_net_out_frame *tx)
 {
     size_t size = 0;
     size_t sent = 0; /* bytes of the payload that are sent */
+
     for (int i = 2; i < tx->n; i++) {
         sent += i < tx->segment ? tx->iov[i].iov_len : i == tx->segment ? tx->offset : 0;
         size += tx->iov[i].iov_len;
     }
-    if (tx->copy || size == 0) {
+    if (tx->copy != NULL || size == 0) {
         return TQ_OK;
     }
     tx->copy = malloc(size);
-    if (!tx->copy) {
+    if (tx->copy == NULL) {
         return TQ_ENOMEM;
     }
     uint8_t *at = tx->copy;
@@ -119,8 +124,9 @@ void tqi_net_out_frame_rewind(tqi_net_out_frame *tx)
 void tqi_net_out_frame_settle(tqi_net_out_frame *tx)
 {
     void (*sent)(void *) = tx->sent;
+
     tx->sent = NULL;
-    if (sent) {
+    if (sent != NULL) {
         sent(tx->arg);
     }
 }

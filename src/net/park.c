@@ -11,13 +11,14 @@ static bool park_is_idle(const tqi_net_peer *peer)
 {
     const tqi_net_session *session = peer->session;
 
-    return session && !peer->parked && !peer->conn->closed && !peer->conn->finishing && !peer->conn->queue &&
-           !peer->incoming && session->running == 0;
+    return session != NULL && !peer->parked && !peer->conn->closed && !peer->conn->finishing &&
+           peer->conn->queue == NULL && peer->incoming == NULL && session->running == 0;
 }
 
 void tqi_net_peer_set_parked(tqi_net_peer *peer, bool parked)
 {
     tqi_net_server *server = peer->server;
+
     if (parked && !peer->parked) {
         server->leaving++;
     } else if (!parked && peer->parked && server->leaving > 0) {
@@ -33,7 +34,7 @@ unsigned tqi_net_peer_make_room(tqi_net_server *server, unsigned n, unsigned eno
     unsigned asked = 0, looked = 0;
     tqi_net_peer *peer, *next;
 
-    if (!server->service->parkable) {
+    if (server->service->parkable == NULL) {
         return 0;
     }
     uint64_t now = tqi_now();
@@ -42,7 +43,7 @@ unsigned tqi_net_peer_make_room(tqi_net_server *server, unsigned n, unsigned eno
         server->leaving = 0;
     }
     /* Those that were silent longest are rarely busy: only a few more are examined, not all. */
-    for (peer = server->peers; peer && asked < n && server->leaving < enough && looked < 4 * n + 32;
+    for (peer = server->peers; peer != NULL && asked < n && server->leaving < enough && looked < 4 * n + 32;
          peer = next, looked++) {
         next = peer->next;
         if (park_is_idle(peer) && server->service->parkable(peer->session, server->ctx)) {
@@ -60,7 +61,7 @@ void tqi_net_peer_not_idle(tqi_net_peer *peer)
 {
     tqi_net_server *server = peer->server;
 
-    if (server->service->parkable) {
+    if (server->service->parkable != NULL) {
         tqi_net_peer_set_parked(peer, false);
         DL_DELETE(server->peers, peer);
         DL_APPEND(server->peers, peer);

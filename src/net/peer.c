@@ -23,11 +23,12 @@ static void peer_send(tqi_net_peer *peer, uint16_t kind, const ProtobufCMessage 
 static void peer_discard_incoming(tqi_net_peer *peer)
 {
     tqi_net_request *request = peer->incoming;
+
     peer->incoming = NULL;
-    if (!request) {
+    if (request == NULL) {
         return;
     }
-    if (request->n_iov > 0 && peer->server->service->sink_failed) {
+    if (request->n_iov > 0 && peer->server->service->sink_failed != NULL) {
         peer->server->service->sink_failed(request, peer->server->ctx);
     }
     tqi_net_request_free(request);
@@ -43,7 +44,7 @@ void tqi_net_peer_close(tqi_net_peer *peer)
     tqi_net_greeting_remove(peer);
     tqi_net_session *session = peer->session;
     peer->session = NULL;
-    if (session && session->peer == peer) {
+    if (session != NULL && session->peer == peer) {
         tqi_net_session_detach(session);
     }
 }
@@ -51,7 +52,7 @@ void tqi_net_peer_close(tqi_net_peer *peer)
 void tqi_net_peer_goodbye(tqi_net_peer *peer, const Tq__Goodbye *goodbye)
 {
     peer_discard_incoming(peer);
-    if (peer->session) {
+    if (peer->session != NULL) {
         peer->session->peer = NULL;
         peer->session = NULL;
     }
@@ -63,6 +64,7 @@ void tqi_net_peer_goodbye(tqi_net_peer *peer, const Tq__Goodbye *goodbye)
 static bool peer_refused_before(tqi_net_server *server, const uint8_t *session)
 {
     unsigned n = server->n_refused < TQI_NET_REFUSED_MAX ? server->n_refused : TQI_NET_REFUSED_MAX;
+
     for (unsigned i = 0; i < n; i++) {
         if (memcmp(server->refused[i], session, TQI_NET_SESSION_ID) == 0) {
             return true;
@@ -73,11 +75,12 @@ static bool peer_refused_before(tqi_net_server *server, const uint8_t *session)
 }
 
 /* Tells the client why, then closes. Logged as a warning only if `aloud`. */
-static void peer_refuse(tqi_net_peer *peer, int code, char *text, bool aloud)
+static void peer_refuse(tqi_net_peer *peer, int rc, char *text, bool aloud)
 {
     Tq__Error error;
+
     tq__error__init(&error);
-    error.code = code;
+    error.code = rc;
     error.message = text;
     if (aloud) {
         char what[TQ_ERROR_MESSAGE_MAX + 16];
@@ -117,6 +120,7 @@ static int peer_welcome(tqi_net_peer *peer, const Tq__Hello *hello, tq_error *er
     tqi_net_server *server = peer->server;
     uint8_t proof[TQI_NET_PROOF];
     Tq__Welcome welcome;
+
     tq__welcome__init(&welcome);
     if (tqi_net_auth_proof(&server->token, "tq-server", hello->nonce.data, peer->nonce, hello->session.data, proof) !=
         TQ_OK) {
@@ -126,9 +130,9 @@ static int peer_welcome(tqi_net_peer *peer, const Tq__Hello *hello, tq_error *er
     bool known = session != NULL;
     if (!known && HASH_COUNT(server->sessions) >= tqi_limits.sessions) {
         tqi_limit_reached(TQI_LIMIT_sessions);
-        if (!server->lost) {
+        if (server->lost == NULL) {
             char text[192];
-            snprintf(text, sizeof text,
+            snprintf(text, sizeof(text),
                      "the server has %llu sessions, which is its most (limits.sessions): close "
                      "clients that are not used, or start the system with more",
                      (unsigned long long)tqi_limits.sessions);
@@ -139,18 +143,18 @@ static int peer_welcome(tqi_net_peer *peer, const Tq__Hello *hello, tq_error *er
     }
     if (!known) {
         session = tqi_net_session_make(server, hello->session.data, hello->name, hello->host, hello->pid);
-        if (!session) {
+        if (session == NULL) {
             return tqi_error_nomem(err, "a session");
         }
     }
     tqi_net_greeting_remove(peer);
     tqi_net_session_attach(session, peer);
-    if (!known && server->service->session_open && server->service->session_open(session, server->ctx) != TQ_OK) {
+    if (!known && server->service->session_open != NULL && server->service->session_open(session, server->ctx) != TQ_OK) {
         /* A half-made session would be resumed, and stay half-made for as long as its client lives. */
         tqi_net_session_unmake(session);
         return tqi_error_nomem(err, "a session");
     }
-    welcome.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    welcome.proof = (ProtobufCBinaryData){sizeof(proof), proof};
     welcome.epoch = server->epoch;
     welcome.resumed = known && hello->instance == session->instance;
     welcome.instance = session->instance;
@@ -169,7 +173,8 @@ static int peer_hello(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_e
 {
     uint8_t proof[TQI_NET_PROOF];
     ProtobufCMessage *message = tqi_message_decode(&tq__hello__descriptor, body, size, err);
-    if (!message) {
+
+    if (message == NULL) {
         return err->code;
     }
     const Tq__Hello *hello = (const Tq__Hello *)message;
@@ -179,7 +184,7 @@ static int peer_hello(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_e
                                 proof);
         if (rc != TQ_OK) {
             tqi_error_set(err, rc, "no proof could be computed");
-        } else if (!tqi_net_auth_equal(proof, hello->proof.data, sizeof proof)) {
+        } else if (!tqi_net_auth_equal(proof, hello->proof.data, sizeof(proof))) {
             char text[] = "authentication failed: the token is not the server's; use the token "
                           "file of the system that runs now, for one that is started again has a "
                           "new token";
@@ -197,14 +202,15 @@ static int peer_hello(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_e
 static int peer_cancel(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_error *err)
 {
     ProtobufCMessage *message = tqi_message_decode(&tq__cancel__descriptor, body, size, err);
-    if (!message) {
+
+    if (message == NULL) {
         return err->code;
     }
     uint64_t number = ((const Tq__Cancel *)message)->request;
     protobuf_c_message_free_unpacked(message, NULL);
     tqi_net_request *request;
     HASH_FIND(hh, peer->session->requests, &number, sizeof number, request);
-    if (request && !request->answered && request->cancel) {
+    if (request != NULL && !request->answered && request->cancel != NULL) {
         void (*cancel)(tqi_net_request *, void *) = request->cancel;
         request->cancel = NULL;
         cancel(request, request->cancel_arg);
@@ -218,7 +224,7 @@ static int peer_ack(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_err
         return TQ_OK;
     }
     ProtobufCMessage *message = tqi_message_decode(&tq__ack__descriptor, body, size, err);
-    if (!message) {
+    if (message == NULL) {
         return err->code;
     }
     const Tq__Ack *ack = (const Tq__Ack *)message;
@@ -239,7 +245,8 @@ static int peer_ack(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_err
 static int peer_bye(tqi_net_peer *peer, const uint8_t *body, size_t size, tq_error *err)
 {
     ProtobufCMessage *message = tqi_message_decode(&tq__bye__descriptor, body, size, err);
-    if (!message) {
+
+    if (message == NULL) {
         return TQ_EPROTO;
     }
     peer->session->left = true;
@@ -254,7 +261,8 @@ static int peer_places(const tqi_net_peer *peer, uint64_t size, struct iovec *io
 {
     const tqi_net_server *server = peer->server;
     tqi_net_request *request = peer->incoming;
-    if (!server->service->sink) {
+
+    if (server->service->sink == NULL) {
         return tqi_error_set(err, TQ_EUNSUPPORTED, "requests of kind %u take no payload", (unsigned)request->kind);
     }
     int rc = server->service->sink(request, request->message, size, iov, TQI_NET_SINK_MAX, count, server->ctx, err);
@@ -268,16 +276,16 @@ static int peer_places(const tqi_net_peer *peer, uint64_t size, struct iovec *io
     if (sum != size || *count > TQI_NET_SINK_MAX) {
         rc = tqi_error_set(err, TQ_EINTERNAL, "the places for a payload are not of its size");
     } else {
-        request->iov = malloc((size_t)*count * sizeof *iov);
-        rc = request->iov ? TQ_OK : tqi_error_nomem(err, "places of a payload");
+        request->iov = malloc((size_t)*count * sizeof(*iov));
+        rc = request->iov != NULL ? TQ_OK : tqi_error_nomem(err, "places of a payload");
     }
-    if (rc != TQ_OK || !request->iov) {
-        if (server->service->sink_failed) {
+    if (rc != TQ_OK || request->iov == NULL) {
+        if (server->service->sink_failed != NULL) {
             server->service->sink_failed(request, server->ctx);
         }
         return rc;
     }
-    memcpy(request->iov, iov, (size_t)*count * sizeof *iov);
+    memcpy(request->iov, iov, (size_t)*count * sizeof(*iov));
     request->n_iov = *count;
     return TQ_OK;
 }
@@ -287,6 +295,7 @@ static void peer_sink(tqi_net_peer *peer, uint64_t size, struct iovec *iov, int 
 {
     tq_error refused = {0};
     int rc = peer_places(peer, size, iov, count, &refused);
+
     if (rc != TQ_OK) {
         tqi_net_request *request = peer->incoming;
         refused.code = rc;
@@ -315,23 +324,24 @@ static int peer_request(tqi_net_peer *peer, const tqi_frame *frame, const uint8_
     tqi_net_server *server = peer->server;
     tqi_net_session *session = peer->session;
     const tqi_method *method = tqi_method_find(frame->kind);
-    bool keep = method && method->keep;
+    bool keep = method != NULL && method->keep;
     tqi_net_request *request;
+
     HASH_FIND(hh, session->requests, &frame->request, sizeof frame->request, request);
-    if (request) {
+    if (request != NULL) {
         return peer_repeated(request, frame, err);
     }
     if (keep && tqi_net_request_below(frame->request, session->acked)) {
         return TQ_OK;
     }
     request = tqi_net_request_make(session, frame->kind, keep, frame->request);
-    if (!request) {
+    if (request == NULL) {
         return tqi_error_nomem(err, "a request");
     }
-    if (!method || !server->service->serves(frame->kind, server->ctx)) {
+    if (method == NULL || !server->service->serves(frame->kind, server->ctx)) {
         tq_error refused;
         tqi_error_set(&refused, TQ_EUNSUPPORTED, "%s does not answer requests of kind %u (%s)", server->service->name,
-                      (unsigned)frame->kind, method ? method->name : "unknown");
+                      (unsigned)frame->kind, method != NULL ? method->name : "unknown");
         tqi_net_request_fail(request, &refused);
         return TQ_OK;
     }
@@ -341,13 +351,13 @@ static int peer_request(tqi_net_peer *peer, const tqi_frame *frame, const uint8_
         return TQ_OK;
     }
     request->message = tqi_request_decode(method->request, body, frame->body, &request->memory, err);
-    if (!request->message && err->code != TQ_EPROTO) {
+    if (request->message == NULL && err->code != TQ_EPROTO) {
         /* The frame arrived completely, so the connection can continue without it. */
         tq_error refused = *err;
         tqi_net_request_fail(request, &refused);
         return TQ_OK;
     }
-    if (!request->message) {
+    if (request->message == NULL) {
         tqi_net_request_free(request);
         return err->code;
     }
@@ -365,7 +375,8 @@ static int peer_request(tqi_net_peer *peer, const tqi_frame *frame, const uint8_
 static int peer_on_head(tqi_net_conn *conn, const tqi_frame *frame, tq_error *err)
 {
     const tqi_net_peer *peer = conn->owner;
-    if (!peer->session) {
+
+    if (peer->session == NULL) {
         if (frame->kind != TQI_HELLO || frame->body > TQI_NET_HELLO_MAX || frame->payload > 0) {
             return tqi_error_set(err, TQ_EPROTO, "malformed frame: kind %u, %u + %llu bytes, before a Hello",
                                  (unsigned)frame->kind, (unsigned)frame->body, (unsigned long long)frame->payload);
@@ -386,7 +397,8 @@ static int peer_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8_
                         tq_error *err)
 {
     tqi_net_peer *peer = conn->owner;
-    if (!peer->session) {
+
+    if (peer->session == NULL) {
         return peer_hello(peer, body, frame->body, err);
     }
     tqi_net_session_ack(peer->session, frame->ack);
@@ -411,8 +423,9 @@ static int peer_on_done(tqi_net_conn *conn, const tqi_frame *frame, tq_error *er
     tqi_net_peer *peer = conn->owner;
     tqi_net_server *server = peer->server;
     tqi_net_request *request = peer->incoming;
+
     (void)frame;
-    if (!request) {
+    if (request == NULL) {
         return TQ_OK;
     }
     if (tqi_net_request_list(request) != TQ_OK) {
@@ -422,7 +435,7 @@ static int peer_on_done(tqi_net_conn *conn, const tqi_frame *frame, tq_error *er
     server->requests++;
     tq_error nomem;
     if (request->keep && tqi_net_request_prepare(request, TQI_NET_REPLY_ROOM, &nomem) != TQ_OK) {
-        if (request->n_iov > 0 && server->service->sink_failed) {
+        if (request->n_iov > 0 && server->service->sink_failed != NULL) {
             server->service->sink_failed(request, server->ctx);
         }
         tqi_net_request_fail(request, &nomem);
@@ -436,7 +449,8 @@ static void peer_on_broken(tqi_net_conn *conn, const tq_error *err)
 {
     tqi_net_peer *peer = conn->owner;
     const char *component = peer->server->service->name;
-    if (err->code == TQ_EVERSION && !peer->session) {
+
+    if (err->code == TQ_EVERSION && peer->session == NULL) {
         tq_error why = {0};
         tqi_frame_version_error(&why, "the client", conn->frame.version, "this server");
         peer_refuse(peer, TQ_EVERSION, why.message, true);
@@ -444,7 +458,7 @@ static void peer_on_broken(tqi_net_conn *conn, const tq_error *err)
     }
     if (err->code == TQ_EIO) {
         tqi_log(TQI_DEBUG, component, "%s: %s", conn->peer, err->message);
-    } else if (peer->session) {
+    } else if (peer->session != NULL) {
         tqi_log(TQI_WARN, component, "connection of %s (%s) closed: %s", tqi_net_session_name(peer->session),
                 conn->peer, err->message);
     } else {
@@ -459,11 +473,12 @@ static void peer_on_broken(tqi_net_conn *conn, const tq_error *err)
 static void peer_on_finished(tqi_net_conn *conn)
 {
     tqi_net_peer *peer = conn->owner;
+
     peer_discard_incoming(peer);
     tqi_net_greeting_remove(peer);
     tqi_net_session *session = peer->session;
     peer->session = NULL;
-    if (session && session->peer == peer) {
+    if (session != NULL && session->peer == peer) {
         tqi_net_session_detach(session);
     }
 }
@@ -472,6 +487,7 @@ static void peer_on_freed(tqi_net_conn *conn)
 {
     tqi_net_peer *peer = conn->owner;
     tqi_net_server *server = peer->server;
+
     tqi_net_peer_set_parked(peer, false);
     DL_DELETE(server->peers, peer);
     free(peer);
@@ -483,8 +499,9 @@ static void peer_on_held(tqi_net_conn *conn)
     const tqi_net_peer *peer = conn->owner;
     tqi_net_session *session = peer->session;
     bool own = conn->queued > tqi_limits.queued_replies;
+
     tqi_limit_reached(own ? TQI_LIMIT_queued_replies : TQI_LIMIT_all_queued_replies);
-    if (session && !session->held_told) {
+    if (session != NULL && !session->held_told) {
         session->held_told = true;
         tqi_log(TQI_WARN, peer->server->service->name,
                 "%s does not take its replies: %zu bytes wait, and it is not read from until it "
@@ -506,7 +523,8 @@ static const tqi_net_conn_ops peer_ops = {
 static void peer_credentials(tqi_net_peer *peer, int fd)
 {
     struct ucred cred;
-    socklen_t size = sizeof cred;
+    socklen_t size = sizeof(cred);
+
     if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &size) == 0) {
         /* The number is 0 for a process of a namespace that is not visible from here. */
         peer->pid = cred.pid > 0 ? (uint64_t)cred.pid : 0;
@@ -517,8 +535,9 @@ static void peer_credentials(tqi_net_peer *peer, int fd)
 int tqi_net_peer_open(tqi_net_server *server, int fd, const struct sockaddr *addr, const char *peer_name, tq_error *err)
 {
     bool unix_socket = addr == NULL;
-    tqi_net_peer *peer = calloc(1, sizeof *peer);
-    if (!peer) {
+    tqi_net_peer *peer = calloc(1, sizeof(*peer));
+
+    if (peer == NULL) {
         return tqi_error_nomem(err, "a connection");
     }
     peer->server = server;
@@ -531,7 +550,7 @@ int tqi_net_peer_open(tqi_net_server *server, int fd, const struct sockaddr *add
         free(peer);
         return rc;
     }
-    snprintf(peer->conn->peer, sizeof peer->conn->peer, "%s", peer_name);
+    snprintf(peer->conn->peer, sizeof(peer->conn->peer), "%s", peer_name);
     peer->conn->limited = true;
     peer->conn->on_held = peer_on_held;
     DL_APPEND(server->peers, peer);
@@ -542,10 +561,10 @@ int tqi_net_peer_open(tqi_net_server *server, int fd, const struct sockaddr *add
         tqi_net_peer_close(peer); /* with its socket */
         return TQ_OK;
     }
-    tqi_random(peer->nonce, sizeof peer->nonce);
+    tqi_random(peer->nonce, sizeof(peer->nonce));
     Tq__Challenge challenge;
     tq__challenge__init(&challenge);
-    challenge.nonce = (ProtobufCBinaryData){sizeof peer->nonce, peer->nonce};
+    challenge.nonce = (ProtobufCBinaryData){sizeof(peer->nonce), peer->nonce};
     if (unix_socket) {
         /* This tells a client with the token of a former system of that name that a different system now runs here. */
         challenge.system = server->system;

@@ -50,7 +50,8 @@ static bool pidfd_alive(int fd)
 static int pidfd_of(int socket, uint64_t pid)
 {
     int fd = -1;
-    socklen_t size = sizeof fd;
+    socklen_t size = sizeof(fd);
+
     if (getsockopt(socket, SOL_SOCKET, SO_PEERPIDFD, &fd, &size) == 0) {
         return fd;
     }
@@ -69,28 +70,28 @@ static int pidfd_of(int socket, uint64_t pid)
 /* Takes over `fd`. NULL: out of memory. */
 static tqi_net_pidfd *pidfd_share(uint64_t pid, int fd)
 {
-    tqi_net_pidfd *shared, *made = calloc(1, sizeof *made);
+    tqi_net_pidfd *shared, *made = calloc(1, sizeof(*made));
     bool alive = pidfd_alive(fd);
 
     pthread_mutex_lock(&pidfd_lock);
     HASH_FIND(hh, pidfds, &pid, sizeof pid, shared);
-    if (shared && alive && pidfd_alive(shared->fd)) {
+    if (shared != NULL && alive && pidfd_alive(shared->fd)) {
         shared->refs++;
     } else {
-        if (shared && made) {
+        if (shared != NULL && made != NULL) {
             /* Its number now belongs to another process; its holders keep it. */
             HASH_DEL(pidfds, shared);
             shared->listed = false;
         }
         shared = made;
-        if (made) {
+        if (made != NULL) {
             *made = (tqi_net_pidfd){.pid = pid, .fd = fd, .refs = 1};
             /* If there is no memory for the table, it is not shared with other servers. */
             made->listed = TQI_HASH_ADD(pidfds, pid, made);
         }
     }
     pthread_mutex_unlock(&pidfd_lock);
-    if (shared != made || !made) {
+    if (shared != made || made == NULL) {
         free(made);
         close(fd);
     }
@@ -100,8 +101,9 @@ static tqi_net_pidfd *pidfd_share(uint64_t pid, int fd)
 /* A separate one, not shared; NULL: out of memory or descriptors. */
 static tqi_net_pidfd *pidfd_copy(const tqi_net_pidfd *shared)
 {
-    tqi_net_pidfd *copy = calloc(1, sizeof *copy);
-    int fd = copy ? fcntl(shared->fd, F_DUPFD_CLOEXEC, 0) : -1;
+    tqi_net_pidfd *copy = calloc(1, sizeof(*copy));
+    int fd = copy != NULL ? fcntl(shared->fd, F_DUPFD_CLOEXEC, 0) : -1;
+
     if (fd < 0) {
         free(copy);
         return NULL;
@@ -138,6 +140,7 @@ static void process_on_event(uv_poll_t *poll, int status, int events)
 {
     tqi_net_process *process = poll->data;
     tqi_net_exit *exit;
+
     (void)events;
     if (status < 0) {
         /* This says nothing about the process itself. */
@@ -163,6 +166,7 @@ static void process_on_closed(uv_handle_t *handle)
 {
     tqi_net_process *process = handle->data;
     tqi_net_server *server = process->server;
+
     free(process);
     tqi_net_server_handle_closed(server);
 }
@@ -170,17 +174,18 @@ static void process_on_closed(uv_handle_t *handle)
 /* Takes over a reference to `pidfd`, even on failure. */
 static tqi_net_process *process_make(tqi_net_server *server, uint64_t pid, tqi_net_pidfd *pidfd)
 {
-    tqi_net_process *process = calloc(1, sizeof *process);
-    int rc = process ? uv_poll_init(server->loop, &process->poll, pidfd->fd) : UV_ENOMEM;
+    tqi_net_process *process = calloc(1, sizeof(*process));
+    int rc = process != NULL ? uv_poll_init(server->loop, &process->poll, pidfd->fd) : UV_ENOMEM;
+
     if (rc == UV_EEXIST) {
         /* Another server of this loop polls it. */
         tqi_net_pidfd *copy = pidfd_copy(pidfd);
         pidfd_rele(pidfd);
         pidfd = copy;
-        rc = pidfd ? uv_poll_init(server->loop, &process->poll, pidfd->fd) : UV_ENOMEM;
+        rc = pidfd != NULL ? uv_poll_init(server->loop, &process->poll, pidfd->fd) : UV_ENOMEM;
     }
     if (rc != 0) {
-        if (pidfd) {
+        if (pidfd != NULL) {
             pidfd_rele(pidfd);
         }
         free(process);
@@ -201,22 +206,23 @@ tqi_net_process *tqi_net_process_get(tqi_net_server *server, int socket, uint64_
 {
     tqi_net_process *process;
     int fd = pidfd_of(socket, pid);
+
     if (fd < 0) {
         *errnum = errno;
         return NULL;
     }
     HASH_FIND(hh, server->processes, &pid, sizeof pid, process);
-    if (process && pidfd_alive(fd) && pidfd_alive(process->pidfd->fd)) {
+    if (process != NULL && pidfd_alive(fd) && pidfd_alive(process->pidfd->fd)) {
         close(fd);
         process->refs++;
         return process;
     }
-    if (process) {
+    if (process != NULL) {
         process_unlist(process); /* an earlier process with that number, whose end is about to be noticed */
     }
     *errnum = ENOMEM;
     tqi_net_pidfd *pidfd = pidfd_share(pid, fd);
-    return pidfd ? process_make(server, pid, pidfd) : NULL;
+    return pidfd != NULL ? process_make(server, pid, pidfd) : NULL;
 }
 
 tqi_net_process *tqi_net_process_ref(tqi_net_process *process)

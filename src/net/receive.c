@@ -62,6 +62,7 @@ static void receive_payload_ahead(tqi_net_conn *conn)
 static int receive_take_fds(tqi_net_conn *conn, tq_error *err)
 {
     int want = (int)(conn->frame.flags >> TQI_FRAME_FDS_SHIFT & TQI_FRAME_FDS_MASK);
+
     if (want > conn->n_fds || want > TQI_NET_FDS_MAX) {
         return tqi_error_set(err, TQ_EPROTO, "malformed frame: it announces %d descriptors, %d came", want, conn->n_fds);
     }
@@ -85,6 +86,7 @@ static void receive_close_fds(tqi_net_conn *conn)
 static int receive_head(tqi_net_conn *conn, tq_error *err)
 {
     int rc = tqi_frame_decode(conn->input + conn->head, &conn->frame, err);
+
     conn->head += TQI_FRAME_HEADER;
     if (rc == TQ_OK) {
         rc = receive_take_fds(conn, err);
@@ -100,11 +102,12 @@ static int receive_head(tqi_net_conn *conn, tq_error *err)
 static int receive_body(tqi_net_conn *conn, const uint8_t *body, tq_error *err)
 {
     int count = 0;
-    if (conn->frame.payload > 0 && !conn->sink) {
+
+    if (conn->frame.payload > 0 && conn->sink == NULL) {
         tqi_net_flusher *flusher = conn->flusher;
-        conn->sink = flusher->sink ? flusher->sink : malloc(TQI_NET_SINK_MAX * sizeof *conn->sink);
+        conn->sink = flusher->sink != NULL ? flusher->sink : malloc(TQI_NET_SINK_MAX * sizeof(*conn->sink));
         flusher->sink = NULL;
-        if (!conn->sink) {
+        if (conn->sink == NULL) {
             return tqi_error_nomem(err, "places of a payload");
         }
     }
@@ -168,7 +171,8 @@ static int receive_step(tqi_net_conn *conn, bool *more, tq_error *err)
 static bool receive_hold(tqi_net_conn *conn)
 {
     bool stuffed = tqi_net_conn_stuffed(conn);
-    if (stuffed && !conn->held && conn->on_held) {
+
+    if (stuffed && !conn->held && conn->on_held != NULL) {
         conn->on_held(conn);
     }
     conn->held = stuffed;
@@ -179,6 +183,7 @@ static int receive_parse(tqi_net_conn *conn, tq_error *err)
 {
     bool more = true;
     int rc = TQ_OK;
+
     while (more && rc == TQ_OK && !conn->closed && !conn->finishing && !receive_hold(conn)) {
         rc = receive_step(conn, &more, err);
     }
@@ -205,6 +210,7 @@ static void receive_make_room(tqi_net_conn *conn)
 static int receive_places(tqi_net_conn *conn, struct iovec *vec, int *count, size_t *direct, tq_error *err)
 {
     int n = 0;
+
     *direct = 0;
     if (conn->state == TQI_NET_RX_BODY && receive_body_is_big(conn)) {
         size_t left = conn->frame.body - conn->big.size;
@@ -244,6 +250,7 @@ static int receive_places(tqi_net_conn *conn, struct iovec *vec, int *count, siz
 static void receive_account(tqi_net_conn *conn, size_t bytes, size_t direct)
 {
     size_t placed = bytes < direct ? bytes : direct;
+
     conn->tail += bytes - placed;
     if (placed == 0) {
         return;
@@ -268,15 +275,16 @@ static void receive_account(tqi_net_conn *conn, size_t bytes, size_t direct)
 static int receive_control(tqi_net_conn *conn, struct msghdr *msg, tq_error *err)
 {
     bool overflow = (msg->msg_flags & MSG_CTRUNC) != 0;
-    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg; cmsg = CMSG_NXTHDR(msg, cmsg)) {
+
+    for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(msg); cmsg != NULL; cmsg = CMSG_NXTHDR(msg, cmsg)) {
         if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS) {
             continue;
         }
         size_t n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
         for (size_t i = 0; i < n; i++) {
             int fd;
-            memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof fd, sizeof fd);
-            if (conn->n_fds < (int)(sizeof conn->fds / sizeof *conn->fds)) {
+            memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(fd), sizeof(fd));
+            if (conn->n_fds < (int)(sizeof(conn->fds) / sizeof(*conn->fds))) {
                 conn->fds[conn->n_fds++] = fd;
             } else {
                 close(fd);
@@ -298,6 +306,7 @@ static int receive_once(tqi_net_conn *conn, bool *drained, tq_error *err)
     size_t direct = 0, room = 0;
     int count = 0;
     int rc = receive_places(conn, vec, &count, &direct, err);
+
     if (rc != TQ_OK) {
         return rc;
     }
@@ -307,7 +316,7 @@ static int receive_once(tqi_net_conn *conn, bool *drained, tq_error *err)
     struct msghdr msg = {.msg_iov = vec, .msg_iovlen = (size_t)count};
     if (conn->want_fds) {
         msg.msg_control = &control;
-        msg.msg_controllen = sizeof control;
+        msg.msg_controllen = sizeof(control);
     }
     ssize_t n;
     do {
@@ -319,7 +328,7 @@ static int receive_once(tqi_net_conn *conn, bool *drained, tq_error *err)
     }
     if (n < 0) {
         char reason[128];
-        return tqi_error_set(err, TQ_EIO, "connection lost: %s", strerror_r(errno, reason, sizeof reason));
+        return tqi_error_set(err, TQ_EIO, "connection lost: %s", strerror_r(errno, reason, sizeof(reason)));
     }
     if (n == 0) {
         return tqi_error_set(err, TQ_EIO, "connection closed by the peer");
@@ -335,28 +344,30 @@ static int receive_once(tqi_net_conn *conn, bool *drained, tq_error *err)
 static int receive_borrow(tqi_net_conn *conn, tq_error *err)
 {
     tqi_net_flusher *flusher = conn->flusher;
-    if (!conn->input) {
-        conn->input = flusher->input ? flusher->input : malloc(TQI_NET_CONN_INPUT);
+
+    if (conn->input == NULL) {
+        conn->input = flusher->input != NULL ? flusher->input : malloc(TQI_NET_CONN_INPUT);
         flusher->input = NULL;
     }
-    return conn->input ? TQ_OK : tqi_error_nomem(err, "what a connection reads ahead");
+    return conn->input != NULL ? TQ_OK : tqi_error_nomem(err, "what a connection reads ahead");
 }
 
 /* Gives back empty buffers, in any state of the connection. */
 static void receive_return(tqi_net_conn *conn)
 {
     tqi_net_flusher *flusher = conn->flusher;
-    if (conn->input && (receive_ahead(conn) == 0 || conn->closed)) {
+
+    if (conn->input != NULL && (receive_ahead(conn) == 0 || conn->closed)) {
         conn->head = conn->tail = 0;
-        if (flusher->input) {
+        if (flusher->input != NULL) {
             free(conn->input);
         } else {
             flusher->input = conn->input;
         }
         conn->input = NULL;
     }
-    if (conn->sink && (conn->state == TQI_NET_RX_HEAD || conn->closed)) {
-        if (flusher->sink) {
+    if (conn->sink != NULL && (conn->state == TQI_NET_RX_HEAD || conn->closed)) {
+        if (flusher->sink != NULL) {
             free(conn->sink);
         } else {
             flusher->sink = conn->sink;
@@ -369,6 +380,7 @@ static void receive_all(tqi_net_conn *conn, bool last, tq_error *err)
 {
     bool drained = false;
     int rc = receive_borrow(conn, err);
+
     for (int i = 0; (last || (i < RECEIVE_ROUNDS && !drained && !conn->held)) && rc == TQ_OK; i++) {
         drained = false;
         rc = receive_once(conn, &drained, err);
@@ -377,11 +389,11 @@ static void receive_all(tqi_net_conn *conn, bool last, tq_error *err)
         }
         if (last && drained && rc == TQ_OK) {
             int errnum = 0;
-            socklen_t size = sizeof errnum;
+            socklen_t size = sizeof(errnum);
             (void)getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &errnum, &size);
             char reason[128];
             rc = tqi_error_set(err, TQ_EIO, "connection lost: %s",
-                               errnum ? strerror_r(errnum, reason, sizeof reason) : "socket error");
+                               errnum ? strerror_r(errnum, reason, sizeof(reason)) : "socket error");
         }
     }
     if (rc != TQ_OK) {
@@ -395,7 +407,8 @@ static void receive_set_least(tqi_net_conn *conn)
 {
     bool much = !conn->unix_socket && conn->state == TQI_NET_RX_PAYLOAD && conn->payload_left >= RECEIVE_AT_ONCE;
     int least = much ? RECEIVE_AT_ONCE : 1;
-    if (much != conn->much && setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof least) == 0) {
+
+    if (much != conn->much && setsockopt(conn->fd, SOL_SOCKET, SO_RCVLOWAT, &least, sizeof(least)) == 0) {
         conn->much = much;
     }
 }
@@ -403,6 +416,7 @@ static void receive_set_least(tqi_net_conn *conn)
 void tqi_net_conn_receive(tqi_net_conn *conn, bool last)
 {
     tq_error err = {0};
+
     receive_all(conn, last, &err);
     if (!conn->closed) {
         receive_set_least(conn);
@@ -413,8 +427,9 @@ void tqi_net_conn_receive(tqi_net_conn *conn, bool last)
 void tqi_net_conn_resume(tqi_net_conn *conn)
 {
     tq_error err = {0};
+
     conn->held = false;
-    if (conn->input && receive_ahead(conn) > 0 && receive_parse(conn, &err) != TQ_OK) {
+    if (conn->input != NULL && receive_ahead(conn) > 0 && receive_parse(conn, &err) != TQ_OK) {
         conn->ops->broken(conn, &err);
     }
     if (!conn->closed) {

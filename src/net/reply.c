@@ -15,6 +15,7 @@
 static void reply_on_opened(tqi_net_conn *conn, int errnum)
 {
     tqi_net_channel *channel = conn->owner;
+
     if (errnum != 0) {
         tq_error err;
         tqi_net_channel_refused(channel, errnum);
@@ -28,6 +29,7 @@ static void reply_on_opened(tqi_net_conn *conn, int errnum)
 static int reply_on_head(tqi_net_conn *conn, const tqi_frame *frame, tq_error *err)
 {
     const tqi_net_channel *channel = conn->owner;
+
     if (channel->state != TQI_NET_CHANNEL_OPEN) {
         return tqi_net_client_handshake_head(frame, err);
     }
@@ -44,7 +46,8 @@ static int reply_on_head(tqi_net_conn *conn, const tqi_frame *frame, tq_error *e
 static int reply_failed(tqi_net_channel *channel, const uint8_t *body, size_t size, tq_error *err)
 {
     ProtobufCMessage *message = tqi_message_decode(&tq__error__descriptor, body, size, err);
-    if (!message) {
+
+    if (message == NULL) {
         return err->code;
     }
     const Tq__Error *error = (const Tq__Error *)message;
@@ -62,10 +65,11 @@ static int reply_failed(tqi_net_channel *channel, const uint8_t *body, size_t si
 static void reply_sink(tqi_net_channel *channel, const tqi_net_call *call, uint64_t size, struct iovec *iov, int *count)
 {
     int rc = TQ_OK;
+
     if (call->ended) {
         return;
     }
-    if (!call->args.sink) {
+    if (call->args.sink == NULL) {
         tqi_error_set(&channel->rx_error, TQ_EPROTO, "the reply to %s came with a payload of %llu bytes",
                       call->method->name, (unsigned long long)size);
         return;
@@ -89,6 +93,7 @@ static int reply_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8
                          tq_error *err)
 {
     tqi_net_channel *channel = conn->owner;
+
     if (channel->state != TQI_NET_CHANNEL_OPEN) {
         return tqi_net_client_handshake_body(channel, frame, body, err);
     }
@@ -98,11 +103,11 @@ static int reply_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8
     }
     if (frame->kind == TQI_GOODBYE) {
         channel->goodbye = (Tq__Goodbye *)tqi_message_decode(&tq__goodbye__descriptor, body, frame->body, err);
-        return channel->goodbye ? TQ_OK : err->code;
+        return channel->goodbye != NULL ? TQ_OK : err->code;
     }
     tqi_net_call *call;
     HASH_FIND(hh, channel->calls, &frame->request, sizeof frame->request, call);
-    if (!call) {
+    if (call == NULL) {
         return TQ_OK; /* given up meanwhile */
     }
     if (frame->kind == TQI_FAILED) {
@@ -117,16 +122,16 @@ static int reply_on_body(tqi_net_conn *conn, const tqi_frame *frame, const uint8
                              (unsigned)frame->kind, (unsigned)call->method->kind);
     }
     channel->rx_reply = tqi_reply_decode(call->method->reply, body, frame->body, err);
-    if (!channel->rx_reply && err->code == TQ_ENOMEM) {
+    if (channel->rx_reply == NULL && err->code == TQ_ENOMEM) {
         /* Work that was done must not end in an error: the reply is requested again, on a new connection. */
         return TQ_ENOMEM;
     }
-    if (!channel->rx_reply && err->code != TQ_EPROTO) {
+    if (channel->rx_reply == NULL && err->code != TQ_EPROTO) {
         tqi_error_set(&channel->rx_error, err->code, "the reply to %s: %s", call->method->name, err->message);
         channel->rx_call = call;
         return TQ_OK;
     }
-    if (!channel->rx_reply) {
+    if (channel->rx_reply == NULL) {
         call->garbled = true;
         return TQ_EPROTO;
     }
@@ -141,17 +146,18 @@ static int reply_on_done(tqi_net_conn *conn, const tqi_frame *frame, tq_error *e
 {
     tqi_net_channel *channel = conn->owner;
     tqi_net_call *call = channel->rx_call;
+
     (void)err;
     if (frame->kind == TQI_PARK && channel->conn == conn) {
         channel->connector->crowded_at = tqi_now();
         tqi_net_channel_park(channel);
         return TQ_OK;
     }
-    if (channel->goodbye && channel->conn == conn) {
+    if (channel->goodbye != NULL && channel->conn == conn) {
         tqi_net_channel_goodbye(channel);
         return TQ_OK;
     }
-    if (!call) {
+    if (call == NULL) {
         return TQ_OK;
     }
     /* Removed from the channel first, because the callbacks may start, end and close anything. */
@@ -168,13 +174,13 @@ static int reply_on_done(tqi_net_conn *conn, const tqi_frame *frame, tq_error *e
     } else {
         answer.error = &failed;
     }
-    memcpy(answer.fds, conn->frame_fds, sizeof answer.fds);
+    memcpy(answer.fds, conn->frame_fds, sizeof(answer.fds));
     if (call->kept) {
         channel->arrived_bytes += TQI_FRAME_HEADER + frame->body + frame->payload;
     }
     tqi_net_call_answered(call, &answer);
-    memcpy(conn->frame_fds, answer.fds, sizeof answer.fds);
-    if (reply) {
+    memcpy(conn->frame_fds, answer.fds, sizeof(answer.fds));
+    if (reply != NULL) {
         protobuf_c_message_free_unpacked(reply, NULL);
     }
     return TQ_OK;
@@ -183,6 +189,7 @@ static int reply_on_done(tqi_net_conn *conn, const tqi_frame *frame, tq_error *e
 static void reply_on_finished(tqi_net_conn *conn)
 {
     const tqi_net_channel *channel = conn->owner;
+
     if (channel->state != TQI_NET_CHANNEL_CLOSED) {
         /* It was given up for want of memory. */
         tq_error err;
@@ -194,6 +201,7 @@ static void reply_on_finished(tqi_net_conn *conn)
 static void reply_on_freed(tqi_net_conn *conn)
 {
     tqi_net_channel *channel = conn->owner;
+
     channel->conns--;
     if (channel->conn == conn) {
         channel->conn = NULL;

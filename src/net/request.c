@@ -19,8 +19,9 @@ bool tqi_net_request_below(uint64_t number, uint64_t ack)
 
 tqi_net_request *tqi_net_request_make(tqi_net_session *session, uint16_t kind, bool keep, uint64_t number)
 {
-    tqi_net_request *request = calloc(1, sizeof *request);
-    if (request) {
+    tqi_net_request *request = calloc(1, sizeof(*request));
+
+    if (request != NULL) {
         request->number = number;
         request->kind = kind;
         request->keep = keep;
@@ -32,6 +33,7 @@ tqi_net_request *tqi_net_request_make(tqi_net_session *session, uint16_t kind, b
 int tqi_net_request_list(tqi_net_request *request)
 {
     tqi_net_session *session = request->session;
+
     if (!TQI_HASH_ADD(session->requests, number, request)) {
         return TQ_ENOMEM;
     }
@@ -71,7 +73,7 @@ void tqi_net_request_unlist(tqi_net_request *request)
 /* Frees what is no longer needed once the request is answered. */
 static void request_strip(tqi_net_request *request)
 {
-    if (request->message) {
+    if (request->message != NULL) {
         protobuf_c_message_free_unpacked(request->message, NULL);
         request->message = NULL;
     }
@@ -79,7 +81,7 @@ static void request_strip(tqi_net_request *request)
     request->iov = NULL;
     request->n_iov = 0;
     request->cancel = NULL;
-    if (request->room) {
+    if (request->room != NULL) {
         tqi_net_out_frame_unref(request->room);
         request->room = NULL;
     }
@@ -89,7 +91,7 @@ void tqi_net_request_free(tqi_net_request *request)
 {
     tqi_net_request_unlist(request);
     request_strip(request);
-    if (request->reply) {
+    if (request->reply != NULL) {
         tqi_net_out_frame_unref(request->reply);
     }
     free(request);
@@ -98,22 +100,23 @@ void tqi_net_request_free(tqi_net_request *request)
 void tqi_net_request_settle(tqi_net_request *request, bool acked)
 {
     void (*settled)(bool, void *) = request->settled;
+
     request->settled = NULL;
-    if (settled) {
+    if (settled != NULL) {
         settled(acked, request->settled_arg);
     }
 }
 
 int tqi_net_request_prepare(tqi_net_request *request, size_t bytes, tq_error *err)
 {
-    if (request->room && request->room->room >= bytes) {
+    if (request->room != NULL && request->room->room >= bytes) {
         return TQ_OK;
     }
     tqi_net_out_frame *room = tqi_net_out_frame_room(bytes);
-    if (!room) {
+    if (room == NULL) {
         return tqi_error_nomem(err, "a reply");
     }
-    if (request->room) {
+    if (request->room != NULL) {
         tqi_net_out_frame_unref(request->room);
     }
     request->room = room;
@@ -125,22 +128,24 @@ static tqi_net_out_frame *request_frame(tqi_net_request *request, const tqi_fram
                                         const ProtobufCMessage *message, const struct iovec *payload, int count)
 {
     tqi_net_out_frame *tx = request->room;
-    if (!tx || count > 0 || !tqi_net_out_frame_fill(tx, frame, message)) {
+
+    if (tx == NULL || count > 0 || !tqi_net_out_frame_fill(tx, frame, message)) {
         return tqi_net_out_frame_make(frame, message, payload, count);
     }
     request->room = NULL;
     return tx;
 }
 
-static tqi_net_out_frame *request_failure(tqi_net_request *request, int code, const char *message)
+static tqi_net_out_frame *request_failure(tqi_net_request *request, int rc, const char *message)
 {
     Tq__Error error;
+
     tq__error__init(&error);
     union {
         const char *in;
         char *out;
     } text = {message}; /* packing does not write to it */
-    error.code = code;
+    error.code = rc;
     error.message = text.out;
     tqi_frame frame = {.kind = TQI_FAILED, .request = request->number, .flags = TQI_FRAME_REPLY};
     return request_frame(request, &frame, &error.base, NULL, 0);
@@ -149,7 +154,7 @@ static tqi_net_out_frame *request_failure(tqi_net_request *request, int code, co
 /* Sends the frame on the session's connection, if it has one. Takes over a reference. */
 static void request_send(tqi_net_session *session, tqi_net_out_frame *tx)
 {
-    if (session->peer) {
+    if (session->peer != NULL) {
         tqi_net_conn_send(session->peer->conn, tx);
     } else {
         tqi_net_out_frame_settle(tx);
@@ -160,9 +165,10 @@ static void request_send(tqi_net_session *session, tqi_net_out_frame *tx)
 void tqi_net_request_repeat(tqi_net_request *request)
 {
     tqi_net_out_frame *tx = request->reply;
-    if (!tx) {
+
+    if (tx == NULL) {
         tx = request_failure(request, TQ_ENOMEM, "out of memory for the reply");
-        if (!tx) {
+        if (tx == NULL) {
             /* The client asks again on its next connection. */
             tqi_net_conn_finish(request->session->peer->conn);
             return;
@@ -180,13 +186,14 @@ void tqi_net_request_repeat(tqi_net_request *request)
 static void request_end(tqi_net_request *request, tqi_net_out_frame *tx)
 {
     tqi_net_session *session = request->session;
+
     if (request->listed) {
         tqi_net_request_stopped(request);
     }
-    if (!tx) {
+    if (tx == NULL) {
         tqi_log(TQI_ERROR, session->server->service->name, "out of memory for a reply to %s", session->name);
         tqi_net_request_settle(request, false);
-        if (session->peer) {
+        if (session->peer != NULL) {
             tqi_net_conn_finish(session->peer->conn);
         }
     }
@@ -196,7 +203,7 @@ static void request_end(tqi_net_request *request, tqi_net_out_frame *tx)
         keep = false;
     }
     if (!keep) {
-        if (tx) {
+        if (tx != NULL) {
             request_send(session, tx);
         }
         tqi_net_request_settle(request, true);
@@ -205,11 +212,11 @@ static void request_end(tqi_net_request *request, tqi_net_out_frame *tx)
     }
     request->answered = true;
     request->reply = tx;
-    request->kept = tx ? tx->size : 0;
+    request->kept = tx != NULL ? tx->size : 0;
     session->kept++;
     session->kept_bytes += request->kept;
     request_strip(request);
-    if (tx) {
+    if (tx != NULL) {
         tx->refs++;
         request_send(session, tx);
     }
@@ -221,7 +228,7 @@ static void request_drop(tqi_net_request *request, void (*sent)(void *arg), void
     if (request->listed) {
         tqi_net_request_stopped(request);
     }
-    if (sent) {
+    if (sent != NULL) {
         sent(arg);
     }
     tqi_net_request_settle(request, false);
@@ -230,7 +237,7 @@ static void request_drop(tqi_net_request *request, void (*sent)(void *arg), void
 
 static bool request_is_orphan(const tqi_net_request *request)
 {
-    return !request->session || request->session->ended;
+    return request->session == NULL || request->session->ended;
 }
 
 bool tqi_net_request_reply(tqi_net_request *request, const ProtobufCMessage *reply, const struct iovec *payload,
@@ -244,22 +251,22 @@ bool tqi_net_request_reply(tqi_net_request *request, const ProtobufCMessage *rep
     tqi_net_out_frame *tx = request_frame(request, &frame, reply, payload, count);
     /* A kept reply needs its payload for longer than its maker has to provide it. */
     bool own = request->keep;
-    if (tx && own && tqi_net_out_frame_own(tx) != TQ_OK) {
+    if (tx != NULL && own && tqi_net_out_frame_own(tx) != TQ_OK) {
         tqi_net_out_frame_unref(tx);
         tx = NULL;
     }
-    bool payload_out = tx && count > 0 && !own;
+    bool payload_out = tx != NULL && count > 0 && !own;
     if (payload_out) {
         tx->sent = sent;
         tx->arg = arg;
     }
     bool made = tx != NULL;
-    if (!tx) {
+    if (tx == NULL) {
         tqi_net_request_settle(request, false);
         tx = request_failure(request, TQ_ENOMEM, "out of memory for the reply");
     }
     request_end(request, tx);
-    if (!payload_out && sent) {
+    if (!payload_out && sent != NULL) {
         sent(arg);
     }
     return made;
@@ -273,7 +280,7 @@ void tqi_net_request_reply_fds(tqi_net_request *request, const ProtobufCMessage 
         return;
     }
     const tqi_net_peer *peer = request->session->peer;
-    if (request->keep || !peer || !peer->conn->unix_socket || count < 0 || count > TQI_NET_FDS_MAX) {
+    if (request->keep || peer == NULL || !peer->conn->unix_socket || count < 0 || count > TQI_NET_FDS_MAX) {
         tq_error err;
         tqi_error_set(&err, TQ_EUNSUPPORTED, "descriptors cannot be passed on this connection");
         tqi_net_request_fail(request, &err);
@@ -286,13 +293,13 @@ void tqi_net_request_reply_fds(tqi_net_request *request, const ProtobufCMessage 
         .flags = TQI_FRAME_REPLY | (uint32_t)count << TQI_FRAME_FDS_SHIFT,
     };
     tqi_net_out_frame *tx = tqi_net_out_frame_make(&frame, reply, NULL, 0);
-    if (!tx) {
+    if (tx == NULL) {
         tqi_net_request_settle(request, false);
         request_end(request, request_failure(request, TQ_ENOMEM, "out of memory for the reply"));
         sent(arg);
         return;
     }
-    memcpy(tx->fds, fds, (size_t)count * sizeof *fds);
+    memcpy(tx->fds, fds, (size_t)count * sizeof(*fds));
     tx->n_fds = count;
     tx->sent = sent;
     tx->arg = arg;
@@ -306,8 +313,8 @@ void tqi_net_request_fail(tqi_net_request *request, const tq_error *err)
         request_drop(request, NULL, NULL);
         return;
     }
-    int code = err->code != TQ_OK ? err->code : TQ_EINTERNAL;
-    request_end(request, request_failure(request, code, err->message));
+    int rc = err->code != TQ_OK ? err->code : TQ_EINTERNAL;
+    request_end(request, request_failure(request, rc, err->message));
 }
 
 uint16_t tqi_net_request_kind(const tqi_net_request *request)
@@ -332,7 +339,7 @@ void *tqi_net_request_user(const tqi_net_request *request)
 
 int tqi_net_request_payload_for_tests(const tqi_net_request *request, const struct iovec **iov)
 {
-    if (iov) {
+    if (iov != NULL) {
         *iov = request->iov;
     }
     return request->n_iov;

@@ -45,10 +45,10 @@ static void server_free(tqi_net_server *server)
     void (*done)(void *) = server->done;
     void *arg = server->done_arg;
     tqi_net_greeting_server(-1);
-    OPENSSL_cleanse(&server->token, sizeof server->token);
+    OPENSSL_cleanse(&server->token, sizeof(server->token));
     free(server->system);
     free(server);
-    if (done) {
+    if (done != NULL) {
         done(arg);
     }
 }
@@ -86,6 +86,7 @@ void tqi_net_server_warn(tqi_net_server *server, const char *peer, const char *w
 {
     const char *component = server->service->name;
     uint64_t now = tqi_now();
+
     if (server->warned_since == 0 || now - server->warned_since > TQI_NET_WARN_NS) {
         if (server->warned > TQI_NET_WARN_MAX) {
             tqi_log(TQI_WARN, component, "%u more connection%s like these %s closed", server->warned - TQI_NET_WARN_MAX,
@@ -105,16 +106,17 @@ static void server_on_timer(uv_timer_t *timer);
 void tqi_net_server_arm_timer(tqi_net_server *server)
 {
     uint64_t next = TQI_NEVER;
+
     if (server->closing) {
         return;
     }
-    if (server->greeting && server->greeting->deadline < next) {
+    if (server->greeting != NULL && server->greeting->deadline < next) {
         next = server->greeting->deadline;
     }
-    if (server->greeting_own && server->greeting_own->deadline < next) {
+    if (server->greeting_own != NULL && server->greeting_own->deadline < next) {
         next = server->greeting_own->deadline;
     }
-    if (server->lost && server->lost->deadline < next) {
+    if (server->lost != NULL && server->lost->deadline < next) {
         next = server->lost->deadline;
     }
     tqi_net_listener *listener;
@@ -147,9 +149,10 @@ static void server_on_timer(uv_timer_t *timer)
 {
     tqi_net_server *server = timer->data;
     uint64_t now = tqi_now();
+
     server_close_late(server, &server->greeting, now);
     server_close_late(server, &server->greeting_own, now);
-    while (server->lost && server->lost->deadline <= now) {
+    while (server->lost != NULL && server->lost->deadline <= now) {
         tqi_net_session_end(server->lost, false);
     }
     tqi_net_listener *listener;
@@ -168,6 +171,7 @@ static void server_on_timer(uv_timer_t *timer)
 static void server_adopt(tqi_net_server *server, int fd, const struct sockaddr *addr, const char *peer_name)
 {
     tq_error err;
+
     tqi_net_socket_tune(fd, addr == NULL);
     if (tqi_net_peer_open(server, fd, addr, peer_name, &err) != TQ_OK) {
         tqi_log(TQI_WARN, server->service->name, "connection from %s closed: %s", peer_name, err.message);
@@ -180,6 +184,7 @@ static void server_adopt(tqi_net_server *server, int fd, const struct sockaddr *
 void tqi_net_server_adopt_for_tests(tqi_net_server *server, int fd, bool unix_socket, const char *peer_name)
 {
     const struct sockaddr_in nowhere = {.sin_family = AF_INET};
+
     server_adopt(server, fd, unix_socket ? NULL : (const struct sockaddr *)&nowhere, peer_name);
 }
 
@@ -206,7 +211,7 @@ static void server_say_short(tqi_net_server *server, int errnum)
                 server_descriptors());
     } else {
         tqi_log(TQI_WARN, server->service->name, "cannot accept connections: %s",
-                strerror_r(errnum, reason, sizeof reason));
+                strerror_r(errnum, reason, sizeof(reason)));
     }
 }
 
@@ -215,6 +220,7 @@ static void server_pause(tqi_net_listener *listener, int errnum)
 {
     tqi_net_server *server = listener->server;
     int over = server->full > server->crowded ? server->full - server->crowded : 0;
+
     server_say_short(server, errnum);
     bool room = tqi_net_peer_make_room(server, TQI_NET_PARK_FULL, (unsigned)over + TQI_NET_PARK_FULL) > 0;
     uv_poll_stop(&listener->poll);
@@ -227,6 +233,7 @@ static void server_pause(tqi_net_listener *listener, int errnum)
 static bool server_has_room(const tqi_net_listener *listener)
 {
     int fd = fcntl(listener->fd, F_DUPFD_CLOEXEC, 0);
+
     if (fd >= 0) {
         close(fd);
     }
@@ -236,6 +243,7 @@ static bool server_has_room(const tqi_net_listener *listener)
 static void server_on_accept(uv_poll_t *poll, int status, int events)
 {
     tqi_net_listener *listener = poll->data;
+
     (void)status;
     (void)events;
     if (listener->looks && !server_has_room(listener) && !tqi_net_greeting_give_way(listener->server)) {
@@ -245,11 +253,11 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
     listener->looks = false;
     for (int i = 0; i < SERVER_ACCEPTS && listener->fd >= 0; i++) {
         struct sockaddr_storage addr = {.ss_family = AF_UNIX};
-        socklen_t size = sizeof addr;
+        socklen_t size = sizeof(addr);
         int fd = accept4(listener->fd, (struct sockaddr *)&addr, &size, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             char name[TQI_NET_PEER_MAX];
-            tqi_net_peer_format((const struct sockaddr *)&addr, name, sizeof name);
+            tqi_net_peer_format((const struct sockaddr *)&addr, name, sizeof(name));
             server_adopt(listener->server, fd, listener->endpoint.unix_socket ? NULL : (const struct sockaddr *)&addr,
                          name);
             if (fd >= listener->server->full && !tqi_net_greeting_give_way(listener->server)) {
@@ -276,19 +284,20 @@ static void server_on_accept(uv_poll_t *poll, int status, int events)
 int tqi_net_server_listen(tqi_net_server *server, const char *endpoint, char *bound, size_t bound_size, tq_error *err)
 {
     char text[TQI_NET_ENDPOINT_MAX];
-    tqi_net_listener *listener = calloc(1, sizeof *listener);
-    if (!listener) {
+    tqi_net_listener *listener = calloc(1, sizeof(*listener));
+
+    if (listener == NULL) {
         return tqi_error_nomem(err, "a listening socket");
     }
     int rc = tqi_net_endpoint_parse(endpoint, strlen(endpoint), &listener->endpoint, err);
     if (rc != TQ_OK) {
         goto fail;
     }
-    rc = tqi_net_endpoint_listen(&listener->endpoint, &listener->fd, &listener->dir, text, sizeof text, err);
+    rc = tqi_net_endpoint_listen(&listener->endpoint, &listener->fd, &listener->dir, text, sizeof(text), err);
     if (rc != TQ_OK) {
         goto fail;
     }
-    if (bound && strlen(text) >= bound_size) {
+    if (bound != NULL && strlen(text) >= bound_size) {
         rc = tqi_error_set(err, TQ_EINVAL, "no room for the text of endpoint %s", text);
         goto fail_socket;
     }
@@ -303,7 +312,7 @@ int tqi_net_server_listen(tqi_net_server *server, const char *endpoint, char *bo
         listener->device = st.st_dev;
         listener->inode = st.st_ino;
     }
-    if (bound) {
+    if (bound != NULL) {
         memcpy(bound, text, strlen(text) + 1);
     }
     listener->server = server;
@@ -328,6 +337,7 @@ static void server_on_listener_closed(uv_handle_t *handle)
 {
     tqi_net_listener *listener = handle->data;
     tqi_net_server *server = listener->server;
+
     free(listener);
     tqi_net_server_handle_closed(server);
 }
@@ -336,6 +346,7 @@ static void server_close_listener(tqi_net_listener *listener)
 {
     const char *name = tqi_net_endpoint_name(&listener->endpoint);
     struct stat st;
+
     if (listener->dir >= 0) {
         if (fstatat(listener->dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == listener->device &&
             st.st_ino == listener->inode) {
@@ -359,17 +370,17 @@ static void server_tick(void *owner)
 int tqi_net_server_alloc(uv_loop_t *loop, const tqi_net_service *service, void *ctx,
                          const tqi_net_server_options *options, tqi_net_server **out, tq_error *err)
 {
-    if (options->epoch == 0 || !options->token || options->token->size == 0) {
+    if (options->epoch == 0 || options->token == NULL || options->token->size == 0) {
         return tqi_error_set(err, TQ_EINVAL, "%s needs an epoch and a token", service->name);
     }
-    tqi_net_server *server = calloc(1, sizeof *server);
-    if (!server) {
+    tqi_net_server *server = calloc(1, sizeof(*server));
+    if (server == NULL) {
         return tqi_error_nomem(err, "a server");
     }
     server->loop = loop;
     server->service = service;
-    server->system = strdup(options->system ? options->system : "");
-    if (!server->system) {
+    server->system = strdup(options->system != NULL ? options->system : "");
+    if (server->system == NULL) {
         free(server);
         return tqi_error_nomem(err, "a server");
     }
@@ -404,8 +415,8 @@ void tqi_net_server_set_goodbye(tqi_net_server *server, tqi_net_ending ending, c
 {
     server->says_goodbye = true;
     server->ending = ending;
-    snprintf(server->who, sizeof server->who, "%s", who);
-    snprintf(server->reason, sizeof server->reason, "%s", reason);
+    snprintf(server->who, sizeof(server->who), "%s", who);
+    snprintf(server->reason, sizeof(server->reason), "%s", reason);
 }
 
 int64_t tqi_net_server_started_us(const tqi_net_server *server)
@@ -418,6 +429,7 @@ static void server_on_linger(uv_timer_t *timer)
 {
     tqi_net_server *server = timer->data;
     tqi_net_peer *peer;
+
     DL_FOREACH (server->peers, peer) {
         tqi_net_peer_close(peer);
     }
@@ -434,7 +446,7 @@ static void server_say_goodbye(tqi_net_server *server)
     goodbye.server = server->who;
     goodbye.reason = server->reason;
     DL_FOREACH (server->peers, peer) {
-        if (peer->session && peer->goodbyes && !peer->conn->closed && !peer->conn->finishing) {
+        if (peer->session != NULL && peer->goodbyes && !peer->conn->closed && !peer->conn->finishing) {
             tqi_net_peer_goodbye(peer, &goodbye);
         }
     }
@@ -446,7 +458,7 @@ void tqi_net_server_close(tqi_net_server *server, void (*done)(void *arg), void 
     server->closing = true;
     server->done = done;
     server->done_arg = arg;
-    while (server->listeners) {
+    while (server->listeners != NULL) {
         tqi_net_listener *listener = server->listeners;
         DL_DELETE(server->listeners, listener);
         server_close_listener(listener);
@@ -455,7 +467,7 @@ void tqi_net_server_close(tqi_net_server *server, void (*done)(void *arg), void 
     if (server->says_goodbye) {
         server_say_goodbye(server);
     }
-    while (server->sessions) {
+    while (server->sessions != NULL) {
         tqi_net_session_end(server->sessions, false);
     }
     tqi_net_peer *peer;
@@ -470,6 +482,7 @@ void tqi_net_server_close(tqi_net_server *server, void (*done)(void *arg), void 
 void tqi_net_server_each_session(tqi_net_server *server, void (*fn)(tqi_net_session *session, void *arg), void *arg)
 {
     tqi_net_session *session, *next;
+
     HASH_ITER (hh, server->sessions, session, next) {
         fn(session, arg);
     }
@@ -483,6 +496,7 @@ uint64_t tqi_net_server_id(const tqi_net_server *server)
 bool tqi_net_server_socket(const tqi_net_server *server, uint64_t *device, uint64_t *inode)
 {
     const tqi_net_listener *listener;
+
     DL_FOREACH (server->listeners, listener) {
         if (listener->endpoint.unix_socket && listener->inode != 0) {
             *device = listener->device;

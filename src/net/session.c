@@ -21,7 +21,8 @@ static void session_on_exit(tqi_net_exit *exit, const char *failed)
     tqi_net_session *session = TQI_CONTAINER(exit, tqi_net_session, exit);
     const char *component = session->server->service->name;
     unsigned long long pid = session->process->pid;
-    if (failed) {
+
+    if (failed != NULL) {
         /* Its session ends like one without a process. */
         tqi_log(TQI_WARN, component, "the end of process %llu of session %s cannot be watched for any more: %s", pid,
                 tqi_net_session_name(session), failed);
@@ -34,20 +35,21 @@ static void session_on_exit(tqi_net_exit *exit, const char *failed)
 /* Watches the process behind a unix socket; a session without one simply is not local. */
 static void session_watch(tqi_net_session *session, const tqi_net_peer *peer)
 {
-    if (session->process || !peer->conn->unix_socket) {
+    if (session->process != NULL || !peer->conn->unix_socket) {
         return;
     }
     session->pid = peer->pid;
     if (peer->pid == 0) {
-        snprintf(session->remote, sizeof session->remote, "it runs in another pid namespace, where its end is not seen");
+        snprintf(session->remote, sizeof(session->remote),
+                 "it runs in another pid namespace, where its end is not seen");
         return;
     }
     int errnum = 0;
     session->process = tqi_net_process_get(session->server, peer->conn->fd, peer->pid, &errnum);
-    if (!session->process) {
+    if (session->process == NULL) {
         char reason[64];
-        snprintf(session->remote, sizeof session->remote, "its end cannot be watched, for there is no pidfd: %s",
-                 strerror_r(errnum, reason, sizeof reason));
+        snprintf(session->remote, sizeof(session->remote), "its end cannot be watched, for there is no pidfd: %s",
+                 strerror_r(errnum, reason, sizeof(reason)));
         tqi_log(TQI_DEBUG, session->server->service->name, "session %s: %s", tqi_net_session_name(session),
                 session->remote);
         return;
@@ -61,6 +63,7 @@ static void session_watch(tqi_net_session *session, const tqi_net_peer *peer)
 tqi_net_session *tqi_net_session_find(tqi_net_server *server, const uint8_t *id)
 {
     tqi_net_session *session;
+
     HASH_FIND(hh, server->sessions, id, TQI_NET_SESSION_ID, session);
     return session;
 }
@@ -69,7 +72,8 @@ tqi_net_session *tqi_net_session_find(tqi_net_server *server, const uint8_t *id)
 static char *session_text(const char *text)
 {
     char *copy = strdup(text);
-    for (char *at = copy; at && *at; at++) {
+
+    for (char *at = copy; at != NULL && *at; at++) {
         if ((unsigned char)*at < 0x20 || *at == 0x7F) {
             *at = '?';
         }
@@ -87,13 +91,14 @@ static void session_free(tqi_net_session *session)
 tqi_net_session *tqi_net_session_make(tqi_net_server *server, const uint8_t *id, const char *name, const char *host,
                                       uint64_t pid)
 {
-    tqi_net_session *session = calloc(1, sizeof *session);
-    if (!session) {
+    tqi_net_session *session = calloc(1, sizeof(*session));
+
+    if (session == NULL) {
         return NULL;
     }
     session->name = session_text(name);
     session->host = session_text(host);
-    if (!session->name || !session->host) {
+    if (session->name == NULL || session->host == NULL) {
         session_free(session);
         return NULL;
     }
@@ -112,7 +117,8 @@ tqi_net_session *tqi_net_session_make(tqi_net_server *server, const uint8_t *id,
 void tqi_net_session_attach(tqi_net_session *session, tqi_net_peer *peer)
 {
     tqi_net_server *server = session->server;
-    if (session->peer) {
+
+    if (session->peer != NULL) {
         /* The client came back before the server noticed that its old connection had ended. */
         tqi_net_peer *old = session->peer;
         session->peer = NULL;
@@ -123,13 +129,14 @@ void tqi_net_session_attach(tqi_net_session *session, tqi_net_peer *peer)
     }
     session->peer = peer;
     peer->session = session;
-    memcpy(session->endpoint, peer->conn->peer, sizeof session->endpoint);
+    memcpy(session->endpoint, peer->conn->peer, sizeof(session->endpoint));
     session_watch(session, peer);
 }
 
 void tqi_net_session_detach(tqi_net_session *session)
 {
     tqi_net_server *server = session->server;
+
     session->peer = NULL;
     if (server->grace_ns == 0) {
         tqi_net_session_end(session, false);
@@ -144,7 +151,8 @@ void tqi_net_session_ack_but(tqi_net_session *session, uint64_t below, const uin
 {
     tqi_net_request *request, *next, *arrived = NULL;
     size_t at = 0;
-    for (request = session->keeps; request && tqi_net_request_below(request->number, below); request = next) {
+
+    for (request = session->keeps; request != NULL && tqi_net_request_below(request->number, below); request = next) {
         next = request->next;
         while (at < n && tqi_net_request_below(waiting[at], request->number)) {
             at++;
@@ -155,7 +163,7 @@ void tqi_net_session_ack_but(tqi_net_session *session, uint64_t below, const uin
             DL_APPEND(arrived, request);
         }
     }
-    while (arrived) {
+    while (arrived != NULL) {
         request = arrived;
         DL_DELETE(arrived, request);
         tqi_net_request_settle(request, true);
@@ -175,9 +183,10 @@ void tqi_net_session_ack(tqi_net_session *session, uint64_t ack)
 static void session_cancel_running(tqi_net_session *session)
 {
     tqi_net_request *request, *next;
-    for (request = session->requests; request; request = next) {
+
+    for (request = session->requests; request != NULL; request = next) {
         next = request->hh.next;
-        if (request->answered || request->cancel) {
+        if (request->answered || request->cancel != NULL) {
             continue;
         }
         /* It ends by itself, without a session. */
@@ -191,10 +200,10 @@ static void session_cancel_running(tqi_net_session *session)
     }
     while (session->running > 0) {
         request = session->requests;
-        while (request && request->answered) {
+        while (request != NULL && request->answered) {
             request = request->hh.next;
         }
-        if (!request || !request->cancel) {
+        if (request == NULL || request->cancel == NULL) {
             break; /* never happens: sessions without one were removed above */
         }
         size_t before = session->running;
@@ -212,7 +221,7 @@ static void session_cancel_running(tqi_net_session *session)
 static void session_unlist(tqi_net_session *session)
 {
     HASH_DEL(session->server->sessions, session);
-    if (session->process) {
+    if (session->process != NULL) {
         tqi_net_process_off_exit(session->process, &session->exit);
         tqi_net_process_unref(session->process);
         session->process = NULL;
@@ -229,6 +238,7 @@ void tqi_net_session_unmake(tqi_net_session *session)
 void tqi_net_session_end(tqi_net_session *session, bool dead)
 {
     tqi_net_server *server = session->server;
+
     if (session->ended) {
         return;
     }
@@ -238,18 +248,18 @@ void tqi_net_session_end(tqi_net_session *session, bool dead)
         DL_DELETE(server->lost, session);
         session->deadline = 0;
     }
-    if (session->peer) {
+    if (session->peer != NULL) {
         tqi_net_peer *peer = session->peer;
         session->peer = NULL;
         tqi_net_peer_close(peer);
     }
     session_cancel_running(session);
-    while (session->requests) {
+    while (session->requests != NULL) {
         tqi_net_request *request = session->requests;
         tqi_net_request_settle(request, false);
         tqi_net_request_free(request);
     }
-    if (server->service->session_end) {
+    if (server->service->session_end != NULL) {
         server->service->session_end(session, dead, server->ctx);
     }
     DL_APPEND(server->ended, session);
@@ -257,7 +267,7 @@ void tqi_net_session_end(tqi_net_session *session, bool dead)
 
 void tqi_net_session_reap(tqi_net_server *server)
 {
-    while (server->ended) {
+    while (server->ended != NULL) {
         tqi_net_session *session = server->ended;
         DL_DELETE(server->ended, session);
         session_free(session);
@@ -293,7 +303,7 @@ bool tqi_net_session_finished(const tqi_net_session *session)
 
 int tqi_net_session_pidfd_for_tests(const tqi_net_session *session)
 {
-    return session->process ? tqi_net_process_fd(session->process) : -1;
+    return session->process != NULL ? tqi_net_process_fd(session->process) : -1;
 }
 
 tqi_net_process *tqi_net_session_process(const tqi_net_session *session)
@@ -323,12 +333,13 @@ uint64_t tqi_net_session_age_ms(const tqi_net_session *session)
 
 bool tqi_net_session_local(const tqi_net_session *session)
 {
-    return session->process && session->peer && session->peer->same_user && session->peer->pid == session->process->pid;
+    return session->process != NULL && session->peer != NULL && session->peer->same_user &&
+           session->peer->pid == session->process->pid;
 }
 
 const char *tqi_net_session_remote(const tqi_net_session *session)
 {
-    if (!session->peer || !session->peer->conn->unix_socket) {
+    if (session->peer == NULL || !session->peer->conn->unix_socket) {
         return "it did not come over a unix socket";
     }
     if (!session->peer->same_user) {

@@ -23,6 +23,7 @@ typedef struct openings {
 static void on_open(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg)
 {
     openings *o = arg;
+
     assert_int_equal(tqi_net_channel_epoch_for_tests(channel), epoch);
     o->count++;
     o->fresh += fresh;
@@ -41,7 +42,7 @@ static void a_restarted_server_gives_a_new_session(void **state)
     testing_server server;
     char endpoint[128];
     openings opened = {0};
-    snprintf(endpoint, sizeof endpoint, "%s", testing_unix_endpoint());
+    snprintf(endpoint, sizeof(endpoint), "%s", testing_unix_endpoint());
     testing_server_start(&server, endpoint, 100, 1000);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, endpoint);
@@ -290,7 +291,7 @@ static int child_main(const char *endpoint)
             pause();
         }
     }
-    if (write(STDOUT_FILENO, &pid, sizeof pid) != sizeof pid) {
+    if (write(STDOUT_FILENO, &pid, sizeof(pid)) != sizeof(pid)) {
         _exit(1);
     }
     char go;

@@ -23,10 +23,10 @@ int testing_setup(void **state)
 {
     (void)state;
     assert_int_equal(uv_loop_init(&testing_loop), 0);
-    memset(&testing_token, 0, sizeof testing_token);
+    memset(&testing_token, 0, sizeof(testing_token));
     testing_token.size = 32;
     tqi_random(testing_token.bytes, testing_token.size);
-    snprintf(testing_dir, sizeof testing_dir, "/tmp/tq-net-XXXXXX");
+    snprintf(testing_dir, sizeof(testing_dir), "/tmp/tq-net-XXXXXX");
     assert_non_null(mkdtemp(testing_dir));
     testing_paths = 0;
     return 0;
@@ -40,7 +40,7 @@ int testing_teardown(void **state)
     }
     for (int i = 0; i < testing_paths; i++) {
         char path[96];
-        snprintf(path, sizeof path, "%s/s%d", testing_dir, i);
+        snprintf(path, sizeof(path), "%s/s%d", testing_dir, i);
         unlink(path);
     }
     rmdir(testing_dir);
@@ -67,7 +67,8 @@ typedef struct testing_wait {
 static void testing_on_prepare(uv_prepare_t *prepare)
 {
     const testing_wait *wait = prepare->data;
-    if (wait->flag && *wait->flag >= wait->value) {
+
+    if (wait->flag != NULL && *wait->flag >= wait->value) {
         uv_stop(&testing_loop);
     }
 }
@@ -77,6 +78,7 @@ static void testing_run(const int *flag, int value, unsigned ms, bool fail)
     bool over = false, stopped = false;
     uv_timer_t guard;
     testing_wait wait = {.flag = flag, .value = value};
+
     uv_prepare_init(&testing_loop, &wait.prepare);
     wait.prepare.data = &wait;
     uv_prepare_start(&wait.prepare, testing_on_prepare);
@@ -84,7 +86,7 @@ static void testing_run(const int *flag, int value, unsigned ms, bool fail)
     uv_timer_init(&testing_loop, &guard);
     guard.data = &over;
     uv_timer_start(&guard, testing_on_guard, ms, 0);
-    while ((!flag || *flag < value) && !over) {
+    while ((flag == NULL || *flag < value) && !over) {
         uv_run(&testing_loop, UV_RUN_ONCE);
     }
     bool expired = over;
@@ -118,7 +120,8 @@ uint8_t testing_byte(uint64_t at)
 const char *testing_unix_endpoint(void)
 {
     static char endpoint[128];
-    snprintf(endpoint, sizeof endpoint, "unix:%s/s%d", testing_dir, testing_paths++);
+
+    snprintf(endpoint, sizeof(endpoint), "unix:%s/s%d", testing_dir, testing_paths++);
     return endpoint;
 }
 
@@ -127,6 +130,7 @@ const char *testing_unix_endpoint(void)
 static int service_open(tqi_net_session *session, void *ctx)
 {
     testing_server *server = ctx;
+
     server->opened++;
     server->session = session;
     server->local = tqi_net_session_local(session);
@@ -136,6 +140,7 @@ static int service_open(tqi_net_session *session, void *ctx)
 static void service_end(tqi_net_session *session, bool dead, void *ctx)
 {
     testing_server *server = ctx;
+
     (void)session;
     server->ended++;
     server->ended_dead += dead;
@@ -151,6 +156,7 @@ static bool service_serves(uint16_t kind, void *ctx)
 static void service_settled(bool acked, void *arg)
 {
     testing_server *server = arg;
+
     server->settled_acked += acked;
     server->settled_lost += !acked;
 }
@@ -160,7 +166,7 @@ static void service_forget(testing_server *server, const tqi_net_request *reques
     for (int i = 0; i < server->n_waiting; i++) {
         if (server->waiting[i] == request) {
             memmove(&server->waiting[i], &server->waiting[i + 1],
-                    sizeof server->waiting[0] * (size_t)(server->n_waiting - i - 1));
+                    sizeof(server->waiting[0]) * (size_t)(server->n_waiting - i - 1));
             server->n_waiting--;
             return;
         }
@@ -171,6 +177,7 @@ static void service_cancel(tqi_net_request *request, void *arg)
 {
     testing_server *server = arg;
     tq_error err;
+
     service_forget(server, request);
     server->cancelled++;
     tqi_error_set(&err, TQ_ECANCELED, "cancelled");
@@ -186,6 +193,7 @@ static void service_wait(testing_server *server, tqi_net_request *request)
 static void service_reserve(testing_server *server, tqi_net_request *request, const ProtobufCMessage *message)
 {
     uint32_t number = ((const Tq__Reserve *)message)->samples;
+
     server->executed[number % TESTING_NUMBERS]++;
     server->executions++;
     if (number == TESTING_MATCH) {
@@ -194,7 +202,7 @@ static void service_reserve(testing_server *server, tqi_net_request *request, co
     Tq__Batch batch;
     tq__batch__init(&batch);
     batch.index = &number;
-    batch.partition = server->partition ? server->partition : batch.partition;
+    batch.partition = server->partition != NULL ? server->partition : batch.partition;
     batch.n_index = 1;
     Tq__ReserveReply reply;
     tq__reserve_reply__init(&reply);
@@ -207,6 +215,7 @@ static void service_answer_claim(testing_server *server, tqi_net_request *reques
 {
     static uint64_t claims;
     Tq__ClaimReply reply;
+
     tq__claim_reply__init(&reply);
     reply.claim = ++claims;
     tqi_net_request_on_settled(request, service_settled, server);
@@ -216,6 +225,7 @@ static void service_answer_claim(testing_server *server, tqi_net_request *reques
 static void service_empty(tqi_net_request *request)
 {
     Tq__Empty reply;
+
     tq__empty__init(&reply);
     tqi_net_request_reply(request, &reply.base, NULL, 0, NULL, NULL);
 }
@@ -228,6 +238,7 @@ typedef struct service_out {
 static void service_sent(void *arg)
 {
     service_out *out = arg;
+
     out->server->sent++;
     free(out);
 }
@@ -236,6 +247,7 @@ static void service_sent(void *arg)
 static void *service_alloc(size_t size)
 {
     void *memory = aligned_alloc(16, (size + 31) & ~(size_t)15);
+
     assert_non_null(memory);
     return memory;
 }
@@ -244,7 +256,8 @@ static void service_read(testing_server *server, tqi_net_request *request, const
 {
     const Tq__UnitRead *read = (const Tq__UnitRead *)message;
     size_t size = read->n_size ? read->size[0] : 0;
-    service_out *out = service_alloc(sizeof *out + size);
+    service_out *out = service_alloc(sizeof(*out) + size);
+
     out->server = server;
     for (size_t i = 0; i < size; i++) {
         out->bytes[i] = testing_byte(i);
@@ -261,6 +274,7 @@ static void service_took(testing_server *server, tqi_net_request *request)
     const struct iovec *iov = NULL;
     int n = tqi_net_request_payload_for_tests(request, &iov);
     uint64_t at = 0;
+
     for (int i = 0; i < n; i++) {
         for (size_t j = 0; j < iov[i].iov_len; j++) {
             server->bad_payloads += ((const uint8_t *)iov[i].iov_base)[j] != testing_byte(at++);
@@ -287,6 +301,7 @@ static void service_mapped(void *arg)
 static void service_map(tqi_net_request *request)
 {
     int fd = memfd_create("testing", MFD_CLOEXEC);
+
     assert_true(fd >= 0);
     assert_int_equal(write(fd, "shared", 6), 6);
     Tq__UnitMapReply reply;
@@ -298,6 +313,7 @@ static void service_map(tqi_net_request *request)
 static void service_handle(tqi_net_request *request, const ProtobufCMessage *message, void *ctx)
 {
     testing_server *server = ctx;
+
     server->handled++;
     switch (tqi_net_request_kind(request)) {
     case TQI_RESERVE:
@@ -340,6 +356,7 @@ static int service_sink(tqi_net_request *request, const ProtobufCMessage *messag
                         int max, int *count, void *ctx, tq_error *err)
 {
     testing_server *server = ctx;
+
     (void)message;
     (void)max;
     if (size == server->refuse_sink) {
@@ -357,6 +374,7 @@ static int service_sink(tqi_net_request *request, const ProtobufCMessage *messag
 static void service_sink_failed(tqi_net_request *request, void *ctx)
 {
     testing_server *server = ctx;
+
     server->sinks_failed++;
     free(tqi_net_request_user(request));
 }
@@ -388,6 +406,7 @@ void testing_answer(testing_server *server)
 void testing_answer_at(testing_server *server, int at)
 {
     tqi_net_request *request = server->waiting[at];
+
     service_forget(server, request);
     if (tqi_net_request_kind(request) == TQI_CLAIM) {
         service_answer_claim(server, request);
@@ -402,12 +421,13 @@ void testing_answer_at(testing_server *server, int at)
 void testing_server_start(testing_server *server, const char *endpoint, uint64_t epoch, uint64_t grace_ms)
 {
     tq_error err = {0};
-    memset(server, 0, sizeof *server);
+
+    memset(server, 0, sizeof(*server));
     server->epoch = epoch;
     tqi_net_server_options options = {.epoch = epoch, .token = &testing_token, .grace_ms = grace_ms};
     assert_int_equal(tqi_net_server_alloc(&testing_loop, &testing_service, server, &options, &server->server, &err),
                      TQ_OK);
-    int rc = tqi_net_server_listen(server->server, endpoint, server->endpoint, sizeof server->endpoint, &err);
+    int rc = tqi_net_server_listen(server->server, endpoint, server->endpoint, sizeof(server->endpoint), &err);
     if (rc != TQ_OK) {
         fail_msg("%s", err.message);
     }
@@ -421,6 +441,7 @@ void testing_on_closed(void *arg)
 void testing_server_stop(testing_server *server)
 {
     int closed = 0;
+
     tqi_net_server_close(server->server, testing_on_closed, &closed);
     testing_until(&closed, 1);
     server->server = NULL;

@@ -14,6 +14,7 @@ tqi_net_connector *testing_connector(const tqi_net_token *token, uint64_t first_
     tqi_net_connector *connector = NULL;
     tq_error err = {0};
     tqi_net_connector_options options = {.token = token, .name = "tester", .first_request = first_request};
+
     assert_int_equal(tqi_net_connector_alloc(&testing_loop, &options, &connector, &err), TQ_OK);
     return connector;
 }
@@ -21,6 +22,7 @@ tqi_net_connector *testing_connector(const tqi_net_token *token, uint64_t first_
 void testing_connector_stop(tqi_net_connector *connector)
 {
     int closed = 0;
+
     tqi_net_connector_close(connector, testing_on_closed, &closed);
     testing_until(&closed, 1);
 }
@@ -29,6 +31,7 @@ tqi_net_channel *testing_channel(tqi_net_connector *connector, const char *endpo
 {
     tqi_net_channel *channel = NULL;
     tq_error err = {0};
+
     assert_int_equal(tqi_net_channel_get(connector, endpoint, &channel, &err), TQ_OK);
     return channel;
 }
@@ -38,6 +41,7 @@ static void testing_release(tqi_net_channel *channel, uint64_t claim);
 static void testing_on_done(tqi_net_call *handle, tqi_net_answer *answer, void *arg)
 {
     testing_call *call = arg;
+
     assert_ptr_equal(handle, call->call);
     assert_int_equal(call->done, 0);
     call->done++;
@@ -66,6 +70,7 @@ static void testing_on_done(tqi_net_call *handle, tqi_net_answer *answer, void *
 static int testing_sink(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max, int *count, void *arg)
 {
     testing_call *call = arg;
+
     assert_non_null(reply);
     if (size > call->buffer_size) {
         return TQ_EFULL;
@@ -102,7 +107,8 @@ static void testing_start(tqi_net_channel *channel, testing_call *call, uint16_t
         .done = testing_on_done,
         .arg = call,
     };
-    if (call->buffer) {
+
+    if (call->buffer != NULL) {
         args.sink = testing_sink;
     }
     if (kind == TQI_CLAIM) {
@@ -123,18 +129,20 @@ static testing_call testing_release_call;
 static void testing_release(tqi_net_channel *channel, uint64_t claim)
 {
     Tq__Release release;
+
     tq__release__init(&release);
     release.claim = claim;
-    memset(&testing_release_call, 0, sizeof testing_release_call);
+    memset(&testing_release_call, 0, sizeof(testing_release_call));
     testing_start(channel, &testing_release_call, TQI_RELEASE, &release.base, NULL, 0, 10);
 }
 
 static void testing_on_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg)
 {
     testing_call *call = arg;
+
     call->orphans++;
     call->orphan_claim = ((const Tq__ClaimReply *)reply)->claim;
-    if (call->release_on) {
+    if (call->release_on != NULL) {
         assert_ptr_equal(call->release_on, channel);
         testing_release(channel, call->orphan_claim);
     }
@@ -143,6 +151,7 @@ static void testing_on_orphan(tqi_net_channel *channel, const ProtobufCMessage *
 void testing_reserve(tqi_net_channel *channel, testing_call *call, uint32_t number, double seconds)
 {
     Tq__Reserve message;
+
     tq__reserve__init(&message);
     message.samples = number;
     testing_start(channel, call, TQI_RESERVE, &message.base, NULL, 0, seconds);
@@ -151,6 +160,7 @@ void testing_reserve(tqi_net_channel *channel, testing_call *call, uint32_t numb
 void testing_claim(tqi_net_channel *channel, testing_call *call, bool poll, double seconds)
 {
     Tq__Claim message;
+
     tq__claim__init(&message);
     message.poll = poll;
     testing_start(channel, call, TQI_CLAIM, &message.base, NULL, 0, seconds);
@@ -159,6 +169,7 @@ void testing_claim(tqi_net_channel *channel, testing_call *call, bool poll, doub
 void testing_events(tqi_net_channel *channel, testing_call *call, double seconds)
 {
     Tq__Events message;
+
     tq__events__init(&message);
     testing_start(channel, call, TQI_EVENTS, &message.base, NULL, 0, seconds);
 }
@@ -170,8 +181,9 @@ void testing_write(tqi_net_channel *channel, testing_call *call, uint16_t kind, 
         const uint8_t *in;
         uint8_t *out;
     } bytes = {data};
-    struct iovec pieces[2] = {{bytes.out, size / 3}, {bytes.out ? bytes.out + size / 3 : NULL, size - size / 3}};
+    struct iovec pieces[2] = {{bytes.out, size / 3}, {bytes.out != NULL ? bytes.out + size / 3 : NULL, size - size / 3}};
     Tq__UnitWrite write;
+
     tq__unit_write__init(&write);
     Tq__Publish publish;
     tq__publish__init(&publish);
@@ -182,6 +194,7 @@ void testing_read(tqi_net_channel *channel, testing_call *call, size_t size, dou
 {
     uint64_t sizes[1] = {size};
     Tq__UnitRead message;
+
     tq__unit_read__init(&message);
     message.n_size = 1;
     message.size = sizes;
@@ -191,6 +204,7 @@ void testing_read(tqi_net_channel *channel, testing_call *call, size_t size, dou
 void testing_map(tqi_net_channel *channel, testing_call *call)
 {
     Tq__UnitMap message;
+
     tq__unit_map__init(&message);
     testing_start(channel, call, TQI_UNIT_MAP, &message.base, NULL, 0, 10);
 }

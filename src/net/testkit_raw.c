@@ -13,9 +13,10 @@
 static void raw_on_event(uv_poll_t *poll, int status, int events)
 {
     testing_raw *raw = poll->data;
+
     (void)status;
     (void)events;
-    ssize_t n = recv(raw->fd, raw->bytes + raw->size, sizeof raw->bytes - (size_t)raw->size, MSG_DONTWAIT);
+    ssize_t n = recv(raw->fd, raw->bytes + raw->size, sizeof(raw->bytes) - (size_t)raw->size, MSG_DONTWAIT);
     if (n > 0) {
         raw->size += (int)n;
     } else {
@@ -29,7 +30,8 @@ void testing_raw_connect(testing_raw *raw, const char *endpoint)
     tqi_net_endpoint parsed;
     struct sockaddr_un addr;
     socklen_t size;
-    memset(raw, 0, sizeof *raw);
+
+    memset(raw, 0, sizeof(*raw));
     assert_int_equal(tqi_net_endpoint_parse(endpoint, strlen(endpoint), &parsed, NULL), TQ_OK);
     tqi_net_endpoint_sockaddr_un(&parsed, &addr, &size);
     raw->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -44,24 +46,27 @@ void testing_raw_send(testing_raw *raw, const void *data, size_t size)
 {
     /* The server may already have closed: the test sees that when it reads. */
     ssize_t n = send(raw->fd, data, size, MSG_NOSIGNAL);
+
     assert_true(n == (ssize_t)size || n < 0);
 }
 
 void testing_raw_frame(testing_raw *raw, const tqi_frame *frame, const void *body)
 {
     uint8_t bytes[TQI_FRAME_HEADER + 512];
+
     assert_true(frame->body <= 512 || !body);
     tqi_frame_encode(frame, bytes);
-    if (body) {
+    if (body != NULL) {
         memcpy(bytes + TQI_FRAME_HEADER, body, frame->body);
     }
-    testing_raw_send(raw, bytes, TQI_FRAME_HEADER + (body ? frame->body : 0));
+    testing_raw_send(raw, bytes, TQI_FRAME_HEADER + (body != NULL ? frame->body : 0));
 }
 
 bool testing_raw_hello(testing_raw *raw, const uint8_t *session, uint64_t *instance)
 {
     uint8_t nonce[TQI_NET_NONCE] = {1}, proof[TQI_NET_PROOF], id[TQI_NET_SESSION_ID], body[512];
-    memcpy(id, session, sizeof id);
+
+    memcpy(id, session, sizeof(id));
     testing_until(&raw->size, TQI_FRAME_HEADER + 34);
     Tq__Challenge *challenge = tq__challenge__unpack(NULL, 34, raw->bytes + TQI_FRAME_HEADER);
     assert_non_null(challenge);
@@ -69,9 +74,9 @@ bool testing_raw_hello(testing_raw *raw, const uint8_t *session, uint64_t *insta
     tq__challenge__free_unpacked(challenge, NULL);
     Tq__Hello hello;
     tq__hello__init(&hello);
-    hello.nonce = (ProtobufCBinaryData){sizeof nonce, nonce};
-    hello.session = (ProtobufCBinaryData){sizeof id, id};
-    hello.proof = (ProtobufCBinaryData){sizeof proof, proof};
+    hello.nonce = (ProtobufCBinaryData){sizeof(nonce), nonce};
+    hello.session = (ProtobufCBinaryData){sizeof(id), id};
+    hello.proof = (ProtobufCBinaryData){sizeof(proof), proof};
     hello.instance = *instance;
     hello.goodbyes = raw->goodbyes;
     tqi_frame frame = {.version = TQI_PROTOCOL_VERSION, .kind = TQI_HELLO};
@@ -95,7 +100,8 @@ void testing_raw_login(testing_raw *raw)
 {
     uint8_t session[TQI_NET_SESSION_ID];
     uint64_t instance = 0;
-    tqi_random(session, sizeof session);
+
+    tqi_random(session, sizeof(session));
     assert_false(testing_raw_hello(raw, session, &instance));
 }
 
@@ -112,10 +118,10 @@ int testing_raw_refusal(testing_raw *raw, char *message, size_t size)
         if (frame.kind == TQI_FAILED) {
             Tq__Error *error = tq__error__unpack(NULL, frame.body, at);
             assert_non_null(error);
-            int code = error->code;
+            int rc = error->code;
             snprintf(message, size, "%s", error->message);
             tq__error__free_unpacked(error, NULL);
-            return code;
+            return rc;
         }
         at += frame.body;
     }

@@ -21,6 +21,7 @@ typedef struct server_thread {
 static void on_stop(uv_async_t *async)
 {
     server_thread *t = async->data;
+
     uv_close((uv_handle_t *)async, NULL);
     tqi_net_server_close(t->server.server, NULL, NULL);
 }
@@ -29,6 +30,7 @@ static void serve(void *arg)
 {
     server_thread *t = arg;
     tqi_net_server_options options = {.epoch = 1, .token = &testing_token, .grace_ms = 1000};
+
     assert_int_equal(uv_loop_init(&t->loop), 0);
     uv_async_init(&t->loop, &t->stop, on_stop);
     t->stop.data = t;
@@ -50,6 +52,7 @@ static void fork_once(void *arg)
 {
     fork_thread *f = arg;
     pid_t child = fork();
+
     if (child == 0) {
         tqi_net_connector_forked(f->connector);
         _exit(0);
@@ -65,15 +68,15 @@ static void two_threads_exchange_and_a_third_forks(void **state)
         N = 2000,
         SIZE = 1 << 20
     };
-    server_thread *t = calloc(1, sizeof *t);
+    server_thread *t = calloc(1, sizeof(*t));
     assert_non_null(t);
     uv_sem_init(&t->ready, 0);
-    snprintf(t->endpoint, sizeof t->endpoint, "%s", testing_unix_endpoint());
+    snprintf(t->endpoint, sizeof(t->endpoint), "%s", testing_unix_endpoint());
     assert_int_equal(uv_thread_create(&t->thread, serve, t), 0);
     uv_sem_wait(&t->ready);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, t->endpoint);
-    testing_call *calls = calloc(N, sizeof *calls);
+    testing_call *calls = calloc(N, sizeof(*calls));
     uint8_t *bytes = malloc(SIZE);
     assert_non_null(calls);
     assert_non_null(bytes);
@@ -114,5 +117,6 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(two_threads_exchange_and_a_third_forks, testing_setup, testing_teardown),
     };
+
     return cmocka_run_group_tests_name("net_thread", tests, NULL, NULL);
 }

@@ -118,6 +118,7 @@ static void waiter_cancelled(tqi_net_request *request, void *arg)
     tqi_net_waiter *waiter = arg;
     tqi_net_waiters *waiters = waiter->waiters;
     tq_error err = {0};
+
     (void)request;
 
     if (waiter->ready) {

@@ -33,6 +33,7 @@ static int left, answered, failed, disposed, woken;
 static void kept_leave(tqi_net_waiter *base)
 {
     kept *it = (kept *)base;
+
     DL_DELETE(list, it);
     left++;
 }
@@ -40,6 +41,7 @@ static void kept_leave(tqi_net_waiter *base)
 static void kept_answer(tqi_net_waiter *base)
 {
     Tq__EventsReply reply = TQ__EVENTS_REPLY__INIT;
+
     assert_int_equal(left, disposed + 1); /* it has left its list, and is still there */
     answered++;
     tqi_net_request_reply(base->request, &reply.base, NULL, 0, NULL, NULL);
@@ -285,5 +287,6 @@ int main(void)
         cmocka_unit_test_setup_teardown(closing_stops_the_timer, setup, teardown),
         cmocka_unit_test_setup_teardown(deadlines_pass_in_their_order, setup, teardown),
     };
+
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
