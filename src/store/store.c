@@ -162,7 +162,7 @@ uint32_t tqi_store_slots(const tqi_store *store)
     return store->slots.count;
 }
 
-uint64_t tqi_store_resident(const tqi_store *store)
+uint64_t tqi_store_resident_for_tests(const tqi_store *store)
 {
     return tqi_store_arena_resident(&store->arena);
 }
@@ -549,7 +549,7 @@ uint64_t tqi_store_trim(tqi_store *store)
     return before > after ? before - after : 0;
 }
 
-bool tqi_store_check(const tqi_store *store)
+bool tqi_store_check_for_tests(const tqi_store *store)
 {
     uint64_t used, live = 0, taken = 0, held_dead = 0;
     store_block *block, *next;

@@ -103,9 +103,9 @@ uint64_t tqi_store_give_back(tqi_store *store, uint64_t keep, uint64_t max_bytes
 /* Bytes that a store should keep resident when `used` are in use: more than that, to be warm ahead. */
 uint64_t tqi_store_keeps(uint64_t used);
 /* Bytes of memory that the arena takes from the system. */
-uint64_t tqi_store_resident(const tqi_store *store);
-/* Checks the allocator's and the store's books against each other, for tests. */
-bool tqi_store_check(const tqi_store *store);
+uint64_t tqi_store_resident_for_tests(const tqi_store *store);
+/* Checks the allocator's and the store's books against each other. */
+bool tqi_store_check_for_tests(const tqi_store *store);
 
 /* Name of the running machine, to find out whether another process is on the same one; "" if unknown. */
 #define TQI_STORE_MACHINE 64

@@ -57,7 +57,7 @@ static void keeps_bytes(void **state)
     assert_int_equal(at[4999], 9);
     assert_int_equal(tqi_store_blocks(store), 3);
     assert_int_equal(tqi_store_used(store), 128 + 64 + 5056);
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     /* Frees are idempotent. */
     assert_true(tqi_store_free_block(store, 7));
     assert_false(tqi_store_free_block(store, 7));
@@ -67,7 +67,7 @@ static void keeps_bytes(void **state)
     tqi_store_drop_all(store);
     assert_int_equal(tqi_store_blocks(store), 0);
     assert_int_equal(tqi_store_used(store), 0);
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     tqi_store_free(store);
 }
 
@@ -100,7 +100,7 @@ static void all_or_none(void **state)
     assert_int_equal(tqi_store_reserve(store, places, 4, false, &err), TQ_EFULL);
     assert_int_equal(tqi_store_blocks(store), 1);
     assert_int_equal(tqi_store_used(store), 40 * 1024);
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     tqi_store_free(store);
 }
 
@@ -126,7 +126,7 @@ static void quota_for_new_samples(void **state)
     assert_int_equal(reserve(store, 4, 101 * 4096, false, &place), TQ_EINVAL);
     tqi_store_free_block(store, 1);
     assert_int_equal(reserve(store, 4, 50 * 4096, true, &place), TQ_OK);
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     tqi_store_free(store);
 }
 
@@ -147,7 +147,7 @@ static void holds_keep_memory(void **state)
     at[0] = 1; /* still the block's */
     tqi_store_unref(store, 1);
     assert_int_equal(reserve(store, 2, 1, false, &other), TQ_EFULL);
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     tqi_store_unref(store, 1);
     assert_int_equal(tqi_store_used(store), 0);
     tqi_store_unref(store, 1); /* nothing to release: no harm */
@@ -171,7 +171,7 @@ static void holds_keep_memory(void **state)
     assert_false(tqi_store_pinned(store, 2)); /* nothing that could be moved */
     assert_false(tqi_store_unpin(store, 2));
     assert_int_equal(tqi_store_used(store), 0);
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     tqi_store_free(store);
 }
 
@@ -186,7 +186,7 @@ static void gives_memory_back(void **state)
         assert_int_equal(reserve(store, i + 1, size, false, &place[i]), TQ_OK);
         memset(tqi_store_find(store, i + 1, place[i].slot, NULL), 0x5a, size);
     }
-    assert_true(tqi_store_resident(store) >= 3 * size);
+    assert_true(tqi_store_resident_for_tests(store) >= 3 * size);
     tqi_store_free_block(store, 2);
     assert_true(tqi_store_trim(store) >= size);
     assert_int_equal(tqi_store_trim(store), 0);
@@ -196,10 +196,10 @@ static void gives_memory_back(void **state)
     tqi_store_free_block(store, 1);
     tqi_store_free_block(store, 3);
     assert_true(tqi_store_trim(store) >= 2 * size);
-    assert_int_equal(tqi_store_resident(store), 0);
+    assert_int_equal(tqi_store_resident_for_tests(store), 0);
     /* Warming populates pages without a touch: a few before the first block, then all of this small arena. */
     assert_int_equal(tqi_store_warm(store, 64 << 20), 0);
-    assert_int_equal(tqi_store_resident(store), 4 << 20);
+    assert_int_equal(tqi_store_resident_for_tests(store), 4 << 20);
     assert_int_equal(reserve(store, 9, 60 << 20, false, &place[0]), TQ_OK);
     assert_int_equal(tqi_store_warm(store, 0), 4 << 20);
     uint64_t left = tqi_store_warm(store, 2 << 20);
@@ -209,9 +209,9 @@ static void gives_memory_back(void **state)
         assert_true(next < left);
         left = next;
     }
-    assert_true(tqi_store_resident(store) >= 8 << 20);
+    assert_true(tqi_store_resident_for_tests(store) >= 8 << 20);
     assert_int_equal(tqi_store_warm(store, 1 << 20), 0);
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     tqi_store_free(store);
 }
 
@@ -248,11 +248,11 @@ static void long_run(void **state)
             live[i] = live[--n];
         }
         if (step % 1000 == 0) {
-            assert_true(tqi_store_check(store));
+            assert_true(tqi_store_check_for_tests(store));
         }
     }
     tqi_store_drop_all(store);
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     assert_int_equal(tqi_store_used(store), 0);
     tqi_store_free(store);
 }
@@ -295,7 +295,7 @@ static void gives_back_in_steps(void **state)
         assert_int_equal(reserve(store, i + 1, size, false, &place[i]), TQ_OK);
         memset(tqi_store_find(store, i + 1, place[i].slot, NULL), (int)i + 1, size);
     }
-    uint64_t full = tqi_store_resident(store);
+    uint64_t full = tqi_store_resident_for_tests(store);
     assert_true(full >= BLOCKS * size);
     assert_true(tqi_store_keeps(full) >= full + full / 16);
     for (uint64_t i = 1; i < BLOCKS; i += 2) {
@@ -303,30 +303,30 @@ static void gives_back_in_steps(void **state)
     }
     assert_int_equal(tqi_store_give_back(store, full, UINT64_MAX), 0);
     assert_true(tqi_store_give_back(store, 0, 2 << 20) > 0);
-    uint64_t less = tqi_store_resident(store);
+    uint64_t less = tqi_store_resident_for_tests(store);
     assert_in_range(less, full - (5 << 20), full - (1 << 20));
     const uint64_t keep = 36 << 20;
     while (tqi_store_give_back(store, keep, 2 << 20) > 0) {
-        assert_true(tqi_store_resident(store) >= keep - (4 << 20));
+        assert_true(tqi_store_resident_for_tests(store) >= keep - (4 << 20));
     }
-    assert_in_range(tqi_store_resident(store), keep - (4 << 20), keep);
+    assert_in_range(tqi_store_resident_for_tests(store), keep - (4 << 20), keep);
     while (tqi_store_give_back(store, 0, 2 << 20) > 0) {
     }
     /* The blocks remain, and the pages that they share with free bytes. */
-    assert_true(tqi_store_resident(store) <= BLOCKS / 2 * (size + 2 * 4096));
+    assert_true(tqi_store_resident_for_tests(store) <= BLOCKS / 2 * (size + 2 * 4096));
     for (uint64_t i = 0; i < BLOCKS; i += 2) {
         const uint8_t *at = tqi_store_find(store, i + 1, place[i].slot, NULL);
         for (uint64_t byte = 0; byte < size; byte++) {
             assert_int_equal(at[byte], i + 1);
         }
     }
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     /* When part of a hole is reused, only the rest of it is given back again. */
     assert_int_equal(reserve(store, 100, 1 << 20, false, &place[1]), TQ_OK);
     memset(tqi_store_find(store, 100, place[1].slot, NULL), 7, 1 << 20);
     tqi_store_free_block(store, 100);
     assert_true(tqi_store_give_back(store, 0, UINT64_MAX) > 0);
-    assert_true(tqi_store_resident(store) <= BLOCKS / 2 * (size + 2 * 4096));
+    assert_true(tqi_store_resident_for_tests(store) <= BLOCKS / 2 * (size + 2 * 4096));
     assert_int_equal(tqi_store_give_back(store, 0, UINT64_MAX), 0);
     tqi_store_free(store);
 }

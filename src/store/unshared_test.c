@@ -129,20 +129,20 @@ static void keeps_blocks(void **state)
         assert_int_equal(size, 5 * MIB);
         memset(at, (int)i + 1, size);
     }
-    assert_true(tqi_store_check(store));
-    assert_true(tqi_store_resident(store) >= 15 * MIB);
+    assert_true(tqi_store_check_for_tests(store));
+    assert_true(tqi_store_resident_for_tests(store) >= 15 * MIB);
     const uint8_t *second = tqi_store_find(store, 2, places[1].slot, NULL);
     assert_true(tqi_store_free_block(store, 1));
     assert_true(tqi_store_free_block(store, 3));
     /* Idle memory goes back, that of blocks stays. */
     assert_true(tqi_store_trim(store) >= 9 * MIB);
-    assert_true(tqi_store_resident(store) <= 6 * MIB);
+    assert_true(tqi_store_resident_for_tests(store) <= 6 * MIB);
     for (uint64_t i = 0; i < 5 * MIB; i++) {
         assert_int_equal(second[i], 2);
     }
     while (tqi_store_warm(store, 4 * MIB) > 0) {
     }
-    assert_true(tqi_store_check(store));
+    assert_true(tqi_store_check_for_tests(store));
     tqi_store_drop_all(store);
     assert_int_equal(tqi_store_used(store), 0);
     tqi_store_free(store);

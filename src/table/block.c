@@ -213,7 +213,10 @@ void tqi_t_blocks_fini(tqi_table *table)
 
 /* --- lost ----------------------------------------------------------------- */
 
-void tqi_t_partition_cells(tqi_table_partition *partition, tqi_t_cell_fn fn, void *arg)
+typedef void (*block_cell_fn)(tqi_table_field *field, uint32_t index, uint32_t row, tqi_table_cell *cell, void *arg);
+
+/* Calls fn for each cell that is not TQI_BLOCK_NONE. */
+static void block_each_cell(tqi_table_partition *partition, block_cell_fn fn, void *arg)
 {
     tqi_table_field *field, *next;
     roaring_uint32_iterator_t it;
@@ -275,7 +278,7 @@ void tqi_t_lose_stamped(tqi_table_partition *partition, uint64_t stamp, tqi_tabl
 {
     block_loss loss = {stamp, lost != NULL ? roaring_bitmap_create() : NULL};
 
-    tqi_t_partition_cells(partition, block_lose_cell, &loss);
+    block_each_cell(partition, block_lose_cell, &loss);
     if (lost != NULL && loss.hit != NULL) {
         if (!roaring_bitmap_is_empty(loss.hit)) {
             block_tell(partition->name, loss.hit, lost, arg);

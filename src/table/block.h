@@ -37,9 +37,6 @@ static inline bool tqi_t_stored(const tqi_table_cell *cell)
     return tqi_t_produced(cell->block) && cell->block != TQI_BLOCK_OPAQUE;
 }
 uint32_t tqi_t_block_find(const tqi_table *table, uint64_t id); /* 0: none */
-/* Calls fn for each cell that is not TQI_BLOCK_NONE. */
-typedef void (*tqi_t_cell_fn)(tqi_table_field *field, uint32_t index, uint32_t row, tqi_table_cell *cell, void *arg);
-void tqi_t_partition_cells(tqi_table_partition *partition, tqi_t_cell_fn fn, void *arg);
 /* Marks the cells of stamped blocks as lost, and calls `lost`. */
 void tqi_t_lose_stamped(tqi_table_partition *partition, uint64_t stamp, tqi_table_lost_fn lost, void *arg);
 void tqi_t_blocks_fini(tqi_table *table);
@@ -63,8 +60,6 @@ void tqi_t_session_free(tqi_table *table, tqi_table_session *session, bool dead)
 /* One dead id (with its reservation) for the owner's queue. Cannot fail. */
 void tqi_t_dead_push(tqi_table_owner *owner, uint64_t id, bool writer_done);
 int tqi_t_dead_reserve(tqi_table *table, uint32_t n, tq_error *err);
-/* There is something to report to the owner. */
-void tqi_t_owner_wake(tqi_table_owner *owner);
 /* The owner's queue goes. */
 void tqi_t_dead_drop(tqi_table_owner *owner);
 void tqi_t_dead_fini(tqi_table *table);

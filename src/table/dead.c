@@ -84,6 +84,15 @@ static void late_add(tqi_table_owner *owner, tqi_table_dead_node *node, uint64_t
     owner->table->n_late++;
 }
 
+/* There is something to report to the owner. */
+static void dead_wake_owner(tqi_table_owner *owner)
+{
+    if (!owner->woken) {
+        owner->woken = true;
+        DL_APPEND2(owner->table->woken, owner, woken_prev, woken_next);
+    }
+}
+
 /* A node of the queue, the newest. */
 static void dead_append(tqi_table_owner *owner, tqi_table_dead_node *node)
 {
@@ -98,7 +107,7 @@ static void dead_append(tqi_table_owner *owner, tqi_table_dead_node *node)
         owner->dead_tail->next = node;
     } else {
         owner->dead_head = node;
-        tqi_t_owner_wake(owner);
+        dead_wake_owner(owner);
     }
     owner->dead_tail = node;
 }
@@ -138,14 +147,6 @@ void tqi_t_dead_push(tqi_table_owner *owner, uint64_t id, bool writer_done)
     table->n_dead_free--;
     *node = (tqi_table_dead_node){.first = id, .count = 1, .writer_done = writer_done};
     dead_append(owner, node);
-}
-
-void tqi_t_owner_wake(tqi_table_owner *owner)
-{
-    if (!owner->woken) {
-        owner->woken = true;
-        DL_APPEND2(owner->table->woken, owner, woken_prev, woken_next);
-    }
 }
 
 void tqi_t_dead_drop(tqi_table_owner *owner)
@@ -269,7 +270,7 @@ void tqi_t_sparse_check(tqi_table *table, tqi_table_block *block, uint32_t handl
     }
     owner->sparse_last = handle;
     block->listed = true;
-    tqi_t_owner_wake(owner);
+    dead_wake_owner(owner);
 }
 
 void tqi_t_sparse_drop(tqi_table *table, tqi_table_block *block)
@@ -358,7 +359,7 @@ void tqi_table_freeze_close(tqi_table *table, tqi_table_freeze *freeze)
     free(freeze);
     for (owner = table->owners; owner != NULL; owner = owner->hh.next) {
         if (owner->dead_head != NULL || tqi_table_owner_has_sparse(owner)) {
-            tqi_t_owner_wake(owner);
+            dead_wake_owner(owner);
         }
     }
 }

@@ -24,7 +24,7 @@ uint32_t tqi_table_view_list_first(tqi_table_view *view, uint32_t max, const uin
     return n;
 }
 
-uint32_t tqi_table_view_list(tqi_table_view *view, const uint32_t **indexes, tq_error *err)
+uint32_t tqi_table_view_list_for_tests(tqi_table_view *view, const uint32_t **indexes, tq_error *err)
 {
     return tqi_table_view_list_first(view, UINT32_MAX, indexes, err);
 }

@@ -186,7 +186,8 @@ int tqi_table_partition_keys_page(tqi_table *table, tqi_table_partition *partiti
     return rc;
 }
 
-int tqi_table_partition_keys(tqi_table *table, tqi_table_partition *partition, tqi_table_result *result, tq_error *err)
+int tqi_table_partition_keys_for_tests(tqi_table *table, tqi_table_partition *partition, tqi_table_result *result,
+                                       tq_error *err)
 {
     tqi_table_keys_page all = {.after = ""};
 

@@ -54,7 +54,8 @@ static int restore_gather(tqi_table_restore_part *part, tq_error *err)
     return TQ_OK;
 }
 
-ptrdiff_t tqi_t_restore_find(const tqi_table_restore_part *part, uint32_t saved)
+/* Position of a saved index in the part; -1: no such sample. */
+static ptrdiff_t restore_find(const tqi_table_restore_part *part, uint32_t saved)
 {
     size_t low = 0;
     size_t high = part->n;
@@ -312,7 +313,7 @@ static int restore_cached_pick(const tqi_table_restore_part *part, tqi_table_tas
         rc = tqi_t_cached_pick_make(task, in->name, (uint32_t)in->n, &pick, err);
     }
     for (size_t i = 0; rc == TQ_OK && i < in->n; i++) {
-        ptrdiff_t row = tqi_t_restore_find(part, in->indexes[i]);
+        ptrdiff_t row = restore_find(part, in->indexes[i]);
         if (row < 0) {
             return tqi_error_set(err, TQ_EINVAL, "task '%s': cached pick '%s' has sample %u, which is not there",
                                  task->name, in->name, in->indexes[i]);

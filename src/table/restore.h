@@ -50,8 +50,6 @@ typedef struct tqi_table_restoring {
     tqi_table_restored out;
 } tqi_table_restoring;
 
-/* Position of a saved index in the part; -1: no such sample. */
-ptrdiff_t tqi_t_restore_find(const tqi_table_restore_part *part, uint32_t saved);
 /* Finds the blocks of a part, and their state here. */
 int tqi_t_restore_blocks(const tqi_table_restoring *run, tqi_table_restore_part *part, tq_error *err);
 /* Fields and cells of a part. */

@@ -200,12 +200,12 @@ void *tqi_table_view_user(const tqi_table_view *view);
  * controller drains it after every change and tries the waiters of each. */
 tqi_table_view *tqi_table_next_touched(tqi_table *table);
 
-/* What the sampler layer reads from a view: see sampler.h (src/sampler) for the adapter. indexes: ascending, valid
- * until the next change; owned by the view and rebuilt lazily. */
-uint32_t tqi_table_view_list(tqi_table_view *view, const uint32_t **indexes, tq_error *err);
-/* The same, but only the first `max` of them: the cost depends on `max`, not on how many are ready. If out of memory,
- * *indexes is NULL. */
+/* What the sampler layer reads from a view: see sampler.h (src/sampler) for the adapter. indexes: the first `max`,
+ * ascending, valid until the next change; owned by the view and rebuilt lazily. The cost depends on `max`, not on how
+ * many are ready. If out of memory, *indexes is NULL. */
 uint32_t tqi_table_view_list_first(tqi_table_view *view, uint32_t max, const uint32_t **indexes, tq_error *err);
+/* All of them. */
+uint32_t tqi_table_view_list_for_tests(tqi_table_view *view, const uint32_t **indexes, tq_error *err);
 const char *tqi_table_view_sample_group(const tqi_table_view *view, uint32_t index); /* NULL: none */
 uint32_t tqi_table_view_sample_group_size(const tqi_table_view *view, uint32_t index);
 /* From 0, whatever the partition's first ordinal is. */
@@ -299,7 +299,8 @@ uint64_t tqi_table_partition_bytes(const tqi_table_partition *partition); /* of 
 /* Lists samples with lost cells, ascending, at most max; returns how many there are in all. */
 uint32_t tqi_table_partition_lost(const tqi_table_partition *partition, uint32_t *out, uint32_t max);
 /* Samples that have keys, in order of joining, with tags and groups: no fields. */
-int tqi_table_partition_keys(tqi_table *table, tqi_table_partition *partition, tqi_table_result *result, tq_error *err);
+int tqi_table_partition_keys_for_tests(tqi_table *table, tqi_table_partition *partition, tqi_table_result *result,
+                                       tq_error *err);
 
 /* A page of them. It begins after the key `after`, or where that key was before it was cleared. */
 typedef struct tqi_table_keys_page {

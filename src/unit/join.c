@@ -35,16 +35,7 @@
 static void join_register(tqi_unit *unit);
 static void join_collect(tqi_unit *unit);
 
-static void join_later(tqi_unit *unit)
-{
-    if (unit->closing || uv_is_active((uv_handle_t *)&unit->retry)) {
-        return;
-    }
-    uv_timer_start(&unit->retry, tqi_unit_retry, unit->retry_ms, 0);
-    unit->retry_ms = unit->retry_ms * 2 > JOIN_RETRY_MAX ? JOIN_RETRY_MAX : unit->retry_ms * 2;
-}
-
-void tqi_unit_retry(uv_timer_t *timer)
+static void join_retry(uv_timer_t *timer)
 {
     tqi_unit *unit = timer->data;
 
@@ -53,6 +44,15 @@ void tqi_unit_retry(uv_timer_t *timer)
     } else {
         join_register(unit);
     }
+}
+
+static void join_later(tqi_unit *unit)
+{
+    if (unit->closing || uv_is_active((uv_handle_t *)&unit->retry)) {
+        return;
+    }
+    uv_timer_start(&unit->retry, join_retry, unit->retry_ms, 0);
+    unit->retry_ms = unit->retry_ms * 2 > JOIN_RETRY_MAX ? JOIN_RETRY_MAX : unit->retry_ms * 2;
 }
 
 /*

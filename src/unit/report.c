@@ -185,6 +185,8 @@ static uint64_t report_pause(const tqi_unit *unit)
     return every > past + REPORT_LEAST_MS ? every - past : REPORT_LEAST_MS;
 }
 
+static void report_send(uv_timer_t *timer);
+
 static void report_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
     tqi_unit *unit = arg;
@@ -196,11 +198,11 @@ static void report_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
         tqi_unit_report_every(unit, ((const Tq__ReportOwnerReply *)answer->reply)->report_ms);
     }
     if (unit->dirty && unit->registered && !unit->closing) {
-        uv_timer_start(&unit->report, tqi_unit_report, report_pause(unit), 0);
+        uv_timer_start(&unit->report, report_send, report_pause(unit), 0);
     }
 }
 
-void tqi_unit_report(uv_timer_t *timer)
+static void report_send(uv_timer_t *timer)
 {
     tqi_unit *unit = timer->data;
     Tq__ReportOwner message;
@@ -243,7 +245,7 @@ void tqi_unit_report(uv_timer_t *timer)
 
 void tqi_unit_counters_reset(tqi_unit *unit)
 {
-    tqi_unit_report(&unit->report);
+    report_send(&unit->report);
 }
 
 void tqi_unit_reportable(tqi_unit *unit)
@@ -256,6 +258,6 @@ void tqi_unit_reportable(tqi_unit *unit)
     }
     unit->dirty = true;
     if (unit->reporting == NULL) {
-        uv_timer_start(&unit->report, tqi_unit_report, report_pause(unit), 0);
+        uv_timer_start(&unit->report, report_send, report_pause(unit), 0);
     }
 }

@@ -18,7 +18,6 @@ typedef enum tqi_unit_op {
 void tqi_unit_count(tqi_unit *unit, tqi_unit_op op, uint64_t since);
 /* Counters have changed: report them soon. */
 void tqi_unit_reportable(tqi_unit *unit);
-void tqi_unit_report(uv_timer_t *timer);
 /* The interval between reports that the controller asked for; 0: it did not. */
 void tqi_unit_report_every(tqi_unit *unit, uint64_t ms);
 void tqi_unit_counters_reset(tqi_unit *unit);

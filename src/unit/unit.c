@@ -171,7 +171,7 @@ void tqi_unit_on_refused(tqi_unit *unit, void (*fn)(const tq_error *err, void *a
     unit->refused_arg = arg;
 }
 
-const char *tqi_unit_endpoint(const tqi_unit *unit)
+const char *tqi_unit_endpoint_for_tests(const tqi_unit *unit)
 {
     return unit->endpoint;
 }

@@ -42,7 +42,7 @@ void tqi_unit_on_ready(tqi_unit *unit, void (*fn)(void *arg), void *arg);
  * The unit then does not retry; without this callback it does. */
 void tqi_unit_on_refused(tqi_unit *unit, void (*fn)(const tq_error *err, void *arg), void *arg);
 /* Its endpoint list, as registered with the controller. */
-const char *tqi_unit_endpoint(const tqi_unit *unit);
+const char *tqi_unit_endpoint_for_tests(const tqi_unit *unit);
 /* Sets what its goodbye to clients says when it is closed: that it ends, or only this run of it (TQI_NET_ENDS_RUN),
  * and why. */
 void tqi_unit_set_goodbye(tqi_unit *unit, tqi_net_ending ending, const char *reason);

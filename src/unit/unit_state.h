@@ -124,7 +124,6 @@ static inline void tqi_unit_close_step(tqi_unit *unit)
 /* --- join.c, serve.c ------------------------------------------------------ */
 
 int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err);
-void tqi_unit_retry(uv_timer_t *timer);
 extern const tqi_net_service tqi_unit_service;
 
 #endif

@@ -146,7 +146,8 @@ tqi_unit_writer *tqi_unit_writer_of(tqi_unit *unit, uint64_t id)
     return writer;
 }
 
-void tqi_unit_writer_free_block(tqi_unit *unit, uint64_t id)
+/* Frees a block at the store; idempotent. */
+static void writer_free_block(tqi_unit *unit, uint64_t id)
 {
     tqi_unit_writer *writer = tqi_unit_writer_of(unit, id);
 
@@ -177,7 +178,8 @@ tqi_unit_writer *tqi_unit_writer_former(const tqi_unit_writer *writer, const tqi
     return former;
 }
 
-int tqi_unit_writer_defer(tqi_unit_writer *writer, uint64_t id)
+/* Block `id` is dead, but its writer may still write: frees it once it cannot any more. TQ_OK or TQ_ENOMEM. */
+static int writer_defer(tqi_unit_writer *writer, uint64_t id)
 {
     int rc = tqi_grow(&writer->deferred, &writer->deferred_capacity, writer->n_deferred + 1, sizeof(*writer->deferred));
 
@@ -199,7 +201,7 @@ static void writer_finished(tqi_unit_writer *writer)
     bool unpinned = tqi_unit_writer_unpin(writer);
     writer_forget(writer);
     for (size_t i = 0; i < n; i++) {
-        tqi_unit_writer_free_block(unit, ids[i]);
+        writer_free_block(unit, ids[i]);
     }
     free(ids);
     if (n > 0) {
@@ -274,7 +276,7 @@ static bool writer_finish_blocks(tqi_unit_writer *writer, const uint64_t *ids, s
         if (tqi_unit_writer_of(unit, id) == writer) {
             writer->deferred[kept++] = id;
         } else {
-            tqi_unit_writer_free_block(unit, id);
+            writer_free_block(unit, id);
         }
     }
     bool freed = kept < writer->n_deferred;
@@ -375,8 +377,8 @@ int tqi_unit_dead(tqi_unit *unit, uint64_t id, bool writer_done)
     }
     tqi_unit_writer *writer = writer_done ? NULL : tqi_unit_writer_of(unit, id);
     if (writer != NULL && writer->mapped) {
-        return tqi_unit_writer_defer(writer, id);
+        return writer_defer(writer, id);
     }
-    tqi_unit_writer_free_block(unit, id);
+    writer_free_block(unit, id);
     return TQ_OK;
 }

@@ -86,10 +86,6 @@ tqi_unit_writer *tqi_unit_writer_of(tqi_unit *unit, uint64_t id);
 bool tqi_unit_writer_left_behind(tqi_unit *unit, uint64_t id);
 /* It was. */
 void tqi_unit_writer_sifted(tqi_unit *unit, uint64_t id);
-/* Frees a block at the store; idempotent. */
-void tqi_unit_writer_free_block(tqi_unit *unit, uint64_t id);
-/* Block `id` is dead, but its writer may still write: frees it once it cannot any more. TQ_OK or TQ_ENOMEM. */
-int tqi_unit_writer_defer(tqi_unit_writer *writer, uint64_t id);
 /* The store was replaced: forgets all blocks. */
 void tqi_unit_writers_forget(tqi_unit *unit);
 /* Ends writers whose sessions have ended, when the unit closes. */

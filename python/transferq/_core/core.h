@@ -58,8 +58,6 @@ long core_counted(enum core_kind kind);
 int core_errors_init(PyObject *module, core_state *state);
 /* Sets the exception for an error. Returns NULL. */
 PyObject *core_raise(core_state *state, const tq_error *err);
-/* Returns the exception as a new reference instead of setting it; on failure NULL with an exception set. */
-PyObject *core_exception(core_state *state, const tq_error *err);
 
 /* convert.c */
 /* A tuple of integers. */
@@ -136,7 +134,7 @@ typedef enum core_result {
 
 struct core_queue;
 
-/* An operation. From start to completion it owns a reference to itself (core_op_start, core_reap). */
+/* An operation. From start to completion it owns a reference to itself (core_op_begin, core_reap). */
 typedef struct core_op {
     PyObject_HEAD
     tq_op *op;

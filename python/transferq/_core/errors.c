@@ -103,7 +103,8 @@ int core_errors_init(PyObject *module, core_state *state)
     return 0;
 }
 
-PyObject *core_exception(core_state *state, const tq_error *err)
+/* Returns the exception as a new reference; on failure NULL with an exception set. */
+static PyObject *errors_exception(core_state *state, const tq_error *err)
 {
     PyObject *type = err->code < 0 && err->code >= -CORE_N_ERRORS ? state->errors[-err->code - 1] : state->error;
     PyObject *message = core_text(err->message[0] ? err->message : tq_strerror(err->code));
@@ -115,7 +116,7 @@ PyObject *core_exception(core_state *state, const tq_error *err)
 
 PyObject *core_raise(core_state *state, const tq_error *err)
 {
-    PyObject *exception = core_exception(state, err);
+    PyObject *exception = errors_exception(state, err);
 
     if (exception != NULL) {
         PyErr_SetObject((PyObject *)Py_TYPE(exception), exception);

@@ -108,6 +108,14 @@ void tqi_client_cells_agree(tqi_client_cells *cells, size_t n)
 
 /* --- blocks --------------------------------------------------------------- */
 
+static void meta_blocks_unref(tqi_client_meta_blocks *blocks)
+{
+    if (blocks != NULL && atomic_fetch_sub_explicit(&blocks->refs, 1, memory_order_acq_rel) == 1) {
+        tqi_region_fini(&blocks->region);
+        free(blocks);
+    }
+}
+
 tqi_client_meta_blocks *tqi_client_meta_blocks_alloc(size_t n)
 {
     tqi_client_meta_blocks *blocks;
@@ -123,18 +131,10 @@ tqi_client_meta_blocks *tqi_client_meta_blocks_alloc(size_t n)
     blocks->n = (uint32_t)n;
     blocks->blocks = tqi_region_zero(&blocks->region, n, sizeof(*blocks->blocks));
     if (blocks->blocks == NULL) {
-        tqi_client_meta_blocks_unref(blocks);
+        meta_blocks_unref(blocks);
         return NULL;
     }
     return blocks;
-}
-
-void tqi_client_meta_blocks_unref(tqi_client_meta_blocks *blocks)
-{
-    if (blocks != NULL && atomic_fetch_sub_explicit(&blocks->refs, 1, memory_order_acq_rel) == 1) {
-        tqi_region_fini(&blocks->region);
-        free(blocks);
-    }
 }
 
 /* --- meta ----------------------------------------------------------------- */
@@ -177,7 +177,7 @@ tq_meta *tq_meta_ref(const tq_meta *meta)
 void tq_meta_unref(tq_meta *meta)
 {
     if (meta != NULL && atomic_fetch_sub_explicit(&meta->refs, 1, memory_order_acq_rel) == 1) {
-        tqi_client_meta_blocks_unref(meta->blocks);
+        meta_blocks_unref(meta->blocks);
         tqi_region_fini(&meta->region);
         free(atomic_load_explicit(&meta->table, memory_order_relaxed));
         free(meta);

@@ -58,7 +58,6 @@ struct tq_meta {
 
 /* meta.c */
 tq_meta *tqi_client_meta_alloc(const char *partition, size_t n, size_t n_fields, size_t n_tags);
-void tqi_client_meta_blocks_unref(tqi_client_meta_blocks *blocks);
 tqi_client_meta_blocks *tqi_client_meta_blocks_alloc(size_t n);
 /* Index of a field in a complete meta, or -1. */
 ptrdiff_t tqi_client_meta_find(const tq_meta *meta, const char *field);

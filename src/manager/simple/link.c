@@ -66,7 +66,8 @@ static void link_drop_channel(tqi_simple_link *link)
 
 /* --- what the link knows ----------------------------------------------------- */
 
-void tqi_simple_link_settle(tqi_simple_link *link)
+/* Puts it into the set where it belongs; called whenever that may have changed. */
+static void link_settle(tqi_simple_link *link)
 {
     tqi_simple *simple = link->simple;
     tqi_simple_links *set = NULL;
@@ -114,7 +115,7 @@ int tqi_simple_link_update(tqi_simple_link *link, const tq_owner_info *info)
         if (link->channel != NULL) {
             tqi_net_channel_set_wanted(link->channel, false); /* it may never come back */
         }
-        tqi_simple_link_settle(link);
+        link_settle(link);
         return TQ_OK;
     }
     if (link->info == NULL || (info->info != NULL && (info->info_size != link->info_size ||
@@ -132,7 +133,7 @@ int tqi_simple_link_update(tqi_simple_link *link, const tq_owner_info *info)
     link->capacity = info->capacity_bytes;
     link->used = info->used_bytes;
     link->present = info->present;
-    tqi_simple_link_settle(link);
+    link_settle(link);
     return TQ_OK;
 }
 
@@ -159,7 +160,7 @@ void tqi_simple_link_free(tqi_simple_link *link)
 {
     tqi_simple_link_unmap(link);
     link->present = false;
-    tqi_simple_link_settle(link);
+    link_settle(link);
     free(link->ids);
     free(link->info);
     free(link->endpoint);
@@ -187,7 +188,7 @@ void tqi_simple_link_unmap(tqi_simple_link *link)
     if (link->map_state != TQI_SIMPLE_MAP_ASKED) {
         link->map_state = TQI_SIMPLE_MAP_NONE;
     }
-    tqi_simple_link_settle(link);
+    link_settle(link);
 }
 
 static int link_map_take(tqi_simple_link *link, tqi_net_answer *answer, tq_error *err)
@@ -237,7 +238,7 @@ static void link_mapped(tqi_net_call *call, tqi_net_answer *answer, void *arg)
         link_map_take(link, answer, &err);
     }
     link->map_state = err.code != TQ_OK ? TQI_SIMPLE_MAP_REFUSED : TQI_SIMPLE_MAP_READY;
-    tqi_simple_link_settle(link);
+    link_settle(link);
     tqi_simple_link_say(link, err.code != TQ_OK ? err.message : NULL);
     tqi_simple_wait_end(&link->map_waits, NULL);
     if (link->map_state == TQI_SIMPLE_MAP_READY && tqi_net_connector_crowded(link->simple->connector) &&

@@ -190,8 +190,6 @@ int tqi_simple_link_set_info(tqi_simple_link *link, const void *info, size_t siz
 void tqi_simple_link_say(tqi_simple_link *link, const char *failure);
 /* Whether its memory is shared with this process, as far as is known. */
 bool tqi_simple_link_near(const tqi_simple_link *link);
-/* Puts it into the set where it belongs; called whenever that may have changed. */
-void tqi_simple_link_settle(tqi_simple_link *link);
 int tqi_simple_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_simple_link **out);
 int tqi_simple_link_update(tqi_simple_link *link, const tq_owner_info *info);
 void tqi_simple_link_free(tqi_simple_link *link);
@@ -292,9 +290,8 @@ void tqi_simple_units_fini(tqi_simple *simple);
  * update of the list, could help. */
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
 
-/* stock.c: gives back room reserved ahead at a unit; or at all units that were not written recently. */
+/* stock.c: gives back room reserved ahead at a unit. */
 void tqi_simple_stock_drop(tqi_simple_link *link);
-void tqi_simple_stock_idle(uv_timer_t *timer);
 
 /* wait.c: ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; fails if the client is closed. */
 void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_waiter *wait);

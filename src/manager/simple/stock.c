@@ -42,11 +42,14 @@ static uint64_t stock_end(const tqi_simple_link *link)
     return link->stock_at + (idle > STOCK_IDLE_NS ? idle : STOCK_IDLE_NS);
 }
 
+/* Gives back the room reserved ahead at all units that were not written recently. */
+static void stock_idle(uv_timer_t *timer);
+
 static void stock_arm(tqi_simple *simple, uint64_t end)
 {
     uint64_t now = tqi_now();
 
-    uv_timer_start(&simple->stock_timer, tqi_simple_stock_idle, end > now ? (end - now) / 1000000 + 1 : 0, 0);
+    uv_timer_start(&simple->stock_timer, stock_idle, end > now ? (end - now) / 1000000 + 1 : 0, 0);
 }
 
 /* Whether that room can still be written and published: unit, controller and session are unchanged. */
@@ -136,7 +139,7 @@ void tqi_simple_stock_fill(tqi_simple_put_op *op)
     }
 }
 
-void tqi_simple_stock_idle(uv_timer_t *timer)
+static void stock_idle(uv_timer_t *timer)
 {
     tqi_simple *simple = timer->data;
     uint64_t now = tqi_now();

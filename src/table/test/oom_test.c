@@ -227,7 +227,7 @@ static int call_view_of_nothing(scene *s)
 static int call_take(scene *s)
 {
     const uint32_t *list;
-    uint32_t n = tqi_table_view_list(s->view, &list, &s->t.err);
+    uint32_t n = tqi_table_view_list_for_tests(s->view, &list, &s->t.err);
     uint32_t chosen[3];
 
     if (list == NULL) {
@@ -252,7 +252,8 @@ static int call_resolve(scene *s)
 
 static int call_keys(scene *s)
 {
-    return tqi_table_partition_keys(s->t.table, tqi_table_find_partition(s->t.table, "p"), &s->result, &s->t.err);
+    return tqi_table_partition_keys_for_tests(s->t.table, tqi_table_find_partition(s->t.table, "p"), &s->result,
+                                              &s->t.err);
 }
 
 static int call_consumption(scene *s)

@@ -132,7 +132,7 @@ static void what_is_ready_is_claimed_once(void **state)
     tqi_table_result_fini(&r);
     assert_ptr_equal(tqi_table_next_touched(t.table), view);
     assert_null(tqi_table_next_touched(t.table));
-    assert_int_equal(tqi_table_view_list(view, &list, &t.err), 3);
+    assert_int_equal(tqi_table_view_list_for_tests(view, &list, &t.err), 3);
     assert_int_equal(list[0], 0);
     assert_int_equal(list[1], 2);
     assert_int_equal(list[2], 3);

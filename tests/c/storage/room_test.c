@@ -254,7 +254,7 @@ static void waits_for_a_living_writer(void **state)
     if (child == 0) {
         close(says[0]);
         close(hears[1]);
-        writer_child(&k, tqi_unit_endpoint(k.units[0]), says[1], hears[0]);
+        writer_child(&k, tqi_unit_endpoint_for_tests(k.units[0]), says[1], hears[0]);
     }
     close(says[1]);
     close(hears[0]);

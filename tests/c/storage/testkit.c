@@ -132,8 +132,9 @@ void kit_client_open(kit *k, kit_client *client, int unit)
     assert_int_equal(tqi_net_connector_alloc(&k->loop, &options, &client->connector, &err), TQ_OK);
     assert_int_equal(tqi_net_channel_get(client->connector, k->controller_at, &client->controller, &err), TQ_OK);
     if (unit >= 0) {
-        assert_int_equal(tqi_net_channel_get(client->connector, tqi_unit_endpoint(k->units[unit]), &client->unit, &err),
-                         TQ_OK);
+        assert_int_equal(
+            tqi_net_channel_get(client->connector, tqi_unit_endpoint_for_tests(k->units[unit]), &client->unit, &err),
+            TQ_OK);
     }
 }
 

@@ -281,7 +281,8 @@ int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, u
     return link_left(link) > 0 ? TQ_OK : link_failed(link, ETIMEDOUT, err);
 }
 
-int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_error *err)
+/* A command of plain words. */
+static int link_words(tqi_redis_link *link, int n, const char **words, tq_error *err)
 {
     char *text = NULL;
     int size = redisFormatCommandArgv(&text, n, words, NULL);
@@ -311,7 +312,7 @@ bool tqi_redis_link_room(tqi_redis_link *link, tq_error *err)
     int rc;
 
     link->spare = info;
-    rc = tqi_redis_link_words(link, 2, words, &ignored);
+    rc = link_words(link, 2, words, &ignored);
     rc = rc == TQ_OK ? tqi_redis_link_receive(link, NULL, &ignored) : rc;
     link->spare = NULL;
     if (rc == TQ_OK && link_number(info, "\nmaxmemory:") > 0) {
@@ -338,7 +339,7 @@ int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err)
 int tqi_redis_link_ask(tqi_redis_link *link, int n, const char **words, redisReply **out, tq_error *err)
 {
     void *got = NULL;
-    int rc = tqi_redis_link_words(link, n, words, err);
+    int rc = link_words(link, n, words, err);
 
     *out = NULL;
     if (rc != TQ_OK) {
@@ -365,7 +366,7 @@ static const char *link_place(const tqi_redis_config *config, const char *host, 
 /* A command of plain words whose reply is OK. */
 static int link_say(tqi_redis_link *link, int n, const char **words, const char *what, int otherwise, tq_error *err)
 {
-    int rc = tqi_redis_link_words(link, n, words, err);
+    int rc = link_words(link, n, words, err);
 
     rc = rc == TQ_OK ? tqi_redis_link_receive(link, NULL, err) : rc;
     if (rc == TQ_OK && link->reply.type == REDIS_REPLY_ERROR) {

@@ -100,8 +100,6 @@ int tqi_redis_link_open(const tqi_redis_config *config, const char *host, int po
 void tqi_redis_link_close(tqi_redis_link *link);
 /* Sets the deadline for everything sent and received from now on. */
 int tqi_redis_link_limit(tqi_redis_link *link, const tqi_redis_config *config, uint64_t deadline, tq_error *err);
-/* A command of plain words. */
-int tqi_redis_link_words(tqi_redis_link *link, int n, const char **words, tq_error *err);
 /* From now on replies are hiredis' own objects, which can be nested; the link is closed afterwards, not reused. */
 int tqi_redis_link_plain(tqi_redis_link *link, tq_error *err);
 /* A command of plain words on such a link; *out is freed by freeReplyObject. */
