@@ -80,6 +80,12 @@ RETIRED = (
         "borrow, give back: of memory read in place; a view is a set of fields, or a sampler's",
         r"^src/(client|manager)/.*\.[ch]$",
     ),
+    Retired(
+        r"--owner-pid\b",
+        "--parent-pid: the process that started the daemon; an owner keeps blocks",
+        ANY,
+        r"^tests/integration/test_daemons\.py$",
+    ),
     Retired(r"\bhandlers_write\b", "src/controller/write.c", ANY),
     Retired(r"\btq_(?:meta|data|client|op|values)_rele\b", "..._unref", ANY),
     Retired(r"\btq_get_keys\b", "tq_get_by_key", ANY),

@@ -25,7 +25,7 @@ TQ_DEFINE_INIT(tq_daemon_hooks);
 
 /**
  * Runs a daemon with tqd's command line (see tqd --help; argv[0] is ignored) on the calling thread, until SIGTERM,
- * SIGINT or the exit of its parent (--owner-pid). Returns the program's exit status: 0 if it shut down because it was
+ * SIGINT or the exit of its parent (--parent-pid). Returns the program's exit status: 0 if it shut down because it was
  * asked to. A wrong option, --help and --version exit the process, as they do in tqd.
  *
  * At most one daemon runs in a process at a time. It handles SIGTERM and SIGINT, ignores SIGPIPE and raises the limit

@@ -55,7 +55,8 @@ static const struct argp_option options_table[] = {
     {"token-file", 't', "FILE", 0, "file with the system's secret; else, for storage, TQ_TOKEN_FILE", 0},
     {"runtime-dir", 'd', "DIR", 0, "directory for token, sockets and handle; removed at the end", 0},
     {"name", OPT_NAME, "NAME", 0, "name of the system (default)", 0},
-    {"owner-pid", OPT_PARENT, "PID", 0, "end when this process ends", 0},
+    {"parent-pid", OPT_PARENT, "PID", 0, "end when this process ends", 0},
+    {"owner-pid", 0, NULL, OPTION_ALIAS | OPTION_HIDDEN, NULL, 0}, /* its former name */
     {"ready-fd", OPT_READY, "FD", 0, "write 'ready' (or 'error: ...' and 'code: N') there when all parts serve", 0},
     {"version", 'V', NULL, 0, "print the version and exit", -1},
     {"help-config", OPT_HELP_CONFIG, NULL, 0, "list the keys of the configuration and exit", 0},
@@ -137,7 +138,7 @@ static error_t options_parse(int key, char *arg, struct argp_state *state)
         options->name = arg;
         break;
     case OPT_PARENT:
-        options->parent_pid = (pid_t)options_number(state, "owner-pid", arg);
+        options->parent_pid = (pid_t)options_number(state, "parent-pid", arg);
         break;
     case OPT_READY:
         options->ready_fd = (int)options_number(state, "ready-fd", arg);

@@ -68,13 +68,13 @@ int tqd_parent_init(tqd_parent *parent, pid_t pid, tq_error *err)
     int refused = errno;
     bool there = kill(pid, 0) == 0 || errno == EPERM;
     if (!there || (refused != ENOSYS && refused != EPERM && refused != EACCES)) {
-        return tqi_error_set(err, TQ_EIO, "cannot watch owner process %d: %s", (int)pid,
+        return tqi_error_set(err, TQ_EIO, "cannot watch parent process %d: %s", (int)pid,
                              strerror(there ? refused : ESRCH));
     }
     if (!parent_stat(pid, &state, &parent->start)) {
         parent->start = 0;
     }
-    tqi_log(TQI_INFO, "tqd", "no pidfd (%s): owner process %d is looked at every %d ms", strerror(refused), (int)pid,
+    tqi_log(TQI_INFO, "tqd", "no pidfd (%s): parent process %d is looked at every %d ms", strerror(refused), (int)pid,
             TQD_PARENT_CHECK_MS);
     return TQ_OK;
 }

@@ -213,7 +213,7 @@ static void daemon_parent_ended(daemon_state *daemon)
 {
     char reason[80];
 
-    snprintf(reason, sizeof(reason), "its owner, process %d, has ended", (int)daemon->options.parent_pid);
+    snprintf(reason, sizeof(reason), "its parent, process %d, has ended", (int)daemon->options.parent_pid);
     tqi_log(TQI_INFO, "tqd", "%s: ending", reason);
     daemon_stop(daemon, TQI_NET_ENDS_SYSTEM, reason);
 }

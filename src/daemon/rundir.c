@@ -178,7 +178,7 @@ static bool rundir_in_place(const tqd_rundir *dir)
            ours.st_ino == there.st_ino;
 }
 
-int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid, const char *library,
+int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t parent_pid, const char *library,
                        const char *module, tq_error *err)
 {
     const struct passwd *user = getpwuid(geteuid());
@@ -193,7 +193,7 @@ int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owne
     }
     json_t *handle =
         json_pack("{s:s, s:s, s:I, s:I, s:s, s:s, s:f, s:s, s:s*, s:s*}", "address", address, "token_file",
-                  dir->token_file, "pid", (json_int_t)getpid(), "owner_pid", (json_int_t)owner_pid, "name", dir->name,
+                  dir->token_file, "pid", (json_int_t)getpid(), "owner_pid", (json_int_t)parent_pid, "name", dir->name,
                   "user", user != NULL ? user->pw_name : "", "created", (double)tqi_wall_us() / 1e6, "version",
                   TQI_VERSION, "library", library, "module", module);
     char *text = handle != NULL ? json_dumps(handle, JSON_INDENT(2)) : NULL;

@@ -35,7 +35,7 @@ typedef struct tqd_rundir {
 int tqd_rundir_init(tqd_rundir *dir, const char *path, const char *name, tqi_net_token *token, tq_error *err);
 /* Writes the handle: from now on others can find the system. `library` and `module`, unless NULL, are those of its
  * storage backend: clients that come through the handle, which only this user can write, may load and import them. */
-int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t owner_pid, const char *library,
+int tqd_rundir_publish(const tqd_rundir *dir, const char *address, uint64_t parent_pid, const char *library,
                        const char *module, tq_error *err);
 /* Removes the handle: nobody can find the system any more. */
 void tqd_rundir_withdraw(const tqd_rundir *dir);

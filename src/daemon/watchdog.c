@@ -50,7 +50,7 @@ static void *watchdog_run(void *arg)
     const tqd_watchdog *watchdog = arg;
 
     if (!watchdog_wait(watchdog, true, -1) && !watchdog_wait(watchdog, false, WATCHDOG_GRACE_MS)) {
-        tqi_log(TQI_ERROR, "tqd", "the owner has ended and a sampler does not return: ending");
+        tqi_log(TQI_ERROR, "tqd", "the parent has ended and a sampler does not return: ending");
         tqd_rundir_fini(watchdog->rundir);
         _exit(1);
     }
@@ -63,7 +63,7 @@ int tqd_watchdog_start(const tqd_parent *parent, tqd_rundir *rundir, tqd_watchdo
     int failed;
 
     if (watchdog == NULL) {
-        return tqi_error_nomem(err, "watching the owner");
+        return tqi_error_nomem(err, "watching the parent");
     }
     watchdog->parent = parent;
     watchdog->rundir = rundir;
@@ -74,7 +74,7 @@ int tqd_watchdog_start(const tqd_parent *parent, tqd_rundir *rundir, tqd_watchdo
             close(watchdog->ended_fd);
         }
         free(watchdog);
-        return tqi_error_errno(err, failed, "watching the owner");
+        return tqi_error_errno(err, failed, "watching the parent");
     }
     *out = watchdog;
     return TQ_OK;

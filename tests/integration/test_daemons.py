@@ -189,10 +189,11 @@ def test_second_signal_changes_nothing(system: System) -> None:
     assert not system.runtime.exists()
 
 
-def test_ends_with_its_owner(system: System, tmp_path: Path) -> None:
-    """A daemon with an owner ends when that process is killed, and removes its files."""
+@pytest.mark.parametrize("option", ["--parent-pid", "--owner-pid"])
+def test_ends_with_its_owner(system: System, option: str) -> None:
+    """A daemon with a parent ends when that process is killed, and removes its files; the former name still works."""
     owner = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
-    daemon = system.start("--owner-pid", str(owner.pid), settings=SMALL)
+    daemon = system.start(option, str(owner.pid), settings=SMALL)
     owner.kill()
     owner.wait()
     wait_exit(daemon.pid)

@@ -183,7 +183,7 @@ def test_an_actor_that_is_killed_comes_back(base: Path) -> None:
     ray.get(by_node[victim].put.remote("p"))
     before = units()[victim]
     seen = client.get_events()[-1]["seq"]
-    os.kill(int(option(daemons(base)[before], "owner-pid")), signal.SIGKILL)
+    os.kill(int(option(daemons(base)[before], "parent-pid")), signal.SIGKILL)
     lost = wait_event(client, lambda event: event["kind"] == "lost", since=seen)
     assert (lost["partition"], lost["samples"]) == ("p", 10)
     wait_for_ends([before], 10)

@@ -108,7 +108,7 @@ def test_the_owner_is_watched_without_pidfd(system: System, number: str) -> None
     """A daemon still ends with its owner, even if the owner is not reaped."""
     owner = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
     daemon = system.start(
-        "--owner-pid", str(owner.pid), settings=SETTINGS, before=sandbox(f"pidfd_open={number}")
+        "--parent-pid", str(owner.pid), settings=SETTINGS, before=sandbox(f"pidfd_open={number}")
     )
     assert "is looked at every" in log_of(system)
     owner.kill()  # and not waited for: it is a zombie
@@ -122,8 +122,8 @@ def test_an_owner_that_is_gone(system: System) -> None:
     """Even without pidfd, a daemon whose owner is already gone says so."""
     owner = subprocess.Popen([sys.executable, "-c", ""])
     owner.wait()
-    with pytest.raises(AssertionError, match=f"cannot watch owner process {owner.pid}"):
-        system.start("--owner-pid", str(owner.pid), before=sandbox("pidfd_open=ENOSYS"))
+    with pytest.raises(AssertionError, match=f"cannot watch parent process {owner.pid}"):
+        system.start("--parent-pid", str(owner.pid), before=sandbox("pidfd_open=ENOSYS"))
 
 
 @pytest.mark.parametrize("number", ["ENOSYS", "EPERM", "EINVAL"])

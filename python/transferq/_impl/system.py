@@ -379,7 +379,7 @@ def daemon_options(directory: Path, ready: int) -> list[str]:
     """Options for a tqd that ends with this process and reports on a descriptor when it serves."""
     return [
         f"--runtime-dir={directory}",
-        f"--owner-pid={os.getpid()}",
+        f"--parent-pid={os.getpid()}",
         f"--ready-fd={ready}",
         # Less verbose than a tqd started by hand: its messages go to this process's standard error.
         "--set=log.level=warn",
