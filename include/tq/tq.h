@@ -784,7 +784,8 @@ TQ_API int tq_save(tq_op *op, const tq_save_args *args);
 /** Replaces the table with that of a checkpoint (or only one partition, if the checkpoint is of one partition), all or
  * nothing. Data is written into the present storage, however many units it has. TQ_ECHECKPOINT says what is missing
  * or was altered, TQ_EFULL that there is no room; the table is then unchanged. Afterwards, metadata from before is
- * refused (TQ_ECLEARED), and waiting claims get the samples that are ready. Deadline and result as for tq_save. */
+ * refused (TQ_ECLEARED), but a read with it may still get the former data until storage has freed that. Waiting claims
+ * get the samples that are ready. Deadline and result as for tq_save. */
 TQ_API int tq_load(tq_op *op, const char *path);
 
 /* --- results -------------------------------------------------------------- */

@@ -40,6 +40,7 @@ from .provoked import (
     strict,
     unpickled,
 )
+from .waiting import wait_until
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,12 @@ def unknown_partition(
         there,
         "nothing was put into it, or it was cleared",
     )
+
+
+def read_until_refused(client: Any, meta: Any) -> None:
+    """Reads until the unit has freed the former data, which a read may still find."""
+    both = transferq.BatchMeta.concat([meta, meta])
+    wait_until("the former data is freed", lambda: client.get_data(both) is None)
 
 
 def of_before_a_load(name: str, use: Callable[[Any, Any], Any]) -> Case:
@@ -277,7 +284,7 @@ CASES = [
     ),
     of_before_a_load(
         "a read of samples of before a load",
-        lambda client, meta: client.get_data(transferq.BatchMeta.concat([meta, meta])),
+        read_until_refused,
     ),
     Case(
         "a partition of before a load",
