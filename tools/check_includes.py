@@ -57,7 +57,7 @@ LAYERS: dict[str, list[list[str]]] = {
         ["table.h"],
         ["records.h"],
         [
-            "block.* claim.h dead.c field.* grant.c missing.c owner.c partition.c ready.c result.* sample.* shape.c"
+            "block.* claim.h dead.c field.* grant.c missing.* owner.c partition.c ready.c result.* sample.* shape.c"
             " tag.c view.c"
         ],
         [

@@ -104,6 +104,8 @@ struct tqi_client_task {
     tqi_region region;
 };
 
+/* --- op.c ----------------------------------------------------------------- */
+
 /* Prepares a call on an op and checks that the op is not in progress. The op's results stay until the call is
  * submitted, because they may be its arguments. NULL with *code set on failure. */
 tqi_client_task *tqi_client_task_make(tq_op *op, const tqi_client_task_type *type, int *rc);
@@ -125,7 +127,7 @@ int tqi_client_task_call_args(tqi_client_task *task, tqi_net_call_args *args,
 /* Whether a busy op was cancelled, even if the loop has not handled that yet; loop thread. */
 bool tqi_client_op_canceled(tq_op *op);
 
-/* --- calls that are one request ---------------------------------------- */
+/* --- calls that are one request: request.c -------------------------------- */
 
 /* Decodes a checked reply into the op; if that fails, the op ends with the error. */
 typedef int (*tqi_client_decode_fn)(tq_op *op, const tqi_client_task *task, const ProtobufCMessage *reply,

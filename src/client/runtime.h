@@ -73,6 +73,8 @@ struct tqi_client_runtime {
     char *manager_config;              /* what the manager was opened with */
 };
 
+/* --- runtime.c ------------------------------------------------------------ */
+
 /* Starts a runtime for the client; with the client's lock held, any thread. */
 int tqi_client_runtime_start(tq_client *client, tq_error *err);
 /* Joins a dead runtime and frees it; any thread. */
@@ -83,25 +85,37 @@ void tqi_client_runtime_stop(tqi_client_runtime *rt, const tq_error *err);
 void tqi_client_runtime_ready(tqi_client_runtime *rt);
 /* Notes that a task with that deadline is waiting for the opening. */
 void tqi_client_runtime_expect(tqi_client_runtime *rt, uint64_t deadline);
-/* open.c: connects to the controller, asks how the system stores data and opens the manager; finishes with
- * tqi_client_runtime_ready or _stop. */
-void tqi_client_runtime_open(tqi_client_runtime *rt);
 /* Whether `rt` has a storage manager; TQ_EMANAGER names what was requested without one. */
 int tqi_client_runtime_check_manager(const tqi_client_runtime *rt, const char *what, tq_error *err);
+
+/* --- open.c --------------------------------------------------------------- */
+
+/* Connects to the controller, asks how the system stores data and opens the manager; finishes with
+ * tqi_client_runtime_ready or _stop. */
+void tqi_client_runtime_open(tqi_client_runtime *rt);
+
+/* --- handle.c ------------------------------------------------------------- */
+
 /* Milliseconds from now to a deadline, for the wire: at least 1; 0 for none. Any thread. */
 uint64_t tqi_client_remaining_ms(uint64_t deadline);
 
-/* --- ops, from below ------------------------------------------------------ */
+/* --- ops, from below: op.c ------------------------------------------------ */
 
 /* Called for queued ops and cancels. */
 void tqi_client_task_begin(tqi_client_runtime *rt, tqi_client_task *task);
 void tqi_client_task_cancel(tqi_client_task *task);
 /* Runs the callbacks that are due. */
 void tqi_client_op_flush(tqi_client_runtime *rt);
-/* wait.c: sleeps until it is DONE, which is imminent; any thread but this one. */
+
+/* --- ops, from below: wait.c ---------------------------------------------- */
+
+/* Sleeps until it is DONE, which is imminent; any thread but this one. */
 void tqi_client_op_settle(tq_op *op);
-/* wait.c: makes it DONE and wakes who waits. After that the op is no longer ours. */
+/* Makes it DONE and wakes its waiters. After that the op is no longer ours. */
 void tqi_client_op_release(tq_op *op);
+
+/* --- ops, from below: inline ---------------------------------------------- */
+
 /* Whether it was started in the parent, before a fork; any thread. */
 static inline bool tqi_client_op_foreign(const tq_op *op)
 {
@@ -142,7 +156,9 @@ void tqi_client_report_lost(tqi_client_runtime *rt, const uint64_t *ids, size_t 
 void tqi_client_owners(tqi_client_runtime *rt, const char *const *names, size_t n, uint64_t deadline,
                        void (*done)(const tq_error *err, const tq_owner_info *owners, size_t n, void *arg), void *arg);
 
-/* collector.c: registers the manager's shared owner and removes its dead blocks, until stopped. */
+/* --- collector.c ---------------------------------------------------------- */
+
+/* Registers the manager's shared owner and removes its dead blocks, until stopped. */
 int tqi_client_collector_start(tqi_client_runtime *rt, tq_error *err);
 void tqi_client_collector_rejoin(tqi_client_runtime *rt);
 void tqi_client_collector_stop(tqi_client_runtime *rt);

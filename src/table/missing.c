@@ -1,6 +1,8 @@
 /*
  * missing.c - error messages about samples and partitions that do not exist (any more).
  */
+#include "table/missing.h"
+
 #include "base/clock.h"
 #include "base/error.h"
 #include "base/text.h"

@@ -6,6 +6,7 @@
 #include "base/buf.h"
 #include "base/error.h"
 #include "table/block.h"
+#include "table/missing.h"
 #include "table/result.h"
 #include "table/sample.h"
 

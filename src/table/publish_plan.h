@@ -78,6 +78,8 @@ static inline uint32_t tqi_t_plan_given_type(const tqi_table_batch_field *in, si
     return in->types != NULL ? in->types[row] : tqi_type_pack(in->kind, in->dtype);
 }
 
+/* --- publish_plan.c ------------------------------------------------------- */
+
 int tqi_t_plan_begin(tqi_table_plan *plan, tqi_table *table, const tqi_table_batch *batch, tqi_table_naming naming,
                      tq_error *err);
 /* Finds the samples of the rows; makes new ones. */
@@ -85,17 +87,23 @@ int tqi_t_plan_samples(tqi_table_plan *plan, bool create, tq_error *err);
 /* Merges tags: visible at once, taken back by fini. */
 int tqi_t_plan_tags(tqi_table_plan *plan, tq_error *err);
 int tqi_t_plan_blocks(tqi_table_plan *plan, uint64_t session, tq_error *err);
-int tqi_t_plan_fields(tqi_table_plan *plan, tq_error *err);
-/* publish_type.c: TQ_EINVAL for a kind or dtype that does not exist. */
+void tqi_t_plan_fini(tqi_table_plan *plan);
+
+/* --- publish_type.c ------------------------------------------------------- */
+
+/* TQ_EINVAL for a kind or dtype that does not exist. */
 int tqi_t_plan_check_type(const tqi_table_batch_field *in, uint32_t type, tq_error *err);
 /* Finds the type that the field has after the commit. TQ_EDTYPE if the schema is strict and rows have another. */
 int tqi_t_plan_type(const tqi_table_plan *plan, tqi_table_plan_field *out, tq_error *err);
+
+/* --- publish_fields.c ----------------------------------------------------- */
+
+int tqi_t_plan_fields(tqi_table_plan *plan, tq_error *err);
 /* Describes the fields: name, kind, dtype and shape of the schema. */
 int tqi_t_plan_describe(const tqi_table_plan *plan, tqi_table_result *result, tq_error *err);
 /* Links all cells. Cannot fail. */
 void tqi_t_plan_link(tqi_table_plan *plan);
 /* Frees what plan_fields made; shapes and opaque bytes only when the plan was not committed. */
 void tqi_t_plan_fields_fini(tqi_table_plan *plan);
-void tqi_t_plan_fini(tqi_table_plan *plan);
 
 #endif

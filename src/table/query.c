@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "table/claim.h"
 #include "table/field.h"
+#include "table/missing.h"
 #include "table/result.h"
 #include "table/sample.h"
 

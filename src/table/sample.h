@@ -23,12 +23,6 @@ static inline tqi_table_sample *tqi_t_sample(const tqi_table *table, uint32_t in
 
 /* The sample of an index if it is in the partition (and of that incarnation; 0: any), else NULL. */
 tqi_table_sample *tqi_t_member(const tqi_table_partition *partition, uint32_t index, uint32_t incarnation);
-/* TQ_ECLEARED: names the samples that are not members, and says when a checkpoint replaced them. */
-int tqi_t_cleared(const tqi_table_partition *partition, const uint32_t *indexes, const uint32_t *incarnations, size_t n,
-                  tq_error *err);
-/* TQ_EKEY, TQ_EFIELD: list what exists; the name may be NULL. */
-int tqi_t_unknown_key(const tqi_table_partition *partition, const char *key, tq_error *err);
-int tqi_t_unknown_field(const tqi_table_partition *partition, const char *name, tq_error *err);
 /* Determines which indexes the next n samples will get, first freed first, and allocates room for them. */
 int tqi_t_samples_plan(tqi_table *table, uint32_t n, uint32_t *indexes, tq_error *err);
 /* Pages for places below `end`. */

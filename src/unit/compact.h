@@ -27,6 +27,8 @@ typedef struct tqi_unit_compact {
     uint64_t moved, moved_bytes;
 } tqi_unit_compact;
 
+/* --- compact_queue.c ------------------------------------------------------ */
+
 /* The controller has named them. */
 void tqi_unit_compact_add(tqi_unit *unit, const uint64_t *ids, size_t n);
 /* Goes on with what is in the queue. */
@@ -37,8 +39,6 @@ void tqi_unit_compact_room(tqi_unit *unit);
 void tqi_unit_compact_urge(tqi_unit *unit);
 /* How long names are gathered, and the shortest pause after a batch. */
 #define TQI_UNIT_COMPACT_PAUSE_MS 20u
-/* compact.c: begins a batch. */
-void tqi_unit_compact_timer(uv_timer_t *timer);
 /* Starts the timer of the next batch, or makes it earlier, if a batch is due. */
 void tqi_unit_compact_arm(tqi_unit *unit);
 /* Puts blocks at the back or the front of the queue. */
@@ -51,5 +51,10 @@ void tqi_unit_compact_forget_ids(tqi_unit *unit);
 /* The store was replaced. */
 void tqi_unit_compact_forget(tqi_unit *unit);
 void tqi_unit_compact_fini(tqi_unit *unit);
+
+/* --- compact.c ------------------------------------------------------------ */
+
+/* Begins a batch. */
+void tqi_unit_compact_timer(uv_timer_t *timer);
 
 #endif

@@ -43,10 +43,14 @@ typedef struct tqi_client_ckpt_kept {
     struct tqi_client_ckpt_kept *prev, *next; /* runtime->kept */
 } tqi_client_ckpt_kept;
 
-/* keep.c: tells the controller regularly that the snapshot is in use. */
+/* --- keep.c --------------------------------------------------------------- */
+
+/* Tells the controller regularly that the snapshot is in use. */
 void tqi_client_ckpt_keep_begin(tqi_client_ckpt_kept *kept, tqi_client_runtime *rt, uint64_t snapshot);
 /* Ends that, if it was begun. */
 void tqi_client_ckpt_keep_end(tqi_client_ckpt_kept *kept);
+
+/* --- checkpoint.c --------------------------------------------------------- */
 
 /* Deadline of a step that begins now. */
 uint64_t tqi_client_ckpt_step_deadline(const tqi_client_task *task);

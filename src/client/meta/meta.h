@@ -56,7 +56,8 @@ struct tq_meta {
     size_t n_tags;
 };
 
-/* meta.c */
+/* --- meta.c --------------------------------------------------------------- */
+
 tq_meta *tqi_client_meta_alloc(const char *partition, size_t n, size_t n_fields, size_t n_tags);
 tqi_client_meta_blocks *tqi_client_meta_blocks_alloc(size_t n);
 /* Index of a field in a complete meta, or -1. */
@@ -82,8 +83,10 @@ bool tqi_client_row_size(tq_dtype dtype, const uint64_t *dims, uint32_t ndim, ui
 /* Whether the type code exists and can have that number of bits. */
 bool tqi_client_dtype_known(tq_dtype dtype);
 
+/* --- wire.c --------------------------------------------------------------- */
+
 /*
- * wire.c: makes a meta from a message, which is checked completely: TQ_EPROTO names what is wrong with it.
+ * Makes a meta from a message, which is checked completely: TQ_EPROTO names what is wrong with it.
  * `packed` allows the marks that only packed metas have. fields_of: where fields, owners and blocks are taken from (a
  * publish has them, its reply does not); NULL: the batch itself.
  */

@@ -48,7 +48,7 @@ static bool end_is_sign(const end_batch *batch, const char *key)
 {
     const char *name = key + strlen(batch->prefix);
 
-    return strcmp(name, TQI_KV_KEEPALIVE) == 0 || strcmp(name, TQI_KV_LOOKS) == 0 || strcmp(name, TQI_KV_MARK) == 0;
+    return strcmp(name, TQI_KV_KEEPALIVE) == 0 || strcmp(name, TQI_KV_SEARCHER) == 0 || strcmp(name, TQI_KV_MARK) == 0;
 }
 
 static bool end_take(const char *key, void *arg)
@@ -83,7 +83,7 @@ static int end_values(end_batch *batch)
 
 static void end_signs(end_batch *batch)
 {
-    static const char *const names[] = {TQI_KV_KEEPALIVE, TQI_KV_LOOKS, TQI_KV_MARK};
+    static const char *const names[] = {TQI_KV_KEEPALIVE, TQI_KV_SEARCHER, TQI_KV_MARK};
     uint64_t values = batch->removed;
 
     for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {

@@ -131,7 +131,7 @@ typedef struct tqi_kv_key_text {
  * which the store drops by itself, and the mark, which says that there may be values of the epoch. The keys of stores
  * that are in use stay as they are. */
 #define TQI_KV_KEEPALIVE "lease"
-#define TQI_KV_LOOKS     "looks"
+#define TQI_KV_SEARCHER  "looks"
 #define TQI_KV_MARK      "kept"
 
 /* Which value of a block: a number from 0, or one of these. */
@@ -174,20 +174,29 @@ typedef struct tqi_kv_cut {
 int tqi_kv_cut_make(const tq_put_job *job, uint64_t value_max, tqi_kv_cut *out, tq_error *err);
 void tqi_kv_cut_fini(tqi_kv_cut *cut);
 
-/* --- jobs ----------------------------------------------------------------- */
+/* --- put.c ---------------------------------------------------------------- */
 
 void tqi_kv_put_start(void *state, tq_put_job *job);
 void tqi_kv_put_cancel(void *state, tq_put_job *job);
 /* There may be room now: tries the waiting puts. */
 void tqi_kv_put_retry(tqi_kv *kv);
+
+/* --- get.c ---------------------------------------------------------------- */
+
 void tqi_kv_get_start(void *state, tq_get_job *job);
-/* Checks what the config says about it. */
+
+/* --- sweep.c -------------------------------------------------------------- */
+
+/* Checks what the config says about sweeping. */
 int tqi_kv_sweep_check(const tq_kv_client *client, const char *config, tq_error *err);
 /* On the opening thread: the epoch has a keepalive when it returns. */
 int tqi_kv_sweep_open(tqi_kv *kv, const char *config, tq_error *err);
 /* The controller's epoch is another one. */
 void tqi_kv_sweep_epoch(tqi_kv *kv, uint64_t epoch);
 void tqi_kv_sweep_close(tqi_kv *kv);
+
+/* --- remove.c ------------------------------------------------------------- */
+
 void tqi_kv_remove_start(void *state, uint64_t incarnation, const uint64_t *ids, size_t n,
                          void (*done)(const tq_error *err, void *arg), void *arg);
 

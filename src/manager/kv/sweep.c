@@ -93,12 +93,12 @@ static int sweep_renew_looks(tqi_kv *kv, tq_error *err)
     tqi_kv_sweep *sweep = &kv->sweep;
     tqi_kv_key_text key;
     bool had = false;
-    int rc = sweep->looks ? TQ_OK : sweep_has(kv, sweep->keepalived, TQI_KV_LOOKS, &had, err);
+    int rc = sweep->looks ? TQ_OK : sweep_has(kv, sweep->keepalived, TQI_KV_SEARCHER, &had, err);
 
     if (rc != TQ_OK || had) {
         return rc;
     }
-    sweep_key(&key, sweep->keepalived, TQI_KV_LOOKS);
+    sweep_key(&key, sweep->keepalived, TQI_KV_SEARCHER);
     rc = kv->client->keepalive(kv->store, key.text, sweep->renewal * SWEEP_TURNS, tqi_deadline(SWEEP_SECONDS), err);
     if (rc == TQ_OK && !sweep->looks) {
         sweep->looks = true;
@@ -246,7 +246,7 @@ static bool sweep_take(const char *key, void *arg)
 
     sweep_keep(batch->kv);
     if (key != NULL && strlen(key) <= TQ_KV_KEY_MAX && !sweep_epoch_of(key, &marked) &&
-        strcmp(strrchr(key, '/') + 1, TQI_KV_LOOKS) != 0) {
+        strcmp(strrchr(key, '/') + 1, TQI_KV_SEARCHER) != 0) {
         snprintf(batch->keys[batch->n].text, sizeof(batch->keys[0].text), "%s", key);
         batch->n++;
     }

@@ -29,7 +29,7 @@ typedef struct borrow_op borrow_op;
 
 /* The ranges of one unit. */
 typedef struct borrow_part {
-    tqi_simple_waiter wait; /* first: waits are known by it */
+    tqi_simple_pending wait; /* first: waits are known by it */
     borrow_op *op;
     const char *owner;
     uint64_t incarnation;
@@ -259,7 +259,7 @@ out:
 
 static void borrow_try(borrow_part *part);
 
-static void borrow_waited(tqi_simple_waiter *wait, const tq_error *err)
+static void borrow_waited(tqi_simple_pending *wait, const tq_error *err)
 {
     borrow_part *part = (borrow_part *)wait;
 

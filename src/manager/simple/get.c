@@ -18,7 +18,7 @@ typedef struct get_op get_op;
 
 /* What is read from one unit. */
 typedef struct get_part {
-    tqi_simple_waiter wait; /* first: waits are known by it */
+    tqi_simple_pending wait; /* first: waits are known by it */
     get_op *op;
     const char *owner; /* of the job's blocks */
     uint64_t incarnation;
@@ -156,7 +156,7 @@ static void get_part_failed(get_part *part, const tq_error *err)
     get_part_look(part);
 }
 
-static void get_part_paused(tqi_simple_waiter *wait, const tq_error *err)
+static void get_part_paused(tqi_simple_pending *wait, const tq_error *err)
 {
     get_part *part = (get_part *)wait;
 
@@ -222,7 +222,7 @@ static uint64_t get_part_deadline(const get_part *part)
     return tqi_simple_try(part->tries, part->bytes, end);
 }
 
-static void get_part_waited(tqi_simple_waiter *wait, const tq_error *err)
+static void get_part_waited(tqi_simple_pending *wait, const tq_error *err)
 {
     get_part *part = (get_part *)wait;
 

@@ -247,7 +247,7 @@ static void link_mapped(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     }
 }
 
-int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_waiter *wait, tq_error *err)
+int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_pending *wait, tq_error *err)
 {
     Tq__UnitMap message;
     tqi_net_channel *channel = NULL;
@@ -453,7 +453,7 @@ static int link_reserve_grants(const tqi_simple_link *link, size_t n, tqi_simple
 }
 
 int tqi_simple_link_take(tqi_simple_link *link, uint64_t *ids, size_t n, tqi_simple_grants *grants,
-                         tqi_simple_ids_from *from, uint64_t deadline, tqi_simple_waiter *wait)
+                         tqi_simple_ids_from *from, uint64_t deadline, tqi_simple_pending *wait)
 {
     if (link->ids_total > 0 && !tqi_simple_ids_known(link->simple, &link->ids_from)) {
         tqi_simple_link_drop_ids(link);

@@ -290,7 +290,7 @@ void tqi_simple_put_failed_at(tqi_simple_put_op *op, const tq_error *err)
     }
 }
 
-static void put_waited(tqi_simple_waiter *wait, const tq_error *err)
+static void put_waited(tqi_simple_pending *wait, const tq_error *err)
 {
     tqi_simple_put_op *op = (tqi_simple_put_op *)wait;
 

@@ -8,7 +8,7 @@
 #include "manager/simple/simple.h"
 
 typedef struct tqi_simple_put_op {
-    tqi_simple_waiter wait; /* first: waits are known by it */
+    tqi_simple_pending wait; /* first: waits are known by it */
     tqi_simple *simple;
     tq_put_job *job;
     uint64_t total;
@@ -66,16 +66,16 @@ static inline uint32_t tqi_simple_put_block_of(const tqi_simple_put_op *op, uint
     return op->block_of != NULL ? op->block_of[column] : 0;
 }
 
-/* put_layout.c: decides which columns go where in which blocks; once per put. */
+/* --- put_layout.c --------------------------------------------------------- */
+
+/* Decides which columns go where in which blocks; once per put. */
 int tqi_simple_put_layout(tqi_simple_put_op *op, tq_error *err);
 /* Makes op->order, for sending block by block. */
 int tqi_simple_put_order(tqi_simple_put_op *op);
-/* put.c: gives up the first n ids, which are or may be reserved, and to which this put no longer writes. */
-void tqi_simple_put_abandon(tqi_simple_put_op *op, uint32_t n);
-/* The session at the controller is new: tells the units which blocks reserved in the former one are not being written. */
-void tqi_simple_puts_new_session(tqi_simple *simple);
 
-/* put_choose.c: sets op->units to those to try first, which may be none. */
+/* --- put_choose.c --------------------------------------------------------- */
+
+/* Sets op->units to those to try first, which may be none. */
 int tqi_simple_put_choose(tqi_simple_put_op *op, tq_error *err);
 /* Adds the remaining units that are worth a try, those with the most room first. */
 int tqi_simple_put_choose_rest(tqi_simple_put_op *op, tq_error *err);
@@ -90,14 +90,18 @@ bool tqi_simple_put_elsewhere(tqi_simple_put_op *op);
 /* Whether the batch can ever fit in the unit. */
 bool tqi_simple_put_possible(const tqi_simple_put_op *op, const tqi_simple_link *link);
 
-/* put_wait.c: its request for room waits at the unit. */
+/* --- put_wait.c ----------------------------------------------------------- */
+
+/* Its request for room waits at the unit. */
 void tqi_simple_put_wait_begin(tqi_simple_put_op *op);
 /* That wait has ended. true: it was given up because there is room elsewhere. */
 bool tqi_simple_put_wait_end(tqi_simple_put_op *op);
 /* The list is up to date: waiting puts move to where there is room for them now. */
 void tqi_simple_puts_listed(tqi_simple *simple, const tqi_manager_owner_changes *changes);
 
-/* stock.c: whether a put is small enough for room that was reserved ahead. */
+/* --- stock.c -------------------------------------------------------------- */
+
+/* Whether a put is small enough for room that was reserved ahead. */
 bool tqi_simple_stock_suits(const tqi_simple_put_op *op);
 /* Takes such room at the put's unit, if there is any. */
 bool tqi_simple_stock_take(tqi_simple_put_op *op);
@@ -106,8 +110,18 @@ uint32_t tqi_simple_stock_want(tqi_simple_put_op *op);
 /* They are reserved. */
 void tqi_simple_stock_fill(tqi_simple_put_op *op);
 
-/* The room is reserved: copies or streams the batch there, then finishes the job, or calls one of the two below. */
+/* --- put_write.c ---------------------------------------------------------- */
+
+/* The room is reserved: copies or streams the batch there, then finishes the job, or calls
+ * tqi_simple_put_failed_at or tqi_simple_put_fail. */
 void tqi_simple_put_write(tqi_simple_put_op *op);
+
+/* --- put.c ---------------------------------------------------------------- */
+
+/* Gives up the first n ids, which are or may be reserved, and to which this put no longer writes. */
+void tqi_simple_put_abandon(tqi_simple_put_op *op, uint32_t n);
+/* The session at the controller is new: tells the units which blocks reserved in the former one are not being written. */
+void tqi_simple_puts_new_session(tqi_simple *simple);
 /* A step at the unit failed; its ids are abandoned. Continues elsewhere, starts over, or ends the job. */
 void tqi_simple_put_failed_at(tqi_simple_put_op *op, const tq_error *err);
 /* Ends the job with an error. */

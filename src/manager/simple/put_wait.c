@@ -14,7 +14,7 @@
 #define WAIT_BELIEVE_NS UINT64_C(1000000000)
 #define WAIT_DOUBLE     6u
 
-static void wait_look(tqi_simple_waiter *wait, const tq_error *err)
+static void wait_look(tqi_simple_pending *wait, const tq_error *err)
 {
     tqi_simple_put_op *op = (tqi_simple_put_op *)wait;
 

@@ -74,16 +74,16 @@ void tqi_simple_copy(tq_manager_host *host, const tqi_store_map *map, bool write
 /* --- waiting for a link --------------------------------------------------- */
 
 /* Waits for something of a link; embed it in your own struct. fn: err NULL = available. */
-typedef struct tqi_simple_waiter {
-    void (*fn)(struct tqi_simple_waiter *wait, const tq_error *err);
+typedef struct tqi_simple_pending {
+    void (*fn)(struct tqi_simple_pending *wait, const tq_error *err);
     uint64_t due; /* of a pause: when it ends */
-    struct tqi_simple_waiter *prev, *next;
-} tqi_simple_waiter;
+    struct tqi_simple_pending *prev, *next;
+} tqi_simple_pending;
 
 /* Ends all that wait in a row. */
-void tqi_simple_wait_end(tqi_simple_waiter **row, const tq_error *err);
+void tqi_simple_wait_end(tqi_simple_pending **row, const tq_error *err);
 /* Removes one from a list; false if it is not in it. */
-bool tqi_simple_wait_leave(tqi_simple_waiter **row, tqi_simple_waiter *wait);
+bool tqi_simple_wait_leave(tqi_simple_pending **row, tqi_simple_pending *wait);
 
 typedef enum tqi_simple_map_state {
     TQI_SIMPLE_MAP_NONE = 0,
@@ -156,7 +156,7 @@ struct tqi_simple_link {
     tqi_simple_map_state map_state;
     uint64_t map_asked_at;
     tqi_simple_mapping *mapping;
-    tqi_simple_waiter *map_waits;
+    tqi_simple_pending *map_waits;
 
     tqi_simple_id_range *ids; /* granted and not used */
     size_t n_ids, ids_capacity;
@@ -164,7 +164,7 @@ struct tqi_simple_link {
     tqi_simple_ids_from ids_from;
     uint32_t last_grant; /* ids of it; 0 before the first */
     bool granting;
-    tqi_simple_waiter *grant_waits;
+    tqi_simple_pending *grant_waits;
 
     tqi_simple_stocked stock[TQI_SIMPLE_STOCK_MAX];
     uint32_t stock_first, n_stock; /* those that are left */
@@ -183,6 +183,8 @@ struct tqi_simple_link {
     UT_hash_handle hh;
 };
 
+/* --- where.c -------------------------------------------------------------- */
+
 /* Parses a unit's registered info: which of its endpoints can be reached from here, and whether it is local. */
 int tqi_simple_link_set_info(tqi_simple_link *link, const void *info, size_t size);
 /* Logs once how the unit is used: through shared memory, or over the socket and why (`failure` if it is local and
@@ -190,6 +192,9 @@ int tqi_simple_link_set_info(tqi_simple_link *link, const void *info, size_t siz
 void tqi_simple_link_say(tqi_simple_link *link, const char *failure);
 /* Whether its memory is shared with this process, as far as is known. */
 bool tqi_simple_link_near(const tqi_simple_link *link);
+
+/* --- link.c --------------------------------------------------------------- */
+
 int tqi_simple_link_make(tqi_simple *simple, const tq_owner_info *info, tqi_simple_link **out);
 int tqi_simple_link_update(tqi_simple_link *link, const tq_owner_info *info);
 void tqi_simple_link_free(tqi_simple_link *link);
@@ -202,7 +207,7 @@ uint64_t tqi_simple_link_used(const tqi_simple_link *link);
 void tqi_simple_link_grow(tqi_simple_link *link, uint64_t used);
 /* Finds out whether the unit's memory can be mapped, and maps it. TQ_OK: known now; TQ_EAGAIN: the wait ends when it
  * is. */
-int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_waiter *wait, tq_error *err);
+int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_pending *wait, tq_error *err);
 /* Forgets the mapping; copies in progress keep it. */
 void tqi_simple_link_unmap(tqi_simple_link *link);
 void tqi_simple_mapping_unref(tqi_simple_mapping *mapping);
@@ -213,7 +218,7 @@ void tqi_simple_link_finish(tqi_simple_link *link, const uint64_t *ids, size_t n
 bool tqi_simple_ids_known(const tqi_simple *simple, const tqi_simple_ids_from *from);
 /* Takes n granted ids. TQ_OK, TQ_ENOMEM, or TQ_EAGAIN: try again when the wait ends. */
 int tqi_simple_link_take(tqi_simple_link *link, uint64_t *ids, size_t n, tqi_simple_grants *grants,
-                         tqi_simple_ids_from *from, uint64_t deadline, tqi_simple_waiter *wait);
+                         tqi_simple_ids_from *from, uint64_t deadline, tqi_simple_pending *wait);
 /* Puts unused ids back. Those whose origin differs from the link's present one are given back to the controller if it
  * may still know them, else forgotten. */
 void tqi_simple_link_put_back(tqi_simple_link *link, const uint64_t *ids, size_t n, const tqi_simple_grants *grants,
@@ -266,47 +271,60 @@ struct tqi_simple {
     uint64_t chosen;                      /* searches for all units */
     uv_timer_t stock_timer;
     uv_timer_t pause_timer; /* the nearest end of a pause */
-    tqi_simple_waiter *pauses;
+    tqi_simple_pending *pauses;
     bool stopped;              /* nothing is tried any more */
     void (*closed)(void *arg); /* called when closing is done */
     void *closed_arg;
 };
+
+/* --- units.c -------------------------------------------------------------- */
 
 /* Updates the list of units, then calls listed (which may be NULL). */
 void tqi_simple_list(tqi_simple *simple, bool wait, uint64_t deadline, void (*listed)(void *arg, const tq_error *err),
                      void *arg);
 /* The same in the background, unless it was done recently. */
 void tqi_simple_refresh(tqi_simple *simple);
+/* NULL: it was never listed. */
+tqi_simple_link *tqi_simple_find(tqi_simple *simple, const char *name);
+/* Forgets all units; at close. */
+void tqi_simple_units_fini(tqi_simple *simple);
+
+/* --- wait.c --------------------------------------------------------------- */
+
 /* Records the time of an answer that a live server gives at once: it shows how long answers take under the machine's
  * present load. */
 void tqi_simple_took(tqi_simple *simple, uint64_t asked_at);
 /* `least`, or the time of 16 answers, but at most 5 s: things that save requests last longer if requests take long. */
 uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least);
-/* NULL: it was never listed. */
-tqi_simple_link *tqi_simple_find(tqi_simple *simple, const char *name);
-/* Forgets all units; at close. */
-void tqi_simple_units_fini(tqi_simple *simple);
 /* Deadline of the k-th try of something that moves `bytes`: a try must not use up the time in which another unit, or an
  * update of the list, could help. */
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
-
-/* stock.c: gives back room reserved ahead at a unit. */
-void tqi_simple_stock_drop(tqi_simple_link *link);
-
-/* wait.c: ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; fails if the client is closed. */
-void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_waiter *wait);
+/* Ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; fails if the client is closed. */
+void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_pending *wait);
 /* Ends all pauses, now and from now on. */
 void tqi_simple_stop(void *state);
 
+/* --- stock.c -------------------------------------------------------------- */
+
+/* Gives back room reserved ahead at a unit. */
+void tqi_simple_stock_drop(tqi_simple_link *link);
+
+/* --- put.c ---------------------------------------------------------------- */
+
 void tqi_simple_put(void *state, tq_put_job *job);
 void tqi_simple_cancel(void *state, tq_put_job *job);
+
+/* --- get.c ---------------------------------------------------------------- */
+
 void tqi_simple_get(void *state, tq_get_job *job);
+/* The slot (return value) and the arena offset in a block's locator. */
+uint32_t tqi_simple_locate(const tq_block *block, uint64_t *begin);
+
+/* --- borrow.c ------------------------------------------------------------- */
 
 void tqi_simple_borrow(void *state, tqi_manager_borrow_job *job);
 void tqi_simple_give_back(void *state, void *handle);
 /* Forgets all that was borrowed; at close. */
 void tqi_simple_borrow_fini(tqi_simple *simple);
-/* The slot (return value) and the arena offset in a block's locator. */
-uint32_t tqi_simple_locate(const tq_block *block, uint64_t *begin);
 
 #endif

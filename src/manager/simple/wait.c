@@ -20,21 +20,21 @@
 
 /* --- rows ----------------------------------------------------------------- */
 
-void tqi_simple_wait_end(tqi_simple_waiter **row, const tq_error *err)
+void tqi_simple_wait_end(tqi_simple_pending **row, const tq_error *err)
 {
-    tqi_simple_waiter *list = *row;
+    tqi_simple_pending *list = *row;
 
     *row = NULL; /* a callback may wait again, in a new list */
     while (list != NULL) {
-        tqi_simple_waiter *wait = list;
+        tqi_simple_pending *wait = list;
         DL_DELETE(list, wait);
         wait->fn(wait, err);
     }
 }
 
-bool tqi_simple_wait_leave(tqi_simple_waiter **row, tqi_simple_waiter *wait)
+bool tqi_simple_wait_leave(tqi_simple_pending **row, tqi_simple_pending *wait)
 {
-    tqi_simple_waiter *at;
+    tqi_simple_pending *at;
 
     DL_FOREACH (*row, at) {
         if (at == wait) {
@@ -53,7 +53,7 @@ static void pause_due(uv_timer_t *timer);
 static void pause_start(tqi_simple *simple)
 {
     uint64_t now = tqi_now(), next = TQI_NEVER;
-    tqi_simple_waiter *wait;
+    tqi_simple_pending *wait;
 
     DL_FOREACH (simple->pauses, wait) {
         next = wait->due < next ? wait->due : next;
@@ -68,7 +68,7 @@ static void pause_due(uv_timer_t *timer)
 {
     tqi_simple *simple = timer->data;
     uint64_t now = tqi_now();
-    tqi_simple_waiter *due = NULL, *wait, *next;
+    tqi_simple_pending *due = NULL, *wait, *next;
 
     DL_FOREACH_SAFE (simple->pauses, wait, next) {
         if (wait->due <= now) {
@@ -86,7 +86,7 @@ static const tq_error *pause_closed(tq_error *err)
     return err;
 }
 
-void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_waiter *wait)
+void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_pending *wait)
 {
     uint64_t ms = k < 6 ? PAUSE_FIRST_MS << k : PAUSE_MAX_MS;
     uint64_t due = tqi_now() + ms * PAUSE_NS_IN_MS;

@@ -174,7 +174,7 @@ static void forgets_ids_of_another_grant(void **state)
     uint64_t ids[3];
     tqi_simple_ids_from from, old;
     tqi_simple_grants grants = {0};
-    tqi_simple_waiter wait;
+    tqi_simple_pending wait;
 
     (void)state;
     batch_system_open(&k, &h, 8 * MIB, false);
