@@ -100,11 +100,48 @@ static void cli_refuse(const struct argp_state *state, const char *name)
     argp_error(state, "unknown command '%s'; there are %s", name, known);
 }
 
+static double cli_seconds(const struct argp_state *state, const char *text)
+{
+    char *end = NULL;
+    double seconds = strtod(text, &end);
+
+    if (*end || !(seconds > 0)) {
+        argp_error(state, "--timeout: expected seconds, got '%s'", text);
+    }
+    return seconds;
+}
+
+static long cli_last(const struct argp_state *state, const char *text)
+{
+    char *end = NULL;
+
+    errno = 0;
+    long last = strtol(text, &end, 10);
+    if (end == text || *end || errno || last < 0 || last > CLI_LAST_MAX) {
+        argp_error(state, "--last: expected a number from 0 to %d, got '%s'", CLI_LAST_MAX, text);
+    }
+    return last;
+}
+
+/* The command, or one of its arguments. */
+static void cli_argument(const struct argp_state *state, char *text)
+{
+    cli_parse *parse = state->input;
+
+    if (parse->command != NULL) {
+        parse->options.args[parse->options.n_args++] = text;
+        return;
+    }
+    parse->command = cli_find(text);
+    if (parse->command == NULL) {
+        cli_refuse(state, text);
+    }
+}
+
 static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
 {
     cli_parse *parse = state->input;
     cli_options *options = &parse->options;
-    char *end = NULL;
 
     switch (key) {
     case ARGP_KEY_INIT:
@@ -120,10 +157,7 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
         options->system = arg;
         break;
     case 'w':
-        options->timeout = strtod(arg, &end);
-        if (*end || !(options->timeout > 0)) {
-            argp_error(state, "--timeout: expected seconds, got '%s'", arg);
-        }
+        options->timeout = cli_seconds(state, arg);
         break;
     case 'f':
         if (options->n_fields == CLI_FIELDS_MAX) {
@@ -135,11 +169,7 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
         options->follow = true;
         break;
     case CLI_OPT_LAST:
-        errno = 0;
-        options->last = strtol(arg, &end, 10);
-        if (end == arg || *end || errno || options->last < 0 || options->last > CLI_LAST_MAX) {
-            argp_error(state, "--last: expected a number from 0 to %d, got '%s'", CLI_LAST_MAX, arg);
-        }
+        options->last = cli_last(state, arg);
         break;
     case CLI_OPT_ALL:
         options->all = true;
@@ -151,14 +181,7 @@ static error_t cli_parse_option(int key, char *arg, struct argp_state *state)
         options->json = true;
         break;
     case ARGP_KEY_ARG:
-        if (parse->command == NULL) {
-            parse->command = cli_find(arg);
-            if (parse->command == NULL) {
-                cli_refuse(state, arg);
-            }
-            return 0;
-        }
-        options->args[options->n_args++] = arg;
+        cli_argument(state, arg);
         break;
     case ARGP_KEY_NO_ARGS:
         argp_error(state, "no command given");

@@ -105,11 +105,41 @@ static bool value_is_choice(const char *choices, const char *text)
     return false;
 }
 
+/* Numbers: a whole one, seconds, or bytes. */
+static int value_number(const tqd_key *key, const char *text, double *number, tq_error *err)
+{
+    char *end = NULL;
+
+    switch (key->type) {
+    case TQD_INT:
+        errno = 0;
+        *number = (double)strtoll(text, &end, 10);
+        if (end == text || *end || errno) {
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a whole number, got '%s'", key->path, text);
+        }
+        break;
+    case TQD_SECONDS:
+        if (!value_quantity(text, tqd_seconds_units, number)) {
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a time such as 10s or 250ms, got '%s'", key->path, text);
+        }
+        break;
+    default:
+        if (!value_quantity(text, tqd_bytes_units, number)) {
+            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'",
+                                 key->path, text);
+        }
+        if (strchr(text, '%') != NULL && strtod(text, NULL) > 100) {
+            return tqi_error_set(err, TQ_ECONFIG, "%s: %s is more than the machine's memory", key->path, text);
+        }
+        break;
+    }
+    return value_range(key, *number, text, err);
+}
+
 int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **out, tq_error *err)
 {
     double number = 0;
     bool flag = false;
-    char *end = NULL;
     int rc = TQ_OK;
     json_t *value = NULL;
 
@@ -134,31 +164,13 @@ int tqd_value_parse(const tqd_key *key, const char *text, bool quoted, json_t **
         value = json_boolean(flag);
         break;
     case TQD_INT:
-        errno = 0;
-        number = (double)strtoll(text, &end, 10);
-        if (end == text || *end || errno) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a whole number, got '%s'", key->path, text);
-        }
-        rc = value_range(key, number, text, err);
+    case TQD_BYTES:
+        rc = value_number(key, text, &number, err);
         value = rc ? NULL : json_integer((json_int_t)number);
         break;
     case TQD_SECONDS:
-        if (!value_quantity(text, tqd_seconds_units, &number)) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a time such as 10s or 250ms, got '%s'", key->path, text);
-        }
-        rc = value_range(key, number, text, err);
+        rc = value_number(key, text, &number, err);
         value = rc ? NULL : json_real(number);
-        break;
-    case TQD_BYTES:
-        if (!value_quantity(text, tqd_bytes_units, &number)) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: expected a size such as 512MiB, 8GiB or 25%%, got '%s'",
-                                 key->path, text);
-        }
-        if (strchr(text, '%') != NULL && strtod(text, NULL) > 100) {
-            return tqi_error_set(err, TQ_ECONFIG, "%s: %s is more than the machine's memory", key->path, text);
-        }
-        rc = value_range(key, number, text, err);
-        value = rc ? NULL : json_integer((json_int_t)number);
         break;
     }
     if (rc) {

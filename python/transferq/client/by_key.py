@@ -42,7 +42,7 @@ from .connection import Connection
 if TYPE_CHECKING:
     from tensordict import TensorDict
 
-    from .._core import Meta, Tag
+    from .._core import Data, Meta, Tag
     from .._impl.tensors import Batch, Fields
 
 logger = logging.getLogger("transferq")
@@ -252,16 +252,9 @@ class SamplesByKey(Connection):
         decoder = Decoder(self.config["serialization"]["allow_pickle"])
         if self._managed is None and (options is None or options.is_packed) and plain_names(chosen):
             # One call, in which the library both looks up and reads the samples.
-            names = None if chosen is None else list(dict.fromkeys(chosen))
-            found: Meta
-            found, data = yield self._core.get_keys(
-                partition_id, wanted, names, zero_copy=zero_copy, leave_values=True
+            found, data = yield from self._read_keys(
+                wanted, partition_id, chosen, zero_copy=zero_copy, strict=strict
             )
-            if strict:
-                _refuse_missing(partition_id, wanted, found.keys)
-                refuse_unknown_fields(
-                    _those(wanted, partition_id), chosen or [], common_fields(found)
-                )
             if data is not None:
                 return (
                     yield from packed(
@@ -299,6 +292,26 @@ class SamplesByKey(Connection):
                 self._core, pieces, meta.field_names, options, decoder, zero_copy=zero_copy
             )
         )
+
+    def _read_keys(
+        self,
+        wanted: list[str],
+        partition_id: str,
+        chosen: Sequence[str] | None,
+        *,
+        zero_copy: bool,
+        strict: bool,
+    ) -> Steps[tuple[Meta, Data | None]]:
+        """Look up and read samples in one call; no data if that cannot read all of them."""
+        names = None if chosen is None else list(dict.fromkeys(chosen))
+        found: Meta
+        found, data = yield self._core.get_keys(
+            partition_id, wanted, names, zero_copy=zero_copy, leave_values=True
+        )
+        if strict:
+            _refuse_missing(partition_id, wanted, found.keys)
+            refuse_unknown_fields(_those(wanted, partition_id), chosen or [], common_fields(found))
+        return found, data
 
     def _kv_clear(self, keys: Sequence[str] | str, partition_id: str) -> Steps[None]:
         """Remove samples by key; unknown ones are skipped."""

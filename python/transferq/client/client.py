@@ -143,14 +143,20 @@ class TransferQueueClient(SamplesByKey, Checkpoints):
         except TryAgainError:
             return BatchMeta.empty()
         except TimedOutError as error:
-            # A process that found a different system than its peers would wait for samples that never come.
-            # The controller names itself by its address, which is kept if this process knows nothing better.
-            said, _, itself = str(error).partition("; asked the system at ")
-            system = describe(self._info)
-            if itself and not system.startswith("the system '"):
-                raise
-            raise TimedOutError(f"{said}; asked {system}") from None
+            raise self._timed_out(error) from None
         return BatchMeta._wrap([meta])
+
+    def _timed_out(self, error: TimedOutError) -> TimedOutError:
+        """The error of a claim that found too few samples, with the system that was asked.
+
+        A process that found a different system than its peers would wait for samples that never come.  The
+        controller names itself by its address, which is kept if this process knows nothing better.
+        """
+        said, _, itself = str(error).partition("; asked the system at ")
+        system = describe(self._info)
+        if itself and not system.startswith("the system '"):
+            return error
+        return TimedOutError(f"{said}; asked {system}")
 
     def _check_partition(self, partition_id: str) -> Steps[None]:
         """Raise an error if a partition does not exist."""
