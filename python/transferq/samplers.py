@@ -36,7 +36,8 @@ class BaseSampler(ABC):
         """Pick from the ready indexes; two empty lists if too few of them fit.
 
         Keyword arguments are `task_name`, `partition_id`, the entries of the claim's `sampling_config`, and, in the
-        controller, `partition`, which gives access to tags: `partition.get_custom_meta(indexes)`.
+        controller, `partition`, which gives access to tags, `partition.get_custom_meta(indexes)`, and
+        groups, `partition.get_groups(indexes)`.
         """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Picked:

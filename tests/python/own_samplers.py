@@ -53,6 +53,10 @@ class Newest(transferq.BaseSampler):
         if mode == "longest":
             tags = kwargs["partition"].get_custom_meta(ready_indexes)
             newest = sorted(ready_indexes, key=lambda index: -tags[index]["length"])[:batch_size]
+        if mode == "by group":
+            groups = kwargs["partition"].get_groups([*ready_indexes, 4711])
+            assert list(groups) == ready_indexes
+            newest = sorted(ready_indexes, key=lambda index: groups[index])[:batch_size]
         if mode == "arguments":
             assert (kwargs["task_name"], kwargs["partition_id"]) == ("train", "p")
             assert kwargs["partition"].partition_id == "p"

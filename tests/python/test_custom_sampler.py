@@ -72,6 +72,18 @@ def ready(client: Any) -> int:
     return list(consumed).count(0)
 
 
+def test_it_sees_groups(base: Path) -> None:
+    """Per sample the name of its group, and its position in joining order; nothing about samples that are not ready."""
+    client = start(Newest)
+    transferq.kv_batch_put(
+        keys=["a", "b", "c", "d"],
+        partition_id="p",
+        fields=TensorDict({"x": torch.arange(4)}, batch_size=4),
+        groups=["odd", "even", "odd", "even"],
+    )
+    assert claim(client, 3, mode="by group") == [1, 3, 0]
+
+
 def test_it_picks(base: Path) -> None:
     client = start(Newest)
     assert client.config["controller"]["sampler"] == NAME
