@@ -28,7 +28,7 @@
  * Sizes. A struct that the program fills and that can grow (tq_client_options, tq_put_args, ...) begins with `size`:
  * set it to the struct's sizeof, or begin with its init function, and leave what you do not need zero:
  *
- *     tq_put_args put = {.size = sizeof put, .partition = "p"};             C
+ *     tq_put_args put = {.size = sizeof(put), .partition = "p"};            C
  *     tq_put_args put = tq_put_args_init(); put.partition = "p";            C and C++
  *
  * So a program runs with a later library as it is. With an earlier one it runs as long as it leaves zero what that

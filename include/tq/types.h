@@ -28,8 +28,8 @@ extern "C" {
     static inline name name##_init(void) \
     {                                    \
         name made;                       \
-        memset(&made, 0, sizeof made);   \
-        made.size = sizeof made;         \
+        memset(&made, 0, sizeof(made));  \
+        made.size = sizeof(made);        \
         return made;                     \
     }                                    \
     struct tq_needs_semicolon
