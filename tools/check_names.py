@@ -338,7 +338,12 @@ def main() -> int:
     problems += check_twice(types)
     for problem in problems:
         print(problem)
-    print(f"check_names: {len(names)} files, {len(types)} types, {len(problems)} problems")
+    if not problems:
+        print("\n".join(f"retired, and gone: {one.pattern}  ->  {one.instead}" for one in RETIRED))
+    print(
+        f"check_names: {len(names)} files, {len(types)} types, {len(RETIRED)} retired names, "
+        f"{len(problems)} problems"
+    )
     return 1 if problems or not objects else 0
 
 

@@ -204,6 +204,9 @@ def pyright() -> Result:
     return command(sys.executable, "-m", "pyright", "--pythonpath", sys.executable)
 
 
+# What these say is printed when they pass, too.
+REPORTS = {"names", "calls", "english"}
+
 CHECKS: dict[str, Callable[[], Result]] = {
     "clang-tidy": clang_tidy,
     "dialect": dialect,
@@ -274,7 +277,7 @@ def main() -> int:
             name, good, output, seconds = job.result()
             results[name] = good
             print(f"lint: {'ok  ' if good else 'FAIL'} {name} ({seconds:.1f} s)", flush=True)
-            if not good:
+            if not good or name in REPORTS:
                 lines = output.splitlines()
                 print("\n".join(lines[:MOST_LINES]), flush=True)
                 if len(lines) > MOST_LINES:
