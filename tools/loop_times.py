@@ -1,11 +1,13 @@
 """Measure the loop that CONTRIBUTING.md describes: seconds from an edit to the result of its test (`make loop-times`).
 
-A file is edited by setting its time of modification, with ccache off, so everything runs as after a real edit. Nothing
-is built that the test does not need. Seconds are printed and not judged; a test that fails ends the measurement.
+A file is edited by setting its time of modification, with ccache off, so everything runs as after a real edit: ninja and
+Python look at nothing else. Nothing is built that the test does not need. A test that fails ends the measurement; a loop
+that takes longer than its limit fails it.
 
 Usage: loop_times.py
 """
 
+import math
 import os
 import resource
 import subprocess
@@ -21,15 +23,24 @@ C_TEST = ("meson", "test", "-C", BUILD, "client_read")
 PYTHON_TESTS = (PYTHON, "-m", "pytest", "-q", "tests/python/test_client.py")
 PYTHON_TEST = (*PYTHON_TESTS[:-1], f"{PYTHON_TESTS[-1]}::test_put_claim_read_clear")
 
+LIMIT = 20.0
+"""Seconds that any edit may take to the result of its test."""
+
+PYTHON_LIMIT = 5.0
+"""Seconds that an edit in Python may take to the result of one test; nothing is built for it."""
+
+TRIES = 3
+"""An edit over its limit is measured again, because other programs run, too: the best of these counts."""
+
 EDITS = (
-    ("the client in C", "src/client/get/get.c", C_TEST),
-    ("the table", "src/table/view.c", ("meson", "test", "-C", BUILD, "table_view")),
-    ("a test in C", "tests/c/client/read_test.c", C_TEST),
-    ("the client in Python", "python/transferq/client/client.py", PYTHON_TEST),
-    ("the client in Python", "python/transferq/client/client.py", PYTHON_TESTS),
-    ("the client in C, tested from Python", "src/client/get/get.c", PYTHON_TEST),
+    ("the client in C", "src/client/get/get.c", LIMIT, C_TEST),
+    ("the table", "src/table/view.c", LIMIT, ("meson", "test", "-C", BUILD, "table_view")),
+    ("a test in C", "tests/c/client/read_test.c", LIMIT, C_TEST),
+    ("the client in Python", "python/transferq/client/client.py", PYTHON_LIMIT, PYTHON_TEST),
+    ("the client in Python", "python/transferq/client/client.py", LIMIT, PYTHON_TESTS),
+    ("the client in C, tested from Python", "src/client/get/get.c", LIMIT, PYTHON_TEST),
 )
-"""What is edited, and the test of it."""
+"""What is edited, the limit in seconds, and the test of it."""
 
 
 def run(command: tuple[str, ...]) -> tuple[float, float]:
@@ -55,17 +66,26 @@ def run(command: tuple[str, ...]) -> tuple[float, float]:
 
 def main() -> None:
     """Measure each edit, after a run of its test that builds what earlier edits left behind."""
-    for what, path, command in EDITS:
+    slow = []
+    for what, path, limit, command in EDITS:
         if not (ROOT / path).is_file():
             sys.exit(f"loop_times: there is no {path}")
         idle, _ = run(command)
-        (ROOT / path).touch()
-        seconds, processor = run(command)
+        seconds = processor = math.inf
+        for _ in range(TRIES):
+            (ROOT / path).touch()
+            seconds, processor = min((seconds, processor), run(command))
+            if seconds <= limit:
+                break
         print(
-            f"{seconds:4.1f} s (processor {processor:.1f} s; {idle:.1f} s without an edit): "
+            f"{seconds:4.1f} s of {limit:.0f} s (processor {processor:.1f} s; {idle:.1f} s without an edit): "
             f"{what} ({path}) to {command[-1]}",
             flush=True,
         )
+        if seconds > limit:
+            slow.append(f"{path} to {command[-1]}: {seconds:.1f} s, the limit is {limit:.0f} s")
+    if slow:
+        sys.exit("loop_times: too slow\n" + "\n".join(slow))
 
 
 if __name__ == "__main__":
