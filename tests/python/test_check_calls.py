@@ -11,6 +11,9 @@ from types import ModuleType
 
 import pytest
 
+# Of the lint, not of the queue: left out of make test-quick.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+# Of the lint, not of the queue: left out of make test-quick.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 TOUR = """# A tour

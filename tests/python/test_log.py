@@ -140,6 +140,7 @@ def test_lines_at_the_exit_are_not_lost() -> None:
     assert "Exception" not in done.stderr
 
 
+@pytest.mark.slow
 def test_exit_is_clean_while_a_handler_blocks() -> None:
     """It blocks before it takes its lock: for that lock the exit would wait by itself, in logging.shutdown."""
     start = time.monotonic()
@@ -158,6 +159,7 @@ def test_exit_is_clean_while_a_handler_blocks() -> None:
     assert "second" in done.stderr and "Z warn client: " in done.stderr
 
 
+@pytest.mark.slow
 def test_lines_taken_together_with_one_that_blocks_go_to_stderr() -> None:
     done = python(
         START + "full, stuck = threading.Event(), threading.Event()\n"
@@ -218,6 +220,7 @@ def test_a_client_made_at_the_exit_logs_to_stderr() -> None:
     assert "Error" not in done.stderr, done.stderr
 
 
+@pytest.mark.slow
 def test_a_python_thread_reads_stderr_while_handlers_are_added() -> None:
     """The library waits for it with a lock of its log held, and handing lines on needs that lock."""
     done = python(
