@@ -19,7 +19,6 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-MIRROR = "http://deb.debian.org/debian"
 # The Debian whose python3 is of a version.
 SUITES = {"cp311": "bookworm", "cp313": "trixie"}
 # Libraries that a bare Debian does not have; the others may be there for Python or apt.
@@ -96,9 +95,9 @@ def inside(root: Path, *words: str, text: str = "") -> str:
     return run(*unshare, "sh", "-c", f"{mounts} && {enter}", root, *words, input=text)
 
 
-def bare_system(root: Path, suite: str, mirror: str) -> None:
+def bare_system(root: Path, suite: str, *mirror: str) -> None:
     """Make a Debian with Python, and see that it has no library of the wheel."""
-    run("debootstrap", "--variant=minbase", "--include=python3,python3-venv", suite, root, mirror)
+    run("debootstrap", "--variant=minbase", "--include=python3,python3-venv", suite, root, *mirror)
     there = [path.name for path in root.glob("usr/lib/*/lib*.so*")]
     found = [name for name in there if re.match(rf"lib({'|'.join(ABSENT)})\.so", name)]
     if found:
@@ -160,7 +159,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--mirror", default=MIRROR, help=f"of Debian; {MIRROR} unless given")
+    parser.add_argument("--mirror", help="of Debian; debootstrap's own unless given")
     parser.add_argument(
         "wheel", nargs="?", type=Path, help="the one in dist/ for this Python unless given"
     )
@@ -178,7 +177,7 @@ def main() -> int:
         sys.exit("test_wheel: needs root and debootstrap (packages/wheel.txt)")
     with tempfile.TemporaryDirectory(prefix="tq-bare-") as folder:
         root = Path(folder) / "root"
-        bare_system(root, suite, args.mirror)
+        bare_system(root, suite, *([args.mirror] if args.mirror else []))
         install(root, wheel.resolve())
         count = check_libraries(root)
         use(root)
