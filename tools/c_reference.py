@@ -32,17 +32,11 @@ Every declaration of the public headers, with an example of each call. The examp
 This page is written by `tools/c_reference.py` from `include/tq/*.h` and `examples/c/*.c`.
 """
 
-# A section rule, or a comment for a declaration with the declaration, or a declaration with its comment behind it.
 RULE = re.compile(r"^/\* --- (?P<title>.*?) -+ \*/$", re.MULTILINE)
-ITEM = re.compile(
-    r"^/\*\*(?!<)(?P<text>.*?)\*/\n(?P<code>.+?(?:;|^\}[^;\n]*;)(?P<behind>[ \t]*/\*\*<.*?\*/)?)$",
-    re.DOTALL | re.MULTILINE,
-)
-NAME = re.compile(r"\b(tq_\w+)\(")
+CALL = re.compile(r"\b(tq_\w+)\(")
 FUNCTION = re.compile(
     r"^(?:static )?[\w][\w *]*?\b(?P<name>\w+)\([^;{]*\)\n\{\n.*?^\}$", re.DOTALL | re.MULTILINE
 )
-CALL = re.compile(r"\b(tq_\w+)\(")
 
 
 @dataclass
@@ -78,7 +72,7 @@ def declared(code: str) -> tuple[list[str], bool]:
     if made:
         return [f"{made.group(1)}_init"], True
     if bare.startswith(("TQ_API", "static inline")):
-        return NAME.findall(bare)[:1], True
+        return CALL.findall(bare)[:1], True
     pointer = re.search(r"\(\*(tq_\w+)\)\(", bare)
     if pointer:
         return [pointer.group(1)], False

@@ -27,9 +27,9 @@ DIRECTIVE = re.compile(r"^[ \t]*#(?:[^\n]*\\\n)*[^\n]*", re.MULTILINE)
 DEFINE = re.compile(r"[ \t]*#[ \t]*define[ \t]+(\w+)")
 
 
-def blank(text: str) -> str:
+def blank(match: re.Match[str]) -> str:
     """Replace everything but line ends by spaces."""
-    return re.sub(r"[^\n]", " ", text)
+    return re.sub(r"[^\n]", " ", match.group())
 
 
 @dataclass
@@ -53,9 +53,9 @@ class Header:
 
     def check(self) -> None:
         """Find everything undocumented."""
-        code = self._take_comments(CPLUSPLUS.sub(lambda m: blank(m.group()), self.text))
+        code = self._take_comments(CPLUSPLUS.sub(blank, self.text))
         self._check_macros(code)
-        code = DIRECTIVE.sub(lambda m: blank(m.group()), code)
+        code = DIRECTIVE.sub(blank, code)
         line = 1
         pos = 0
         tokens = []
@@ -75,7 +75,7 @@ class Header:
             if not before.strip():
                 # A comment after one declaration does not document the next.
                 self.comment_ends.add(first + match.group().count("\n"))
-            return blank(match.group())
+            return blank(match)
 
         return COMMENT.sub(take, text)
 

@@ -24,6 +24,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from check_docs import blank
+
 HOPS = 4
 
 STEP = re.compile(
@@ -65,11 +67,6 @@ class Step:
     name: str
     how: str
     what: str
-
-
-def blank(match: re.Match[str]) -> str:
-    """Replace everything but newlines by spaces."""
-    return re.sub(r"[^\n]", " ", match.group())
 
 
 def closing(text: str, start: int) -> int:

@@ -19,6 +19,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from prose import tracked
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build" / "test"
 CACHE = ROOT / "build" / "lint-cache"
@@ -46,16 +48,9 @@ def command(*words: str) -> Result:
     return done.returncode == 0, done.stdout
 
 
-def tracked(*patterns: str) -> list[str]:
-    """Return the matching files of the tree, whether committed yet or not."""
-    words = ["git", "ls-files", "-co", "--exclude-standard", "--", *patterns]
-    lines = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return sorted({line for line in lines.splitlines() if (ROOT / line).is_file()})
-
-
 def c_files() -> list[str]:
     """Return all C files."""
-    return tracked("*.c", "*.h")
+    return [name for name in tracked(ROOT) if name.endswith((".c", ".h"))]
 
 
 def python_script(name: str, *args: str) -> Result:

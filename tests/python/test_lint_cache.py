@@ -29,6 +29,7 @@ SOURCES = ("one", "both", "none")
 @pytest.fixture
 def lint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script on a small tree, compiled once."""
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
     spec = importlib.util.spec_from_file_location("lint", ROOT / "tools" / "lint.py")
     assert spec is not None
     assert spec.loader is not None
