@@ -10,7 +10,7 @@
 #include "controller/controller_state.h"
 #include "controller/session.h"
 
-/* --- who asks ------------------------------------------------------------- */
+/* --- the session of a request --------------------------------------------- */
 
 tqi_ctl_session *tqi_ctl_session_of(const tqi_net_request *request)
 {
