@@ -310,6 +310,21 @@ static void they_belong_to_their_session(void **state)
     kit_free(snapshot);
 }
 
+/* A storage unit ends while a checkpoint is loaded into it: the load says so, and nothing changes. */
+static void blocks_of_a_unit_that_has_ended_are_not_restored(void **state)
+{
+    (void)state;
+    put("p", 1);
+    Tq__SnapshotReply *snapshot = take("");
+    Tq__RestoreCommit commit = TQ__RESTORE_COMMIT__INIT;
+    commit.id = send_back(snapshot);
+    close_snapshot(snapshot->id);
+    kit_free(snapshot);
+    kit_register(&unit, "unit", 78, false);
+    kit_fails(&client, TQI_RESTORE_COMMIT, &commit, TQ_ESTALE, "owner 'unit' has ended since it was granted");
+    assert_int_equal(samples("p"), 1);
+}
+
 static void parts_that_make_no_sense_are_refused(void **state)
 {
     static uint8_t garbage[] = {0x0a, 0xff, 0x01};
@@ -388,6 +403,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_table_that_is_too_large_is_refused_with_a_remedy, setup, teardown),
         cmocka_unit_test_setup_teardown(a_session_takes_its_snapshots_along, setup, teardown),
         cmocka_unit_test_setup_teardown(they_belong_to_their_session, setup, teardown),
+        cmocka_unit_test_setup_teardown(blocks_of_a_unit_that_has_ended_are_not_restored, setup, teardown),
         cmocka_unit_test_setup_teardown(parts_that_make_no_sense_are_refused, setup, teardown),
         cmocka_unit_test_setup_teardown(a_session_may_have_a_quarter, setup, teardown),
     };

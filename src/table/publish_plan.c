@@ -269,10 +269,9 @@ int tqi_t_plan_tags(tqi_table_plan *plan, tq_error *err)
 
 /* --- blocks --------------------------------------------------------------- */
 
-/* Why a block cannot be published: that incarnation of its owner no longer exists, or the block is not the session's. */
-static int plan_block_refuse(const tqi_table_plan *plan, const tqi_table_batch_block *block, tq_error *err)
+int tqi_t_block_refuse(tqi_table *table, const tqi_table_batch_block *block, tq_error *err)
 {
-    const tqi_table_owner *owner = tqi_table_owner_find(plan->table, block->owner);
+    const tqi_table_owner *owner = tqi_table_owner_find(table, block->owner);
 
     if (block->owner != NULL && (owner == NULL || owner->incarnation != block->owner_incarnation)) {
         return tqi_error_set(err, TQ_ESTALE,
@@ -291,7 +290,7 @@ static int plan_block(tqi_table_plan *plan, const tqi_table_session *session, co
 
     if (range == NULL || block->owner == NULL || strcmp(range->owner->name, block->owner) != 0 ||
         range->owner->incarnation != block->owner_incarnation) {
-        return plan_block_refuse(plan, block, err);
+        return tqi_t_block_refuse(plan->table, block, err);
     }
     if (block->locator_size > TQ_LOCATOR_MAX) {
         return tqi_error_set(err, TQ_EINVAL, "locator of block %llu has %zu bytes, at most %d are possible",

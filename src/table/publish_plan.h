@@ -87,6 +87,9 @@ int tqi_t_plan_samples(tqi_table_plan *plan, bool create, tq_error *err);
 /* Merges tags: visible at once, taken back by fini. */
 int tqi_t_plan_tags(tqi_table_plan *plan, tq_error *err);
 int tqi_t_plan_blocks(tqi_table_plan *plan, uint64_t session, tq_error *err);
+/* Why a block cannot be published or restored: that incarnation of its owner no longer exists (TQ_ESTALE), or the block
+ * is not the session's. */
+int tqi_t_block_refuse(tqi_table *table, const tqi_table_batch_block *block, tq_error *err);
 void tqi_t_plan_fini(tqi_table_plan *plan);
 
 /* --- publish_type.c ------------------------------------------------------- */

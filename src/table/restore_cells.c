@@ -5,6 +5,7 @@
 #include "base/type.h"
 #include "table/block.h"
 #include "table/field.h"
+#include "table/publish_plan.h"
 #include "table/restore.h"
 
 /* --- blocks --------------------------------------------------------------- */
@@ -35,13 +36,16 @@ static void restore_block_live(const tqi_table_restoring *run, const tqi_table_r
     }
 }
 
-static int restore_block_fresh(const tqi_table_session *session, tqi_table_restore_block *block, tq_error *err)
+static int restore_block_fresh(const tqi_table_restoring *run, const tqi_table_session *session,
+                               tqi_table_restore_block *block, tq_error *err)
 {
     const tqi_table_batch_block *in = block->in;
     tqi_table_range *range = session != NULL ? tqi_t_range_find(session, in->id) : NULL;
 
-    if (range == NULL || strcmp(range->owner->name, in->owner) != 0 ||
-        range->owner->incarnation != in->owner_incarnation) {
+    if (range == NULL) {
+        return tqi_t_block_refuse(run->table, in, err); /* perhaps it ended with its owner */
+    }
+    if (strcmp(range->owner->name, in->owner) != 0 || range->owner->incarnation != in->owner_incarnation) {
         return tqi_error_set(err, TQ_EINVAL, "block %llu is not an unpublished block of this session and owner '%s'",
                              (unsigned long long)in->id, in->owner);
     }
@@ -104,7 +108,7 @@ int tqi_t_restore_blocks(const tqi_table_restoring *run, tqi_table_restore_part 
         if (run->ask->relink) {
             restore_block_live(run, part, &part->blocks[i]);
         } else {
-            rc = restore_block_fresh(session, &part->blocks[i], err);
+            rc = restore_block_fresh(run, session, &part->blocks[i], err);
         }
     }
     return rc;
