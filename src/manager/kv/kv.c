@@ -195,6 +195,10 @@ static int kv_check(const tq_kv_client *client, tq_error *err)
     if (missing != NULL) {
         return tqi_error_set(err, TQ_EINVAL, "KV client '%s' has no function '%s'", type, missing);
     }
+    if (client->state_size > SIZE_MAX - TQI_KV_STATE_AT) {
+        return tqi_error_set(err, TQ_EINVAL, "KV client '%s': a state of %zu bytes is impossible", type,
+                             client->state_size);
+    }
     return TQ_OK;
 }
 

@@ -231,6 +231,12 @@ static void refuses_what_it_cannot_use(void **state)
     assert_int_equal(tq_manager_find("MapStore", &found, &err), TQ_OK);
     const tq_kv_client other = *map_store_client();
     assert_int_equal(tq_kv_register(&other, &err), TQ_EEXIST);
+    /* With the manager's own state it would wrap around to a few bytes. */
+    tq_kv_client endless = other;
+    endless.type = "Endless";
+    endless.state_size = SIZE_MAX - 8;
+    assert_int_equal(tq_kv_register(&endless, &err), TQ_EINVAL);
+    assert_non_null(strstr(err.message, "impossible"));
 }
 
 /* A plug-in of version 1 works, and lacks what version 1 lacked. */
