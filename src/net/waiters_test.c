@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/pointer.h"
 #include "net/testkit.h"
 #include "net/waiters.h"
 
@@ -276,6 +277,46 @@ static void deadlines_pass_in_their_order(void **state)
     assert_true(tqi_net_after_ms(1) > now);
 }
 
+/* Of many with one deadline, one that is due takes out the next one and adds one that is due at once. */
+#define EQUALS 300
+
+static timed_item equals[EQUALS], later;
+
+static void equal_due(tqi_net_timed *timed)
+{
+    timed_item *item = TQI_CONTAINER(timed, timed_item, timed);
+
+    item_due(timed);
+    if (item->number + 1 < EQUALS) {
+        tqi_net_timed_remove(&equals[item->number + 1].timed);
+    }
+    if (item->number == 0) {
+        later.timed.due = item_due;
+        tqi_net_timed_add(&waiters, &later.timed, timed->node.key);
+    }
+}
+
+static void equal_deadlines_pass_together(void **state)
+{
+    (void)state;
+    keep(0, 0);
+    uint64_t deadline = tqi_now() + UINT64_C(20000000);
+    memset(equals, 0, sizeof(equals));
+    memset(&later, 0, sizeof(later));
+    due_count = 0;
+    due_last = 0;
+    for (int i = 0; i < EQUALS; i++) {
+        equals[i].number = i;
+        equals[i].timed.due = equal_due;
+        tqi_net_timed_add(&waiters, &equals[i].timed, deadline);
+    }
+    testing_until(&due_count, 1); /* all in one round */
+    assert_null(waiters.timed.top);
+    assert_false(uv_is_active((uv_handle_t *)&waiters.timer));
+    /* Each takes out at most one neighbour, and nothing comes twice. */
+    assert_in_range(due_count, EQUALS / 2 + 1, EQUALS + 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -286,6 +327,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_cancel_is_too_late_for_one_that_is_ready, setup, teardown),
         cmocka_unit_test_setup_teardown(closing_stops_the_timer, setup, teardown),
         cmocka_unit_test_setup_teardown(deadlines_pass_in_their_order, setup, teardown),
+        cmocka_unit_test_setup_teardown(equal_deadlines_pass_together, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
