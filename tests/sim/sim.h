@@ -58,37 +58,37 @@ bool sim_one_in(sim_chance *chance, uint64_t n);
 
 /* Each seed draws which of these may happen and how often. The names are those of the options and of the output. */
 typedef enum sim_fault {
-    SIM_CHUNK_DELAY = 0,  /* bytes take longer than usual */
-    SIM_CUT,              /* a connection is cut (after any byte, in either direction) */
-    SIM_SHORT_SEND,       /* sendmsg takes a part */
-    SIM_STALL,            /* one direction of a connection stands still for a time */
-    SIM_PARTITION,        /* two processes cannot reach each other, in one or both directions, for a time */
-    SIM_CONNECT_HANG,     /* connect gets no answer until it gives up */
-    SIM_CONNECT_REFUSE,   /* connect is refused although somebody listens */
-    SIM_CONNECT_LATE,     /* connect succeeds late */
-    SIM_ACCEPT_FULL,      /* accept fails with EMFILE, ENFILE or ENOBUFS */
-    SIM_KILL_POINT,       /* a process is killed inside a wrapped call */
-    SIM_KILL_EVENT,       /* a process is killed between two events */
-    SIM_STOP,             /* a process is stopped (SIGSTOP) and goes on later */
-    SIM_OOM,              /* an allocation fails, once or for a time */
-    SIM_NO_PIDFD,         /* a process cannot be watched */
-    SIM_PIDFD_LATE,       /* the end of a process is seen late */
-    SIM_CLOCK_STEP,       /* the wall clock of a process jumps */
-    SIM_CLOCK_SKEW,       /* the clocks of a process run fast or slowly (drawn once per process) */
-    SIM_TIMER_LATE,       /* a loop wakes up late */
-    SIM_PREEMPT,          /* another thread of the process runs at a lock or at an atomic wait */
-    SIM_KV_SLOW,          /* a KV store answers late */
-    SIM_KV_FULL,          /* a KV store has no room */
-    SIM_KV_LATE,          /* a put gets no answer and is executed later */
-    SIM_KV_EVICT,         /* a KV store evicts a value */
-    SIM_DISK_FULL,        /* ENOSPC */
-    SIM_DISK_SLOW,        /* a call of the file system takes long */
-    SIM_DISK_ERROR,       /* EIO at write, fsync or read */
-    SIM_DISK_TORN,        /* at the end of a process with its machine, what was not synced is there in part */
-    SIM_DISK_FLIP,        /* a bit of a file is flipped */
-    SIM_LOAD_CANCEL,      /* a workload cancels an operation */
-    SIM_LOAD_DEADLINE,    /* a workload gives an operation 0 to 50 ms */
-    SIM_FAULTS            /* number of kinds */
+    SIM_CHUNK_DELAY = 0, /* bytes take longer than usual */
+    SIM_CUT,             /* a connection is cut (after any byte, in either direction) */
+    SIM_SHORT_SEND,      /* sendmsg takes a part */
+    SIM_STALL,           /* one direction of a connection stands still for a time */
+    SIM_PARTITION,       /* two processes cannot reach each other, in one or both directions, for a time */
+    SIM_CONNECT_HANG,    /* connect gets no answer until it gives up */
+    SIM_CONNECT_REFUSE,  /* connect is refused although somebody listens */
+    SIM_CONNECT_LATE,    /* connect succeeds late */
+    SIM_ACCEPT_FULL,     /* accept fails with EMFILE, ENFILE or ENOBUFS */
+    SIM_KILL_POINT,      /* a process is killed inside a wrapped call */
+    SIM_KILL_EVENT,      /* a process is killed between two events */
+    SIM_STOP,            /* a process is stopped (SIGSTOP) and goes on later */
+    SIM_OOM,             /* an allocation fails, once or for a time */
+    SIM_NO_PIDFD,        /* a process cannot be watched */
+    SIM_PIDFD_LATE,      /* the end of a process is seen late */
+    SIM_CLOCK_STEP,      /* the wall clock of a process jumps */
+    SIM_CLOCK_SKEW,      /* the clocks of a process run fast or slowly (drawn once per process) */
+    SIM_TIMER_LATE,      /* a loop wakes up late */
+    SIM_PREEMPT,         /* another thread of the process runs at a lock or at an atomic wait */
+    SIM_KV_SLOW,         /* a KV store answers late */
+    SIM_KV_FULL,         /* a KV store has no room */
+    SIM_KV_LATE,         /* a put gets no answer and is executed later */
+    SIM_KV_EVICT,        /* a KV store evicts a value */
+    SIM_DISK_FULL,       /* ENOSPC */
+    SIM_DISK_SLOW,       /* a call of the file system takes long */
+    SIM_DISK_ERROR,      /* EIO at write, fsync or read */
+    SIM_DISK_TORN,       /* at the end of a process with its machine, what was not synced is there in part */
+    SIM_DISK_FLIP,       /* a bit of a file is flipped */
+    SIM_LOAD_CANCEL,     /* a workload cancels an operation */
+    SIM_LOAD_DEADLINE,   /* a workload gives an operation 0 to 50 ms */
+    SIM_FAULTS           /* number of kinds */
 } sim_fault;
 
 /* Whether the fault happens at this place, now. Each call is a decision with a number per kind, by which `--only` and
@@ -116,11 +116,11 @@ void sim_trace(const char *what, uint64_t a, uint64_t b);
 /* Ends the run of this seed: the finding is printed with the seed, its options, and how to repeat it. Does not return.
  * The text names the invariant ("none lost: ..."), then what was seen. */
 _Noreturn void sim_found(const char *invariant, const char *format, ...) __attribute__((format(printf, 2, 3)));
-#define sim_check(condition, invariant, ...)        \
-    do {                                            \
-        if (!(condition)) {                         \
-            sim_found((invariant), __VA_ARGS__);    \
-        }                                           \
+#define sim_check(condition, invariant, ...)     \
+    do {                                         \
+        if (!(condition)) {                      \
+            sim_found((invariant), __VA_ARGS__); \
+        }                                        \
     } while (0)
 
 /* --- time and events: sched.c ---------------------------------------------- */
@@ -137,22 +137,22 @@ void sim_at_drop(uint64_t event);
 #define SIM_PROCESSES 64 /* at a time */
 
 struct sim_process {
-    uint32_t id;   /* index among the processes; its pid is 1000 + a number that is never used twice */
+    uint32_t id; /* index among the processes; its pid is 1000 + a number that is never used twice */
     uint64_t pid;
     char name[32]; /* "controller", "unit-1", "client-3" */
     bool alive;
-    bool stopped;  /* SIGSTOP */
-    bool exiting;  /* it ends as programs do: its descriptors are closed */
-    uint32_t host; /* processes of one host reach each other through unix sockets and shared memory */
+    bool stopped;          /* SIGSTOP */
+    bool exiting;          /* it ends as programs do: its descriptors are closed */
+    uint32_t host;         /* processes of one host reach each other through unix sockets and shared memory */
     uint64_t clock_offset; /* monotonic time at sim_time() 0 */
     int64_t clock_rate;    /* parts per million faster than sim_time */
     int64_t wall_offset;   /* microseconds */
     /* of the parts of the kernel; each is made by the functions below and freed when the process ends */
-    struct sim_heap *heap;       /* memory.c */
-    struct sim_fds *fds;         /* fd.c */
-    struct sim_maps *maps;       /* shared.c */
-    struct sim_image *image;     /* image.c: the writable data of the product */
-    struct sim_threads *threads; /* thread.c */
+    struct sim_heap *heap;               /* memory.c */
+    struct sim_fds *fds;                 /* fd.c */
+    struct sim_maps *maps;               /* shared.c */
+    struct sim_image *image;             /* image.c: the writable data of the product */
+    struct sim_threads *threads;         /* thread.c */
     void (*ended)(sim_process *process); /* by whoever started it; called outside of any process */
     void *user;
 };
