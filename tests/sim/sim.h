@@ -19,6 +19,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/stat.h>
+#include <sys/types.h>
 
 typedef struct sim_process sim_process;
 typedef struct sim_fiber sim_fiber;
@@ -214,6 +216,14 @@ typedef struct sim_file_ops {
     /* POLLIN, POLLOUT, POLLERR, POLLHUP, POLLRDHUP as poll(2) would say; NULL: always readable and writable. */
     short (*ready)(sim_file *file);
     void (*destroy)(sim_file *file); /* the last descriptor is closed; frees it with sim_free */
+    /* read, write, fstat and ftruncate (their wrappers are in disk_calls.c): -1 with errno; NULL: EINVAL. */
+    ssize_t (*read)(sim_file *file, void *bytes, size_t size);
+    ssize_t (*write)(sim_file *file, const void *bytes, size_t size);
+    int (*stat)(sim_file *file, struct stat *out);
+    int (*truncate)(sim_file *file, off_t size);
+    /* open("/proc/self/fd/N", flags): a file of its own, or the same one with one more reference; NULL with errno.
+     * NULL: ENXIO. */
+    sim_file *(*reopen)(sim_file *file, int flags);
 } sim_file_ops;
 
 struct sim_file {
