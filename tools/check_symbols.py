@@ -1,8 +1,9 @@
-"""Check what the built binaries export, and that every public function is there.
+"""Check what the built binaries export, that every public function is there, and where time comes from.
 
 - libtq.so and libtqd.so export every function marked TQ_API in the headers of include/tq that are theirs, under the
   version of their soname, and nothing else. libtq.so needs none of the libraries that only libtqd.so needs.
 - The extensions transferq._core and transferq._host export their module init function and nothing else.
+- Only base/clock.c asks the system for the time and for randomness: what replaces them there replaces them everywhere.
 
 Usage: check_symbols.py BUILD_DIR
 """
@@ -24,6 +25,13 @@ IN_LIBTQ = {"tq_balance"}
 
 # What a program that is only a client must not load.
 ONLY_DAEMON = ("libroaring.", "libyaml-", "libmicrohttpd.")
+
+# Asks the system for the time or for randomness.
+SYSTEM = re.compile(
+    r"(clock_gettime|gettimeofday|time|timespec_get|getrandom|getentropy|arc4random\w*"
+    r"|s?rand(om)?(_r)?|[dlm]rand48|RAND_\w+|uv_hrtime|uv_random|uv_gettimeofday)"
+)
+CLOCK = "base_clock.c.o"
 
 
 def output_of(*words: str | Path) -> str:
@@ -91,6 +99,17 @@ def check_extension(binary: Path) -> list[str]:
     return problems
 
 
+def check_time(archive: Path) -> list[str]:
+    """Return a line for every object but the clock that asks the system for the time or for randomness."""
+    problems = []
+    for line in output_of("nm", "-A", "--undefined-only", archive).splitlines():
+        where, _, name = line.rpartition(" U ")
+        member = where.rstrip(": ").rpartition(":")[2]
+        if SYSTEM.fullmatch(name) and not member.endswith(CLOCK):
+            problems.append(f"{archive.name}: {member} calls {name}, which is for base/clock.c")
+    return problems
+
+
 def main() -> int:
     """Check the binaries of a build; 1 if anything is wrong."""
     build = Path(sys.argv[1])
@@ -115,6 +134,8 @@ def main() -> int:
         problems.append("the extensions transferq._core and transferq._host are not built")
     for extension in extensions:
         problems += check_extension(extension)
+    for archive in ("libtq.a", "libtqd.a"):
+        problems += check_time(build / archive)
     for problem in problems:
         print(problem)
     print(f"check_symbols: {2 + len(extensions)} binaries, {len(problems)} problems")

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
 
-from check_symbols import check_library, declared  # noqa: E402
+from check_symbols import check_library, check_time, declared  # noqa: E402
 
 PUBLIC = {"tq_one": "tq.h", "tq_two": "tq.h"}
 ALL = "TQ_0.2 { global: tq_*; local: *; };"
@@ -56,6 +56,19 @@ def test_a_client_that_needs_a_library_of_the_daemon(tmp_path: Path) -> None:
     assert built(tmp_path, code, ALL, *needs) == ["libtq.so.0.2.0: needs libmicrohttpd.so.12"]
     daemon = ALL.replace("TQ_", "TQD_")
     assert built(tmp_path, code, daemon, *needs, name="libtqd") == []
+
+
+def test_only_the_clock_asks_for_the_time(tmp_path: Path) -> None:
+    code = (
+        "long time(long *at); long fn(void) { return time(0); } int time_left(void) { return 1; }"
+    )
+    (tmp_path / "code.c").write_text(code, "utf-8")
+    archive = tmp_path / "libtq.a"
+    for name in ("src_base_clock.c.o", "src_net_call.c.o"):
+        subprocess.run(["cc", "-c", tmp_path / "code.c", "-o", tmp_path / name], check=True)
+        subprocess.run(["ar", "rcs", archive, tmp_path / name], check=True)
+    calls = "libtq.a: src_net_call.c.o calls time, which is for base/clock.c"
+    assert check_time(archive) == [calls]
 
 
 def test_each_function_belongs_to_a_header() -> None:

@@ -13,10 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/log.h"
 
@@ -196,13 +196,11 @@ static void dir_remove_stale(const char *path, const char *parent)
 static int dir_make_temp(tqi_client_ckpt_out *out, tq_error *err)
 {
     struct stat st = {0};
-    uint64_t number;
 
     for (;;) {
         free(out->temp);
         out->temp = NULL;
-        if (getrandom(&number, sizeof(number), 0) != sizeof(number) ||
-            asprintf(&out->temp, "%s.tmp-%016" PRIx64, out->path, number) < 0) {
+        if (asprintf(&out->temp, "%s.tmp-%016" PRIx64, out->path, tqi_random_id()) < 0) {
             out->temp = NULL;
             return tqi_error_nomem(err, "a checkpoint");
         }
