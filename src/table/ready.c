@@ -192,6 +192,7 @@ int tqi_t_task_get(tqi_table_partition *partition, const char *name, tqi_table_t
             return TQ_ENOMEM;
         }
         task->partition = partition;
+        task->number = ++partition->table->last_number;
         memcpy(task->name, name, size);
         task->consumed = roaring_bitmap_create();
         if (task->consumed == NULL || !TQI_HASH_ADD_KEYPTR(partition->tasks, task->name, size, task)) {

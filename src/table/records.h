@@ -73,6 +73,7 @@ struct tqi_table_tag {
 /* The samples of one prompt: one record per partition and name. */
 struct tqi_table_group {
     UT_hash_handle hh;
+    uint64_t number; /* in order of creation; hash tables that have groups as keys do not depend on addresses */
     uint32_t samples;
     uint32_t cleared; /* samples that it has lost */
     char name[];
@@ -178,6 +179,7 @@ struct tqi_table_partition {
 /* Readiness of one set of fields, shared by the views of all tasks. */
 struct tqi_table_set {
     UT_hash_handle hh;
+    uint64_t number; /* in order of creation */
     tqi_table_partition *partition;
     tqi_table_view *views;
     roaring_bitmap_t *ready; /* indexes */
@@ -192,6 +194,7 @@ struct tqi_table_set {
 /* A consumer of a partition. */
 struct tqi_table_task {
     UT_hash_handle hh;
+    uint64_t number; /* in order of creation */
     tqi_table_partition *partition;
     tqi_table_view *views;
     tqi_table_claim *claims;
@@ -210,8 +213,9 @@ typedef struct tqi_table_view_key {
 } tqi_table_view_key;
 
 struct tqi_table_view {
-    UT_hash_handle hh; /* in the partition */
+    UT_hash_handle hh; /* in the partition, by numbers */
     tqi_table_view_key key;
+    uint64_t numbers[2]; /* of the key */
     tqi_table_view *set_prev, *set_next;
     tqi_table_view *task_prev, *task_next;
     tqi_table_view *touched_prev, *touched_next;
@@ -415,6 +419,7 @@ struct tqi_table {
     /* number of the operation in which blocks may die: a call that changes the table */
     uint64_t operation;
     uint64_t last_partition;   /* number */
+    uint64_t last_number;      /* of the newest set, task or group */
     tqi_table_freeze *freezes; /* in order of opening */
 };
 

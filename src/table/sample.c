@@ -208,6 +208,7 @@ int tqi_t_group_join(tqi_table_partition *partition, tqi_table_extras *extras, c
         if (group == NULL) {
             return TQ_ENOMEM;
         }
+        group->number = ++partition->table->last_number;
         memcpy(group->name, name, size);
         if (!TQI_HASH_ADD_KEYPTR(partition->groups, group->name, size, group)) {
             free(group);

@@ -37,25 +37,26 @@ bool tqi_table_view_field(const tqi_table_view *view, size_t i, const char **nam
 
 /* A group is identified by its record or, without one, by its position among the ordinals. */
 typedef struct shortage_key {
-    const tqi_table_group *group;
+    uint64_t number; /* 0: none */
     uint64_t place;
 } shortage_key;
 
 typedef struct shortage_group {
     UT_hash_handle hh;
     shortage_key key;
+    const tqi_table_group *group; /* NULL: none */
     uint32_t ready;
     uint32_t left;
 } shortage_group;
 
-static void shortage_key_of(const tqi_table *table, const tqi_table_sample *sample, uint32_t n, shortage_key *key)
+static const tqi_table_group *shortage_key_of(const tqi_table *table, const tqi_table_sample *sample, uint32_t n,
+                                              shortage_key *key)
 {
     const tqi_table_group *group = sample->extras != NULL ? sample->extras->group : NULL;
 
-    /* It is hashed by its bytes. */
-    memset(key, 0, sizeof(*key));
-    key->group = group;
+    key->number = group != NULL ? group->number : 0;
     key->place = group != NULL ? 0 : (sample->ordinal - table->first_ordinal) / n;
+    return group;
 }
 
 static shortage_group *shortage_find(shortage_group *groups, const shortage_key *key)
@@ -76,7 +77,7 @@ static int shortage_count_ready(const tqi_table_view *view, uint32_t n, shortage
     for (roaring_init_iterator(view->avail, &it); it.has_value && looked < SHORTAGE_LOOK_MAX;
          roaring_advance_uint32_iterator(&it), looked++) {
         shortage_key key;
-        shortage_key_of(table, tqi_t_sample(table, it.current_value), n, &key);
+        const tqi_table_group *named = shortage_key_of(table, tqi_t_sample(table, it.current_value), n, &key);
         shortage_group *group = shortage_find(*groups, &key);
         if (group == NULL) {
             group = calloc(1, sizeof(*group));
@@ -84,6 +85,7 @@ static int shortage_count_ready(const tqi_table_view *view, uint32_t n, shortage
                 return TQ_ENOMEM;
             }
             group->key = key;
+            group->group = named;
             if (!TQI_HASH_ADD(*groups, key, group)) {
                 free(group);
                 return TQ_ENOMEM;
@@ -121,8 +123,8 @@ static bool shortage_broken(const tqi_table_partition *partition, const shortage
     if (group->left >= n) {
         return false;
     }
-    if (group->key.group != NULL) {
-        return group->key.group->cleared > 0 || group->key.group->samples >= n;
+    if (group->group != NULL) {
+        return group->group->cleared > 0 || group->group->samples >= n;
     }
     return made / n > group->key.place; /* all of its ordinals were given out */
 }
@@ -144,7 +146,7 @@ int tqi_table_view_short_groups(const tqi_table_view *view, uint32_t n, tqi_tabl
             bool broken = shortage_broken(partition, group, n);
             if (out->groups == 0 || (broken && !out->example.broken)) {
                 out->example = (tqi_table_short_group){
-                    .name = group->key.group != NULL ? group->key.group->name : NULL,
+                    .name = group->group != NULL ? group->group->name : NULL,
                     .ordinal = group->key.place * n,
                     .ready = group->ready,
                     .left = group->left,

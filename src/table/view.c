@@ -99,6 +99,7 @@ static int set_make(tqi_table_partition *partition, const char *const *names, si
         return tqi_error_nomem(err, "field set");
     }
     set->partition = partition;
+    set->number = ++partition->table->last_number;
     set->key_size = key_size;
     for (size_t i = 0; i < n; i++) {
         memcpy(set->key + at, names[i], strlen(names[i]) + 1);
@@ -205,8 +206,10 @@ static int view_make(tqi_table_partition *partition, tqi_table_set *set, tqi_tab
     }
     view->key.set = set;
     view->key.task = task;
+    view->numbers[0] = set->number;
+    view->numbers[1] = task->number;
     view->avail = roaring_bitmap_andnot(set->ready, task->consumed);
-    if (view->avail == NULL || !TQI_HASH_ADD(partition->views, key, view)) {
+    if (view->avail == NULL || !TQI_HASH_ADD(partition->views, numbers, view)) {
         if (view->avail != NULL) {
             roaring_bitmap_free(view->avail);
         }
@@ -260,7 +263,8 @@ int tqi_table_view_get(tqi_table *table, const char *partition_name, const char 
         rc = tqi_error_nomem(err, "task");
     }
     if (rc == TQ_OK) {
-        HASH_FIND(hh, partition->views, &key, sizeof(key), view);
+        uint64_t numbers[2] = {key.set->number, key.task->number};
+        HASH_FIND(hh, partition->views, numbers, sizeof(numbers), view);
         if (view == NULL) {
             rc = view_make(partition, key.set, key.task, &view, err);
         }
