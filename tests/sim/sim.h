@@ -47,6 +47,8 @@ typedef struct sim_chance {
     uint64_t s[4];
 } sim_chance;
 
+/* The seed of this run. */
+extern uint64_t sim_seed;
 void sim_chance_init(sim_chance *chance, uint64_t seed, const char *name);
 uint64_t sim_next(sim_chance *chance);
 /* Uniform in [0, n); 0 for n == 0. */
@@ -206,9 +208,12 @@ sim_process *sim_fiber_process(const sim_fiber *fiber);
 
 /* --- descriptors: fd.c -------------------------------------------------------- */
 
-/* Virtual descriptors begin here; smaller ones are real and pass through to the C library. A program sees them as usual
- * small numbers would be seen, except for their size. */
-#define SIM_FD_FIRST (1 << 20)
+/* Virtual descriptors begin here; smaller ones are real and pass through to the C library. Not larger, because the
+ * product compares numbers with shares of RLIMIT_NOFILE, which must be a little above those in use. */
+#define SIM_FD_FIRST 1024
+
+/* The user as which all processes run: what geteuid says, and the owner of every file. */
+#define SIM_USER 1000
 
 /* What a descriptor refers to: shared by duplicates, also in other processes. */
 typedef struct sim_file_ops {
@@ -224,11 +229,14 @@ typedef struct sim_file_ops {
     /* open("/proc/self/fd/N", flags): a file of its own, or the same one with one more reference; NULL with errno.
      * NULL: ENXIO. */
     sim_file *(*reopen)(sim_file *file, int flags);
+    /* Commands of fcntl other than those of fd.c, such as F_ADD_SEALS: -1 with errno; NULL: EINVAL. */
+    int (*control)(sim_file *file, int command, long argument);
 } sim_file_ops;
 
 struct sim_file {
     const sim_file_ops *ops;
     uint32_t refs;
+    int flags; /* what F_GETFL says, such as O_RDWR | O_NONBLOCK; whoever made the file sets it */
     struct sim_watch *watches;
 };
 
@@ -270,6 +278,8 @@ void sim_pidfd_ended(sim_process *process); /* called by sched.c */
  * connection are never lost, doubled or reordered. */
 void sim_net_start(void); /* per seed */
 void sim_net_end(void);
+/* Faults are over from now on: partitions and stalls heal at once. Called by whoever makes sim_is_calm() true. */
+void sim_net_calm(void);
 
 /* --- files: disk.c --------------------------------------------------------------- */
 

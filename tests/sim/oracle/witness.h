@@ -47,19 +47,20 @@ typedef struct witness_sample {
 
 /* Only changes that succeeded; a refused one leaves the table as it was. All memory stays until witness_end. */
 typedef struct witness_commit {
-    uint64_t number; /* 1, 2, ...: the order of commits in this seed */
-    uint64_t time;   /* sim_time() */
+    uint64_t number;     /* 1, 2, ...: the order of commits in this seed */
+    uint64_t time;       /* sim_time() */
     uint64_t controller; /* pid of the controller's process */
     uint64_t epoch;
     witness_kind kind;
-    bool whole;    /* the whole partition */
-    bool at_end;   /* a claim that goes back because its session has ended */
-    /* Whose request it is; "" and 0 when it comes from no request (the end of a session, a timeout, an acknowledgement).
-     * A waiting claim is committed within the request that made it possible, but this is the claim's own. */
-    const char *client; /* name of the session */
-    uint64_t pid;       /* of its process */
-    uint64_t session;   /* number that the controller gave it, from 1 in each controller */
-    uint64_t request;   /* number within the session */
+    bool whole;  /* the whole partition */
+    bool at_end; /* a claim that goes back because its session has ended */
+    /* Whose request it is; "" and 0 when it comes from no request (the end of a session, a timeout, an
+     * acknowledgement). A waiting claim is committed within the request that made it possible, but this is the claim's
+     * own. */
+    const char *client;    /* name of the session */
+    uint64_t pid;          /* of its process */
+    uint64_t session;      /* number that the controller gave it, from 1 in each controller */
+    uint64_t request;      /* number within the session */
     uint16_t request_kind; /* of wire/methods.h */
     const char *partition; /* "" where there is none */
     const char *task;      /* "" where there is none */
