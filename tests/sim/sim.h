@@ -146,6 +146,7 @@ struct sim_process {
     char name[32]; /* "controller", "unit-1", "client-3" */
     bool alive;
     bool stopped;          /* SIGSTOP */
+    uint64_t stopped_for;  /* ns that it was stopped in all; sched.c adds to it when the process goes on */
     bool exiting;          /* it ends as programs do: its descriptors are closed */
     uint32_t host;         /* processes of one host reach each other through unix sockets and shared memory */
     uint64_t clock_offset; /* monotonic time at sim_time() 0 */
