@@ -39,6 +39,15 @@ void *sim_realloc(void *old, size_t size);
 void sim_free(void *memory);
 char *sim_strdup(const char *text);
 
+/* Where the memory of processes lies; --base sets it before anything starts. A fault that hangs on the order of
+ * addresses shows when they go downward. */
+extern uint64_t sim_memory_base;
+extern bool sim_memory_down;
+/* Stacks of fibers: the same addresses in every run, zero at first, with a page in front of them that must not be
+ * touched. */
+void *sim_stack_alloc(size_t size);
+void sim_stack_free(void *stack);
+
 /* --- chance: chance.c ------------------------------------------------------ */
 
 /* A stream of random numbers (xoshiro256**). Every subsystem has one of its own, made from the seed and a name, so that
@@ -178,6 +187,10 @@ void sim_heap_start(sim_process *process);
 void sim_heap_end(sim_process *process);
 /* Bytes in live allocations of the process, and how many. */
 uint64_t sim_heap_live(const sim_process *process, uint64_t *count);
+/* Prints them by the place that allocated them. */
+void sim_heap_report(const sim_process *process);
+/* Whether its allocations may fail (SIM_OOM); none does at first. */
+void sim_heap_may_fail(sim_process *process, bool may);
 void sim_fds_start(sim_process *process);
 void sim_fds_end(sim_process *process, bool killed);
 void sim_maps_start(sim_process *process);

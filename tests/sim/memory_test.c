@@ -1,0 +1,325 @@
+/*
+ * The memory of simulated processes: the tests stand in for the scheduler.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <cmocka.h>
+#include <jansson.h>
+#include <roaring/roaring.h>
+
+#include "heap.h"
+#include "sim.h"
+
+/* --- the scheduler and the faults ------------------------------------------ */
+
+sim_process *sim_self;
+sim_chance sim_fault_chance;
+static bool may_fail, fails;
+static char found[256];
+static jmp_buf back;
+
+bool sim_may(sim_fault fault)
+{
+    return fault == SIM_OOM && may_fail;
+}
+
+bool sim_happens(sim_fault fault)
+{
+    return fault == SIM_OOM && fails;
+}
+
+void sim_chance_init(sim_chance *chance, uint64_t seed, const char *name)
+{
+    (void)name;
+    chance->s[0] = seed | 1;
+}
+
+uint64_t sim_next(sim_chance *chance)
+{
+    chance->s[0] ^= chance->s[0] << 13;
+    chance->s[0] ^= chance->s[0] >> 7;
+    chance->s[0] ^= chance->s[0] << 17;
+    return chance->s[0];
+}
+
+uint64_t sim_below(sim_chance *chance, uint64_t n)
+{
+    return n > 0 ? sim_next(chance) % n : 0;
+}
+
+uint64_t sim_between(sim_chance *chance, uint64_t low, uint64_t high)
+{
+    return low + sim_below(chance, high - low + 1);
+}
+
+bool sim_one_in(sim_chance *chance, uint64_t n)
+{
+    return n > 0 && sim_below(chance, n) == 0;
+}
+
+void sim_found(const char *invariant, const char *format, ...)
+{
+    va_list args;
+
+    (void)invariant;
+    va_start(args, format);
+    vsnprintf(found, sizeof(found), format, args);
+    va_end(args);
+    longjmp(back, 1);
+}
+
+static sim_process processes[] = {{.id = 0, .name = "one"}, {.id = 1, .name = "two"}};
+
+static void enter(sim_process *process)
+{
+    sim_self = process;
+    sim_heap_enter(process);
+}
+
+static sim_process *start(unsigned i)
+{
+    sim_heap_start(&processes[i]);
+    enter(&processes[i]);
+    return &processes[i];
+}
+
+static void end(sim_process *process)
+{
+    enter(NULL);
+    sim_heap_end(process);
+}
+
+/* --- heaps ----------------------------------------------------------------- */
+
+static void test_same_addresses(void **state)
+{
+#ifndef SIM_ASAN
+    void *first[200];
+#endif
+
+    (void)state;
+    for (unsigned round = 0; round < 3; round++) {
+        sim_process *one = start(0);
+        for (unsigned i = 0; i < 200; i++) {
+            void *memory = malloc(i * 37 % 3000);
+            assert_non_null(memory);
+#ifndef SIM_ASAN
+            first[i] = round == 0 ? memory : first[i];
+            assert_ptr_equal(memory, first[i]);
+            for (unsigned k = 0; k < i * 37 % 3000; k++) {
+                assert_int_equal(((uint8_t *)memory)[k], 0xa5);
+            }
+#endif
+            memset(memory, (int)round, i * 37 % 3000);
+        }
+        end(one);
+    }
+}
+
+static void test_kinds(void **state)
+{
+    sim_process *one = start(0);
+    uint64_t count;
+    void *aligned = NULL;
+
+    (void)state;
+    char *zero = calloc(100, 70);
+    for (unsigned i = 0; i < 7000; i++) {
+        assert_int_equal(zero[i], 0);
+    }
+    char *text = strdup("text");
+    assert_string_equal(text, "text");
+    zero = realloc(zero, 100000);
+    assert_int_equal(zero[6999], 0);
+    assert_int_equal(posix_memalign(&aligned, 64, 1000), 0);
+    assert_int_equal((uintptr_t)aligned % 64, 0);
+    assert_true(sim_heap_live(one, &count) == 100000 + 5 + 1000);
+    assert_int_equal(count, 3);
+    sim_heap_report(one);
+    free(aligned);
+    assert_int_equal(posix_memalign(&aligned, 2 << 20, 3 << 20), 0);
+    assert_int_equal((uintptr_t)aligned % (2 << 20), 0);
+    free(aligned);
+    free(zero);
+    free(text);
+    assert_int_equal(sim_heap_live(one, &count), 0);
+    assert_int_equal(count, 0);
+    end(one);
+}
+
+/* All sizes: each block is as large as it says, and no two overlap. */
+static void test_sizes(void **state)
+{
+    sim_process *one = start(0);
+    uint64_t seed = 7;
+    static struct {
+        uint8_t *memory;
+        size_t size;
+    } live[512];
+
+    (void)state;
+    memset(live, 0, sizeof(live));
+    for (uint32_t i = 0; i < 100000; i++) {
+        seed = seed * UINT64_C(6364136223846793005) + 1;
+        uint32_t k = seed >> 55;
+        if (live[k].memory != NULL) {
+            assert_int_equal(live[k].memory[0], k & 0xff);
+            assert_int_equal(live[k].memory[live[k].size - 1], k & 0xff);
+            free(live[k].memory);
+        }
+        live[k].size = 1 + (seed >> 20) % (UINT64_C(16) << (seed >> 40) % 11);
+        live[k].memory = malloc(live[k].size);
+        assert_true(malloc_usable_size(live[k].memory) >= live[k].size);
+        memset(live[k].memory, (int)k, live[k].size);
+    }
+    for (uint32_t k = 0; k < 512; k++) {
+        free(live[k].memory);
+    }
+    end(one);
+}
+
+#ifndef SIM_ASAN
+static void test_misuse(void **state)
+{
+    sim_process *one = start(0);
+    /* What is wrong here is what is tested. */
+    void *volatile memory = malloc(100);
+    uint8_t *volatile written = memory;
+
+    (void)state;
+    free(memory);
+    if (setjmp(back) == 0) {
+        free(memory);
+        fail();
+    }
+    assert_non_null(strstr(found, "freed twice; it was allocated by memory_test+0x"));
+    written[3] = 1;
+    if (setjmp(back) == 0) {
+        memory = malloc(100);
+        fail();
+    }
+    assert_non_null(strstr(found, "freed memory was written"));
+    end(one);
+    one = start(0);
+    memory = malloc(100);
+    sim_process *two = start(1);
+    if (setjmp(back) == 0) {
+        free(memory);
+        fail();
+    }
+    assert_string_equal(found, "two frees memory of one");
+    end(two);
+    end(one);
+}
+#endif
+
+static void test_failures(void **state)
+{
+    uint32_t failed = 0;
+
+    (void)state;
+    sim_chance_init(&sim_fault_chance, 5, "");
+    may_fail = fails = true;
+    sim_process *one = start(0);
+    for (uint32_t i = 0; i < 100000; i++) {
+        void *memory = malloc(10);
+        failed += memory == NULL;
+        free(memory);
+    }
+    assert_int_equal(failed, 0);
+    sim_heap_may_fail(one, true);
+    for (uint32_t i = 0; i < 100000; i++) {
+        void *memory = malloc(10);
+        failed += memory == NULL;
+        free(memory);
+    }
+    assert_in_range(failed, 2, 2000);
+    /* Libraries do not know it. */
+    fails = false;
+    end(one);
+    may_fail = false;
+}
+
+static void test_libraries(void **state)
+{
+    sim_process *one = start(0);
+    uint64_t count;
+    roaring_bitmap_t *bitmap = roaring_bitmap_create();
+
+    (void)state;
+    for (uint32_t i = 0; i < 100000; i += 3) {
+        roaring_bitmap_add(bitmap, i);
+    }
+    json_t *json = json_loads("{\"a\": [1, 2, {\"b\": \"c\"}]}", 0, NULL);
+    assert_non_null(json);
+    assert_true(sim_heap_live(one, &count) > 8192);
+    assert_true(count > 10);
+    char *text = json_dumps(json, 0);
+    free(text);
+    json_decref(json);
+    roaring_bitmap_free(bitmap);
+    assert_int_equal(sim_heap_live(one, &count), 0);
+    end(one);
+}
+
+static void test_stacks(void **state)
+{
+    uint8_t *a = sim_stack_alloc(256 << 10), *b = sim_stack_alloc(256 << 10);
+
+    (void)state;
+    assert_ptr_not_equal(a, b);
+    memset(a + 10000, 1, (256 << 10) - 10000);
+    sim_stack_free(a);
+    assert_ptr_equal(sim_stack_alloc(256 << 10), a);
+    for (uint32_t i = 0; i < 256 << 10; i++) {
+        assert_int_equal(a[i], 0);
+    }
+    sim_stack_free(a);
+    sim_stack_free(b);
+}
+
+/* Not a measurement: it finds a mistake that makes each allocation slow. */
+static void test_speed(void **state)
+{
+    sim_process *one = start(0);
+    struct timespec begin, now;
+    void *volatile memory[16];
+
+    (void)state;
+    clock_gettime(CLOCK_MONOTONIC, &begin);
+    for (uint32_t i = 0; i < 100000; i++) {
+        for (uint32_t k = 0; k < 16; k++) {
+            memory[k] = malloc(k * 16);
+        }
+        for (uint32_t k = 0; k < 16; k++) {
+            free(memory[k]);
+        }
+    }
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    print_message("%.1f ns per malloc and free\n",
+                  (double)((now.tv_sec - begin.tv_sec) * 1000000000 + now.tv_nsec - begin.tv_nsec) / 1600000);
+    end(one);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_same_addresses),
+        cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_sizes),
+#ifndef SIM_ASAN
+        cmocka_unit_test(test_misuse),
+#endif
+        cmocka_unit_test(test_failures),
+        cmocka_unit_test(test_libraries),
+        cmocka_unit_test(test_stacks),
+        cmocka_unit_test(test_speed),
+    };
+
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
