@@ -3,8 +3,9 @@
  *
  * A process gets the same addresses in every run of a seed, whatever ran before it: its region begins empty, and what
  * malloc returns is filled with poison, since what an earlier process left there would make a read of uninitialised
- * memory depend on it. A block has a header of 16 bytes in front of it. What is freed is overwritten, and looked at when
- * it is handed out again, so that reading or writing freed memory shows. Regions are never given back to the kernel.
+ * memory depend on it. A block has a header of 16 bytes in front of it. What is freed is overwritten, and looked at
+ * when it is handed out again, so that reading or writing freed memory shows. Regions are never given back to the
+ * kernel.
  */
 #include "heap.h"
 
@@ -58,7 +59,7 @@ static inline uint32_t heap_class(size_t bytes)
 static inline size_t heap_class_bytes(uint32_t class)
 {
     if (class <= HEAP_LINEAR) {
-        return (size_t)class * HEAP_UNIT;
+        return (size_t) class * HEAP_UNIT;
     }
     uint32_t log = (class - HEAP_LINEAR - 1) / 4 + 6, step = (class - HEAP_LINEAR - 1) % 4;
     return ((size_t)(5 + step) << (log - 2)) * HEAP_UNIT;

@@ -18,8 +18,8 @@
 #define HEAP_CLASSES 256
 
 struct sim_heap {
-    uint8_t *base;   /* of its addresses; NULL: not mapped yet */
-    uint8_t *low;    /* what was ever handed out since the start of the process is in [low, high) */
+    uint8_t *base; /* of its addresses; NULL: not mapped yet */
+    uint8_t *low;  /* what was ever handed out since the start of the process is in [low, high) */
     uint8_t *high;
     uint8_t *end;
     uint64_t live_bytes, live_count;

@@ -132,7 +132,13 @@ void *heap_take(sim_heap *heap, size_t size, size_t align, bool zero, const void
     entry = heap_entry_make();
     bucket = heap_bucket(memory);
     *entry = (heap_entry){
-        .memory = memory, .size = size, .caller = caller, .heap = heap, .next = heap->entries, .chain = *bucket};
+        .memory = memory,
+        .size = size,
+        .caller = caller,
+        .heap = heap,
+        .next = heap->entries,
+        .chain = *bucket,
+    };
     *bucket = entry;
     if (heap->entries != NULL) {
         heap->entries->prev = entry;

@@ -2,10 +2,10 @@
  * memory.c - the memory of simulated processes: what their code, and the libraries that work on their behalf, get from
  * malloc comes from the heap of the process (heap.c).
  *
- * Calls of the product are replaced when the program is linked, those of the libraries that keep its data when it starts
- * (memory_libraries.c). The C library and OpenSSL go on with the C library's own malloc, because what they allocate may
- * be theirs (caches, the state of the thread) and outlive the process in which it was made. So memory of both kinds goes
- * through free: it is told apart by its address.
+ * Calls of the product are replaced when the program is linked, those of the libraries that keep its data when it
+ * starts (memory_libraries.c). The C library and OpenSSL go on with the C library's own malloc, because what they
+ * allocate may be theirs (caches, the state of the thread) and outlive the process in which it was made. So memory of
+ * both kinds goes through free: it is told apart by its address.
  *
  * Allocations fail (SIM_OOM) for code of the product only. CRoaring, for one, does not survive that.
  */
@@ -46,7 +46,7 @@ char *__wrap_strndup(const char *text, size_t most);
 void *memory_region(uint64_t base, uint64_t bytes)
 {
     void *at = mmap((void *)(uintptr_t)base, bytes, PROT_READ | PROT_WRITE,
-                           MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 
     if (at != (void *)(uintptr_t)base) {
         fprintf(stderr, "sim: no memory at %#llx: %s; try another --base\n", (unsigned long long)base, strerror(errno));

@@ -85,7 +85,7 @@ static const char *const libraries_names[] = {"libroaring.", "libjansson.", "lib
 
 /* Lets the entries of a table of relocations that name a function of ours point to it. */
 static void libraries_redirect(uintptr_t load, const ElfW(Rela) * table, size_t bytes, const ElfW(Sym) * symbols,
-                            const char *strings)
+                               const char *strings)
 {
     for (size_t i = 0; i < bytes / sizeof(*table); i++) {
         const char *name = strings + symbols[ELF64_R_SYM(table[i].r_info)].st_name;

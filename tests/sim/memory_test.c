@@ -309,15 +309,11 @@ static void test_speed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_addresses),
-        cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_same_addresses), cmocka_unit_test(test_kinds),     cmocka_unit_test(test_sizes),
 #ifndef SIM_ASAN
         cmocka_unit_test(test_misuse),
 #endif
-        cmocka_unit_test(test_failures),
-        cmocka_unit_test(test_libraries),
-        cmocka_unit_test(test_stacks),
+        cmocka_unit_test(test_failures),       cmocka_unit_test(test_libraries), cmocka_unit_test(test_stacks),
         cmocka_unit_test(test_speed),
     };
 

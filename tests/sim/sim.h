@@ -136,7 +136,7 @@ _Noreturn void sim_found(const char *invariant, const char *format, ...) __attri
         }                                        \
     } while (0)
 
-/* --- time and events: sched.c ---------------------------------------------- */
+/* --- time and events: scheduler.c ---------------------------------------------- */
 
 /* Virtual nanoseconds since the start of the seed; every process adds an offset and a rate of its own to it. */
 uint64_t sim_time(void);
@@ -145,7 +145,7 @@ uint64_t sim_time(void);
 uint64_t sim_at(uint64_t time, void (*fn)(void *arg), void *arg);
 void sim_at_drop(uint64_t event);
 
-/* --- processes: sched.c ------------------------------------------------------ */
+/* --- processes: scheduler.c ------------------------------------------------------ */
 
 #define SIM_PROCESSES 64 /* at a time */
 
@@ -155,7 +155,7 @@ struct sim_process {
     char name[32]; /* "controller", "unit-1", "client-3" */
     bool alive;
     bool stopped;          /* SIGSTOP */
-    uint64_t stopped_for;  /* ns that it was stopped in all; sched.c adds to it when the process goes on */
+    uint64_t stopped_for;  /* ns that it was stopped in all; scheduler.c adds to it when the process goes on */
     bool exiting;          /* it ends as programs do: its descriptors are closed */
     uint32_t host;         /* processes of one host reach each other through unix sockets and shared memory */
     uint64_t clock_offset; /* monotonic time at sim_time() 0 */
@@ -198,11 +198,11 @@ void sim_maps_end(sim_process *process);
 void sim_image_start(sim_process *process);
 void sim_image_end(sim_process *process);
 /* Makes the memory that product code sees (heap of malloc, image of static data) that of the process; NULL: the
- * simulator's. Called by sched.c only. */
+ * simulator's. Called by scheduler.c only. */
 void sim_heap_enter(sim_process *process);
 void sim_image_enter(sim_process *process);
 
-/* --- fibers: sched.c --------------------------------------------------------- */
+/* --- fibers: scheduler.c --------------------------------------------------------- */
 
 /* The fiber that runs; NULL: an event of sim_at. */
 extern sim_fiber *sim_running;
@@ -284,7 +284,7 @@ static inline bool sim_fd_is(int fd)
 uint32_t sim_fds_count(const sim_process *process);
 /* A pidfd of that process (readable once it has ended), for SO_PEERPIDFD and pidfd_open; -1 with errno. */
 int sim_pidfd_open(uint64_t pid);
-void sim_pidfd_ended(sim_process *process); /* called by sched.c */
+void sim_pidfd_ended(sim_process *process); /* called by scheduler.c */
 
 /* --- sockets: socket.c, stream.c ----------------------------------------------- */
 

@@ -19,7 +19,7 @@
 
 static struct {
     uint8_t *base;
-    uint32_t made;                  /* slots that have their guard */
+    uint32_t made;                   /* slots that have their guard */
     uint64_t used[STACK_SLOTS / 64]; /* the lowest free one is taken */
     uint32_t sizes[STACK_SLOTS];
 } stacks;

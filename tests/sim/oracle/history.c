@@ -11,9 +11,9 @@
 #define HISTORY_CHUNK (64u << 10)
 
 const char *const history_call_names[HISTORY_CALLS] = {
-    "put",   "reserve",   "claim",           "resolve",  "get",      "get_by_key", "clear",
-    "reset", "list_keys", "list_partitions", "consumed", "produced", "notify",     "begin_clear",
-    "end_clear", "save",  "load",
+    "put",       "reserve",         "claim",    "resolve",  "get",    "get_by_key",  "clear",     "reset",
+    "list_keys", "list_partitions", "consumed", "produced", "notify", "begin_clear", "end_clear", "save",
+    "load",
 };
 
 history_state history_now;

@@ -49,7 +49,7 @@ typedef struct history_row {
 /* How a call names its samples. */
 typedef enum history_by {
     HISTORY_BY_NEW,
-    HISTORY_BY_ROWS,    /* a meta, or indexes of any incarnation (0) */
+    HISTORY_BY_ROWS, /* a meta, or indexes of any incarnation (0) */
     HISTORY_BY_KEYS,
     HISTORY_BY_ALL
 } history_by;

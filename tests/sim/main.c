@@ -1,0 +1,509 @@
+/*
+ * main.c - the program `sim`: runs seeds, says what it found, and repeats or shrinks it.
+ *
+ * Seeds run in child processes, many in each, so that a fault that ends the process (a signal, a sanitizer) is a finding
+ * like any other. What the children count lies in memory that they share with the parent.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "chance.h"
+#include "marks.h"
+#include "oracle/history.h"
+#include "scheduler.h"
+#include "world.h"
+
+#define MAIN_JOBS  64
+#define MAIN_BATCH 200 /* seeds per child */
+
+/* What the children count. */
+int __real_clock_gettime(clockid_t clock, struct timespec *ts);
+
+typedef struct main_job {
+    uint64_t next, end;   /* seeds that are left */
+    uint64_t at;          /* the one that runs */
+    uint64_t seeds, requests, ops, events, faults;
+    uint64_t hash;        /* sum over the seeds, so that their order does not matter */
+    uint64_t happened[SIM_FAULTS];
+    uint64_t marks[MARKS_MAX];
+    uint64_t virtual_ns;
+    char invariant[64]; /* of the finding; "": none */
+    /* the faults of the last seed, for --shrink */
+    size_t n_list;
+    sim_decision list[SIM_DECISIONS];
+} main_job;
+
+typedef struct main_options {
+    uint64_t first, last;
+    bool has_last;
+    double seconds;
+    unsigned jobs;
+    bool stop, trace, twice, shrink, quiet, verbose;
+    uint64_t every; /* one seed in that many runs twice */
+    const char *history;
+    const char *corpus;
+    world_options world;
+} main_options;
+
+static main_options options = {.first = 1, .jobs = 1, .every = 10};
+static main_job *jobs; /* shared with the children */
+static main_job *job; /* of this child */
+static const char *program;
+
+/* Real time, which is not that of the simulation. */
+static uint64_t main_real_ns(void)
+{
+    struct timespec ts;
+
+    __real_clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+/* --- trace and findings -------------------------------------------------------------- */
+
+void sim_trace(const char *what, uint64_t a, uint64_t b)
+{
+    sim_scheduler.hash = sched_mix(sim_scheduler.hash, a * 31 + b);
+    if (options.trace) {
+        fprintf(stderr, "%14.6f %-12s %s %llu %llu\n", (double)sim_time() / 1e9,
+                sim_self != NULL ? sim_self->name : "-", what, (unsigned long long)a, (unsigned long long)b);
+    }
+}
+
+static void main_print_selection(FILE *to)
+{
+    const sim_faults *faults = &sim_faults_drawn;
+
+    for (size_t i = 0; i < faults->n_off; i++) {
+        fprintf(to, " --without %s", sim_fault_name(faults->off[i]));
+    }
+    if (faults->selects) {
+        fprintf(to, " --only ");
+        for (size_t i = 0; i < faults->n_selected; i++) {
+            fprintf(to, "%s%s:%u", i > 0 ? "," : "", sim_fault_name(faults->selected[i].fault),
+                    faults->selected[i].number);
+        }
+        if (faults->n_selected == 0) {
+            fprintf(to, "none");
+        }
+    }
+    if (options.world.load != NULL) {
+        fprintf(to, " --load %s", options.world.load);
+    }
+    if (options.world.budget) {
+        fprintf(to, " --budget %u", options.world.budget);
+    }
+    if (options.world.operations) {
+        fprintf(to, " --operations %u", options.world.operations);
+    }
+}
+
+static void main_print_draws(FILE *to)
+{
+    const world_draws *drawn = &world_drawn;
+
+    fprintf(to, "  drawn: %s, %u hosts, %u units of %llu KiB, %u clients; grace %llu ms, owner timeout %llu ms, "
+                "write deadline %llu ms%s%s%s\n",
+            drawn->manager, drawn->hosts, drawn->units, (unsigned long long)drawn->capacity >> 10, drawn->clients,
+            (unsigned long long)drawn->grace_ms, (unsigned long long)drawn->owner_timeout_ms,
+            (unsigned long long)drawn->write_deadline_ms, drawn->first_counters ? "; counters near their wrap" : "",
+            drawn->tcp_only ? "; tcp only" : "", drawn->timers_last ? "; timers last" : "");
+    fprintf(to, "  faults:");
+    for (int i = 0; i < SIM_FAULTS; i++) {
+        if (sim_faults_drawn.one_in[i]) {
+            fprintf(to, " %s 1/%u (%u)", sim_fault_name((sim_fault)i), sim_faults_drawn.one_in[i],
+                    sim_faults_drawn.happened[i]);
+        }
+    }
+    fprintf(to, "\n");
+}
+
+static void main_write_file(void *arg, const char *text, size_t size)
+{
+    fwrite(text, 1, size, arg);
+}
+
+static void main_write_history(const char *found)
+{
+    FILE *file = options.history != NULL ? fopen(options.history, "w") : NULL;
+
+    if (file != NULL) {
+        history_write(main_write_file, file, found);
+        fclose(file);
+    } else if (options.history != NULL) {
+        fprintf(stderr, "sim: cannot write %s: %s\n", options.history, strerror(errno));
+    }
+}
+
+_Noreturn void sim_found(const char *invariant, const char *format, ...)
+{
+    char text[2048];
+    va_list list;
+
+    /* From here on memory is the program's: stdio allocates. */
+    char where[64];
+    snprintf(where, sizeof(where), "%s", sim_self != NULL ? sim_self->name : "the simulator");
+    va_start(list, format);
+    vsnprintf(text, sizeof(text), format, list);
+    va_end(list);
+    sim_self = NULL;
+    sim_heap_enter(NULL);
+    if (!options.quiet) {
+        fprintf(stderr, "FOUND seed %llu at %.6f s in %s: %s: %s\n", (unsigned long long)sim_seed,
+                (double)sim_time() / 1e9, where, invariant, text);
+        main_print_draws(stderr);
+        fprintf(stderr, "  trace hash %016llx after %llu events\n  again: %s --seed %llu",
+                (unsigned long long)sim_scheduler.hash, (unsigned long long)sim_scheduler.events, program,
+                (unsigned long long)sim_seed);
+        main_print_selection(stderr);
+        fprintf(stderr, "\n");
+    }
+    main_write_history(invariant);
+    if (job != NULL) {
+        snprintf(job->invariant, sizeof(job->invariant), "%s", invariant);
+        job->n_list = sim_faults_drawn.n_list;
+        memcpy(job->list, sim_faults_drawn.list, job->n_list * sizeof(*job->list));
+    }
+    fflush(NULL);
+    _exit(1);
+}
+
+/* --- running seeds -------------------------------------------------------------------- */
+
+/* Runs a seed once and counts it. */
+static uint64_t main_run(uint64_t seed)
+{
+    uint64_t requests = world_requests;
+
+    world_run(seed, &options.world);
+    job->requests += world_requests - requests;
+    job->ops += world_finished.ops;
+    job->events += world_finished.events;
+    job->virtual_ns += world_finished.time;
+    job->faults += sim_faults_drawn.total;
+    for (int i = 0; i < SIM_FAULTS; i++) {
+        job->happened[i] += sim_faults_drawn.happened[i];
+    }
+    return world_finished.hash;
+}
+
+static void main_seed(uint64_t seed)
+{
+    uint64_t hash = main_run(seed);
+
+    job->seeds++;
+    job->hash += sched_mix(hash, seed);
+    if (options.verbose) {
+        main_print_draws(stderr);
+        fprintf(stderr, "seed %llu: hash %016llx, %llu events, %llu ops, %.1f s\n", (unsigned long long)seed,
+                (unsigned long long)hash, (unsigned long long)world_finished.events,
+                (unsigned long long)world_finished.ops, (double)world_finished.time / 1e9);
+    }
+    if (options.twice || (options.every && seed % options.every == 0)) {
+        uint64_t again = main_run(seed);
+        sim_check(again == hash, "determinism", "the second run of the seed has the trace hash %016llx, not %016llx",
+                  (unsigned long long)again, (unsigned long long)hash);
+    }
+    main_write_history(NULL);
+}
+
+static _Noreturn void main_child(main_job *own)
+{
+    job = own;
+    marks_counts = own->marks;
+    world_logs = options.trace;
+    for (; job->next < job->end; job->next++) {
+        main_seed(job->next);
+    }
+    fflush(NULL);
+    _exit(0);
+}
+
+/* Takes the next seeds for a child; false: there are none. */
+static bool main_take(main_job *own, uint64_t *next, uint64_t until_ns)
+{
+    uint64_t left;
+
+    if (options.has_last ? *next > options.last : main_real_ns() >= until_ns) {
+        return false;
+    }
+    left = options.has_last ? options.last - *next + 1 : MAIN_BATCH;
+    own->next = *next;
+    own->end = *next + (left < MAIN_BATCH ? left : MAIN_BATCH);
+    *next = own->end;
+    return true;
+}
+
+static pid_t main_fork(main_job *own)
+{
+    fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0) {
+        main_child(own);
+    }
+    if (pid < 0) {
+        perror("sim: fork");
+        exit(2);
+    }
+    return pid;
+}
+
+/* What a child that ended says; true: it found something, and its remaining seeds are still to be run. */
+static bool main_ended(main_job *own, int status)
+{
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+        return false;
+    }
+    if (own->invariant[0] == 0) {
+        snprintf(own->invariant, sizeof(own->invariant), "%s", WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "exit");
+        if (!options.quiet) {
+            fprintf(stderr, "FOUND seed %llu: the program ended: %s (status %d)\n  again: %s --seed %llu\n",
+                    (unsigned long long)own->next, own->invariant, status, program, (unsigned long long)own->next);
+        }
+    }
+    return true;
+}
+
+/* Runs seeds in children until there are none left; returns how many findings there were. */
+static uint64_t main_seeds(void)
+{
+    pid_t pids[MAIN_JOBS] = {0};
+    uint64_t next = options.first, found = 0, until = main_real_ns() + (uint64_t)(options.seconds * 1e9);
+    unsigned running = 0;
+    bool stop = false;
+
+    for (;;) {
+        for (unsigned i = 0; i < options.jobs; i++) {
+            if (!stop && pids[i] == 0 && main_take(&jobs[i], &next, until)) {
+                pids[i] = main_fork(&jobs[i]);
+                running++;
+            }
+        }
+        if (running == 0) {
+            return found;
+        }
+        int status;
+        pid_t pid = wait(&status);
+        unsigned i = 0;
+        while (i < options.jobs && pids[i] != pid) {
+            i++;
+        }
+        if (i == options.jobs) {
+            continue;
+        }
+        pids[i] = 0;
+        running--;
+        if (main_ended(&jobs[i], status)) {
+            found++;
+            stop = stop || options.stop;
+            jobs[i].invariant[0] = 0;
+            if (!stop && ++jobs[i].next < jobs[i].end) {
+                pids[i] = main_fork(&jobs[i]);
+                running++;
+            }
+        }
+    }
+}
+
+/* --- output -------------------------------------------------------------------------------- */
+
+static void main_sum(main_job *sum)
+{
+    for (unsigned i = 0; i < options.jobs; i++) {
+        sum->seeds += jobs[i].seeds;
+        sum->requests += jobs[i].requests;
+        sum->ops += jobs[i].ops;
+        sum->events += jobs[i].events;
+        sum->faults += jobs[i].faults;
+        sum->hash += jobs[i].hash;
+        sum->virtual_ns += jobs[i].virtual_ns;
+        for (int k = 0; k < SIM_FAULTS; k++) {
+            sum->happened[k] += jobs[i].happened[k];
+        }
+        for (int k = 0; k < MARKS_MAX; k++) {
+            sum->marks[k] += jobs[i].marks[k];
+        }
+    }
+}
+
+static int main_report(const main_job *sum, uint64_t found, double seconds)
+{
+    uint64_t missing = 0;
+
+    if (options.verbose) {
+        for (int k = 0; k < SIM_FAULTS; k++) {
+            printf("fault %-16s %llu\n", sim_fault_name((sim_fault)k), (unsigned long long)sum->happened[k]);
+        }
+    }
+    missing = marks_report(sum->marks, sum->seeds, options.verbose);
+    printf("sim: %.1f s: %.0f events/s, %.0f requests/s, %llu operations, %.0f s of virtual time\n", seconds,
+           (double)sum->events / seconds, (double)sum->requests / seconds, (unsigned long long)sum->ops,
+           (double)sum->virtual_ns / 1e9);
+    printf("sim: seeds=%llu requests=%llu events=%llu faults=%llu found=%llu hash=%016llx\n",
+           (unsigned long long)sum->seeds, (unsigned long long)sum->requests, (unsigned long long)sum->events,
+           (unsigned long long)sum->faults, (unsigned long long)found, (unsigned long long)sum->hash);
+    return found > 0 || missing > 0;
+}
+
+/* --- options ---------------------------------------------------------------------------------- */
+
+static const char main_help[] =
+    "sim: runs the whole system in one thread, in virtual time, with faults that are drawn from a seed\n"
+    "  --seed N            only that seed\n"
+    "  --seeds A-B         these seeds (default: from 1 on)\n"
+    "  --seconds S         new seeds for that long\n"
+    "  --jobs N            processes at a time\n"
+    "  --stop              end at the first finding\n"
+    "  --twice             run every seed twice and compare the traces (default: every tenth)\n"
+    "  --trace             print every event\n"
+    "  --verbose           print what each seed drew, the faults and the marks\n"
+    "  --history FILE      write what clients saw; tests/sim/check_history.py reads it\n"
+    "  --load NAME         only that workload\n"
+    "  --budget N          operations per client\n"
+    "  --without FAULT     that kind of fault is off (may be repeated; all: no faults)\n"
+    "  --only F:N,...      of the faults that the seed has, only these happen (none: none of them)\n"
+    "  --operations N      each client ends after that many operations\n"
+    "  --shrink            with --seed: find the smallest set of faults and operations that still fails\n"
+    "  --corpus FILE       run the lines of a file: seeds with options of this program\n"
+    "  --base ADDRESS      memory of the simulated processes begins there\n";
+
+static uint64_t main_number(const char *text)
+{
+    char *end;
+    unsigned long long number = strtoull(text, &end, 0);
+
+    if (end == text || (*end != 0 && *end != '-' && *end != ',')) {
+        fprintf(stderr, "sim: '%s' is not a number\n", text);
+        exit(2);
+    }
+    return number;
+}
+
+static sim_fault main_fault(const char *name, size_t size)
+{
+    for (int i = 0; i < SIM_FAULTS; i++) {
+        if (strlen(sim_fault_name((sim_fault)i)) == size && strncmp(sim_fault_name((sim_fault)i), name, size) == 0) {
+            return (sim_fault)i;
+        }
+    }
+    fprintf(stderr, "sim: no fault is named '%.*s'\n", (int)size, name);
+    exit(2);
+}
+
+static void main_without(const char *name)
+{
+    sim_faults *faults = &sim_faults_drawn;
+
+    if (strcmp(name, "all") == 0) {
+        for (int i = 0; i < SIM_FAULTS; i++) {
+            faults->off[faults->n_off++] = (sim_fault)i;
+        }
+    } else {
+        faults->off[faults->n_off++] = main_fault(name, strlen(name));
+    }
+}
+
+static void main_only(const char *list)
+{
+    sim_faults *faults = &sim_faults_drawn;
+
+    faults->selects = true;
+    while (strcmp(list, "none") != 0 && *list) {
+        const char *colon = strchr(list, ':');
+        if (colon == NULL) {
+            fprintf(stderr, "sim: --only wants FAULT:NUMBER,...\n");
+            exit(2);
+        }
+        faults->selected[faults->n_selected++] =
+            (sim_decision){main_fault(list, (size_t)(colon - list)), (uint32_t)main_number(colon + 1)};
+        list = colon + strcspn(colon, ",");
+        list += *list == ',';
+    }
+}
+
+static void main_seed_range(const char *text)
+{
+    const char *dash = strchr(text, '-');
+
+    options.first = main_number(text);
+    options.last = dash != NULL ? main_number(dash + 1) : options.first;
+    options.has_last = true;
+}
+
+static void main_parse(int argc, char **argv)
+{
+    static const struct option names[] = {
+        {"seed", required_argument, NULL, 's'},      {"seeds", required_argument, NULL, 's'},
+        {"seconds", required_argument, NULL, 'S'},   {"jobs", required_argument, NULL, 'j'},
+        {"stop", no_argument, NULL, 'x'},            {"twice", no_argument, NULL, '2'},
+        {"trace", no_argument, NULL, 't'},           {"verbose", no_argument, NULL, 'v'},
+        {"quiet", no_argument, NULL, 'q'},           {"history", required_argument, NULL, 'H'},
+        {"load", required_argument, NULL, 'l'},      {"budget", required_argument, NULL, 'b'},
+        {"without", required_argument, NULL, 'w'},   {"only", required_argument, NULL, 'o'},
+        {"operations", required_argument, NULL, 'n'}, {"shrink", no_argument, NULL, 'k'},
+        {"corpus", required_argument, NULL, 'c'},    {"base", required_argument, NULL, 'B'},
+        {"every", required_argument, NULL, 'e'},     {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+
+    optind = 1;
+    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
+        switch (option) {
+        case 's': main_seed_range(optarg); break;
+        case 'S': options.seconds = strtod(optarg, NULL); break;
+        case 'j': options.jobs = (unsigned)main_number(optarg); break;
+        case 'x': options.stop = true; break;
+        case '2': options.twice = true; break;
+        case 't': options.trace = true; break;
+        case 'v': options.verbose = true; break;
+        case 'q': options.quiet = true; break;
+        case 'H': options.history = optarg; break;
+        case 'l': options.world.load = optarg; break;
+        case 'b': options.world.budget = (uint32_t)main_number(optarg); break;
+        case 'w': main_without(optarg); break;
+        case 'o': main_only(optarg); break;
+        case 'n': options.world.operations = (uint32_t)main_number(optarg); break;
+        case 'k': options.shrink = true; break;
+        case 'c': options.corpus = optarg; break;
+        case 'B': sim_memory_base = (uintptr_t)main_number(optarg); break;
+        case 'e': options.every = main_number(optarg); break;
+        case 'h': fputs(main_help, stdout); exit(0);
+        default: exit(2);
+        }
+    }
+    if (optind < argc || options.jobs < 1 || options.jobs > MAIN_JOBS) {
+        fprintf(stderr, "sim: see --help\n");
+        exit(2);
+    }
+    if (!options.has_last && options.seconds <= 0) {
+        options.has_last = true;
+        options.last = options.first + 99;
+    }
+}
+
+int main(int argc, char **argv)
+{
+    program = argv[0];
+    main_parse(argc, argv);
+    jobs = mmap(NULL, MAIN_JOBS * sizeof(*jobs), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+                0);
+    if (jobs == MAP_FAILED) {
+        perror("sim: mmap");
+        return 2;
+    }
+    uint64_t begun = main_real_ns();
+    uint64_t found = main_seeds();
+    static main_job sum;
+    main_sum(&sum);
+    return main_report(&sum, found, (double)(main_real_ns() - begun) / 1e9);
+}
