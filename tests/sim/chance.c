@@ -1,8 +1,9 @@
 /*
  * chance.c - everything that is drawn: random numbers, and whether a fault happens.
  *
- * Random numbers: xoshiro256** by Blackman and Vigna ("Scrambled Linear Pseudorandom Number Generators", 2021), seeded by
- * splitmix64. Whether a fault happens does not come from a stream: it is a hash of the seed, the kind and the number of
+ * Random numbers: xoshiro256** by Blackman and Vigna ("Scrambled Linear Pseudorandom Number Generators", 2021), seeded
+ * by splitmix64. Whether a fault happens does not come from a stream: it is a hash of the seed, the kind and the
+ * number of
  * the decision, so that leaving one decision out (--only, --shrink) does not change the others.
  */
 #include "chance.h"

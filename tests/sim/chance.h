@@ -16,9 +16,9 @@ typedef struct sim_decision {
 
 typedef struct sim_faults {
     uint64_t seed;
-    bool calm;                       /* the liveness phase: nothing happens any more */
-    uint32_t one_in[SIM_FAULTS];     /* 0: off */
-    uint32_t asked[SIM_FAULTS];      /* decisions so far */
+    bool calm;                   /* the liveness phase: nothing happens any more */
+    uint32_t one_in[SIM_FAULTS]; /* 0: off */
+    uint32_t asked[SIM_FAULTS];  /* decisions so far */
     uint32_t happened[SIM_FAULTS];
     uint64_t total;
     /* The faults of this run, for --shrink. */

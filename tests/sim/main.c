@@ -1,8 +1,8 @@
 /*
  * main.c - the program `sim`: runs seeds, says what it found, and repeats or shrinks it.
  *
- * Seeds run in child processes, many in each, so that a fault that ends the process (a signal, a sanitizer) is a finding
- * like any other. What the children count lies in memory that they share with the parent.
+ * Seeds run in child processes, many in each, so that a fault that ends the process (a signal, a sanitizer) is a
+ * finding like any other. What the children count lies in memory that they share with the parent.
  */
 #include <errno.h>
 #include <getopt.h>
@@ -20,6 +20,7 @@
 #include "marks.h"
 #include "oracle/history.h"
 #include "scheduler.h"
+#include "shrink.h"
 #include "world.h"
 
 #define MAIN_JOBS  64
@@ -29,10 +30,10 @@
 int __real_clock_gettime(clockid_t clock, struct timespec *ts);
 
 typedef struct main_job {
-    uint64_t next, end;   /* seeds that are left */
-    uint64_t at;          /* the one that runs */
+    uint64_t next, end; /* seeds that are left */
+    uint64_t at;        /* the one that runs */
     uint64_t seeds, requests, ops, events, faults;
-    uint64_t hash;        /* sum over the seeds, so that their order does not matter */
+    uint64_t hash; /* sum over the seeds, so that their order does not matter */
     uint64_t happened[SIM_FAULTS];
     uint64_t marks[MARKS_MAX];
     uint64_t virtual_ns;
@@ -56,7 +57,7 @@ typedef struct main_options {
 
 static main_options options = {.first = 1, .jobs = 1, .every = 10};
 static main_job *jobs; /* shared with the children */
-static main_job *job; /* of this child */
+static main_job *job;  /* of this child */
 static const char *program;
 
 /* Real time, which is not that of the simulation. */
@@ -111,8 +112,9 @@ static void main_print_draws(FILE *to)
 {
     const world_draws *drawn = &world_drawn;
 
-    fprintf(to, "  drawn: %s, %u hosts, %u units of %llu KiB, %u clients; grace %llu ms, owner timeout %llu ms, "
-                "write deadline %llu ms%s%s%s\n",
+    fprintf(to,
+            "  drawn: %s, %u hosts, %u units of %llu KiB, %u clients; grace %llu ms, owner timeout %llu ms, "
+            "write deadline %llu ms%s%s%s\n",
             drawn->manager, drawn->hosts, drawn->units, (unsigned long long)drawn->capacity >> 10, drawn->clients,
             (unsigned long long)drawn->grace_ms, (unsigned long long)drawn->owner_timeout_ms,
             (unsigned long long)drawn->write_deadline_ms, drawn->first_counters ? "; counters near their wrap" : "",
@@ -264,7 +266,8 @@ static bool main_ended(main_job *own, int status)
         return false;
     }
     if (own->invariant[0] == 0) {
-        snprintf(own->invariant, sizeof(own->invariant), "%s", WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "exit");
+        snprintf(own->invariant, sizeof(own->invariant), "%s",
+                 WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "exit");
         if (!options.quiet) {
             fprintf(stderr, "FOUND seed %llu: the program ended: %s (status %d)\n  again: %s --seed %llu\n",
                     (unsigned long long)own->next, own->invariant, status, program, (unsigned long long)own->next);
@@ -442,16 +445,26 @@ static void main_seed_range(const char *text)
 static void main_parse(int argc, char **argv)
 {
     static const struct option names[] = {
-        {"seed", required_argument, NULL, 's'},      {"seeds", required_argument, NULL, 's'},
-        {"seconds", required_argument, NULL, 'S'},   {"jobs", required_argument, NULL, 'j'},
-        {"stop", no_argument, NULL, 'x'},            {"twice", no_argument, NULL, '2'},
-        {"trace", no_argument, NULL, 't'},           {"verbose", no_argument, NULL, 'v'},
-        {"quiet", no_argument, NULL, 'q'},           {"history", required_argument, NULL, 'H'},
-        {"load", required_argument, NULL, 'l'},      {"budget", required_argument, NULL, 'b'},
-        {"without", required_argument, NULL, 'w'},   {"only", required_argument, NULL, 'o'},
-        {"operations", required_argument, NULL, 'n'}, {"shrink", no_argument, NULL, 'k'},
-        {"corpus", required_argument, NULL, 'c'},    {"base", required_argument, NULL, 'B'},
-        {"every", required_argument, NULL, 'e'},     {"help", no_argument, NULL, 'h'},
+        {"seed", required_argument, NULL, 's'},
+        {"seeds", required_argument, NULL, 's'},
+        {"seconds", required_argument, NULL, 'S'},
+        {"jobs", required_argument, NULL, 'j'},
+        {"stop", no_argument, NULL, 'x'},
+        {"twice", no_argument, NULL, '2'},
+        {"trace", no_argument, NULL, 't'},
+        {"verbose", no_argument, NULL, 'v'},
+        {"quiet", no_argument, NULL, 'q'},
+        {"history", required_argument, NULL, 'H'},
+        {"load", required_argument, NULL, 'l'},
+        {"budget", required_argument, NULL, 'b'},
+        {"without", required_argument, NULL, 'w'},
+        {"only", required_argument, NULL, 'o'},
+        {"operations", required_argument, NULL, 'n'},
+        {"shrink", no_argument, NULL, 'k'},
+        {"corpus", required_argument, NULL, 'c'},
+        {"base", required_argument, NULL, 'B'},
+        {"every", required_argument, NULL, 'e'},
+        {"help", no_argument, NULL, 'h'},
         {NULL, 0, NULL, 0},
     };
     int option;
@@ -459,36 +472,160 @@ static void main_parse(int argc, char **argv)
     optind = 1;
     while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
         switch (option) {
-        case 's': main_seed_range(optarg); break;
-        case 'S': options.seconds = strtod(optarg, NULL); break;
-        case 'j': options.jobs = (unsigned)main_number(optarg); break;
-        case 'x': options.stop = true; break;
-        case '2': options.twice = true; break;
-        case 't': options.trace = true; break;
-        case 'v': options.verbose = true; break;
-        case 'q': options.quiet = true; break;
-        case 'H': options.history = optarg; break;
-        case 'l': options.world.load = optarg; break;
-        case 'b': options.world.budget = (uint32_t)main_number(optarg); break;
-        case 'w': main_without(optarg); break;
-        case 'o': main_only(optarg); break;
-        case 'n': options.world.operations = (uint32_t)main_number(optarg); break;
-        case 'k': options.shrink = true; break;
-        case 'c': options.corpus = optarg; break;
-        case 'B': sim_memory_base = (uintptr_t)main_number(optarg); break;
-        case 'e': options.every = main_number(optarg); break;
-        case 'h': fputs(main_help, stdout); exit(0);
-        default: exit(2);
+        case 's':
+            main_seed_range(optarg);
+            break;
+        case 'S':
+            options.seconds = strtod(optarg, NULL);
+            break;
+        case 'j':
+            options.jobs = (unsigned)main_number(optarg);
+            break;
+        case 'x':
+            options.stop = true;
+            break;
+        case '2':
+            options.twice = true;
+            break;
+        case 't':
+            options.trace = true;
+            break;
+        case 'v':
+            options.verbose = true;
+            break;
+        case 'q':
+            options.quiet = true;
+            break;
+        case 'H':
+            options.history = optarg;
+            break;
+        case 'l':
+            options.world.load = optarg;
+            break;
+        case 'b':
+            options.world.budget = (uint32_t)main_number(optarg);
+            break;
+        case 'w':
+            main_without(optarg);
+            break;
+        case 'o':
+            main_only(optarg);
+            break;
+        case 'n':
+            options.world.operations = (uint32_t)main_number(optarg);
+            break;
+        case 'k':
+            options.shrink = true;
+            break;
+        case 'c':
+            options.corpus = optarg;
+            break;
+        case 'B':
+            sim_memory_base = (uintptr_t)main_number(optarg);
+            break;
+        case 'e':
+            options.every = main_number(optarg);
+            break;
+        case 'h':
+            fputs(main_help, stdout);
+            exit(0);
+        default:
+            exit(2);
         }
     }
     if (optind < argc || options.jobs < 1 || options.jobs > MAIN_JOBS) {
         fprintf(stderr, "sim: see --help\n");
         exit(2);
     }
-    if (!options.has_last && options.seconds <= 0) {
+    if (!options.has_last && options.seconds <= 0 && options.corpus == NULL) {
         options.has_last = true;
         options.last = options.first + 99;
     }
+}
+
+/* --- shrinking and the corpus ------------------------------------------------------------------ */
+
+/* Runs the one seed in a child; returns whether it fails by that invariant ("": by any, which is written there). */
+static bool main_fails(char invariant[64])
+{
+    main_job *own = &jobs[0];
+    int status;
+
+    memset(own, 0, sizeof(*own));
+    own->next = options.first;
+    own->end = options.first + 1;
+    pid_t pid = main_fork(own);
+    while (waitpid(pid, &status, 0) < 0 && errno == EINTR) {
+    }
+    if (!main_ended(own, status)) {
+        return false;
+    }
+    if (invariant[0] == 0) {
+        memcpy(invariant, own->invariant, sizeof(own->invariant));
+    }
+    return strcmp(own->invariant, invariant) == 0;
+}
+
+static bool main_trial(uint32_t operations, void *arg)
+{
+    options.world.operations = operations;
+    return main_fails(arg);
+}
+
+static int main_shrink(void)
+{
+    static sim_decision list[SIM_DECISIONS];
+    char invariant[64] = "";
+
+    options.every = 0;
+    options.quiet = true;
+    if (!main_fails(invariant)) {
+        fprintf(stderr, "sim: seed %llu does not fail\n", (unsigned long long)options.first);
+        return 2;
+    }
+    size_t n = jobs[0].n_list;
+    memcpy(list, jobs[0].list, n * sizeof(*list));
+    options.world.operations = shrink_run(list, n, main_trial, invariant);
+    options.quiet = false;
+    main_fails(invariant);
+    return 1;
+}
+
+/* Runs each line of the file, which has the options of a seed; # begins a comment. Returns how many fail. */
+static uint64_t main_corpus(uint64_t *lines)
+{
+    FILE *file = fopen(options.corpus, "r");
+    static char line[1 << 16];
+    uint64_t found = 0;
+    main_options before = options;
+
+    if (file == NULL) {
+        fprintf(stderr, "sim: cannot read %s: %s\n", options.corpus, strerror(errno));
+        exit(2);
+    }
+    while (fgets(line, sizeof(line), file) != NULL) {
+        char *words[64] = {(char *)(uintptr_t)program}, *save = NULL, invariant[64] = "";
+        int n = 1;
+        line[strcspn(line, "#\n")] = 0;
+        for (char *word = strtok_r(line, " ", &save); word != NULL && n < 63; word = strtok_r(NULL, " ", &save)) {
+            words[n++] = word;
+        }
+        if (n == 1) {
+            continue;
+        }
+        options = before;
+        options.corpus = NULL;
+        sim_faults_drawn.selects = false;
+        sim_faults_drawn.n_selected = sim_faults_drawn.n_off = 0;
+        main_parse(n, words);
+        found += main_fails(invariant);
+        ++*lines;
+    }
+    fclose(file);
+    options = before;
+    sim_faults_drawn.selects = false;
+    sim_faults_drawn.n_off = 0;
+    return found;
 }
 
 int main(int argc, char **argv)
@@ -501,8 +638,19 @@ int main(int argc, char **argv)
         perror("sim: mmap");
         return 2;
     }
-    uint64_t begun = main_real_ns();
-    uint64_t found = main_seeds();
+    if (options.shrink) {
+        return main_shrink();
+    }
+    uint64_t begun = main_real_ns(), lines = 0, found = 0;
+    if (options.corpus != NULL) {
+        found = main_corpus(&lines);
+        printf("sim: corpus: %llu lines, found=%llu\n", (unsigned long long)lines, (unsigned long long)found);
+        memset(&jobs[0], 0, sizeof(jobs[0]));
+        if (!options.has_last && options.seconds <= 0) {
+            return found > 0;
+        }
+    }
+    found += main_seeds();
     static main_job sum;
     main_sum(&sum);
     return main_report(&sum, found, (double)(main_real_ns() - begun) / 1e9);

@@ -2,8 +2,8 @@
  * scheduler.c - time, events, fibers and processes.
  *
  * One heap of events, ordered by time and then by a drawn number. A fiber runs until it sleeps, and what it does until
- * then takes no time. Fibers switch with _setjmp and _longjmp (swapcontext saves the signal mask: a system call), except
- * under AddressSanitizer, which wants to be told.
+ * then takes no time. Fibers switch with _setjmp and _longjmp (swapcontext saves the signal mask: a system call),
+ * except under AddressSanitizer, which wants to be told.
  */
 #include "scheduler.h"
 
@@ -164,15 +164,15 @@ struct sim_fiber {
     fiber_state state;
     bool woken;
     bool begun;
-    bool held; /* due while its process is stopped */
+    bool held;      /* due while its process is stopped */
     uint64_t timer; /* event that ends its sleep; 0: none */
     uint64_t due;   /* event that resumes it */
     void (*main)(void *arg);
     void *arg;
     void *stack;
     jmp_buf at;
-    ucontext_t context; /* with which it begins; under AddressSanitizer also where it is */
-    void *fake;         /* AddressSanitizer's */
+    ucontext_t context;     /* with which it begins; under AddressSanitizer also where it is */
+    void *fake;             /* AddressSanitizer's */
     sim_fiber *prev, *next; /* of its process */
 };
 

@@ -117,8 +117,8 @@ ssize_t __wrap_getrandom(void *out, size_t size, unsigned flags)
 int __wrap_nanosleep(const struct timespec *wanted, struct timespec *left);
 int __wrap_nanosleep(const struct timespec *wanted, struct timespec *left)
 {
-    uint64_t until = sim_clock_reaches(
-        sim_self, sim_clock(sim_self, sim_time()) + (uint64_t)wanted->tv_sec * SIM_S + (uint64_t)wanted->tv_nsec);
+    uint64_t until = sim_clock_reaches(sim_self, sim_clock(sim_self, sim_time()) + (uint64_t)wanted->tv_sec * SIM_S +
+                                                     (uint64_t)wanted->tv_nsec);
 
     (void)left;
     while (sim_time() < until) {
@@ -201,7 +201,7 @@ static int thread_call(const void *address, int n)
 /* --- locks ------------------------------------------------------------------------------- */
 
 typedef struct thread_lock {
-    uint32_t held;    /* by a writer; of a mutex: 1 */
+    uint32_t held; /* by a writer; of a mutex: 1 */
     uint32_t readers;
     uint32_t waiting;
 } thread_lock;
@@ -575,9 +575,9 @@ static long thread_futex(uint32_t *address, int op, uint32_t value, const struct
         errno = EAGAIN;
         return -1;
     }
-    uint64_t until = timeout == NULL ? SIM_NEVER
-                                     : sim_clock_reaches(sim_self, (uint64_t)timeout->tv_sec * SIM_S +
-                                                                       (uint64_t)timeout->tv_nsec);
+    uint64_t until = timeout == NULL
+                         ? SIM_NEVER
+                         : sim_clock_reaches(sim_self, (uint64_t)timeout->tv_sec * SIM_S + (uint64_t)timeout->tv_nsec);
     if (!thread_wait(address, until)) {
         errno = ETIMEDOUT;
         return -1;

@@ -251,8 +251,8 @@ static void server_ended(sim_process *process)
     server->stop = NULL;
     server->serves = false;
     if (!server->ends) {
-        uint64_t delay = sim_one_in(&world.chance, 4) ? sim_below(&world.chance, 8 * SIM_S)
-                                                      : sim_below(&world.chance, 100 * SIM_MS);
+        uint64_t delay =
+            sim_one_in(&world.chance, 4) ? sim_below(&world.chance, 8 * SIM_S) : sim_below(&world.chance, 100 * SIM_MS);
         sim_at(sim_time() + delay, server_start, server);
     }
 }
@@ -552,7 +552,11 @@ static void world_start(uint64_t seed)
 static void world_end(void)
 {
     world_finished = (world_summary){
-        .hash = sim_scheduler.hash, .events = sim_scheduler.events, .time = sim_time(), .ops = history_ops()};
+        .hash = sim_scheduler.hash,
+        .events = sim_scheduler.events,
+        .time = sim_time(),
+        .ops = history_ops(),
+    };
     for (sim_process *process = sched_each(NULL); process != NULL; process = sched_each(NULL)) {
         process->ended = NULL;
         sim_process_kill(process);
@@ -594,8 +598,7 @@ int __real_tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args 
                               tq_error *err);
 int __wrap_tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, tqi_net_call **out,
                               tq_error *err);
-int __wrap_tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, tqi_net_call **out,
-                              tq_error *err)
+int __wrap_tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, tqi_net_call **out, tq_error *err)
 {
     world_requests += sim_self != NULL && strncmp(sim_self->name, "client", 6) == 0;
     return __real_tqi_net_call_start(channel, args, out, err);
