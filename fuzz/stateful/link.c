@@ -5,17 +5,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <utlist.h>
 
-#include "controller/controller_state.h"
+#include "base/pointer.h"
 #include "net/serving.h"
 #include "stateful.h"
-#include "unit/unit_state.h"
-#include "unit/writers.h"
 
 #define LINK_IN 65536u
 
@@ -61,7 +58,9 @@ bool sf_link_write(sf *f, sf_link *link, const void *data, size_t size)
     const uint8_t *at = data;
 
     while (size > 0 && link->fd >= 0) {
-        ssize_t n = send(link->fd, at, size, MSG_NOSIGNAL | MSG_DONTWAIT);
+        struct iovec iov = {tqi_unconst(at), size};
+        struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1};
+        ssize_t n = sendmsg(link->fd, &msg, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (n > 0) {
             at += n;
             size -= (size_t)n;
@@ -107,14 +106,14 @@ static bool link_read(sf_link *link)
 static void reply_failed(sf *f, const sf_link *link, const sf_pending *pending, const uint8_t *body, size_t size)
 {
     /* Of an odd link it may be the answer to another one with that number. */
-    bool must = pending->must && !link->odd;
+    bool must = pending->must && !link->odd && !f->faulty;
     Tq__Error *error = tq__error__unpack(NULL, size, body);
 
     if (error == NULL || error->code >= 0 || error->code < TQ_EENDED || !error->message[0]) {
         sf_fault(f, "a refusal of kind %u says nothing", pending->kind);
     }
     sf_counts[pending->kind].refused++;
-    if (must || error->code == TQ_EINTERNAL || error->code == TQ_ENOMEM) {
+    if (must || error->code == TQ_EINTERNAL || (error->code == TQ_ENOMEM && !f->faulty)) {
         sf_fault(f, "%s is refused: %s", tqi_method_find(pending->kind)->name, error->message);
     }
     tq__error__free_unpacked(error, NULL);
@@ -136,6 +135,9 @@ static void reply_well(sf *f, sf_client *client, const sf_pending *pending, cons
         sf_counts[pending->kind].well++;
     }
     sf_learn(f, client, pending, reply, payload, payload_size);
+    if (f->heard != NULL) {
+        f->heard(f, pending->kind, reply);
+    }
     protobuf_c_message_free_unpacked(reply, NULL);
 }
 
@@ -244,9 +246,7 @@ static bool hello_frame(sf *f, sf_link *link, tqi_frame *frame, uint8_t *body, s
 {
     tq_error err = {0};
 
-    for (int turns = 0; turns < 100; turns++) {
-        uv_run(&f->loop, UV_RUN_NOWAIT);
-        sf_host_polled();
+    for (int turn = 0; sf_wait(f, link, turn); turn++) {
         link_read(link);
         if (link->fd < 0) {
             return false;
@@ -261,7 +261,7 @@ static bool hello_frame(sf *f, sf_link *link, tqi_frame *frame, uint8_t *body, s
         memmove(link->in, link->in + TQI_FRAME_HEADER + frame->body, link->n_in);
         return true;
     }
-    sf_fault(f, "the server does not greet");
+    return false;
 }
 
 static void hello_send(sf *f, sf_client *client, sf_link *link, const uint8_t *nonce)
@@ -272,7 +272,7 @@ static void hello_send(sf *f, sf_client *client, sf_link *link, const uint8_t *n
 
     sf_must(tqi_net_auth_proof(&f->token, "tq-client", nonce, mine, client->session, proof) == TQ_OK, "a proof");
     tq__hello__init(&hello);
-    snprintf(name, sizeof(name), "client-%d", (int)(client - f->client));
+    snprintf(name, sizeof(name), "%s-%d", f->name, (int)(client - f->client));
     hello.nonce = (ProtobufCBinaryData){sizeof(mine), mine};
     hello.proof = (ProtobufCBinaryData){sizeof(proof), proof};
     hello.session = (ProtobufCBinaryData){TQI_NET_SESSION_ID, client->session};
@@ -282,29 +282,14 @@ static void hello_send(sf *f, sf_client *client, sf_link *link, const uint8_t *n
     sf_link_control(f, client, link, TQI_HELLO, &hello.base);
 }
 
-/* The other end of a pair is the server's. */
-static void hello_pair(sf *f, sf_client *client, sf_link *link, int *theirs)
-{
-    int pair[2];
-
-    sf_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0, "a pair of sockets");
-    sf_must(ioctl(pair[1], FIONBIO, &(int){1}) == 0, "a socket that does not block");
-    if (!client->pid) {
-        client->pid = sf_process_start();
-    }
-    sf_process_of(pair[1], client->pid);
-    link->fd = pair[0];
-    *theirs = pair[1];
-    tqi_net_server_adopt_for_tests(link->unit ? f->unit->server : f->controller->server, pair[1], true, "fuzz");
-}
-
-/* Asks again for what the lost connection did not answer, in the order in which it was asked. */
+/* Asks again for what the lost connection did not answer, in the order in which it was asked. Where connections break
+ * by themselves all of it is asked again, for the answers of some may be on their way. */
 static void link_ask_again(sf *f, sf_link *link)
 {
     uint8_t header[TQI_FRAME_HEADER];
-    sf_pending *pending;
+    sf_pending *pending, *next;
 
-    DL_FOREACH (link->pending, pending) {
+    DL_FOREACH_SAFE (link->pending, pending, next) {
         tqi_frame frame = {
             .version = TQI_PROTOCOL_VERSION,
             .kind = pending->kind,
@@ -312,7 +297,12 @@ static void link_ask_again(sf *f, sf_link *link)
             .ack = sf_link_ack(link),
             .body = (uint32_t)pending->size,
         };
-        if (pending->lost && pending->waits && sf_pick(f, 4)) {
+        if (f->faulty && pending->lost && pending->bare) {
+            pending_free(link, pending);
+            continue;
+        }
+        if (pending->lost && (f->faulty || (pending->waits && sf_pick(f, 4)))) {
+            pending->lost = !f->faulty;
             tqi_frame_encode(&frame, header);
             sf_link_write(f, link, header, sizeof(header));
             sf_link_write(f, link, pending->body, pending->size);
@@ -329,9 +319,16 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
     if (link->fd >= 0) {
         return true;
     }
-    hello_pair(f, client, link, &theirs);
+    link->fd = sf_connect(f, client, link->unit, &theirs);
+    if (link->fd < 0) {
+        return false;
+    }
     bool fine = hello_frame(f, link, &frame, body, sizeof(body)) && frame.kind == TQI_CHALLENGE;
     Tq__Challenge *challenge = fine ? tq__challenge__unpack(NULL, frame.body, body) : NULL;
+    if (challenge == NULL && f->faulty) {
+        sf_link_close(link);
+        return false;
+    }
     if (challenge == NULL || challenge->nonce.len != TQI_NET_NONCE) {
         sf_fault(f, "the server does not challenge");
     }
@@ -340,7 +337,7 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
     fine = hello_frame(f, link, &frame, body, sizeof(body)) && frame.kind == TQI_WELCOME;
     Tq__Welcome *welcome = fine ? tq__welcome__unpack(NULL, frame.body, body) : NULL;
     sf_process_of(theirs, 0);
-    if (welcome == NULL && f->tight && frame.kind == TQI_FAILED) {
+    if (welcome == NULL && ((f->tight && frame.kind == TQI_FAILED) || f->faulty)) {
         sf_link_close(link); /* there are too many sessions */
         return false;
     }
@@ -367,15 +364,6 @@ bool sf_link_open(sf *f, sf_client *client, sf_link *link)
     return true;
 }
 
-/* Pins of the client at the unit. */
-static uint64_t leave_pins(const sf *f, const sf_client *client)
-{
-    const tqi_net_session *session = tqi_net_session_find(f->unit->server, client->session);
-    const tqi_unit_writer *writer = session != NULL ? tqi_net_session_user(session) : NULL;
-
-    return writer != NULL ? HASH_COUNT(writer->pins) : 0;
-}
-
 void sf_client_leave(sf *f, sf_client *client, bool goodbye)
 {
     Tq__Bye bye = TQ__BYE__INIT;
@@ -383,8 +371,8 @@ void sf_client_leave(sf *f, sf_client *client, bool goodbye)
     bye.finished = sf_once_in(f, 2);
     sf_turn(f);
     f->behind = NULL;
-    uint64_t pins = f->unit->pins;
-    pins -= goodbye && client->link[1].fd >= 0 ? leave_pins(f, client) : 0;
+    uint64_t pins = sf_pins(f, NULL);
+    pins -= goodbye && client->link[1].fd >= 0 ? sf_pins(f, client) : 0;
     for (int i = 0; i < 2; i++) {
         sf_link *link = &client->link[i];
         if (goodbye && link->fd >= 0) {
@@ -392,8 +380,8 @@ void sf_client_leave(sf *f, sf_client *client, bool goodbye)
         }
     }
     sf_turn(f);
-    if (f->unit->pins != pins) {
-        sf_fault(f, "a client says goodbye, and %lld pins of its stay", (long long)(f->unit->pins - pins));
+    if (sf_pins(f, NULL) != pins) {
+        sf_fault(f, "a client says goodbye, and %lld pins of its stay", (long long)(sf_pins(f, NULL) - pins));
     }
     for (int i = 0; i < 2; i++) {
         sf_link_forget(&client->link[i]);

@@ -24,6 +24,7 @@ static void run_begin(sf *f, const uint8_t *data, size_t size)
     memset(f, 0, sizeof(*f));
     f->data = data;
     f->size = size;
+    f->name = "client";
     for (int i = 0; i < SF_CLIENTS; i++) {
         f->client[i].session[0] = (uint8_t)(i + 1);
         for (int l = 0; l < 2; l++) {

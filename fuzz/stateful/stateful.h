@@ -7,6 +7,8 @@
  * which request, with what of all that earlier replies have told (model.c), and how it is spoiled (mutate.c). Time and
  * randomness are the world's own (host.c), so an input always does the same.
  *
+ * The simulation (tests/sim/load/stateful.c) has another world for the same clients: one with faults.
+ *
  *   host.c        what the process is to the code under test: its clock, its randomness, its pool of threads, its
  *   clients
  *   world.c       the controller, the unit and the loop; the end of a run, when all must be empty again
@@ -109,6 +111,7 @@ typedef struct sf_pending {
     bool waits; /* its answer may be long in coming */
     bool must;  /* succeed */
     bool lost;  /* its connection was */
+    bool bare;  /* without its payload, so it cannot be repeated */
     bool again; /* its number belongs to another request, whose answer may arrive */
     uint8_t *body;
     size_t size;
@@ -156,10 +159,15 @@ typedef struct sf {
     const uint8_t *data;
     size_t size, at;
     bool over;
-    unsigned rate; /* how many of 256 requests are spoiled */
-    bool strict;   /* rows of a field may not differ in type */
-    bool tight;    /* limits are low, so anything may be refused */
-    bool clean;    /* nothing was spoiled so far, and nobody was cut off */
+    unsigned rate;    /* how many of 256 requests are spoiled */
+    bool strict;      /* rows of a field may not differ in type */
+    bool tight;       /* limits are low, so anything may be refused */
+    bool clean;       /* nothing was spoiled so far, and nobody was cut off */
+    bool faulty;      /* connections may break, and servers be short of memory */
+    const char *name; /* of the sessions, with a number behind it */
+    /* Hears each good answer; NULL: nobody does. */
+    void (*heard)(struct sf *f, uint16_t kind, const ProtobufCMessage *reply);
+    void *user;
     uint64_t steps;
     /* world */
     uv_loop_t loop;
@@ -243,6 +251,14 @@ void sf_pass(sf *f, uint64_t ms);
 /* Compares the books of table and unit. */
 void sf_check(sf *f);
 void sf_check_table(const sf *f, const struct tqi_table *table);
+/* A connection to the controller or the unit; -1: none can be had now. `theirs` is for sf_process_of. */
+int sf_connect(sf *f, sf_client *client, bool unit, int *theirs);
+/* Lets the server answer on a connection that is being opened; false: it has had its time. */
+bool sf_wait(sf *f, const sf_link *link, int turn);
+/* Pins at the unit; of one client, or of all if it is NULL. */
+uint64_t sf_pins(const sf *f, const sf_client *client);
+/* A descriptor that nobody wants. */
+int sf_spare_descriptor(void);
 /* State that a refused request must not change. */
 typedef struct sf_state_of {
     uint64_t partitions, samples, cells, keys, held;

@@ -97,6 +97,7 @@ static void send_note(sf_link *link, const sf_frame *frame, unsigned how, bool m
     pending->mutated = mutated;
     pending->again = frame->again;
     pending->waits = how & SF_WAITS;
+    pending->bare = frame->payload_size > 0;
     pending->must = !mutated && (how & SF_MUST) && !tight;
     /* A false header may claim less. */
     pending->size = frame->head.body < frame->size ? frame->head.body : frame->size;
@@ -113,7 +114,7 @@ static bool send_descriptor(sf_link *link, const uint8_t *data, size_t size)
         char space[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
     } control = {0};
-    int fd = 0;
+    int fd = sf_spare_descriptor();
     struct iovec iov = {(void *)(uintptr_t)data, size};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
     struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);

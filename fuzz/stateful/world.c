@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include "base/clock.h"
@@ -12,12 +14,16 @@
 #include "controller/controller.h"
 #include "controller/controller_state.h"
 #include "controller/owners.h"
+#include "net/serving.h"
 #include "stateful.h"
 #include "unit/unit.h"
 #include "unit/unit_state.h"
+#include "unit/writers.h"
 
 /* Turns in which something happens, at most: more is a loop that spins. */
 #define WORLD_TURNS 20000u
+/* Turns in which a server greets. */
+#define WORLD_GREETING 100
 /* A list of partitions that a sweep clears is not longer. */
 #define WORLD_SWEEP_MS 600u
 
@@ -77,6 +83,48 @@ static void world_until(sf *f, const bool *flag, const char *what)
             sf_fault(f, "%s", what);
         }
     }
+}
+
+/* The other end of a pair is the server's. */
+int sf_connect(sf *f, sf_client *client, bool unit, int *theirs)
+{
+    int pair[2];
+
+    sf_must(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) == 0, "a pair of sockets");
+    sf_must(ioctl(pair[1], FIONBIO, &(int){1}) == 0, "a socket that does not block");
+    if (!client->pid) {
+        client->pid = sf_process_start();
+    }
+    sf_process_of(pair[1], client->pid);
+    *theirs = pair[1];
+    tqi_net_server_adopt_for_tests(unit ? f->unit->server : f->controller->server, pair[1], true, "fuzz");
+    return pair[0];
+}
+
+bool sf_wait(sf *f, const sf_link *link, int turn)
+{
+    (void)link;
+    if (turn == WORLD_GREETING) {
+        sf_fault(f, "the server does not greet");
+    }
+    uv_run(&f->loop, UV_RUN_NOWAIT);
+    sf_host_polled();
+    return true;
+}
+
+uint64_t sf_pins(const sf *f, const sf_client *client)
+{
+    if (client == NULL) {
+        return f->unit->pins;
+    }
+    const tqi_net_session *session = tqi_net_session_find(f->unit->server, client->session);
+    const tqi_unit_writer *writer = session != NULL ? tqi_net_session_user(session) : NULL;
+    return writer != NULL ? HASH_COUNT(writer->pins) : 0;
+}
+
+int sf_spare_descriptor(void)
+{
+    return STDIN_FILENO;
 }
 
 /* How much there may be: as usual, or little. */
