@@ -74,9 +74,13 @@ typedef struct load_thread {
     sim_chance chance;
 } load_thread;
 void load_threads(load_client *self, uint32_t n, void (*main)(load_thread *thread));
-/* Closes the client in the middle of a workload and opens it again; ops of other threads end with TQ_ECLOSED, and those
- * threads must have returned from their calls. */
+/* Closes the client in the middle of a workload and opens it again; ops in flight end with TQ_ECLOSED. No other thread
+ * may be in a call. */
 void load_reopen(load_client *self);
+void load_open(load_client *self);
+void load_close(load_client *self);
+/* Opens the client, runs that, closes and sets `done`. */
+void load_client_run(load_client *self, void (*run)(load_client *self));
 /* malloc, which is tried again while the process is out of memory; free it with free. */
 void *load_memory(size_t size);
 /* Lets a drawn time pass, between 0 and `most`. */

@@ -195,6 +195,7 @@ history_op *history_invoke(history_call call, uint32_t client, uint32_t life, ui
     op = history_take(sizeof(*op));
     history_now.ops[history_now.n_ops++] = op;
     op->number = history_now.n_ops;
+    history_now.loads |= call == HISTORY_LOAD;
     op->call = call;
     op->client = client;
     op->life = life;
@@ -246,6 +247,11 @@ history_op *history_op_of(uint64_t number)
 uint64_t history_ops(void)
 {
     return history_now.n_ops;
+}
+
+bool history_has_loads(void)
+{
+    return history_now.loads;
 }
 
 static history_event *history_event_add(const char *what)

@@ -54,10 +54,13 @@ typedef enum history_by {
     HISTORY_BY_ALL
 } history_by;
 
-/* A cell as it was read. */
+/* A cell as it was read; all its bytes agree with this. */
 typedef struct history_value {
-    uint64_t writer; /* number of the op that put it; 0: none was read */
-    uint64_t row;    /* what it says about its row (cell.h) */
+    uint64_t writer;   /* number of the op that put it; 0: the cell is too short to tell */
+    uint32_t position; /* of the row in that op */
+    uint32_t length;   /* in bytes */
+    uint32_t head;     /* its first bytes, when it is too short to tell: cell.h */
+    bool gone;         /* the row had been left in the store, where it is no more; nothing was read */
 } history_value;
 
 typedef struct history_op {
@@ -88,6 +91,8 @@ typedef struct history_op {
     const char **fields;
     uint32_t n_fields;
     bool all_fields;
+    uint32_t *lengths;   /* of a put: n_fields x n, bytes of each cell (cell.h) */
+    uint8_t *types;      /* of a put: n_fields, which of the types the field's cells have (load/field.h) */
     const char **groups; /* NULL: none */
     uint32_t tags;       /* how many, without "op" */
     bool tagged;         /* it has the tag "op" with its number */
@@ -95,6 +100,7 @@ typedef struct history_op {
     const char *sampler, *config; /* of a claim; NULL: none */
     uint64_t from;                /* the op that made the meta that is used; 0: made by hand */
     const char *path;             /* save, load */
+    bool padded;                  /* get: see load/read.c */
 
     /* results */
     history_row *results;
@@ -132,6 +138,8 @@ void history_ended(history_op *op, history_status status, int code, const char *
 history_op *history_op_of(uint64_t number);
 /* Ops have the numbers 1 to this. */
 uint64_t history_ops(void);
+/* Whether a checkpoint was ever loaded: samples of former ops may then have other indexes. */
+bool history_has_loads(void);
 
 void history_note(const char *what, const char *name);
 void history_client(const char *what, uint32_t client, uint32_t life, const char *kind, uint64_t epoch, bool drains);

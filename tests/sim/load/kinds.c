@@ -1,0 +1,9 @@
+/*
+ * kinds.c - the table of all workloads.
+ */
+#include "load/load.h"
+
+const load_kind *const load_kinds[] = {
+    &load_grpo, &load_stream, &load_churn, &load_views, &load_cancel,
+};
+const size_t load_kinds_count = sizeof(load_kinds) / sizeof(load_kinds[0]);
