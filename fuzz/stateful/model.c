@@ -86,7 +86,7 @@ void sf_learn_remover(sf *f, const char *name)
         }
     }
     sf_must(f->n_remover < SF_REMOVERS, "room for removers");
-    f->remover[f->n_remover] = strdup(name);
+    f->remover[f->n_remover] = sf_keep(name);
     sf_must(f->remover[f->n_remover++] != NULL, "memory");
 }
 

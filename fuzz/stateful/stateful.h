@@ -257,8 +257,10 @@ int sf_connect(sf *f, sf_client *client, bool unit, int *theirs);
 bool sf_wait(sf *f, const sf_link *link, int turn);
 /* Pins at the unit; of one client, or of all if it is NULL. */
 uint64_t sf_pins(const sf *f, const sf_client *client);
+/* A copy of the text, for as long as what was begun under that name may stay. */
+char *sf_keep(const char *text);
 /* A descriptor that nobody wants. */
-int sf_spare_descriptor(void);
+int sf_spare_descriptor(sf *f);
 /* State that a refused request must not change. */
 typedef struct sf_state_of {
     uint64_t partitions, samples, cells, keys, held;

@@ -108,13 +108,13 @@ static void send_note(sf_link *link, const sf_frame *frame, unsigned how, bool m
 }
 
 /* With a descriptor, which nobody wants. */
-static bool send_descriptor(sf_link *link, const uint8_t *data, size_t size)
+static bool send_descriptor(sf *f, const sf_link *link, const uint8_t *data, size_t size)
 {
     union {
         char space[CMSG_SPACE(sizeof(int))];
         struct cmsghdr align;
     } control = {0};
-    int fd = sf_spare_descriptor();
+    int fd = sf_spare_descriptor(f);
     struct iovec iov = {(void *)(uintptr_t)data, size};
     struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
     struct cmsghdr *cmsg = CMSG_FIRSTHDR(&msg);
@@ -138,7 +138,7 @@ static void send_bytes(sf *f, sf_link *link, const sf_frame *frame)
     for (int i = 0; i < 3 && left > 0; i++) {
         size_t n = size[i] < left ? size[i] : left;
         if (i == 0 && frame->descriptor && link->fd >= 0 && n == sizeof(header)) {
-            if (!send_descriptor(link, header, n)) {
+            if (!send_descriptor(f, link, header, n)) {
                 sf_link_close(link);
             }
         } else {

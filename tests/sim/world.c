@@ -99,8 +99,9 @@ static bool world_has(const char *needs)
            (strcmp(needs, "units") == 0 && world_drawn.storage == WORLD_SIMPLE);
 }
 
-static const load_kind *world_draw_kind(void)
+static const load_kind *world_draw_kind(uint32_t client)
 {
+    const load_kind *first = client > 0 ? world.clients[0].load.kind : NULL;
     const load_kind *kind;
 
     if (world.options.load != NULL) {
@@ -112,9 +113,12 @@ static const load_kind *world_draw_kind(void)
         fprintf(stderr, "sim: no workload is named %s\n", world.options.load);
         exit(2);
     }
+    if (first != NULL && first->alone) {
+        return first;
+    }
     do {
         kind = load_kinds[sim_below(&world.chance, load_kinds_count)];
-    } while (!world_has(kind->needs));
+    } while (!world_has(kind->needs) || (first != NULL && kind->alone));
     return kind;
 }
 
@@ -298,6 +302,16 @@ void world_client_options(tq_client_options *out)
     out->notice = -1;
 }
 
+const char *world_address(uint32_t server)
+{
+    const world_server *to = &world.servers[server];
+
+    if (server > world_drawn.units) {
+        return NULL;
+    }
+    return !world_drawn.tcp_only && to->host == sim_self->host ? to->listen_unix : to->listen_tcp;
+}
+
 static void client_start(void *arg);
 
 static void client_ended(sim_process *process)
@@ -348,7 +362,7 @@ static void client_make(uint32_t i, bool drains)
     client->load.number = i + 1;
     client->load.life = 1;
     client->load.drains = drains;
-    client->load.kind = drains ? NULL : world_draw_kind();
+    client->load.kind = drains ? NULL : world_draw_kind(i);
     client->load.budget = world.options.budget ? world.options.budget : (uint32_t)sim_between(&world.chance, 20, 300);
     if (world.options.operations && client->load.budget > world.options.operations) {
         client->load.budget = world.options.operations;

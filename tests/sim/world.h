@@ -55,6 +55,9 @@ extern bool world_logs;
 void world_run(uint64_t seed, const world_options *options);
 /* The client options of a process that runs: address, token, name, manager and timeouts. The strings stay. */
 void world_client_options(tq_client_options *out);
+/* An address at which the running process can reach a server: the controller is 0, units are numbered from 1 on; NULL:
+ * there is no such unit. */
+const char *world_address(uint32_t server);
 /* Requests that clients have sent, in this process of the program. */
 extern uint64_t world_requests;
 /* The units' and the controller's processes that run now; NULL: that one does not. */

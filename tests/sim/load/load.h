@@ -31,6 +31,8 @@ typedef struct load_kind {
     bool shared;
     /* What the system must have, or the seed does not draw it: NULL, or a name that the world knows ("kv", "disk"). */
     const char *needs;
+    /* Its seeds have no clients of another kind. */
+    bool alone;
 } load_kind;
 
 struct load_client {
@@ -53,6 +55,7 @@ extern const load_kind load_stream;
 extern const load_kind load_churn;
 extern const load_kind load_views;
 extern const load_kind load_cancel;
+extern const load_kind load_stateful;
 
 /* Main function of a client process; arg is its load_client. Opens the client (again and again, while faults prevent
  * it), runs the kind, closes, sets `done` and returns. */
