@@ -1,0 +1,650 @@
+/*
+ * stream.c - the two ways of a connection: chunks that travel, arrive and are read, and what ends them.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "net.h"
+
+#define STREAM_RETRIES_NS (924 * SIM_S) /* tcp_retries2, without TCP_USER_TIMEOUT */
+
+net_link *net_links;
+uint32_t net_link_count;
+
+static uint64_t stream_links_made;
+
+static void stream_schedule(net_way *way);
+static void stream_arrive(net_way *way);
+
+/* --- chunks ------------------------------------------------------------------- */
+
+static const uint32_t stream_rooms[] = {512, 8 << 10, 64 << 10};
+
+#define STREAM_ROOMS (sizeof(stream_rooms) / sizeof(*stream_rooms))
+
+static net_chunk *stream_free[STREAM_ROOMS];
+
+net_chunk *net_chunk_make(net_kind kind, size_t size)
+{
+    size_t i = 0;
+
+    while (i < STREAM_ROOMS - 1 && stream_rooms[i] < size) {
+        i++;
+    }
+    net_chunk *chunk = stream_free[i];
+    if (chunk != NULL) {
+        stream_free[i] = chunk->next;
+    } else {
+        chunk = sim_alloc(sizeof(*chunk) + stream_rooms[i]);
+    }
+    memset(chunk, 0, sizeof(*chunk));
+    chunk->kind = kind;
+    chunk->room = stream_rooms[i];
+    return chunk;
+}
+
+void net_chunk_free(net_chunk *chunk)
+{
+    size_t i = 0;
+
+    for (uint32_t k = 0; k < chunk->n_files; k++) {
+        sim_file_unref(chunk->files[k]);
+    }
+    sim_free(chunk->files);
+    while (stream_rooms[i] != chunk->room) {
+        i++;
+    }
+    chunk->next = stream_free[i];
+    stream_free[i] = chunk;
+}
+
+static void stream_free_list(net_chunk **first, net_chunk **last)
+{
+    net_chunk *list = *first, *next;
+
+    *first = *last = NULL;
+    for (; list != NULL; list = next) {
+        next = list->next;
+        net_chunk_free(list);
+    }
+}
+
+static void stream_drop_flight(net_way *way)
+{
+    stream_free_list(&way->flight, &way->flight_last);
+    way->in_flight = 0;
+    way->full = false;
+    if (way->event != 0) {
+        sim_at_drop(way->event);
+        way->event = 0;
+    }
+}
+
+static void stream_append(net_chunk **first, net_chunk **last, net_chunk *chunk)
+{
+    chunk->next = NULL;
+    if (*last != NULL) {
+        (*last)->next = chunk;
+    } else {
+        *first = chunk;
+    }
+    *last = chunk;
+}
+
+/* --- time --------------------------------------------------------------------- */
+
+uint64_t net_latency(uint32_t from, uint32_t to, bool unix_socket)
+{
+    uint64_t base = unix_socket ? net.latency_unix : net.latency_near;
+
+    if (from != to) {
+        base = net.latency + net.latency * ((from ^ to) % 4) / 4;
+    }
+    return base > 0 ? base + sim_below(&net_chance, base / 4 + 1) : 0;
+}
+
+static uint64_t stream_latency(const net_link *link)
+{
+    return net_latency(link->host[0], link->host[1], link->unix_socket);
+}
+
+uint64_t net_discovery(const net_socket *socket)
+{
+    return socket->keepalive ? sim_below(&sim_fault_chance, (uint64_t)socket->idle_s * SIM_S) : SIM_NEVER;
+}
+
+/* --- timeouts of TCP ------------------------------------------------------------ */
+
+/* When Linux gives up, as long as nothing is heard: what was sent is not acknowledged (TCP_USER_TIMEOUT), or an idle
+ * connection does not answer (keepalive; TCP_USER_TIMEOUT takes the place of the number of probes). */
+static uint64_t stream_timeout(const net_way *way)
+{
+    const net_socket *socket = way->link->side[way->from];
+
+    if (socket == NULL || socket->state != NET_CONNECTED) {
+        return SIM_NEVER;
+    }
+    uint64_t unanswered = (uint64_t)socket->unanswered_ms * SIM_MS;
+    if (way->unacked_since != 0) {
+        return way->unacked_since + (unanswered > 0 ? unanswered : STREAM_RETRIES_NS);
+    }
+    if (way->silent_since == 0 || !socket->keepalive) {
+        return SIM_NEVER;
+    }
+    uint64_t since = way->heard > way->silent_since ? way->heard : way->silent_since;
+    uint64_t idle = (uint64_t)socket->idle_s * SIM_S;
+    uint64_t interval = (uint64_t)socket->interval_s * SIM_S;
+    uint64_t probes = (uint64_t)socket->probes;
+    if (unanswered > 0) {
+        probes = unanswered > idle ? (unanswered - idle + interval - 1) / interval : 0;
+        probes += probes == 0;
+    }
+    return since + idle + probes * interval;
+}
+
+static void stream_on_timeout(void *arg);
+
+static void stream_arm_timeout(net_way *way)
+{
+    if (way->timeout_event != 0) {
+        sim_at_drop(way->timeout_event);
+        way->timeout_event = 0;
+    }
+    uint64_t due = stream_timeout(way);
+    if (due != SIM_NEVER) {
+        way->timeout_event = sim_at(due > sim_time() ? due : sim_time(), stream_on_timeout, way);
+    }
+}
+
+static bool stream_silent(const net_link *link)
+{
+    return net_way_blocked(&link->way[0]) || net_way_blocked(&link->way[1]);
+}
+
+/* The socket's connection is over: what it sent and the other end has not got is lost. */
+static void stream_break(net_socket *socket, int err)
+{
+    net_way *way = &socket->link->way[socket->side];
+    net_way *in = &socket->link->way[!socket->side];
+
+    sim_trace("net: broken", socket->link->number * 2 + socket->side, (uint64_t)err);
+    socket->err = err;
+    socket->shut_read = socket->shut_write = true;
+    socket->state = NET_CLOSED;
+    stream_drop_flight(way);
+    way->shut = true;
+    stream_arm_timeout(way);
+    if (in->full) {
+        in->full = false; /* what waited for room comes to nobody */
+        stream_schedule(in);
+    }
+    sim_file_changed(&socket->file);
+}
+
+static void stream_on_timeout(void *arg)
+{
+    net_way *way = arg;
+    net_link *link = way->link;
+    net_socket *socket = link->side[way->from];
+
+    way->timeout_event = 0;
+    if (stream_timeout(way) > sim_time()) {
+        stream_arm_timeout(way);
+        return;
+    }
+    sim_mark(way->unacked_since != 0 ? "net: a connection timed out with bytes unacknowledged"
+                                     : "net: a connection timed out by keepalive");
+    stream_break(socket, ETIMEDOUT);
+    /* The other end is not told. It finds out when it sends or asks, if it can. */
+    net_socket *other = link->side[!way->from];
+    if (other != NULL && other->state == NET_CONNECTED && !way->was_reset) {
+        sim_mark("net: a connection is half-open");
+        uint64_t delay = net_discovery(other);
+        if (delay != SIM_NEVER) {
+            net_way_control(way, NET_RESET, delay, true);
+        }
+    }
+}
+
+void net_link_blocked(net_link *link)
+{
+    for (int i = 0; i < 2 && !link->unix_socket; i++) {
+        net_way *way = &link->way[i];
+        if (way->silent_since == 0) {
+            way->silent_since = sim_time();
+        }
+        if (way->in_flight > 0 && way->unacked_since == 0) {
+            way->unacked_since = sim_time();
+        }
+        stream_arm_timeout(way);
+    }
+}
+
+bool net_way_blocked(const net_way *way)
+{
+    return way->severed || way->stalled;
+}
+
+void net_way_open(net_way *way, bool at_once)
+{
+    net_link *link = way->link;
+
+    if (net_way_blocked(way)) {
+        return;
+    }
+    for (int i = 0; i < 2 && !link->unix_socket && !stream_silent(link); i++) {
+        link->way[i].silent_since = 0;
+        link->way[i].heard = sim_time();
+        link->way[i].unacked_since = link->way[i].full ? sim_time() : 0;
+        stream_arm_timeout(&link->way[i]);
+    }
+    for (int i = 0; i < 2; i++) {
+        net_chunk *chunk = link->way[i].flight;
+        if (chunk != NULL && link->way[i].event == 0) {
+            /* It is sent again when the timer of the sender fires, which has backed off. */
+            uint64_t again = at_once || link->unix_socket ? 0 : net_drawn_time(&net_chance, SIM_MS, 3 * SIM_S);
+            uint64_t at = sim_time() + stream_latency(link) + again;
+            chunk->at = chunk->at > at ? chunk->at : at;
+            stream_schedule(&link->way[i]);
+        }
+    }
+}
+
+/* --- arrival ------------------------------------------------------------------ */
+
+static bool stream_held(const net_way *way)
+{
+    const net_chunk *chunk = way->flight;
+
+    return chunk == NULL || way->full || net_way_blocked(way) ||
+           (chunk->probed && net_way_blocked(&way->link->way[!way->from]));
+}
+
+static void stream_on_arrival(void *arg)
+{
+    net_way *way = arg;
+
+    way->event = 0;
+    stream_arrive(way);
+}
+
+static void stream_schedule(net_way *way)
+{
+    if (way->event != 0 || stream_held(way)) {
+        return;
+    }
+    if (way->flight->at <= sim_time()) {
+        stream_arrive(way);
+    } else {
+        way->event = sim_at(way->flight->at, stream_on_arrival, way);
+    }
+}
+
+/* Puts it behind what is on its way already. */
+static void stream_put(net_way *way, net_chunk *chunk, uint64_t at)
+{
+    chunk->at = at > way->last_at ? at : way->last_at;
+    way->last_at = chunk->at;
+    stream_append(&way->flight, &way->flight_last, chunk);
+    stream_schedule(way);
+}
+
+void net_way_put(net_way *way, net_chunk *chunk, uint64_t at)
+{
+    way->in_flight += chunk->size;
+    if (!way->link->unix_socket && way->unacked_since == 0 && stream_silent(way->link)) {
+        way->unacked_since = sim_time();
+        stream_arm_timeout(way);
+    }
+    stream_put(way, chunk, at);
+}
+
+void net_way_control(net_way *way, net_kind kind, uint64_t delay, bool flag)
+{
+    net_chunk *chunk = net_chunk_make(kind, 0);
+
+    chunk->probed = kind == NET_RESET && flag;
+    chunk->broken = kind == NET_GONE && flag;
+    way->shut = true;
+    way->was_reset |= kind == NET_RESET;
+    stream_put(way, chunk, sim_time() + delay);
+}
+
+/* The end at the beginning of this way is no more, and something came to it: TCP answers with a reset. */
+static void stream_answer_reset(net_way *way)
+{
+    net_socket *socket = way->link->side[!way->from];
+    uint64_t at = sim_time() + stream_latency(way->link);
+
+    if (socket == NULL || socket->state != NET_CONNECTED) {
+        return;
+    }
+    if (!way->was_reset) {
+        if (way->full || net_way_blocked(way)) {
+            stream_drop_flight(way); /* it was not sent yet */
+        }
+        net_way_control(way, NET_RESET, at - sim_time(), false);
+    } else if (way->flight_last != NULL && way->flight_last->at > at) {
+        way->flight_last->at = at;
+        if (way->event != 0) {
+            sim_at_drop(way->event);
+            way->event = 0;
+        }
+        stream_schedule(way);
+    }
+}
+
+/* Whether the receiver has room for the chunk; else its window is closed until it reads. */
+static bool stream_admit(net_way *way, const net_socket *socket, const net_chunk *chunk)
+{
+    if (way->link->unix_socket || way->unread == 0 || way->unread + chunk->size <= (uint64_t)socket->receive_buffer) {
+        return true;
+    }
+    sim_mark("net: a window was closed");
+    way->full = true;
+    if (way->unacked_since == 0) {
+        way->unacked_since = sim_time();
+        stream_arm_timeout(way);
+    }
+    return false;
+}
+
+void net_way_space(net_way *way)
+{
+    net_socket *sender = way->link->side[way->from];
+
+    if (way->no_space && sender != NULL && net_way_writable(way)) {
+        way->no_space = false;
+        sim_file_changed(&sender->file);
+    }
+}
+
+static void stream_take_bytes(net_way *way, net_socket *socket, net_chunk *chunk)
+{
+    way->in_flight -= chunk->size;
+    if (socket == NULL || socket->state != NET_CONNECTED) {
+        if (way->link->unix_socket) {
+            way->link->swallowed = true;
+        } else {
+            stream_answer_reset(&way->link->way[!way->from]);
+        }
+        net_chunk_free(chunk);
+        net_way_space(way);
+        return;
+    }
+    way->unread += chunk->size;
+    stream_append(&way->queue, &way->queue_last, chunk);
+    if (net_way_readable(way)) {
+        sim_file_changed(&socket->file);
+    }
+    net_way_space(way);
+}
+
+static void stream_take_end(net_way *way, net_socket *socket, const net_chunk *chunk)
+{
+    net_way *back = &way->link->way[!way->from];
+
+    if (socket == NULL || socket->state != NET_CONNECTED) {
+        return;
+    }
+    if (chunk->kind == NET_RESET) {
+        sim_mark("net: a reset arrives");
+        stream_break(socket, socket->ended ? EPIPE : ECONNRESET);
+        return;
+    }
+    socket->ended = true;
+    socket->shut_read = true;
+    if (chunk->kind == NET_GONE) {
+        if (chunk->broken || back->in_flight > 0 || way->link->swallowed) {
+            socket->err = ECONNRESET;
+        }
+        socket->shut_write = true;
+        back->charged = 0;
+        stream_drop_flight(back);
+    }
+    sim_file_changed(&socket->file);
+}
+
+/* Everything whose time has come. */
+static void stream_arrive(net_way *way)
+{
+    net_link *link = way->link;
+
+    while (!stream_held(way) && way->flight->at <= sim_time()) {
+        net_chunk *chunk = way->flight;
+        net_socket *socket = link->side[!way->from];
+        bool alive = socket != NULL && socket->state == NET_CONNECTED;
+        if (chunk->kind == NET_BYTES && alive && !stream_admit(way, socket, chunk)) {
+            return;
+        }
+        way->flight = chunk->next;
+        way->flight_last = way->flight != NULL ? way->flight_last : NULL;
+        link->way[!way->from].heard = sim_time();
+        sim_trace("net: arrives", link->number * 2 + way->from, (uint64_t)chunk->kind << 32 | chunk->size);
+        if (chunk->kind == NET_BYTES) {
+            stream_take_bytes(way, socket, chunk);
+        } else {
+            stream_take_end(way, socket, chunk);
+            net_chunk_free(chunk);
+        }
+    }
+    stream_schedule(way);
+}
+
+void net_way_window(net_way *way)
+{
+    const net_socket *socket = way->link->side[!way->from];
+
+    if (!way->full || (way->unread > 0 && way->unread + way->flight->size > (uint64_t)socket->receive_buffer)) {
+        return;
+    }
+    way->full = false;
+    if (!stream_silent(way->link)) {
+        way->unacked_since = 0;
+        stream_arm_timeout(way);
+    }
+    /* The new window travels to the sender, and the bytes to us. */
+    way->flight->at = sim_time() + 2 * stream_latency(way->link);
+    stream_schedule(way);
+}
+
+void net_way_truncate(net_way *way, uint64_t keep)
+{
+    net_chunk *kept = NULL, *kept_last = NULL;
+    uint64_t left = keep;
+
+    while (way->flight != NULL && left > 0 && way->flight->kind == NET_BYTES) {
+        net_chunk *chunk = way->flight;
+        way->flight = chunk->next;
+        chunk->size = chunk->size < left ? chunk->size : (uint32_t)left;
+        left -= chunk->size;
+        stream_append(&kept, &kept_last, chunk);
+    }
+    bool full = way->full;
+    stream_drop_flight(way);
+    way->flight = kept;
+    way->flight_last = kept_last;
+    way->in_flight = keep - left;
+    way->full = full && kept != NULL;
+    stream_schedule(way);
+}
+
+/* --- links -------------------------------------------------------------------- */
+
+net_link *net_link_make(net_socket *from, net_socket *to)
+{
+    net_link *link = sim_alloc(sizeof(*link));
+    net_socket *sides[2] = {from, to};
+    static const uint32_t pieces[] = {4 << 10, 16 << 10, 32 << 10, 64 << 10};
+
+    link->number = ++stream_links_made;
+    link->unix_socket = from->domain == AF_UNIX;
+    link->piece = sim_one_in(&net_chance, 16) ? 1448 : pieces[sim_below(&net_chance, 4)];
+    if (link->unix_socket) {
+        link->piece = 32 << 10;
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        link->side[i] = sides[i];
+        link->host[i] = sides[i]->host;
+        link->pid[i] = sides[i]->pid;
+        link->way[i].link = link;
+        link->way[i].from = i;
+        sides[i]->link = link;
+        sides[i]->side = i;
+        sides[i]->state = NET_CONNECTED;
+        sides[i]->err = 0;
+    }
+    for (uint32_t i = 0; i < 2; i++) {
+        link->way[i].severed = !link->unix_socket && net_partitioned(link->host[i], link->pid[i], link->host[!i],
+                                                                     link->pid[!i]);
+    }
+    if (stream_silent(link)) {
+        net_link_blocked(link);
+    }
+    link->next = net_links;
+    if (net_links != NULL) {
+        net_links->prev = link;
+    }
+    net_links = link;
+    net_link_count++;
+    return link;
+}
+
+static void stream_free_link(net_link *link)
+{
+    for (int i = 0; i < 2; i++) {
+        net_way *way = &link->way[i];
+        stream_drop_flight(way);
+        stream_free_list(&way->queue, &way->queue_last);
+        if (way->stall_event != 0) {
+            sim_at_drop(way->stall_event);
+        }
+        if (way->timeout_event != 0) {
+            sim_at_drop(way->timeout_event);
+        }
+    }
+    if (link->cut_event != 0) {
+        sim_at_drop(link->cut_event);
+    }
+    if (link->prev != NULL) {
+        link->prev->next = link->next;
+    } else {
+        net_links = link->next;
+    }
+    if (link->next != NULL) {
+        link->next->prev = link->prev;
+    }
+    net_link_count--;
+    sim_free(link);
+}
+
+/* TCP tells the other end that somebody did not read all of what it sent. */
+static void stream_leave_tcp(net_way *out, bool unread)
+{
+    if (unread) {
+        sim_mark("net: a connection was closed with bytes unread");
+        if (out->in_flight > 0 && sim_one_in(&net_chance, 2)) {
+            net_way_truncate(out, sim_below(&net_chance, out->in_flight + 1)); /* the rest was not sent yet */
+        }
+        net_way_control(out, NET_RESET, stream_latency(out->link), false);
+    } else if (!out->shut) {
+        net_way_control(out, NET_FIN, stream_latency(out->link), false);
+    }
+}
+
+static void stream_leave(net_socket *socket, bool reset)
+{
+    net_link *link = socket->link;
+    net_way *out = &link->way[socket->side];
+    net_way *in = &link->way[!socket->side];
+    bool unread = in->unread > 0 || reset;
+    bool open = socket->state == NET_CONNECTED;
+
+    link->side[socket->side] = NULL;
+    socket->link = NULL;
+    stream_arm_timeout(out);
+    stream_free_list(&in->queue, &in->queue_last);
+    in->unread = 0;
+    if (link->side[in->from] == NULL) {
+        stream_free_link(link);
+        return;
+    }
+    if (link->unix_socket) {
+        unread |= in->in_flight > 0;
+        in->charged = 0;
+        stream_drop_flight(in);
+        if (!link->cut) {
+            net_way_control(out, NET_GONE, stream_latency(link), unread);
+        }
+        net_way_space(in);
+        return;
+    }
+    if (in->full) {
+        in->full = false; /* what waited for room comes to nobody */
+        stream_schedule(in);
+    }
+    if (open && !link->cut) {
+        stream_leave_tcp(out, unread);
+    }
+}
+
+void net_link_leave(net_socket *socket)
+{
+    stream_leave(socket, false);
+}
+
+void net_link_refuse(net_socket *socket)
+{
+    stream_leave(socket, true);
+}
+
+static void stream_shutdown_write(net_socket *socket)
+{
+    net_way *way = &socket->link->way[socket->side];
+
+    socket->shut_write = true;
+    if (!way->shut && !socket->link->cut) {
+        net_way_control(way, NET_FIN, stream_latency(socket->link), false);
+    }
+}
+
+void net_shutdown(net_socket *socket, bool reading, bool writing)
+{
+    net_socket *other = socket->link->side[!socket->side];
+
+    if (reading) {
+        socket->shut_read = true;
+        if (socket->link->unix_socket && other != NULL) {
+            other->shut_write = true; /* TCP does not tell */
+            sim_file_changed(&other->file);
+        }
+    }
+    if (writing) {
+        stream_shutdown_write(socket);
+    }
+    sim_file_changed(&socket->file);
+}
+
+/* Something between the ends has cut the connection, and what is sent now comes to nobody. */
+void net_link_swallow(net_socket *socket)
+{
+    if (socket->link->unix_socket) {
+        socket->link->swallowed = true;
+    } else {
+        stream_answer_reset(&socket->link->way[!socket->side]);
+    }
+}
+
+void net_streams_end(void)
+{
+    sim_check(net_links == NULL, "the simulation: no connection is left", "%u are", net_link_count);
+    for (size_t i = 0; i < STREAM_ROOMS; i++) {
+        net_chunk *next;
+        for (net_chunk *chunk = stream_free[i]; chunk != NULL; chunk = next) {
+            next = chunk->next;
+            sim_free(chunk);
+        }
+        stream_free[i] = NULL;
+    }
+    stream_links_made = 0;
+}
