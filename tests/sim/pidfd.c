@@ -24,6 +24,7 @@ int __wrap_eventfd_write(int fd, eventfd_t value);
 typedef struct pidfd_file {
     sim_file file;
     uint64_t pid;
+    bool ended;
     struct pidfd_file *prev, *next;
 } pidfd_file;
 
@@ -48,9 +49,7 @@ static bool pidfd_is_ending(uint64_t pid)
 
 static short pidfd_ready(sim_file *file)
 {
-    uint64_t pid = ((pidfd_file *)file)->pid;
-
-    return sim_process_of(pid) != NULL || pidfd_is_ending(pid) ? 0 : POLLIN;
+    return ((pidfd_file *)file)->ended ? POLLIN : 0;
 }
 
 static void pidfd_destroy(sim_file *file)
@@ -77,6 +76,7 @@ static int pidfd_open(uint64_t pid)
     sim_file_init(&pidfd->file, &pidfd_ops);
     pidfd->file.flags = O_RDWR;
     pidfd->pid = pid;
+    pidfd->ended = sim_process_of(pid) == NULL && !pidfd_is_ending(pid);
     pidfd->next = pidfd_files;
     if (pidfd_files != NULL) {
         pidfd_files->prev = pidfd;
@@ -120,16 +120,15 @@ int net_peer_pidfd(uint64_t pid)
 static void pidfd_on_end(void *arg)
 {
     pidfd_ending *ending = arg, **at = &pidfd_endings;
-    pidfd_file *next;
 
     while (*at != ending) {
         at = &(*at)->next;
     }
     *at = ending->next;
     sim_trace("net: a process is seen to have ended", ending->pid, 0);
-    for (pidfd_file *pidfd = pidfd_files; pidfd != NULL; pidfd = next) {
-        next = pidfd->next;
+    for (pidfd_file *pidfd = pidfd_files; pidfd != NULL; pidfd = pidfd->next) {
         if (pidfd->pid == ending->pid) {
+            pidfd->ended = true;
             sim_file_changed(&pidfd->file);
         }
     }
