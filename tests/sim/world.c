@@ -12,6 +12,7 @@
 #include "chance.h"
 #include "controller/controller.h"
 #include "loop.h"
+#include "marks.h"
 #include "oracle/check.h"
 #include "oracle/history.h"
 #include "oracle/witness.h"
@@ -565,6 +566,7 @@ static void world_start(uint64_t seed)
 
 static void world_end(void)
 {
+    marks_of_seed();
     world_finished = (world_summary){
         .hash = sim_scheduler.hash,
         .events = sim_scheduler.events,
