@@ -14,6 +14,8 @@
 #   make test-compat  only the comparison with PyPI's transferqueue (torch and ray in two more environments)
 #   make test-verl  only verl on the package transfer_queue, and the Python tests with the tensordict that verl allows
 #   make test-matrix  the Python tests on every Python there is, and all of them with the tensordict that verl allows
+#   make sim        the whole system in one thread, with faults drawn from seeds (docs/simulation.md): SEEDS=1000 of them
+#                   from FROM=1 on, or new ones for SECONDS=60; STOP=1 ends at the first failure; SIM_ARGS="--seed 7 --trace"
 #   make test-full  what make test leaves out: long runs, such as 200 ends of a driver of Ray, backends and matrix
 #   make wheel      dist/transferq-*.whl, which needs no system packages; make test-wheel tries it in a bare Debian
 #   make format     formats C and Python files
@@ -40,7 +42,7 @@ PY_FILES := $(shell find python/transferq python/ctq -name '*.py' -o -name '*.py
 COMPAT_FILES := python/transferq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
-.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full wheel test-wheel verl bench bench-quick lint format clean distclean dev setup loop-times
+.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full wheel test-wheel verl bench bench-quick lint format clean distclean dev setup loop-times sim
 
 all: build
 
@@ -203,6 +205,15 @@ wheel: deps $(VENV)/.stamp-wheel
 test-wheel: wheel
 	@sh tools/deps.sh packages/wheel.txt
 	@$(BIN)/python tools/test_wheel.py $(WHEEL_ARGS)
+
+# --- simulation -------------------------------------------------------------------------------
+
+FROM ?= 1
+SEEDS ?= $(if $(SECONDS),,100)
+sim: deps-test build/test/build.ninja
+	@$(BIN)/ninja -C build/test -j$(JOBS) --quiet tests/sim/sim
+	@build/test/tests/sim/sim --jobs $(JOBS) --seeds $(FROM)-$(if $(SEEDS),$$(($(FROM) + $(SEEDS) - 1))) \
+		$(SECONDS:%=--seconds %) $(if $(STOP),--stop) $(SIM_ARGS)
 
 # What takes many minutes and repeats what `make test` does a few times.
 test-full: setup verl build/test/build.ninja

@@ -25,6 +25,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
+from simulation import sim, sim_asan, sim_quick
 from test_runner import BUILD, LOGS, ROOT, Outcome, PartError, Runner
 
 CORPUS = ROOT / "fuzz" / "corpus"
@@ -458,11 +459,13 @@ LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
     {
         "lint": lint,
         "asan": asan,
+        "sim_asan": sim_asan,
         "nosimple": nosimple,
         "fuzz": fuzz,
     },
     {
         "unit": unit,
+        "sim": sim,
         "python": pytest_folder("tests/python"),
         "field": pytest_folder("tests/field"),
         "hostile": pytest_folder("tests/hostile"),
@@ -482,6 +485,7 @@ QUICK_LANES: list[dict[str, Callable[[Runner], Outcome]]] = [
     {"python": pytest_folder("tests/python", "-m", "not slow")},
     {
         "unit": unit,
+        "sim": sim_quick,
         "integration": pytest_folder("tests/integration", "-m", "not slow"),
     },
     {

@@ -9,8 +9,8 @@
 #include "net.h"
 
 #define CONNECT_FIRST_RETRY (1 * SIM_S)
-#define CONNECT_TRIES       6                /* tcp_syn_retries */
-#define CONNECT_GIVES_UP    (127 * SIM_S)    /* after the last of them */
+#define CONNECT_TRIES       6             /* tcp_syn_retries */
+#define CONNECT_GIVES_UP    (127 * SIM_S) /* after the last of them */
 #define CONNECT_NETWORK     UINT32_C(0x0A000000)
 #define CONNECT_PORT_FIRST  32768
 #define CONNECT_PORTS       28000
@@ -155,8 +155,7 @@ static net_socket *connect_find_unix(const net_socket *socket, const struct sock
         if (at->domain != AF_UNIX || at->host != socket->host) {
             continue;
         }
-        if (number != 0 ? at->number == number
-                        : at->local_size == size && memcmp(&at->local, address, size) == 0) {
+        if (number != 0 ? at->number == number : at->local_size == size && memcmp(&at->local, address, size) == 0) {
             return at;
         }
     }

@@ -1,8 +1,9 @@
 /*
  * fd.c - descriptors of simulated processes, and the files behind them.
  *
- * A descriptor is an entry in the table of its process; a file (what Linux calls an open file description) is shared by
- * all entries that were made from it. As in Linux, the lowest free number is taken, and the last close of a file ends it.
+ * A descriptor is an entry in the table of its process; a file (what Linux calls an open file description) is shared
+ * by all entries that were made from it. As in Linux, the lowest free number is taken, and the last close of a file
+ * ends it.
  */
 #include "sim.h"
 
@@ -26,7 +27,7 @@ typedef struct fd_entry {
 
 struct sim_fds {
     fd_entry *entries;
-    uint32_t size;  /* of entries */
+    uint32_t size;   /* of entries */
     uint32_t lowest; /* no entry below it is free */
     uint32_t count;
     uint32_t limit; /* RLIMIT_NOFILE, less SIM_FD_FIRST */

@@ -189,7 +189,8 @@ int uv_async_init(uv_loop_t *loop, uv_async_t *async, uv_async_cb cb)
 int uv_async_send(uv_async_t *async)
 {
     sim_point();
-    sim_check(!uv_is_closing((uv_handle_t *)async), "loop", "%s sends to an async handle that is closed", sim_self->name);
+    sim_check(!uv_is_closing((uv_handle_t *)async), "loop", "%s sends to an async handle that is closed",
+              sim_self->name);
     if (!async->pending) {
         async->pending = 1;
         loop_of(async->loop)->n_async++;
@@ -222,4 +223,3 @@ void loop_async_close(uv_async_t *async)
     }
     loop_handle_stop((uv_handle_t *)async);
 }
-

@@ -1,6 +1,6 @@
 /*
- * loop_state.h - what the files of libuv's simulation share: loop.c (loops, timers, phases), loop_poll.c (descriptors and
- * async handles) and loop_pool.c (the thread pool, names).
+ * loop_state.h - what the files of libuv's simulation share: loop.c (loops, timers, phases), loop_poll.c (descriptors
+ * and async handles) and loop_pool.c (the thread pool, names).
  */
 #ifndef TQ_SIM_LOOP_STATE_H
 #define TQ_SIM_LOOP_STATE_H

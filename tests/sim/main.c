@@ -362,8 +362,8 @@ static int main_report(const main_job *sum, uint64_t found, double seconds)
 static const char main_help[] =
     "sim: runs the whole system in one thread, in virtual time, with faults that are drawn from a seed\n"
     "  --seed N            only that seed\n"
-    "  --seeds A-B         these seeds (default: from 1 on)\n"
-    "  --seconds S         new seeds for that long\n"
+    "  --seeds A-B         these seeds (default: 1-100); A-: from A on, with --seconds\n"
+    "  --seconds S         as many as it runs in that time\n"
     "  --jobs N            processes at a time\n"
     "  --stop              end at the first finding\n"
     "  --twice             run every seed twice and compare the traces (default: every tenth)\n"
@@ -438,8 +438,10 @@ static void main_seed_range(const char *text)
     const char *dash = strchr(text, '-');
 
     options.first = main_number(text);
-    options.last = dash != NULL ? main_number(dash + 1) : options.first;
-    options.has_last = true;
+    options.has_last = dash == NULL || dash[1] != 0;
+    if (options.has_last) {
+        options.last = dash != NULL ? main_number(dash + 1) : options.first;
+    }
 }
 
 static void main_parse(int argc, char **argv)

@@ -50,7 +50,7 @@ typedef struct net_way {
     uint64_t last_at;
     uint64_t event; /* next arrival */
     uint64_t stall_event;
-    bool severed;  /* by a partition */
+    bool severed; /* by a partition */
     bool stalled;
     bool shut;     /* nothing more is put on it but a reset */
     bool full;     /* the receiver's window is closed */

@@ -11,7 +11,7 @@ sim_chance net_chance;
 
 typedef struct faults_partition {
     bool on, of_processes;
-    uint64_t a, b;   /* hosts, or pids */
+    uint64_t a, b;    /* hosts, or pids */
     bool there, back; /* from a to b, and from b to a */
     uint64_t event;
 } faults_partition;

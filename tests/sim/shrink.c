@@ -1,9 +1,9 @@
 /*
  * shrink.c - see shrink.h.
  *
- * Delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", 2002), in its plain form:
- * pieces of the list are left out, the halves first, then smaller and smaller pieces, as long as the seed still fails.
- * What is left out changes what happens afterwards, so the result is a local minimum.
+ * Delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating Failure-Inducing Input", 2002), in its plain
+ * form: pieces of the list are left out, the halves first, then smaller and smaller pieces, as long as the seed still
+ * fails. What is left out changes what happens afterwards, so the result is a local minimum.
  */
 #include "shrink.h"
 

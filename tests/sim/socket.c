@@ -216,8 +216,7 @@ int __wrap_bind(int fd, const struct sockaddr *address, socklen_t size)
     if (socket->bound || socket->state != NET_NEW) {
         return socket_error(EINVAL);
     }
-    return socket->domain == AF_UNIX ? socket_bind_unix(socket, address, size)
-                                     : socket_bind_tcp(socket, address, size);
+    return socket->domain == AF_UNIX ? socket_bind_unix(socket, address, size) : socket_bind_tcp(socket, address, size);
 }
 
 int __wrap_listen(int fd, int backlog)
@@ -311,7 +310,7 @@ int __wrap_connect(int fd, const struct sockaddr *address, socklen_t size)
     memcpy(&to, address, sizeof(to));
     own.sin_port = net_free_port(socket->host);
     own.sin_addr.s_addr = net_host_of(socket->host, to.sin_addr.s_addr) == socket->host ? to.sin_addr.s_addr
-                                                                                       : net_host_address(socket->host);
+                                                                                        : net_host_address(socket->host);
     memcpy(&socket->local, &own, sizeof(own));
     memcpy(&socket->peer, &to, sizeof(to));
     socket->peer_size = sizeof(to);
@@ -427,9 +426,8 @@ ssize_t __wrap_sendmsg(int fd, const struct msghdr *message, int flags)
         socket_free_files(files, n_files);
         return socket_error(err);
     }
-    ssize_t sent = socket->type == SOCK_STREAM
-                       ? net_send(socket, message->msg_iov, message->msg_iovlen, files, n_files)
-                       : -EOPNOTSUPP;
+    ssize_t sent = socket->type == SOCK_STREAM ? net_send(socket, message->msg_iov, message->msg_iovlen, files, n_files)
+                                               : -EOPNOTSUPP;
     if (sent <= 0) {
         socket_free_files(files, n_files);
     }

@@ -495,8 +495,8 @@ net_link *net_link_make(net_socket *from, net_socket *to)
         sides[i]->err = 0;
     }
     for (uint32_t i = 0; i < 2; i++) {
-        link->way[i].severed = !link->unix_socket && net_partitioned(link->host[i], link->pid[i], link->host[!i],
-                                                                     link->pid[!i]);
+        link->way[i].severed =
+            !link->unix_socket && net_partitioned(link->host[i], link->pid[i], link->host[!i], link->pid[!i]);
     }
     if (stream_silent(link)) {
         net_link_blocked(link);

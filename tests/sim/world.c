@@ -26,6 +26,7 @@
 
 /* In the liveness phase: how long everything may take that was begun before, and the drain after it. */
 #define WORLD_END_NS   (180 * SIM_S)
+#define WORLD_LAST_OPS 5
 #define WORLD_DRAIN_NS (600 * SIM_S)
 
 /* A server: its process, and what ends it. */
@@ -437,6 +438,11 @@ static void world_calm(void)
 {
     sim_faults_drawn.calm = true;
     sim_net_calm();
+    /* A claim may wait for as long as its timeout: few are still to come. */
+    for (uint32_t i = 0; i < world_drawn.clients; i++) {
+        load_client *load = &world.clients[i].load;
+        load->budget = load->budget < WORLD_LAST_OPS ? load->budget : WORLD_LAST_OPS;
+    }
     for (sim_process *process = sched_each(NULL); process != NULL; process = sched_each(process)) {
         if (process->stopped) {
             sim_process_continue(process);

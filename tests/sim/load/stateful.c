@@ -4,11 +4,11 @@
  *
  * The choices, the requests, what is learned from replies and what is checked of them are those of fuzz/stateful. This
  * file takes the place of its world.c and host.c: connections are made to the servers of the world, and a turn waits
- * until what was asked is answered. What the fuzzer knows only because nothing but itself happens there is not checked:
- * that a request must succeed, or that a refused one has left the table as it was (the witness sees to that).
+ * until what was asked is answered. What the fuzzer knows only because nothing but itself happens there is not
+ * checked: that a request must succeed, or that a refused one has left the table as it was (the witness sees to that).
  *
- * At the end, when faults are over, everything that the clients have left in the table is cleared by requests. The names
- * under which clears were begun outlive the process for that.
+ * At the end, when faults are over, everything that the clients have left in the table is cleared by requests. The
+ * names under which clears were begun outlive the process for that.
  */
 #include "stateful/stateful.h"
 
@@ -46,13 +46,13 @@ typedef struct stateful {
     sf f; /* the first member */
     load_client *self;
     char name[32];
-    int spare;         /* a descriptor */
-    unsigned spoiled;  /* spoiled requests without an answer, when a turn looked last */
-    unsigned idle;     /* turns in a row in which nothing came */
-    unsigned begun;    /* clears that the last BEGIN_CLEAR has given back */
-    uint64_t reached;  /* when a connection was made, or faults ended */
+    int spare;            /* a descriptor */
+    unsigned spoiled;     /* spoiled requests without an answer, when a turn looked last */
+    unsigned idle;        /* turns in a row in which nothing came */
+    unsigned begun;       /* clears that the last BEGIN_CLEAR has given back */
+    uint64_t reached;     /* when a connection was made, or faults ended */
     uint64_t seed, since; /* of this life */
-    unsigned n_listed; /* partitions, by the last LIST_PARTITIONS */
+    unsigned n_listed;    /* partitions, by the last LIST_PARTITIONS */
     char listed[STATEFUL_LISTED][TQ_NAME_MAX + 1];
     uint8_t input[STATEFUL_INPUT];
 } stateful;

@@ -1,0 +1,68 @@
+"""The parts of the test suite that simulate the whole system: see docs/simulation.md.
+
+Every run begins with the corpus, then come new seeds: in `make test` from a number that belongs to the commit, so that
+each commit looks at seeds of its own and yet a failure is repeated by the same command.
+"""
+
+import re
+import subprocess
+from pathlib import Path
+
+from test_runner import BUILD, ROOT, Outcome, PartError, Runner
+
+SIM = Path("tests") / "sim" / "sim"
+CORPUS = ROOT / "tests" / "sim" / "corpus" / "seeds.txt"
+SECONDS = 60
+QUICK_SEEDS = 100
+SUMMARY = re.compile(r"^sim: seeds=(\d+) .*found=(\d+) ", re.MULTILINE)
+CORPUS_SUMMARY = re.compile(r"^sim: corpus: (\d+) lines, found=(\d+)", re.MULTILINE)
+FOUND = re.compile(r"^(?:FOUND|MISSING) .*$", re.MULTILINE)
+SANITIZERS = {
+    "ASAN_OPTIONS": "abort_on_error=1:detect_stack_use_after_return=0:detect_leaks=0:allocator_may_return_null=1",
+    "UBSAN_OPTIONS": "halt_on_error=1:abort_on_error=1:print_stacktrace=1",
+}
+
+
+def first_seed() -> int:
+    """Return the first seed of this commit, between 10^6 and 10^9; 10^6 outside of a repository."""
+    told = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return 1_000_000 + int(told.stdout.strip() or "0", 16) % 999_000_000
+
+
+def run(runner: Runner, build: Path, *options: str) -> Outcome:
+    """Run the program: each line of the corpus and each seed is a test."""
+    status = runner.command(
+        build / SIM,
+        *("--corpus", CORPUS),
+        *options,
+        env=SANITIZERS,
+    )
+    output = runner.log_path.read_text(encoding="utf-8", errors="replace")
+    outcome = Outcome(failures=FOUND.findall(output))
+    summaries = SUMMARY.findall(output)
+    if not summaries:
+        raise PartError(f"sim: exit status {status}")
+    for passed, found in [*CORPUS_SUMMARY.findall(output), *summaries]:
+        outcome.passed += int(passed) - int(found)
+    if status != 0 and not outcome.failures:
+        outcome.failures.append(f"sim: exit status {status}")
+    return outcome
+
+
+def sim(runner: Runner) -> Outcome:
+    """Simulate the corpus and new seeds for a minute."""
+    first = first_seed()
+    return run(runner, BUILD / "test", "--seeds", f"{first}-", "--seconds", str(SECONDS))
+
+
+def sim_asan(runner: Runner) -> Outcome:
+    """Simulate the same under AddressSanitizer and UndefinedBehaviorSanitizer, which built it before."""
+    first = first_seed()
+    return run(runner, BUILD / "asan", "--seeds", f"{first}-", "--seconds", str(SECONDS))
+
+
+def sim_quick(runner: Runner) -> Outcome:
+    """Simulate the corpus and the first seeds."""
+    return run(runner, BUILD / "test", "--seeds", f"1-{QUICK_SEEDS}")
