@@ -55,6 +55,8 @@ extern const load_kind load_stream;
 extern const load_kind load_churn;
 extern const load_kind load_views;
 extern const load_kind load_cancel;
+extern const load_kind load_kv;
+extern const load_kind load_kvstore;
 extern const load_kind load_stateful;
 
 /* Main function of a client process; arg is its load_client. Opens the client (again and again, while faults prevent
