@@ -3,8 +3,6 @@
  */
 #include "disk_tree.h"
 
-#include "disk.h"
-
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -292,29 +290,29 @@ static disk_node *disk_begin(int dir, const char **path, disk_place *place)
     return ((disk_open *)file)->node;
 }
 
-/* Takes the next component of the path; -1 with errno if it is too long. */
+/* Takes the next component of the path: 1, or 0 if there is none, or -1 with errno. */
 static int disk_component(const char **path, char name[DISK_NAME_MAX + 1])
 {
-    size_t size = strcspn(*path, "/");
+    size_t size;
 
+    while (**path == '/') {
+        (*path)++;
+    }
+    size = strcspn(*path, "/");
     if (size > DISK_NAME_MAX) {
         return disk_fail(ENAMETOOLONG);
     }
     memcpy(name, *path, size);
     name[size] = 0;
     *path += size;
-    return 0;
+    return size > 0;
 }
 
-/* Whether there is another component; skips the slashes before it. */
-static bool disk_goes_on(const char **path)
+int disk_find(int dir, const char *path, disk_place *place)
 {
-    *path += strspn(*path, "/");
-    return **path != 0;
-}
+    disk_node *node;
+    int rc;
 
-int disk_find_place(int dir, const char *path, disk_place *place)
-{
     memset(place, 0, sizeof(*place));
     if (path[0] == 0) {
         return disk_fail(ENOENT);
@@ -322,19 +320,17 @@ int disk_find_place(int dir, const char *path, disk_place *place)
     if (strlen(path) >= DISK_PATH_MAX) {
         return disk_fail(ENAMETOOLONG);
     }
-    place->node = disk_begin(dir, &path, place);
-    if (place->node == NULL) {
+    node = disk_begin(dir, &path, place);
+    if (node == NULL) {
         return place->file != NULL && path[0] == 0 ? 0 : -1;
     }
-    while (disk_goes_on(&path)) {
+    place->node = node;
+    while ((rc = disk_component(&path, place->name)) > 0) {
         if (place->node == NULL) {
             return disk_fail(ENOENT);
         }
         if (place->node->kind != DISK_DIR) {
             return disk_fail(ENOTDIR);
-        }
-        if (disk_component(&path, place->name) != 0) {
-            return place->node->links == 0 ? disk_fail(ENOENT) : -1;
         }
         place->dots = strcmp(place->name, ".") == 0 || strcmp(place->name, "..") == 0;
         place->slash = path[0] == '/';
@@ -345,14 +341,10 @@ int disk_find_place(int dir, const char *path, disk_place *place)
             place->node = place->node->parent;
         }
     }
-    return 0;
-}
-
-int disk_find(int dir, const char *path, disk_place *place)
-{
-    int rc = disk_find_place(dir, path, place);
-
-    return rc == 0 && place->slash && place->node != NULL && place->node->kind != DISK_DIR ? disk_fail(ENOTDIR) : rc;
+    if (rc == 0 && place->slash && place->node != NULL && place->node->kind != DISK_DIR) {
+        return disk_fail(ENOTDIR);
+    }
+    return rc;
 }
 
 disk_node *disk_find_node(int dir, const char *path)
@@ -366,28 +358,6 @@ disk_node *disk_find_node(int dir, const char *path)
         (void)disk_fail(place.file != NULL ? ENOTDIR : ENOENT);
     }
     return place.node;
-}
-
-static bool disk_is_flipped(const disk_node *node)
-{
-    bool flipped = node->flipped;
-
-    for (size_t i = 0; i < node->names.n && !flipped; i++) {
-        flipped = disk_is_flipped(node->names.name[i].node);
-    }
-    return flipped;
-}
-
-bool sim_disk_is_damaged(uint32_t host, const char *path)
-{
-    const disk_node *node = disk_host_of(host)->root;
-    char name[DISK_NAME_MAX + 1];
-    const char *at = path + strlen(SIM_ROOT);
-
-    while (node != NULL && disk_goes_on(&at) && disk_component(&at, name) == 0) {
-        node = disk_lookup(&node->names, name);
-    }
-    return node != NULL && disk_is_flipped(node);
 }
 
 /* --- faults ------------------------------------------------------------------- */

@@ -28,6 +28,7 @@ void *__real_malloc(size_t size);
 void *__real_realloc(void *old, size_t size);
 void __real_free(void *memory);
 size_t __real_malloc_usable_size(void *memory);
+void *__real_mmap64(void *at, size_t size, int prot, int flags, int fd, off_t offset);
 void *mmap(void *at, size_t size, int prot, int flags, int fd, off_t offset);
 
 void *__wrap_malloc(size_t size);
@@ -45,8 +46,8 @@ char *__wrap_strndup(const char *text, size_t most);
 
 void *memory_region(uint64_t base, uint64_t bytes)
 {
-    void *at = mmap((void *)(uintptr_t)base, bytes, PROT_READ | PROT_WRITE,
-                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+    void *at = __real_mmap64((void *)(uintptr_t)base, bytes, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 
     if (at != (void *)(uintptr_t)base) {
         fprintf(stderr, "sim: no memory at %#llx: %s; try another --base\n", (unsigned long long)base, strerror(errno));
@@ -227,16 +228,21 @@ static bool memory_fails_now(sim_heap *heap)
     return fails;
 }
 
-static inline bool memory_fails(void)
+static inline bool memory_fails_here(void)
 {
     sim_heap *heap = heap_current;
 
     return __builtin_expect(heap->until_failure != 0, 0) && --heap->until_failure == 0 && memory_fails_now(heap);
 }
 
+bool memory_fails(void)
+{
+    return memory_fails_here();
+}
+
 static inline void *memory_take(size_t size, size_t align, bool zero, const void *caller)
 {
-    void *memory = memory_fails() ? NULL : heap_take(heap_current, size, align, zero, caller);
+    void *memory = memory_fails_here() ? NULL : heap_take(heap_current, size, align, zero, caller);
 
     if (__builtin_expect(memory == NULL, 0)) {
         errno = ENOMEM;

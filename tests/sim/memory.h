@@ -12,6 +12,9 @@ void *memory_region(uint64_t base, uint64_t bytes);
 /* Where an address of code is, for addr2line: "program+0x12345". One text at a time. */
 const char *memory_place(const void *code);
 
+/* Whether an allocation of the running process fails here. */
+bool memory_fails(void);
+
 void __wrap_free(void *memory);
 size_t __wrap_malloc_usable_size(void *memory);
 

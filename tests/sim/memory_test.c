@@ -3,6 +3,7 @@
  */
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,86 +14,8 @@
 #include <roaring/roaring.h>
 
 #include "heap.h"
+#include "memory_testkit.h"
 #include "sim.h"
-
-/* --- the scheduler and the faults ------------------------------------------ */
-
-sim_process *sim_self;
-sim_chance sim_fault_chance;
-static bool may_fail, fails;
-static char found[256];
-static jmp_buf back;
-
-bool sim_may(sim_fault fault)
-{
-    return fault == SIM_OOM && may_fail;
-}
-
-bool sim_happens(sim_fault fault)
-{
-    return fault == SIM_OOM && fails;
-}
-
-void sim_chance_init(sim_chance *chance, uint64_t seed, const char *name)
-{
-    (void)name;
-    chance->s[0] = seed | 1;
-}
-
-uint64_t sim_next(sim_chance *chance)
-{
-    chance->s[0] ^= chance->s[0] << 13;
-    chance->s[0] ^= chance->s[0] >> 7;
-    chance->s[0] ^= chance->s[0] << 17;
-    return chance->s[0];
-}
-
-uint64_t sim_below(sim_chance *chance, uint64_t n)
-{
-    return n > 0 ? sim_next(chance) % n : 0;
-}
-
-uint64_t sim_between(sim_chance *chance, uint64_t low, uint64_t high)
-{
-    return low + sim_below(chance, high - low + 1);
-}
-
-bool sim_one_in(sim_chance *chance, uint64_t n)
-{
-    return n > 0 && sim_below(chance, n) == 0;
-}
-
-void sim_found(const char *invariant, const char *format, ...)
-{
-    va_list args;
-
-    (void)invariant;
-    va_start(args, format);
-    vsnprintf(found, sizeof(found), format, args);
-    va_end(args);
-    longjmp(back, 1);
-}
-
-static sim_process processes[] = {{.id = 0, .name = "one"}, {.id = 1, .name = "two"}};
-
-static void enter(sim_process *process)
-{
-    sim_self = process;
-    sim_heap_enter(process);
-}
-
-static sim_process *start(unsigned i)
-{
-    sim_heap_start(&processes[i]);
-    enter(&processes[i]);
-    return &processes[i];
-}
-
-static void end(sim_process *process)
-{
-    enter(NULL);
-    sim_heap_end(process);
-}
 
 /* --- heaps ----------------------------------------------------------------- */
 
@@ -104,7 +27,7 @@ static void test_same_addresses(void **state)
 
     (void)state;
     for (unsigned round = 0; round < 3; round++) {
-        sim_process *one = start(0);
+        sim_process *one = memory_test_start(0);
         for (unsigned i = 0; i < 200; i++) {
             void *memory = malloc(i * 37 % 3000);
             assert_non_null(memory);
@@ -117,13 +40,13 @@ static void test_same_addresses(void **state)
 #endif
             memset(memory, (int)round, i * 37 % 3000);
         }
-        end(one);
+        memory_test_end(one);
     }
 }
 
 static void test_kinds(void **state)
 {
-    sim_process *one = start(0);
+    sim_process *one = memory_test_start(0);
     uint64_t count;
     void *aligned = NULL;
 
@@ -149,13 +72,13 @@ static void test_kinds(void **state)
     free(text);
     assert_int_equal(sim_heap_live(one, &count), 0);
     assert_int_equal(count, 0);
-    end(one);
+    memory_test_end(one);
 }
 
 /* All sizes: each block is as large as it says, and no two overlap. */
 static void test_sizes(void **state)
 {
-    sim_process *one = start(0);
+    sim_process *one = memory_test_start(0);
     uint64_t seed = 7;
     static struct {
         uint8_t *memory;
@@ -180,41 +103,41 @@ static void test_sizes(void **state)
     for (uint32_t k = 0; k < 512; k++) {
         free(live[k].memory);
     }
-    end(one);
+    memory_test_end(one);
 }
 
 #ifndef SIM_ASAN
 static void test_misuse(void **state)
 {
-    sim_process *one = start(0);
+    sim_process *one = memory_test_start(0);
     /* What is wrong here is what is tested. */
     void *volatile memory = malloc(100);
     uint8_t *volatile written = memory;
 
     (void)state;
     free(memory);
-    if (setjmp(back) == 0) {
+    if (setjmp(memory_test_back) == 0) {
         free(memory);
         fail();
     }
-    assert_non_null(strstr(found, "freed twice; it was allocated by memory_test+0x"));
+    assert_non_null(strstr(memory_test_found, "freed twice; it was allocated by "));
     written[3] = 1;
-    if (setjmp(back) == 0) {
+    if (setjmp(memory_test_back) == 0) {
         memory = malloc(100);
         fail();
     }
-    assert_non_null(strstr(found, "freed memory was written"));
-    end(one);
-    one = start(0);
+    assert_non_null(strstr(memory_test_found, "freed memory was written"));
+    memory_test_end(one);
+    one = memory_test_start(0);
     memory = malloc(100);
-    sim_process *two = start(1);
-    if (setjmp(back) == 0) {
+    sim_process *two = memory_test_start(1);
+    if (setjmp(memory_test_back) == 0) {
         free(memory);
         fail();
     }
-    assert_string_equal(found, "two frees memory of one");
-    end(two);
-    end(one);
+    assert_string_equal(memory_test_found, "two frees memory of one");
+    memory_test_end(two);
+    memory_test_end(one);
 }
 #endif
 
@@ -224,8 +147,8 @@ static void test_failures(void **state)
 
     (void)state;
     sim_chance_init(&sim_fault_chance, 5, "");
-    may_fail = fails = true;
-    sim_process *one = start(0);
+    memory_test_may_fail = memory_test_fails = true;
+    sim_process *one = memory_test_start(0);
     for (uint32_t i = 0; i < 100000; i++) {
         void *memory = malloc(10);
         failed += memory == NULL;
@@ -240,14 +163,14 @@ static void test_failures(void **state)
     }
     assert_in_range(failed, 2, 2000);
     /* Libraries do not know it. */
-    fails = false;
-    end(one);
-    may_fail = false;
+    memory_test_fails = false;
+    memory_test_end(one);
+    memory_test_may_fail = false;
 }
 
 static void test_libraries(void **state)
 {
-    sim_process *one = start(0);
+    sim_process *one = memory_test_start(0);
     uint64_t count;
     roaring_bitmap_t *bitmap = roaring_bitmap_create();
 
@@ -264,7 +187,7 @@ static void test_libraries(void **state)
     json_decref(json);
     roaring_bitmap_free(bitmap);
     assert_int_equal(sim_heap_live(one, &count), 0);
-    end(one);
+    memory_test_end(one);
 }
 
 static void test_stacks(void **state)
@@ -286,7 +209,7 @@ static void test_stacks(void **state)
 /* Not a measurement: it finds a mistake that makes each allocation slow. */
 static void test_speed(void **state)
 {
-    sim_process *one = start(0);
+    sim_process *one = memory_test_start(0);
     struct timespec begin, now;
     void *volatile memory[16];
 
@@ -303,7 +226,7 @@ static void test_speed(void **state)
     clock_gettime(CLOCK_MONOTONIC, &now);
     print_message("%.1f ns per malloc and free\n",
                   (double)((now.tv_sec - begin.tv_sec) * 1000000000 + now.tv_nsec - begin.tv_nsec) / 1600000);
-    end(one);
+    memory_test_end(one);
 }
 
 int main(void)

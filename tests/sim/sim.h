@@ -43,6 +43,8 @@ char *sim_strdup(const char *text);
  * addresses shows when they go downward. */
 extern uint64_t sim_memory_base;
 extern bool sim_memory_down;
+/* Per seed, before the first process. */
+void sim_memory_start(void);
 /* Stacks of fibers: the same addresses in every run, zero at first, with a page in front of them that must not be
  * touched. */
 void *sim_stack_alloc(size_t size);
@@ -201,6 +203,9 @@ void sim_image_end(sim_process *process);
  * simulator's. Called by scheduler.c only. */
 void sim_heap_enter(sim_process *process);
 void sim_image_enter(sim_process *process);
+/* What the static data of the product is now is what each process begins with. Without a call it is what the program
+ * began with. */
+void sim_image_keep(void);
 
 /* --- fibers: scheduler.c --------------------------------------------------------- */
 
