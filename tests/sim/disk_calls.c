@@ -214,7 +214,7 @@ static disk_node *disk_create(const disk_place *place, mode_t mode)
     }
     disk_write_back(place->dir->host);
     node = disk_node_make(place->dir->host, DISK_FILE, mode & 0777);
-    disk_change_names(&(disk_part){.dir = place->dir, .name = (char *)place->name, .node = node}, 1);
+    disk_change_names(&(disk_part){.dir = place->dir, .name = (char *)(uintptr_t)place->name, .node = node}, 1);
     disk_unref(node);
     return node;
 }
