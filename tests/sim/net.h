@@ -154,7 +154,8 @@ void net_link_refuse(net_socket *socket);
 ssize_t net_send(net_socket *socket, const struct iovec *vec, size_t n, sim_file **files, uint32_t n_files);
 /* The same for bytes read; 0: the end. *files: those that came, in memory of sim_alloc. */
 ssize_t net_receive(net_socket *socket, const struct iovec *vec, size_t n, sim_file ***files, uint32_t *n_files);
-void net_shutdown(net_socket *socket, bool reading, bool writing);
+/* 0 or -errno. */
+int net_shutdown(net_socket *socket, bool reading, bool writing);
 short net_stream_ready(net_socket *socket);
 /* SO_RCVLOWAT or the buffer has changed. */
 void net_stream_retune(net_socket *socket);

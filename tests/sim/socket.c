@@ -362,8 +362,8 @@ int __wrap_shutdown(int fd, int how)
     if (socket->state != NET_CONNECTED) {
         return socket_error(ENOTCONN);
     }
-    net_shutdown(socket, how != SHUT_WR, how != SHUT_RD);
-    return 0;
+    int rc = net_shutdown(socket, how != SHUT_WR, how != SHUT_RD);
+    return rc < 0 ? socket_error(-rc) : 0;
 }
 
 /* --- bytes -------------------------------------------------------------------- */

@@ -161,7 +161,14 @@ static bool stream_silent(const net_link *link)
     return net_way_blocked(&link->way[0]) || net_way_blocked(&link->way[1]);
 }
 
-/* The socket's connection is over: what it sent and the other end has not got is lost. */
+/* TCP: both ends have said that they send nothing more, and both know. */
+static bool stream_over(const net_socket *socket)
+{
+    return !socket->link->unix_socket && socket->ended && socket->shut_write &&
+           socket->link->way[socket->side].flight == NULL;
+}
+
+/* The socket's connection is lost: what it sent and the other end has not got is lost. */
 static void stream_break(net_socket *socket, int err)
 {
     net_way *way = &socket->link->way[socket->side];
@@ -362,6 +369,10 @@ void net_way_space(net_way *way)
 static void stream_take_bytes(net_way *way, net_socket *socket, net_chunk *chunk)
 {
     way->in_flight -= chunk->size;
+    if (socket != NULL && !way->link->unix_socket && socket->state == NET_CONNECTED && socket->shut_read &&
+        socket->shut_write) {
+        stream_break(socket, ECONNRESET); /* after shutdown(SHUT_RDWR) nothing is expected */
+    }
     if (socket == NULL || socket->state != NET_CONNECTED) {
         if (way->link->unix_socket) {
             way->link->swallowed = true;
@@ -384,7 +395,7 @@ static void stream_take_end(net_way *way, net_socket *socket, const net_chunk *c
 {
     net_way *back = &way->link->way[!way->from];
 
-    if (socket == NULL || socket->state != NET_CONNECTED) {
+    if (socket == NULL || socket->state != NET_CONNECTED || stream_over(socket)) {
         return;
     }
     if (chunk->kind == NET_RESET) {
@@ -558,7 +569,7 @@ static void stream_leave(net_socket *socket, bool reset)
     net_way *out = &link->way[socket->side];
     net_way *in = &link->way[!socket->side];
     bool unread = in->unread > 0 || reset;
-    bool open = socket->state == NET_CONNECTED;
+    bool open = socket->state == NET_CONNECTED && !stream_over(socket);
 
     link->side[socket->side] = NULL;
     socket->link = NULL;
@@ -608,10 +619,13 @@ static void stream_shutdown_write(net_socket *socket)
     }
 }
 
-void net_shutdown(net_socket *socket, bool reading, bool writing)
+int net_shutdown(net_socket *socket, bool reading, bool writing)
 {
     net_socket *other = socket->link->side[!socket->side];
 
+    if (stream_over(socket)) {
+        return -ENOTCONN;
+    }
     if (reading) {
         socket->shut_read = true;
         if (socket->link->unix_socket && other != NULL) {
@@ -623,6 +637,7 @@ void net_shutdown(net_socket *socket, bool reading, bool writing)
         stream_shutdown_write(socket);
     }
     sim_file_changed(&socket->file);
+    return 0;
 }
 
 /* Something between the ends has cut the connection, and what is sent now comes to nobody. */
