@@ -17,6 +17,7 @@
 #include "oracle/history.h"
 #include "oracle/witness.h"
 #include "scheduler.h"
+#include "shelf.h"
 #include "store.h"
 #include "thread.h"
 #include "unit/unit.h"
@@ -89,6 +90,10 @@ static void world_draw(uint64_t seed)
         static const char *const stores[] = {STORE_WHOLE, STORE_SMALL, STORE_SWEPT};
         drawn->storage = WORLD_KV;
         drawn->manager = stores[sim_below(chance, 3)];
+        drawn->units = 0;
+    } else if (sim_one_in(chance, 8)) {
+        drawn->storage = WORLD_KEYED;
+        drawn->manager = SHELF_MANAGER;
         drawn->units = 0;
     }
 }
@@ -334,7 +339,8 @@ static void client_main(void *arg)
     world_client *client = arg;
 
     tq_log_set_sink(world_log, NULL);
-    if (world_drawn.storage == WORLD_KV && store_register() != TQ_OK) {
+    if ((world_drawn.storage == WORLD_KV && store_register() != TQ_OK) ||
+        (world_drawn.storage == WORLD_KEYED && shelf_register() != TQ_OK)) {
         return; /* out of memory: it is started again */
     }
     if (client->load.drains) {
@@ -563,6 +569,7 @@ static void world_start(uint64_t seed)
     if (world_drawn.storage == WORLD_KV) {
         store_start(seed, &(store_options){.write_deadline = world_drawn.write_deadline_ms * SIM_MS});
     }
+    shelf_start(seed);
     world_make_servers();
     for (uint32_t i = 0; i < world_drawn.clients; i++) {
         client_make(i, false);
@@ -586,6 +593,7 @@ static void world_end(void)
     if (world_drawn.storage == WORLD_KV) {
         store_end();
     }
+    shelf_end();
     history_end();
     witness_end();
     sim_disk_end();

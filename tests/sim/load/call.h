@@ -25,6 +25,9 @@
 /* Of the world (world.h): how the running process reaches the system. */
 void world_client_options(tq_client_options *out);
 
+/* The note of a cell (tq_notify): this many bytes of the workload's, then the row as a put would have stored it. */
+#define LOAD_NOTE_HEAD 8u
+
 /* How an op is waited for; drawn when the op is made. */
 typedef enum load_waiting {
     LOAD_WAIT,     /* tq_op_wait */

@@ -2,7 +2,9 @@
  * drain.c - the last client of a seed: it claims and reads all that is there, for tasks that nobody has used, then
  * clears it, in all ways that there are. What it found is compared with what was put by check_drained (oracle/check.c).
  */
+#include "load/keyed.h"
 #include "load/steps.h"
+#include "load/stores.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -107,7 +109,11 @@ static void drain_partition(load_call *call, const char *partition)
         }
         drain_field(call, partition, field->name, ready);
     }
-    drain_clear(call, partition, &all);
+    if (load_keyed_owns(partition)) {
+        load_keyed_drain(call, partition);
+    } else {
+        drain_clear(call, partition, &all);
+    }
     load_meta_drop(&all);
 }
 
@@ -130,6 +136,8 @@ static void drain_run(load_client *self)
     }
     load_finish(&call, load_list_partitions(&call));
     load_call_fini(&call);
+    load_keyed_check();
+    load_drain_stores();
 }
 
 void load_drain(void *arg)

@@ -55,6 +55,7 @@ extern const load_kind load_stream;
 extern const load_kind load_churn;
 extern const load_kind load_views;
 extern const load_kind load_cancel;
+extern const load_kind load_keyed;
 extern const load_kind load_kv;
 extern const load_kind load_kvstore;
 extern const load_kind load_stateful;

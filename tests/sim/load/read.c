@@ -217,8 +217,15 @@ static bool read_row_find(read_row *row, const tq_data *data, size_t c, read_loo
     row->ndim = column->ndims[row->i];
     row->dims = read_dims(column, row->i);
     size = read_bytes(column, row->i, type, row->dims);
-    bytes = column->left ? NULL : (const uint8_t *)column->data + column->offsets[row->i];
-    if (column->left) {
+    bytes = column->left || column->opaque != NULL ? NULL : (const uint8_t *)column->data + column->offsets[row->i];
+    if (column->opaque != NULL) {
+        const tq_slice *note = &column->opaque[row->i];
+
+        sim_check(note->size == LOAD_NOTE_HEAD + size, READ_INVARIANT,
+                  "op %" PRIu64 ": the note of row %u of field '%s' has %zu bytes, not %zu", row->op->number, row->i,
+                  row->field->name, note->size, LOAD_NOTE_HEAD + size);
+        bytes = (const uint8_t *)note->data + LOAD_NOTE_HEAD;
+    } else if (column->left) {
         const int rc = tq_data_look(data, c, row->i, 1, read_on_look, look);
 
         sim_check(rc == TQ_OK || rc == TQ_ELOST, "legal programs get legal errors", "tq_data_look: %s",

@@ -1,0 +1,11 @@
+/*
+ * stores.h - the end of data in stores that are no units of ours.
+ */
+#ifndef TQ_SIM_STORES_H
+#define TQ_SIM_STORES_H
+
+/* All is cleared: waits until the clients (this one, the last) have removed all values, and checks that they have, those
+ * included that arrived late. */
+void load_drain_stores(void);
+
+#endif
