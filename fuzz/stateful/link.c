@@ -65,7 +65,7 @@ bool sf_link_write(sf *f, sf_link *link, const void *data, size_t size)
             at += n;
             size -= (size_t)n;
         } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            sf_turn(f);
+            sf_pause(f);
         } else {
             sf_link_close(link);
         }

@@ -247,6 +247,8 @@ void sf_open(sf *f);
 void sf_close(sf *f);
 /* Turns the loop until nothing happens any more, and takes what came. */
 void sf_turn(sf *f);
+/* Lets the servers go on in the middle of a frame. */
+void sf_pause(sf *f);
 void sf_pass(sf *f, uint64_t ms);
 /* Compares the books of table and unit. */
 void sf_check(sf *f);

@@ -144,7 +144,7 @@ static void send_bytes(sf *f, sf_link *link, const sf_frame *frame)
         } else {
             size_t first = pause == i ? n / 2 : n;
             if (sf_link_write(f, link, piece[i], first) && first < n) {
-                sf_turn(f);
+                sf_pause(f);
                 sf_link_write(f, link, piece[i] + first, n - first);
             }
         }

@@ -67,6 +67,11 @@ void sf_turn(sf *f)
     }
 }
 
+void sf_pause(sf *f)
+{
+    sf_turn(f);
+}
+
 void sf_pass(sf *f, uint64_t ms)
 {
     sf_host_pass(ms);

@@ -48,7 +48,7 @@ typedef struct stateful {
     char name[32];
     int spare;            /* a descriptor */
     unsigned spoiled;     /* spoiled requests without an answer, when a turn looked last */
-    unsigned idle;        /* turns in a row in which nothing came */
+    unsigned idle;        /* pauses in a row in which nothing came */
     unsigned begun;       /* clears that the last BEGIN_CLEAR has given back */
     uint64_t reached;     /* when a connection was made, or faults ended */
     uint64_t seed, since; /* of this life */
@@ -288,8 +288,7 @@ void sf_turn(sf *f)
     const sf_pending *awaited = turn_awaits(f, &spoiled);
     uint64_t until = spoiled > s->spoiled ? since + STATEFUL_SPOILED : 0;
 
-    /* Also for one who cannot send: then time must pass. */
-    s->idle = turn_take(f, awaited != NULL || until > 0 ? 1 : 1 << s->idle) ? 0 : s->idle + (s->idle < 6);
+    turn_take(f, 1);
     while ((awaited = turn_awaits(f, &s->spoiled)) != NULL || sim_time() < until) {
         turn_take(f, 20);
         if (awaited == NULL || sim_time() - since < STATEFUL_PATIENCE) {
@@ -301,6 +300,13 @@ void sf_turn(sf *f)
             sf_fault(f, "%s is not answered, though there are no faults", tqi_method_find(awaited->kind)->name);
         }
     }
+}
+
+void sf_pause(sf *f)
+{
+    stateful *s = (stateful *)f;
+
+    s->idle = turn_take(f, 1 << s->idle) ? 0 : s->idle + (s->idle < 6);
 }
 
 void sf_pass(sf *f, uint64_t ms)
@@ -377,8 +383,12 @@ static stateful *run_begin(load_client *self)
     static const unsigned rates[] = {0, 8, 24, 48, 96, 160, 16, 32};
     stateful *s = &stateful_of[self->number - 1];
     sf *f = &s->f;
+    tq_client_options options;
 
     run_reset(s, self);
+    world_client_options(&options);
+    f->token.size = strlen(options.token);
+    memcpy(f->token.bytes, options.token, f->token.size);
     snprintf(s->name, sizeof(s->name), "stateful-%u", self->number);
     f->name = s->name;
     f->arena = stateful_arena[self->number - 1];
