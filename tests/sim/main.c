@@ -84,7 +84,10 @@ static void main_print_selection(FILE *to)
 {
     const sim_faults *faults = &sim_faults_drawn;
 
-    for (size_t i = 0; i < faults->n_off; i++) {
+    if (faults->n_off >= SIM_FAULTS) {
+        fprintf(to, " --without all");
+    }
+    for (size_t i = 0; i < faults->n_off && faults->n_off < SIM_FAULTS; i++) {
         fprintf(to, " --without %s", sim_fault_name(faults->off[i]));
     }
     if (faults->selects) {

@@ -41,6 +41,8 @@ static void call_clear(load_call *call)
     call->n_columns = 0;
     tq_data_unref(call->data);
     call->data = NULL;
+    load_dest_leave(call->dest);
+    call->dest = NULL;
     call->record = NULL;
 }
 
@@ -365,6 +367,13 @@ bool load_meta_pass(load_meta *meta)
         sim_found("legal programs get legal errors", "tq_meta_pack: %s: %s", tq_error_name(rc), err.message);
     }
     return rc == TQ_OK;
+}
+
+void load_dest_leave(load_dest *dest)
+{
+    if (dest != NULL && --dest->users == 0) {
+        free(dest);
+    }
 }
 
 void load_hold(load_call *call, load_held *out)

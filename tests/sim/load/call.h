@@ -53,8 +53,16 @@ typedef struct load_call {
     uint32_t n_columns;
     tq_column *column_args;
     tq_data *data; /* of the last read: a reference, until the next call */
-    void *dest;    /* memory of the caller that is read into */
+    struct load_dest *dest; /* memory of the caller that is read into; NULL: none */
 } load_call;
+
+/* Memory of the caller that a read fills. The library says when it no longer writes there, and the caller still reads
+ * what is there: whoever is the last one frees it. */
+typedef struct load_dest {
+    unsigned users;
+    uint8_t bytes[];
+} load_dest;
+void load_dest_leave(load_dest *dest);
 
 /* A meta and the op that made it. */
 typedef struct load_meta {

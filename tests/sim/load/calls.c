@@ -256,11 +256,11 @@ int load_resolve(load_call *call, const load_resolve_args *args)
 
 static void calls_release(void *arg)
 {
-    free(arg);
+    load_dest_leave(arg);
 }
 
 /* Options of the fields that are laid out or placed in another way; returns how many. */
-static uint32_t calls_get_fields(load_call *call, const load_get_args *args, tq_get_field *out, void **dest)
+static uint32_t calls_get_fields(load_call *call, const load_get_args *args, tq_get_field *out)
 {
     const history_op *op = call->record;
     uint32_t n = 0;
@@ -277,9 +277,10 @@ static uint32_t calls_get_fields(load_call *call, const load_get_args *args, tq_
                 .length = sim_below(call->chance, 40),
                 .multiple = sim_below(call->chance, 9),
             };
-        } else if (args->dest && !field->ragged && *dest == NULL) {
-            *dest = load_memory(row * op->n + 1);
-            out[n++] = (tq_get_field){.name = field->name, .dest = *dest, .dest_size = row * op->n};
+        } else if (args->dest && !field->ragged && call->dest == NULL) {
+            call->dest = load_memory(sizeof(*call->dest) + row * op->n + 1);
+            call->dest->users = 2; /* the library and this call */
+            out[n++] = (tq_get_field){.name = field->name, .dest = call->dest->bytes, .dest_size = row * op->n};
         }
     }
     return n;
@@ -290,7 +291,6 @@ int load_get(load_call *call, const load_meta *meta, const load_get_args *args)
     history_op *op = load_begin(call, HISTORY_GET, tq_meta_partition(meta->meta));
     tq_get_options options = tq_get_options_init();
     tq_get_field *fields;
-    void *dest = NULL;
     int rc;
 
     if (op == NULL) {
@@ -299,14 +299,14 @@ int load_get(load_call *call, const load_meta *meta, const load_get_args *args)
     calls_by_meta(op, meta);
     calls_fields(op, args->fields, args->n_fields);
     fields = load_memory((op->n_fields + 1) * sizeof(*fields));
-    options.n_fields = calls_get_fields(call, args, fields, &dest);
+    options.n_fields = calls_get_fields(call, args, fields);
     options.fields = options.n_fields > 0 ? fields : NULL;
     options.zero_copy = args->zero_copy;
     options.leave_values = args->leave_values;
     op->padded = args->padded;
-    if (dest != NULL) {
+    if (call->dest != NULL) {
         options.release = calls_release;
-        options.release_arg = dest;
+        options.release_arg = call->dest;
     }
     rc = tq_get(call->op, meta->meta, args->fields, args->fields != NULL ? args->n_fields : 0, &options);
     free(fields);
