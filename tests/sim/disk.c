@@ -3,6 +3,8 @@
  */
 #include "disk_tree.h"
 
+#include "disk.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
@@ -290,29 +292,29 @@ static disk_node *disk_begin(int dir, const char **path, disk_place *place)
     return ((disk_open *)file)->node;
 }
 
-/* Takes the next component of the path: 1, or 0 if there is none, or -1 with errno. */
+/* Takes the next component of the path; -1 with errno if it is too long. */
 static int disk_component(const char **path, char name[DISK_NAME_MAX + 1])
 {
-    size_t size;
+    size_t size = strcspn(*path, "/");
 
-    while (**path == '/') {
-        (*path)++;
-    }
-    size = strcspn(*path, "/");
     if (size > DISK_NAME_MAX) {
         return disk_fail(ENAMETOOLONG);
     }
     memcpy(name, *path, size);
     name[size] = 0;
     *path += size;
-    return size > 0;
+    return 0;
 }
 
-int disk_find(int dir, const char *path, disk_place *place)
+/* Whether there is another component; skips the slashes before it. */
+static bool disk_goes_on(const char **path)
 {
-    disk_node *node;
-    int rc;
+    *path += strspn(*path, "/");
+    return **path != 0;
+}
 
+int disk_find_place(int dir, const char *path, disk_place *place)
+{
     memset(place, 0, sizeof(*place));
     if (path[0] == 0) {
         return disk_fail(ENOENT);
@@ -320,17 +322,19 @@ int disk_find(int dir, const char *path, disk_place *place)
     if (strlen(path) >= DISK_PATH_MAX) {
         return disk_fail(ENAMETOOLONG);
     }
-    node = disk_begin(dir, &path, place);
-    if (node == NULL) {
+    place->node = disk_begin(dir, &path, place);
+    if (place->node == NULL) {
         return place->file != NULL && path[0] == 0 ? 0 : -1;
     }
-    place->node = node;
-    while ((rc = disk_component(&path, place->name)) > 0) {
+    while (disk_goes_on(&path)) {
         if (place->node == NULL) {
             return disk_fail(ENOENT);
         }
         if (place->node->kind != DISK_DIR) {
             return disk_fail(ENOTDIR);
+        }
+        if (disk_component(&path, place->name) != 0) {
+            return place->node->links == 0 ? disk_fail(ENOENT) : -1;
         }
         place->dots = strcmp(place->name, ".") == 0 || strcmp(place->name, "..") == 0;
         place->slash = path[0] == '/';
@@ -341,10 +345,14 @@ int disk_find(int dir, const char *path, disk_place *place)
             place->node = place->node->parent;
         }
     }
-    if (rc == 0 && place->slash && place->node != NULL && place->node->kind != DISK_DIR) {
-        return disk_fail(ENOTDIR);
-    }
-    return rc;
+    return 0;
+}
+
+int disk_find(int dir, const char *path, disk_place *place)
+{
+    int rc = disk_find_place(dir, path, place);
+
+    return rc == 0 && place->slash && place->node != NULL && place->node->kind != DISK_DIR ? disk_fail(ENOTDIR) : rc;
 }
 
 disk_node *disk_find_node(int dir, const char *path)
@@ -358,6 +366,28 @@ disk_node *disk_find_node(int dir, const char *path)
         (void)disk_fail(place.file != NULL ? ENOTDIR : ENOENT);
     }
     return place.node;
+}
+
+static bool disk_is_flipped(const disk_node *node)
+{
+    bool flipped = node->flipped;
+
+    for (size_t i = 0; i < node->names.n && !flipped; i++) {
+        flipped = disk_is_flipped(node->names.name[i].node);
+    }
+    return flipped;
+}
+
+bool sim_disk_is_damaged(uint32_t host, const char *path)
+{
+    const disk_node *node = disk_host_of(host)->root;
+    char name[DISK_NAME_MAX + 1];
+    const char *at = path + strlen(SIM_ROOT);
+
+    while (node != NULL && disk_goes_on(&at) && disk_component(&at, name) == 0) {
+        node = disk_lookup(&node->names, name);
+    }
+    return node != NULL && disk_is_flipped(node);
 }
 
 /* --- faults ------------------------------------------------------------------- */

@@ -17,4 +17,11 @@ int sim_disk_socket_bind(const char *path, void *listener);
 /* connect: the listener of the file. NULL with errno: ENOENT, ENOTDIR; ECONNREFUSED when it is no socket. */
 void *sim_disk_socket_find(const char *path);
 
+/*
+ * For workloads, in the simulator. Whether a bit was flipped in a file at or below the path: who reads it must notice.
+ */
+#include <stdbool.h>
+#include <stdint.h>
+bool sim_disk_is_damaged(uint32_t host, const char *path);
+
 #endif

@@ -135,7 +135,7 @@ static int disk_truncate(sim_file *file, off_t size)
     disk_open *open = (disk_open *)file;
 
     if (!disk_may_write(open) || size < 0) {
-        return disk_fail(EINVAL);
+        return disk_fail(open->flags & O_PATH ? EBADF : EINVAL);
     }
     disk_write_back(open->node->host);
     disk_node_resize(open->node, (size_t)size);
@@ -200,21 +200,17 @@ sim_file *disk_open_node(disk_node *node, int flags)
     return &open->file;
 }
 
-static disk_node *disk_create(const disk_place *place, mode_t mode)
+static disk_node *disk_create(disk_place *place, mode_t mode)
 {
     disk_node *node;
 
-    if (place->slash) {
-        (void)disk_fail(EISDIR);
-        return NULL;
-    }
     if (place->dir == NULL || place->dir->links == 0) {
         (void)disk_fail(ENOENT);
         return NULL;
     }
     disk_write_back(place->dir->host);
     node = disk_node_make(place->dir->host, DISK_FILE, mode & 0777);
-    disk_change_names(&(disk_part){.dir = place->dir, .name = (char *)(uintptr_t)place->name, .node = node}, 1);
+    disk_change_names(&(disk_part){.dir = place->dir, .name = place->name, .node = node}, 1);
     disk_unref(node);
     return node;
 }
@@ -223,7 +219,11 @@ static sim_file *disk_open_path(int dir, const char *path, int flags, mode_t mod
 {
     disk_place place;
 
-    if (disk_find(dir, path, &place) != 0) {
+    if (disk_find_place(dir, path, &place) != 0) {
+        return NULL;
+    }
+    if (place.slash && !place.dots && ((flags & O_CREAT) || (place.node != NULL && place.node->kind != DISK_DIR))) {
+        (void)disk_fail(flags & O_CREAT ? EISDIR : ENOTDIR);
         return NULL;
     }
     if (place.file != NULL) {
@@ -254,6 +254,9 @@ static int disk_open_at(int dir, const char *path, int flags, mode_t mode)
     int error;
     sim_file *file;
 
+    if (flags & O_PATH) {
+        flags &= O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC; /* the others have no meaning */
+    }
     disk_point();
     error = flags & (O_PATH | O_DIRECTORY) ? 0 : disk_fault((flags & O_CREAT) != 0);
     file = disk_open_path(dir, path, flags, mode, error);
@@ -340,7 +343,7 @@ ssize_t __wrap_write(int fd, const void *bytes, size_t size)
     if (open == NULL) {
         return file->ops->write != NULL ? file->ops->write(file, bytes, size) : disk_fail(EINVAL);
     }
-    if (open->flags & O_APPEND) {
+    if ((open->flags & O_APPEND) && size > 0 && disk_may_write(open)) {
         open->at = open->node->now.size;
     }
     n = disk_write_at(open, bytes, size, open->at, error);
@@ -374,7 +377,7 @@ ssize_t __wrap_writev(int fd, const struct iovec *part, int n)
         return __real_writev(fd, part, n);
     }
     for (int i = 0; i < n; i++) {
-        ssize_t written = part[i].iov_len > 0 ? __wrap_write(fd, part[i].iov_base, part[i].iov_len) : 0;
+        ssize_t written = __wrap_write(fd, part[i].iov_base, part[i].iov_len);
         if (written < 0) {
             return all > 0 ? all : -1;
         }

@@ -48,7 +48,7 @@ static int disk_mkdir(int dir, const char *path, mode_t mode)
 
     disk_point();
     error = disk_fault(true);
-    if (disk_find(dir, path, &place) != 0) {
+    if (disk_find_place(dir, path, &place) != 0) {
         return -1;
     }
     if (place.node != NULL || place.file != NULL || place.dir == NULL) {
@@ -135,20 +135,20 @@ static int disk_rename_check(const disk_place *from, const disk_place *to, unsig
 {
     bool exchange = flags & RENAME_EXCHANGE;
 
-    if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) || (exchange && (flags & RENAME_NOREPLACE))) {
-        return EINVAL;
-    }
     if (from->dir == NULL || to->dir == NULL) {
         return (flags & RENAME_NOREPLACE) && from->dir != NULL ? EEXIST : EBUSY;
     }
     if (from->dir->host != to->dir->host) {
         return EXDEV;
     }
-    if (from->node == NULL || (exchange && to->node == NULL)) {
+    if (from->node == NULL || to->dir->links == 0 || (exchange && to->node == NULL)) {
         return ENOENT;
     }
     if ((flags & RENAME_NOREPLACE) && to->node != NULL) {
         return EEXIST;
+    }
+    if (exchange && to->node->kind != DISK_DIR && to->slash) {
+        return ENOTDIR;
     }
     if (from->node->kind != DISK_DIR && (from->slash || (!exchange && to->slash))) {
         return ENOTDIR;
@@ -162,9 +162,6 @@ static int disk_rename_check(const disk_place *from, const disk_place *to, unsig
     if (exchange && from->dir->host->no_exchange) {
         return EINVAL;
     }
-    if (to->dir->links == 0) {
-        return ENOENT;
-    }
     return to->node != NULL && to->node != from->node && !exchange ? disk_may_replace(from->node, to->node) : 0;
 }
 
@@ -176,11 +173,14 @@ static int disk_rename(int from_dir, const char *from_path, int to_dir, const ch
     int fault;
 
     disk_point();
+    if (flags != 0 && flags != RENAME_NOREPLACE && flags != RENAME_EXCHANGE) {
+        return disk_fail(EINVAL);
+    }
     if (!disk_is_path(from_dir, from_path) || !disk_is_path(to_dir, to_path)) {
         return disk_fail(EXDEV);
     }
     fault = disk_fault(true);
-    if (disk_find(from_dir, from_path, &from) != 0 || disk_find(to_dir, to_path, &to) != 0) {
+    if (disk_find_place(from_dir, from_path, &from) != 0 || disk_find_place(to_dir, to_path, &to) != 0) {
         return -1;
     }
     error = disk_rename_check(&from, &to, flags);
@@ -266,7 +266,7 @@ int sim_disk_socket_bind(const char *path, void *listener)
     if (!disk_is_path(AT_FDCWD, path)) {
         return disk_fail(EACCES); /* outside of the simulated tree */
     }
-    if (disk_find(AT_FDCWD, path, &place) != 0) {
+    if (disk_find_place(AT_FDCWD, path, &place) != 0) {
         return -1;
     }
     if (place.node != NULL || place.dir == NULL) {

@@ -140,8 +140,10 @@ extern const sim_file_ops disk_ops;
 
 /* Whether the path, relative to that descriptor, is of this file system. */
 bool disk_is_path(int dir, const char *path);
-/* Finds the place; -1 with errno if a directory on the way is missing. */
+/* Finds the place; -1 with errno if a directory on the way is missing, or a file's name ends with a slash. */
 int disk_find(int dir, const char *path, disk_place *place);
+/* Lets a file's name end with a slash: for calls that make something, and see that it is there already. */
+int disk_find_place(int dir, const char *path, disk_place *place);
 /* The same; there must be something. NULL with errno. */
 disk_node *disk_find_node(int dir, const char *path);
 /* The file system of the running process. */

@@ -27,7 +27,11 @@
 #define CONFORMANCE_WAIT_MS 2000
 
 /* The two worlds; an end of a connection has a descriptor in each. */
-enum { REAL, SIMULATED, WORLDS };
+enum {
+    REAL,
+    SIMULATED,
+    WORLDS
+};
 
 typedef struct conformance_pair {
     bool unix_socket;
@@ -271,8 +275,8 @@ static void conformance_finish(conformance_pair *pair)
 
 static conformance_kind conformance_draw(const conformance_pair *pair)
 {
-    static const conformance_kind kinds[] = {SENDS,      SENDS,      SENDS, RECEIVES, RECEIVES, RECEIVES,
-                                             ASKS_ERROR, SETS_LEAST, SHUTS, CLOSES};
+    static const conformance_kind kinds[] = {SENDS,    SENDS,      SENDS,      RECEIVES, RECEIVES,
+                                             RECEIVES, ASKS_ERROR, SETS_LEAST, SHUTS,    CLOSES};
     conformance_kind kind = kinds[sim_below(&conformance_chance, sizeof(kinds) / sizeof(*kinds))];
 
     return kind == SETS_LEAST && pair->unix_socket ? ASKS_ERROR : kind;
@@ -291,7 +295,7 @@ static void conformance_script(uint64_t seed, bool unix_socket)
     for (int i = 0; i < CONFORMANCE_STEPS; i++) {
         int end = (int)sim_below(&conformance_chance, 2);
         conformance_kind kind = conformance_draw(&pair);
-        int number = kind == SHUTS ? (int)sim_below(&conformance_chance, 3)
+        int number = kind == SHUTS        ? (int)sim_below(&conformance_chance, 3)
                      : kind == SETS_LEAST ? (int)sim_between(&conformance_chance, 0, 2000)
                      : kind == CLOSES     ? 0
                                           : (int)sim_between(&conformance_chance, 1, 1000);

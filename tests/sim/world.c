@@ -560,6 +560,7 @@ static void world_start(uint64_t seed)
     sim_seed = seed;
     sched_start(seed);
     sim_faults_draw(seed);
+    sim_memory_start();
     world_draw(seed);
     sim_loops_start(world_drawn.timers_last);
     sim_net_start();

@@ -52,7 +52,7 @@ typedef struct load_call {
     load_column *columns;
     uint32_t n_columns;
     tq_column *column_args;
-    tq_data *data; /* of the last read: a reference, until the next call */
+    tq_data *data;          /* of the last read: a reference, until the next call */
     struct load_dest *dest; /* memory of the caller that is read into; NULL: none */
 } load_call;
 
