@@ -117,11 +117,12 @@ static void main_print_draws(FILE *to)
 
     fprintf(to,
             "  drawn: %s, %u hosts, %u units of %llu KiB, %u clients; grace %llu ms, owner timeout %llu ms, "
-            "write deadline %llu ms%s%s%s\n",
+            "write deadline %llu ms%s%s%s%s\n",
             drawn->manager, drawn->hosts, drawn->units, (unsigned long long)drawn->capacity >> 10, drawn->clients,
             (unsigned long long)drawn->grace_ms, (unsigned long long)drawn->owner_timeout_ms,
             (unsigned long long)drawn->write_deadline_ms, drawn->first_counters ? "; counters near their wrap" : "",
-            drawn->tcp_only ? "; tcp only" : "", drawn->timers_last ? "; timers last" : "");
+            drawn->tcp_only ? "; tcp only" : "", drawn->controller_dies ? "; the controller may die" : "",
+            drawn->timers_last ? "; timers last" : "");
     fprintf(to, "  faults:");
     for (int i = 0; i < SIM_FAULTS; i++) {
         if (sim_faults_drawn.one_in[i]) {

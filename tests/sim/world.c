@@ -85,6 +85,7 @@ static void world_draw(uint64_t seed)
     drawn->capacity = UINT64_C(1) << sim_between(chance, 17, 21);
     drawn->timers_last = sim_one_in(chance, 2);
     drawn->tcp_only = sim_one_in(chance, 4);
+    bool controller_dies = sim_one_in(chance, 6);
     drawn->safety_ns = sim_between(chance, 2, 40) * SIM_S;
     if (sim_one_in(chance, 4)) {
         static const char *const stores[] = {STORE_WHOLE, STORE_SMALL, STORE_SWEPT};
@@ -96,6 +97,8 @@ static void world_draw(uint64_t seed)
         drawn->manager = SHELF_MANAGER;
         drawn->units = 0;
     }
+    /* Values in stores of their own outlive the controller that knew them: those of an earlier epoch stay. */
+    drawn->controller_dies = controller_dies && drawn->storage == WORLD_SIMPLE;
 }
 
 /* Whether the system has what a workload needs. */
@@ -388,8 +391,8 @@ bool sched_may_kill(const sim_process *process)
     if (process->user == NULL || sim_is_calm()) {
         return false;
     }
-    /* The controller's state is not kept anywhere, so without it nothing can be promised. */
-    return process != world.servers[0].process;
+    /* The controller's state is not kept anywhere: in most seeds it stays, so that there is something to promise. */
+    return world_drawn.controller_dies || process != world.servers[0].process;
 }
 
 static void fault_continue(void *arg)
@@ -416,7 +419,27 @@ static sim_process *fault_victim(void)
     return victim;
 }
 
-/* Now and then: somebody is killed or stopped, or a clock is set. */
+/* A machine loses power: its processes are gone, and of its files what was not synced. */
+static void fault_power(uint32_t host)
+{
+    for (sim_process *process = sched_each(NULL); process != NULL; process = sched_each(process)) {
+        if (process->host == host && !sched_may_kill(process)) {
+            return;
+        }
+    }
+    if (!sim_happens(SIM_DISK_TORN)) {
+        return;
+    }
+    sim_mark("a machine lost power");
+    for (sim_process *process = sched_each(NULL); process != NULL; process = sched_each(process)) {
+        if (process->host == host) {
+            sim_process_kill(process);
+        }
+    }
+    sim_disk_power_loss(host);
+}
+
+/* Now and then: somebody is killed or stopped, a machine loses power, or a clock is set. */
 static void fault_tick(void *arg)
 {
     (void)arg;
@@ -427,6 +450,10 @@ static void fault_tick(void *arg)
     if (victim != NULL && sched_may_kill(victim) && sim_happens(SIM_KILL_EVENT)) {
         sim_process_kill(victim);
         victim = NULL;
+    }
+    if (victim != NULL && sim_may(SIM_DISK_TORN)) {
+        fault_power(victim->host);
+        victim = victim->alive ? victim : NULL;
     }
     if (victim != NULL && !victim->stopped && sim_happens(SIM_STOP)) {
         uint64_t ns = sim_one_in(&sim_fault_chance, 4) ? sim_below(&sim_fault_chance, 20 * SIM_S)

@@ -38,6 +38,7 @@ typedef struct world_draws {
     uint64_t capacity; /* of a unit */
     bool timers_last;
     bool tcp_only; /* no unix sockets */
+    bool controller_dies;
     uint64_t safety_ns;
 } world_draws;
 
