@@ -3,6 +3,8 @@
  */
 #include "oracle/ledger.h"
 
+#include "oracle/guard.h"
+
 ledger_owner *ledger_owner_find(const ledger *l, const tqi_table_owner *record)
 {
     for (uint32_t i = 0; i < l->n_owners; i++) {
@@ -105,6 +107,7 @@ void ledger_block_live(ledger *l, uint32_t place, const tqi_table_batch_block *f
     block->partition = partition;
     l->owners[block->owner].blocks++;
     l->owners[block->owner].bytes += from->size;
+    guard_published(from);
 }
 
 void ledger_block_unref(ledger *l, uint32_t place)

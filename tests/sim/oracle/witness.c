@@ -1,7 +1,9 @@
 /*
  * witness.c - the commits of a seed, and the ledgers of the tables that exist. See witness.h.
  */
+#include "oracle/guard.h"
 #include "oracle/ledger.h"
+#include "oracle/objects.h"
 
 #include "table/records.h"
 
@@ -25,6 +27,7 @@ void witness_start(uint64_t seed)
 {
     sim_chance_init(&chance, seed, "witness");
     compare_one_in = UINT64_C(16) << sim_below(&chance, 6);
+    objects_start();
 }
 
 void witness_end(void)
@@ -37,6 +40,8 @@ void witness_end(void)
     sim_free(commits);
     commits = NULL;
     n_commits = commits_capacity = 0;
+    guard_end();
+    objects_end();
     ledger_forget();
 }
 
@@ -207,5 +212,6 @@ void witness_checked(ledger *l, bool refused)
 {
     if (sim_one_in(&chance, refused ? compare_one_in / 8 : compare_one_in)) {
         ledger_compare(l);
+        guard_look();
     }
 }

@@ -3,6 +3,8 @@
  */
 #include "oracle/ledger.h"
 
+#include "oracle/guard.h"
+
 #include <utlist.h>
 
 #include "base/limits.h"
@@ -381,6 +383,21 @@ static bool move_place(const tqi_table_move *move, const ledger_cell *cell, uint
     return false;
 }
 
+static guard_cell move_cell(const ledger *l, const ledger_cell *cell)
+{
+    const ledger_block *block = &l->blocks[cell->block];
+    const ledger_owner *owner = &l->owners[block->owner];
+
+    return (guard_cell){owner->name, owner->incarnation, block->id, cell->offset, ledger_cell_bytes(cell)};
+}
+
+static void move_compare(const ledger *l, const ledger_cell *old, const ledger_cell *new)
+{
+    guard_cell from = move_cell(l, old), to = move_cell(l, new);
+
+    guard_moved(&from, &to);
+}
+
 static void move_sample(ledger *l, ledger_sample *sample, const tqi_table_move *moves)
 {
     for (uint32_t f = 0; f < sample->n_cells; f++) {
@@ -389,6 +406,7 @@ static void move_sample(ledger *l, ledger_sample *sample, const tqi_table_move *
         if (move != 0 && move_place(&moves[move - 1], &sample->cells[f], &cell.offset)) {
             cell.block = l->block_places[move - 1];
             sim_check(cell.block != UINT32_MAX, "table", "a cell was moved from a block that is not there");
+            move_compare(l, &sample->cells[f], &cell);
             ledger_cell_set(l, sample, f, &cell);
         }
     }

@@ -1,0 +1,153 @@
+/*
+ * rest.c - what must be gone when everything has ended and all data is cleared: no leak.
+ */
+#include "oracle/guard.h"
+#include "oracle/objects.h"
+
+#include "controller/controller_state.h"
+#include "net/serving.h"
+#include "store.h"
+#include "table/records.h"
+#include "unit/unit_state.h"
+
+#define REST(condition, ...) sim_check((condition), "no leak", "at rest: " __VA_ARGS__)
+
+static const char *rest_name(const objects_item *item)
+{
+    const sim_process *process = item->pid != 0 ? sim_process_of(item->pid) : NULL;
+
+    return process != NULL ? process->name : "a process";
+}
+
+/* Whether the session is of a server of ours, which stays. */
+static bool rest_is_server(const tqi_net_session *session)
+{
+    for (const objects_item *item = objects_next(NULL); item != NULL; item = objects_next(item)) {
+        if (item->kind == OBJECTS_UNIT && strcmp(((const tqi_unit *)item->object)->name, session->name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void rest_server(const tqi_net_server *server, const char *name)
+{
+    for (const tqi_net_session *session = server->sessions; session != NULL; session = session->hh.next) {
+        REST(rest_is_server(session), "%s has a session of '%s'", name, session->name);
+        REST(session->kept == 0 && session->kept_bytes == 0, "%s keeps %zu replies for '%s'", name, session->kept,
+             session->name);
+        REST(session->peer != NULL, "%s has no connection to '%s'", name, session->name);
+    }
+    REST(server->ended == NULL && server->lost == NULL, "%s has sessions that have ended", name);
+}
+
+/* A unit holds ids for blocks to which it will move others. */
+static void rest_ranges(const tqi_table *table, const char *name)
+{
+    for (const tqi_table_session *session = table->sessions; session != NULL; session = session->hh.next) {
+        for (size_t i = 0; i < session->n_ranges; i++) {
+            bool unit = false;
+            for (const objects_item *item = objects_next(NULL); item != NULL; item = objects_next(item)) {
+                unit = unit || (item->kind == OBJECTS_UNIT &&
+                                strcmp(((const tqi_unit *)item->object)->name, session->ranges[i]->owner->name) == 0);
+            }
+            REST(unit, "%s has %u blocks that session %llu never published", name, session->ranges[i]->left,
+                 (unsigned long long)session->id);
+        }
+    }
+}
+
+static void rest_table(const tqi_table *table, const char *name)
+{
+    tqi_table_counts counts;
+
+    tqi_table_count(table, &counts);
+    REST(counts.partitions == 0 && counts.samples == 0 && counts.live_cells == 0 && counts.keys == 0 &&
+             counts.shapes == 0 && counts.held == 0,
+         "%s has %llu partitions, %llu samples, %llu cells, %llu keys, %llu shapes, %llu held indexes", name,
+         (unsigned long long)counts.partitions, (unsigned long long)counts.samples,
+         (unsigned long long)counts.live_cells, (unsigned long long)counts.keys, (unsigned long long)counts.shapes,
+         (unsigned long long)counts.held);
+    REST(counts.claims == 0 && counts.views == 0, "%s has %llu claims and %llu views", name,
+         (unsigned long long)counts.claims, (unsigned long long)counts.views);
+    REST(counts.blocks == 0 && counts.dead == 0 && counts.late == 0,
+         "%s has %llu blocks, %llu dead ones, %llu late ones", name, (unsigned long long)counts.blocks,
+         (unsigned long long)counts.dead, (unsigned long long)counts.late);
+    REST(table->freezes == NULL, "%s has an open snapshot", name);
+    rest_ranges(table, name);
+}
+
+static void rest_controller(const tqi_controller *ctl, const char *name)
+{
+    rest_table(ctl->table, name);
+    rest_server(ctl->server, name);
+    REST(ctl->waiting == 0, "%s has %u waiting claims", name, ctl->waiting);
+    REST(ctl->owner_waits == NULL, "%s has puts that wait for a unit", name);
+    REST(ctl->snapshots == NULL && ctl->restores == NULL, "%s has open snapshots or restores", name);
+    REST(ctl->clearings == NULL, "%s has clears that have not ended", name);
+    for (const tqi_ctl_owner *owner = ctl->owners; owner != NULL; owner = owner->hh.next) {
+        REST(owner->shared || owner->servers != NULL, "%s still knows owner '%s'", name, owner->name);
+        REST(owner->n_doubted == 0, "%s doubts %zu blocks of owner '%s'", name, owner->n_doubted, owner->name);
+    }
+}
+
+static void rest_unit(const tqi_unit *unit, const char *name)
+{
+    REST(tqi_store_used(unit->store) == 0 && tqi_store_blocks(unit->store) == 0 && tqi_store_held_dead(unit->store) == 0,
+         "%s has %llu blocks in %llu bytes", name, (unsigned long long)tqi_store_blocks(unit->store),
+         (unsigned long long)tqi_store_used(unit->store));
+    REST(tqi_store_check_for_tests(unit->store), "the books of %s do not agree", name);
+    guard_check_empty(unit->store);
+    REST(unit->held->refs == 1, "%s has %u references to its store", name, unit->held->refs);
+    REST(unit->pins == 0 && unit->pinned_bytes == 0, "%s has %llu pins", name, (unsigned long long)unit->pins);
+    REST(!tqi_unit_waited_for(unit), "%s has puts that wait for room", name);
+    REST(unit->compact.now == NULL, "%s is moving blocks", name);
+    for (const tqi_unit_writer *writer = unit->writers; writer != NULL; writer = writer->hh.next) {
+        REST(false, "%s remembers a writer of %llu blocks", name, (unsigned long long)writer->reserved);
+    }
+    REST(unit->left == NULL, "%s waits for the end of a process", name);
+    REST(unit->registered, "%s is not registered", name);
+    rest_server(unit->server, name);
+}
+
+/* What a process has when it is at rest for the first time, and what it must not exceed later. */
+static void rest_process(objects_item *item, const char *name)
+{
+    const sim_process *process = sim_process_of(item->pid);
+    uint64_t live = 0;
+
+    if (process == NULL) {
+        return;
+    }
+    uint64_t bytes = sim_heap_live(process, &live);
+    uint32_t fds = sim_fds_count(process);
+    if (item->rested) {
+        if (live > item->live) {
+            sim_heap_report(process);
+        }
+        REST(fds == item->fds, "%s has %u descriptors, %u when it was at rest before", name, fds, item->fds);
+        REST(live <= item->live, "%s has %llu bytes in %llu allocations, %llu in %llu when it was at rest before", name,
+             (unsigned long long)bytes, (unsigned long long)live, (unsigned long long)item->live_bytes,
+             (unsigned long long)item->live);
+    }
+    item->rested = true;
+    item->fds = fds;
+    item->live = live;
+    item->live_bytes = bytes;
+}
+
+void rest_check(void)
+{
+    guard_look();
+    for (objects_item *item = objects_next(NULL); item != NULL; item = objects_next(item)) {
+        const char *name = rest_name(item);
+        if (item->kind == OBJECTS_CONTROLLER) {
+            rest_controller(item->object, name);
+        } else {
+            rest_unit(item->object, name);
+        }
+        rest_process(item, name);
+    }
+    REST(store_values(0) == 0 && store_pending() == 0, "the KV store has %zu values of %llu bytes, such as '%s'",
+         store_values(0), (unsigned long long)store_bytes(0), store_any_key(0));
+}
