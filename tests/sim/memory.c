@@ -20,7 +20,7 @@
 
 #include "heap.h"
 
-#define MEMORY_DOUBLINGS    14           /* of the allocations until one may fail */
+#define MEMORY_DOUBLINGS    12           /* of the allocations until one may fail */
 #define MEMORY_FAILING_MOST UINT64_C(40) /* that fail in a row */
 #define MEMORY_CALLER       __builtin_return_address(0)
 

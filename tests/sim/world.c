@@ -232,6 +232,7 @@ static void server_main(void *arg)
     uv_loop_t loop;
     uv_async_t stop;
 
+    sim_heap_may_fail(sim_self, true);
     tq_log_set_sink(world_log, NULL);
     uv_loop_init(&loop);
     uv_async_init(&loop, &stop, server_on_stop);
@@ -341,6 +342,7 @@ static void client_main(void *arg)
 {
     world_client *client = arg;
 
+    sim_heap_may_fail(sim_self, true);
     tq_log_set_sink(world_log, NULL);
     if ((world_drawn.storage == WORLD_KV && store_register() != TQ_OK) ||
         (world_drawn.storage == WORLD_KEYED && shelf_register() != TQ_OK)) {
