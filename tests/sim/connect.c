@@ -177,12 +177,12 @@ static int connect_unix(net_socket *socket, const struct sockaddr *to, socklen_t
         return -1;
     }
     if (listener->waiting > listener->backlog) {
-        sim_mark("net: a unix socket's backlog is full");
+        sim_mark("a unix socket's backlog is full");
         errno = EAGAIN;
         return -1;
     }
     if (sim_happens(SIM_CONNECT_REFUSE)) {
-        sim_mark("net: a connect is refused");
+        sim_mark("a connect is refused");
         errno = sim_one_in(&sim_fault_chance, 2) ? EAGAIN : ECONNREFUSED;
         return -1;
     }
@@ -242,7 +242,7 @@ static void connect_on_deadline(void *arg)
     net_socket *socket = arg;
 
     socket->dial_event = 0;
-    sim_mark("net: a connect timed out");
+    sim_mark("a connect timed out");
     connect_failed(socket, ETIMEDOUT);
 }
 
@@ -283,7 +283,7 @@ static void connect_on_packet(void *arg)
         return;
     }
     if (listener != NULL && listener->waiting > listener->backlog) {
-        sim_mark("net: a TCP backlog is full");
+        sim_mark("a TCP backlog is full");
         connect_again(socket);
         return;
     }
@@ -303,7 +303,7 @@ static void connect_on_answer(void *arg)
         return;
     }
     if (listener == NULL) {
-        sim_mark("net: nobody listens");
+        sim_mark("nobody listens");
         connect_failed(socket, ECONNREFUSED);
         return;
     }
@@ -318,7 +318,7 @@ static void connect_on_refusal(void *arg)
     net_socket *socket = arg;
 
     socket->dial_event = 0;
-    sim_mark("net: a connect is refused");
+    sim_mark("a connect is refused");
     connect_failed(socket, sim_one_in(&sim_fault_chance, 8) ? EHOSTUNREACH : ECONNREFUSED);
 }
 
@@ -357,12 +357,12 @@ static int connect_tcp(net_socket *socket, const struct sockaddr_in *to)
     if (sim_happens(SIM_CONNECT_REFUSE)) {
         socket->dial_event = sim_at(sim_time() + 2 * latency, connect_on_refusal, socket);
     } else if (sim_happens(SIM_CONNECT_HANG)) {
-        sim_mark("net: a connect gets no answer");
+        sim_mark("a connect gets no answer");
         socket->dial_hangs = true;
         connect_again(socket);
     } else {
         if (sim_happens(SIM_CONNECT_LATE)) {
-            sim_mark("net: a connect is late");
+            sim_mark("a connect is late");
             latency += net_drawn_time(&sim_fault_chance, SIM_MS, 20 * SIM_S);
         }
         socket->dial_event = sim_at(sim_time() + latency, connect_on_packet, socket);

@@ -159,7 +159,7 @@ static int fd_open_from(sim_file *file, uint32_t least, bool cloexec)
         at++;
     }
     if (at >= fds->limit) {
-        sim_mark("net: a process has no descriptor left");
+        sim_mark("a process has no descriptor left");
         sim_file_unref(file);
         errno = EMFILE;
         return -1;

@@ -4,7 +4,7 @@
  */
 #include "net.h"
 
-#define FAULTS_PARTITIONS 4 /* at a time */
+#define FAULTS_PARTITIONS 3 /* at a time */
 
 net_drawn net;
 sim_chance net_chance;
@@ -96,14 +96,18 @@ static void faults_on_heal(void *arg)
     faults_heal(partition, false);
 }
 
-/* Of a connection that exists, so that it matters. */
+/* A TCP connection that exists, so that it matters; NULL: there is none. */
 static const net_link *faults_choose(void)
 {
-    uint64_t n = sim_below(&sim_fault_chance, net_link_count);
-    const net_link *link = net_links;
+    uint64_t n = 0;
+    const net_link *link;
 
-    while (n-- > 0) {
-        link = link->next;
+    for (link = net_links; link != NULL; link = link->next) {
+        n += !link->unix_socket;
+    }
+    n = sim_below(&sim_fault_chance, n);
+    for (link = net_links; link != NULL && (link->unix_socket || n > 0); link = link->next) {
+        n -= !link->unix_socket;
     }
     return link;
 }
@@ -111,12 +115,12 @@ static const net_link *faults_choose(void)
 static void faults_part(void)
 {
     faults_partition *partition = faults_partitions;
-    const net_link *link = net_link_count > 0 ? faults_choose() : NULL;
+    const net_link *link = faults_choose();
 
     while (partition < faults_partitions + FAULTS_PARTITIONS && partition->on) {
         partition++;
     }
-    if (link == NULL || link->unix_socket || partition == faults_partitions + FAULTS_PARTITIONS) {
+    if (link == NULL || partition == faults_partitions + FAULTS_PARTITIONS) {
         return;
     }
     uint64_t sides = sim_below(&sim_fault_chance, 3);
@@ -130,7 +134,7 @@ static void faults_part(void)
     uint64_t ns = net_drawn_time(&sim_fault_chance, 10 * SIM_MS, 80 * SIM_S);
     partition->event = sim_at(sim_time() + ns, faults_on_heal, partition);
     sim_trace("net: partition", partition->a, partition->b);
-    sim_mark(sides == 2 ? "net: a partition" : "net: a partition in one direction");
+    sim_mark(sides == 2 ? "a partition" : "a partition in one direction");
     faults_apply(false);
 }
 
@@ -167,7 +171,7 @@ static void faults_stall(net_way *way)
     if (way->stall_event != 0 || net_way_blocked(way)) {
         return;
     }
-    sim_mark("net: a connection stands still");
+    sim_mark("a connection stands still");
     sim_trace("net: stall", way->link->number * 2 + way->from, ns);
     way->stalled = true;
     way->stall_event = sim_at(sim_time() + ns, faults_on_stall_end, way);
@@ -184,9 +188,9 @@ static void faults_cut_way(net_way *way)
     uint64_t keep = kind == 0 ? flight : kind == 1 ? 0 : sim_below(&sim_fault_chance, flight + 1);
 
     if (flight > 0) {
-        sim_mark(keep == flight ? "net: cut, and what was in flight arrives"
-                 : keep == 0    ? "net: cut, and what was in flight is lost"
-                                : "net: cut, and a part of what was in flight arrives");
+        sim_mark(keep == flight ? "cut, and what was in flight arrives"
+                 : keep == 0    ? "cut, and what was in flight is lost"
+                                : "cut, and a part of what was in flight arrives");
     }
     net_way_truncate(way, keep);
 }
@@ -213,7 +217,7 @@ static void faults_cut(net_link *link)
         } else if (how < 4 || i == kept) {
             net_way_control(way, NET_RESET, delay, false);
         } else {
-            sim_mark("net: a connection is half-open");
+            sim_mark("a connection is half-open");
             uint64_t later = net_discovery(end);
             way->shut = true;
             if (later != SIM_NEVER) {
@@ -222,7 +226,7 @@ static void faults_cut(net_link *link)
         }
     }
     link->cut = true;
-    sim_mark(how < 2 ? "net: a connection is cut by FIN" : "net: a connection is cut by reset");
+    sim_mark(how < 2 ? "a connection is cut by FIN" : "a connection is cut by reset");
 }
 
 static void faults_on_cut(void *arg)
@@ -282,7 +286,7 @@ void net_faults_start(void)
     net.latency_unix = sim_one_in(&net_chance, 3) ? 0 : sim_between(&net_chance, SIM_US, 40 * SIM_US);
     net.picoseconds = sim_between(&net_chance, 100, 20000);
     net.tcp_send = 16 << 10 << sim_below(&net_chance, 9);
-    net.tcp_receive = 128 << 10 << sim_below(&net_chance, 6);
+    net.tcp_receive = 16 << 10 << sim_below(&net_chance, 9);
     net.unix_most = sim_one_in(&net_chance, 2) ? 212992 : 4 << 20;
     net.unix_cuts = sim_one_in(&net_chance, 2);
     net.peer_pidfd = !sim_may(SIM_NO_PIDFD) || sim_one_in(&net_chance, 2);

@@ -89,7 +89,7 @@ int sim_pidfd_open(uint64_t pid)
 {
     if (sim_happens(SIM_NO_PIDFD)) {
         static const int errors[] = {EPERM, ENOSYS, EMFILE, ENOMEM}; /* a sandbox, an old kernel, and none left */
-        sim_mark("net: a process cannot be watched");
+        sim_mark("a process cannot be watched");
         errno = errors[sim_below(&sim_fault_chance, 4)];
         return -1;
     }
@@ -104,13 +104,13 @@ int net_peer_pidfd(uint64_t pid)
 {
     if (sim_happens(SIM_NO_PIDFD)) {
         static const int errors[] = {EMFILE, ENFILE, EPERM};
-        sim_mark("net: a process cannot be watched");
+        sim_mark("a process cannot be watched");
         errno = errors[sim_below(&sim_fault_chance, 3)];
         return -1;
     }
     if (sim_process_of(pid) == NULL && !pidfd_is_ending(pid) && sim_one_in(&net_chance, 2)) {
         /* Of a process that its parent has waited for, kernels from 6.16 on still give one. */
-        sim_mark("net: the process at the other end is gone already");
+        sim_mark("the process at the other end is gone already");
         errno = sim_one_in(&net_chance, 2) ? ESRCH : EINVAL;
         return -1;
     }
@@ -141,7 +141,7 @@ void sim_pidfd_ended(sim_process *process)
     uint64_t after = 2 * net.latency_unix + sim_between(&net_chance, 2 * SIM_US, 500 * SIM_US);
 
     if (sim_happens(SIM_PIDFD_LATE)) {
-        sim_mark("net: the end of a process is seen late");
+        sim_mark("the end of a process is seen late");
         after += net_drawn_time(&sim_fault_chance, SIM_MS, 20 * SIM_S);
     }
     ending->pid = process->pid;

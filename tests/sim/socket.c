@@ -63,7 +63,7 @@ static void socket_refuse_waiting(net_socket *socket)
     socket->first = socket->last = NULL;
     for (; at != NULL; at = next) {
         next = at->next_waiting;
-        sim_mark("net: a listener closes on one that waits");
+        sim_mark("a listener closes on one that waits");
         net_link_refuse(at);
         sim_file_unref(&at->file);
     }
@@ -267,7 +267,7 @@ int __wrap_accept4(int fd, struct sockaddr *address, socklen_t *size, int flags)
     net_socket *end = socket->first;
     if (end != NULL && sim_happens(SIM_ACCEPT_FULL)) {
         static const int errors[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM};
-        sim_mark("net: an accept fails");
+        sim_mark("an accept fails");
         return socket_error(errors[sim_below(&sim_fault_chance, 4)]);
     }
     if (end == NULL) {

@@ -199,13 +199,13 @@ static void stream_on_timeout(void *arg)
         stream_arm_timeout(way);
         return;
     }
-    sim_mark(way->unacked_since != 0 ? "net: a connection timed out with bytes unacknowledged"
-                                     : "net: a connection timed out by keepalive");
+    sim_mark(way->unacked_since != 0 ? "a connection timed out with bytes unacknowledged"
+                                     : "a connection timed out by keepalive");
     stream_break(socket, ETIMEDOUT);
     /* The other end is not told. It finds out when it sends or asks, if it can. */
     net_socket *other = link->side[!way->from];
     if (other != NULL && other->state == NET_CONNECTED && !way->was_reset) {
-        sim_mark("net: a connection is half-open");
+        sim_mark("a connection is half-open");
         uint64_t delay = net_discovery(other);
         if (delay != SIM_NEVER) {
             net_way_control(way, NET_RESET, delay, true);
@@ -347,7 +347,7 @@ static bool stream_admit(net_way *way, const net_socket *socket, const net_chunk
     if (way->link->unix_socket || way->unread == 0 || way->unread + chunk->size <= (uint64_t)socket->receive_buffer) {
         return true;
     }
-    sim_mark("net: a window was closed");
+    sim_mark("a window was closed");
     way->full = true;
     if (way->unacked_since == 0) {
         way->unacked_since = sim_time();
@@ -399,7 +399,7 @@ static void stream_take_end(net_way *way, net_socket *socket, const net_chunk *c
         return;
     }
     if (chunk->kind == NET_RESET) {
-        sim_mark("net: a reset arrives");
+        sim_mark("a reset arrives");
         stream_break(socket, socket->ended ? EPIPE : ECONNRESET);
         return;
     }
@@ -553,7 +553,7 @@ static void stream_free_link(net_link *link)
 static void stream_leave_tcp(net_way *out, bool unread)
 {
     if (unread) {
-        sim_mark("net: a connection was closed with bytes unread");
+        sim_mark("a connection was closed with bytes unread");
         if (out->in_flight > 0 && sim_one_in(&net_chance, 2)) {
             net_way_truncate(out, sim_below(&net_chance, out->in_flight + 1)); /* the rest was not sent yet */
         }

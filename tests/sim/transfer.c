@@ -220,7 +220,7 @@ ssize_t net_send(net_socket *socket, const struct iovec *vec, size_t n, sim_file
     }
     if (room > 1 && sim_happens(SIM_SHORT_SEND)) {
         room = sim_between(&sim_fault_chance, 1, room - 1);
-        sim_mark("net: a send took a part");
+        sim_mark("a send took a part");
     }
     if (room < size) {
         way->no_space = true;
