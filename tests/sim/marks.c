@@ -114,7 +114,7 @@ static const marks_line marks_table[] = {
     {"a connect gets no answer", MARKS_SOON},
     {"a connect is late", MARKS_SOON},
     {"a connect is refused", MARKS_SOON},
-    {"a connect timed out", MARKS_RARE},
+    {"a connect timed out", 0},
     {"nobody listens", MARKS_SOON},
     {"an accept fails", MARKS_SOON},
     {"a listener closes on one that waits", MARKS_RARE},
@@ -128,14 +128,14 @@ static const marks_line marks_table[] = {
     {"cut, and a part of what was in flight arrives", MARKS_SOON},
     {"a connection is half-open", MARKS_SOON},
     {"a reset arrives", MARKS_SOON},
-    {"a connection was closed with bytes unread", MARKS_SOON},
+    {"a connection was closed with bytes unread", MARKS_RARE},
     {"a connection timed out with bytes unacknowledged", MARKS_SOON},
-    {"a connection timed out by keepalive", MARKS_SOON},
+    {"a connection timed out by keepalive", MARKS_RARE},
     {"a partition", MARKS_SOON},
     {"a partition in one direction", MARKS_SOON},
     {"a process cannot be watched", MARKS_SOON},
     {"the end of a process is seen late", MARKS_SOON},
-    {"the process at the other end is gone already", MARKS_SOON},
+    {"the process at the other end is gone already", MARKS_RARE},
 };
 #define MARKS_LINES (sizeof(marks_table) / sizeof(marks_table[0]))
 
