@@ -5,7 +5,6 @@
  * finding like any other. What the children count lies in memory that they share with the parent.
  */
 #include <errno.h>
-#include <getopt.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -18,12 +17,12 @@
 
 #include "chance.h"
 #include "marks.h"
+#include "options.h"
 #include "oracle/history.h"
 #include "scheduler.h"
 #include "shrink.h"
 #include "world.h"
 
-#define MAIN_JOBS  64
 #define MAIN_BATCH 200 /* seeds per child */
 
 /* What the children count. */
@@ -43,19 +42,7 @@ typedef struct main_job {
     sim_decision list[SIM_DECISIONS];
 } main_job;
 
-typedef struct main_options {
-    uint64_t first, last;
-    bool has_last;
-    double seconds;
-    unsigned jobs;
-    bool stop, trace, twice, shrink, quiet, verbose;
-    uint64_t every; /* one seed in that many runs twice */
-    const char *history;
-    const char *corpus;
-    world_options world;
-} main_options;
-
-static main_options options = {.first = 1, .jobs = 1, .every = 10};
+static sim_options options = {.first = 1, .jobs = 1, .every = 10};
 static main_job *jobs; /* shared with the children */
 static main_job *job;  /* of this child */
 static const char *program;
@@ -77,37 +64,6 @@ void sim_trace(const char *what, uint64_t a, uint64_t b)
     if (options.trace) {
         fprintf(stderr, "%14.6f %-12s %s %llu %llu\n", (double)sim_time() / 1e9,
                 sim_self != NULL ? sim_self->name : "-", what, (unsigned long long)a, (unsigned long long)b);
-    }
-}
-
-static void main_print_selection(FILE *to)
-{
-    const sim_faults *faults = &sim_faults_drawn;
-
-    if (faults->n_off >= SIM_FAULTS) {
-        fprintf(to, " --without all");
-    }
-    for (size_t i = 0; i < faults->n_off && faults->n_off < SIM_FAULTS; i++) {
-        fprintf(to, " --without %s", sim_fault_name(faults->off[i]));
-    }
-    if (faults->selects) {
-        fprintf(to, " --only ");
-        for (size_t i = 0; i < faults->n_selected; i++) {
-            fprintf(to, "%s%s:%u", i > 0 ? "," : "", sim_fault_name(faults->selected[i].fault),
-                    faults->selected[i].number);
-        }
-        if (faults->n_selected == 0) {
-            fprintf(to, "none");
-        }
-    }
-    if (options.world.load != NULL) {
-        fprintf(to, " --load %s", options.world.load);
-    }
-    if (options.world.budget) {
-        fprintf(to, " --budget %u", options.world.budget);
-    }
-    if (options.world.operations) {
-        fprintf(to, " --operations %u", options.world.operations);
     }
 }
 
@@ -170,7 +126,7 @@ _Noreturn void sim_found(const char *invariant, const char *format, ...)
         fprintf(stderr, "  trace hash %016llx after %llu events\n  again: %s --seed %llu",
                 (unsigned long long)sim_scheduler.hash, (unsigned long long)sim_scheduler.events, program,
                 (unsigned long long)sim_seed);
-        main_print_selection(stderr);
+        options_print(stderr, &options);
         fprintf(stderr, "\n");
     }
     main_write_history(invariant);
@@ -215,7 +171,10 @@ static void main_seed(uint64_t seed)
                 (unsigned long long)world_finished.ops, (double)world_finished.time / 1e9);
     }
     if (options.twice || (options.every && seed % options.every == 0)) {
+        /* With memory in the other order: nothing may hang on addresses. */
+        sim_memory_down = !sim_memory_down;
         uint64_t again = main_run(seed);
+        sim_memory_down = !sim_memory_down;
         sim_check(again == hash, "determinism", "the second run of the seed has the trace hash %016llx, not %016llx",
                   (unsigned long long)again, (unsigned long long)hash);
     }
@@ -283,7 +242,7 @@ static bool main_ended(main_job *own, int status)
 /* Runs seeds in children until there are none left; returns how many findings there were. */
 static uint64_t main_seeds(void)
 {
-    pid_t pids[MAIN_JOBS] = {0};
+    pid_t pids[OPTIONS_JOBS] = {0};
     uint64_t next = options.first, found = 0, until = main_real_ns() + (uint64_t)(options.seconds * 1e9);
     unsigned running = 0;
     bool stop = false;
@@ -361,194 +320,6 @@ static int main_report(const main_job *sum, uint64_t found, double seconds)
     return found > 0 || missing > 0;
 }
 
-/* --- options ---------------------------------------------------------------------------------- */
-
-static const char main_help[] =
-    "sim: runs the whole system in one thread, in virtual time, with faults that are drawn from a seed\n"
-    "  --seed N            only that seed\n"
-    "  --seeds A-B         these seeds (default: 1-100); A-: from A on, with --seconds\n"
-    "  --seconds S         as many as it runs in that time\n"
-    "  --jobs N            processes at a time\n"
-    "  --stop              end at the first finding\n"
-    "  --twice             run every seed twice and compare the traces (default: every tenth)\n"
-    "  --trace             print every event\n"
-    "  --verbose           print what each seed drew, the faults and the marks\n"
-    "  --history FILE      write what clients saw; tests/sim/check_history.py reads it\n"
-    "  --load NAME         only that workload\n"
-    "  --budget N          operations per client\n"
-    "  --without FAULT     that kind of fault is off (may be repeated; all: no faults)\n"
-    "  --only F:N,...      of the faults that the seed has, only these happen (none: none of them)\n"
-    "  --operations N      each client ends after that many operations\n"
-    "  --shrink            with --seed: find the smallest set of faults and operations that still fails\n"
-    "  --corpus FILE       run the lines of a file: seeds with options of this program\n"
-    "  --base ADDRESS      memory of the simulated processes begins there\n";
-
-static uint64_t main_number(const char *text)
-{
-    char *end;
-    unsigned long long number = strtoull(text, &end, 0);
-
-    if (end == text || (*end != 0 && *end != '-' && *end != ',')) {
-        fprintf(stderr, "sim: '%s' is not a number\n", text);
-        exit(2);
-    }
-    return number;
-}
-
-static sim_fault main_fault(const char *name, size_t size)
-{
-    for (int i = 0; i < SIM_FAULTS; i++) {
-        if (strlen(sim_fault_name((sim_fault)i)) == size && strncmp(sim_fault_name((sim_fault)i), name, size) == 0) {
-            return (sim_fault)i;
-        }
-    }
-    fprintf(stderr, "sim: no fault is named '%.*s'\n", (int)size, name);
-    exit(2);
-}
-
-static void main_without(const char *name)
-{
-    sim_faults *faults = &sim_faults_drawn;
-
-    if (strcmp(name, "all") == 0) {
-        for (int i = 0; i < SIM_FAULTS; i++) {
-            faults->off[faults->n_off++] = (sim_fault)i;
-        }
-    } else {
-        faults->off[faults->n_off++] = main_fault(name, strlen(name));
-    }
-}
-
-static void main_only(const char *list)
-{
-    sim_faults *faults = &sim_faults_drawn;
-
-    faults->selects = true;
-    while (strcmp(list, "none") != 0 && *list) {
-        const char *colon = strchr(list, ':');
-        if (colon == NULL) {
-            fprintf(stderr, "sim: --only wants FAULT:NUMBER,...\n");
-            exit(2);
-        }
-        faults->selected[faults->n_selected++] =
-            (sim_decision){main_fault(list, (size_t)(colon - list)), (uint32_t)main_number(colon + 1)};
-        list = colon + strcspn(colon, ",");
-        list += *list == ',';
-    }
-}
-
-static void main_seed_range(const char *text)
-{
-    const char *dash = strchr(text, '-');
-
-    options.first = main_number(text);
-    options.has_last = dash == NULL || dash[1] != 0;
-    if (options.has_last) {
-        options.last = dash != NULL ? main_number(dash + 1) : options.first;
-    }
-}
-
-static void main_parse(int argc, char **argv)
-{
-    static const struct option names[] = {
-        {"seed", required_argument, NULL, 's'},
-        {"seeds", required_argument, NULL, 's'},
-        {"seconds", required_argument, NULL, 'S'},
-        {"jobs", required_argument, NULL, 'j'},
-        {"stop", no_argument, NULL, 'x'},
-        {"twice", no_argument, NULL, '2'},
-        {"trace", no_argument, NULL, 't'},
-        {"verbose", no_argument, NULL, 'v'},
-        {"quiet", no_argument, NULL, 'q'},
-        {"history", required_argument, NULL, 'H'},
-        {"load", required_argument, NULL, 'l'},
-        {"budget", required_argument, NULL, 'b'},
-        {"without", required_argument, NULL, 'w'},
-        {"only", required_argument, NULL, 'o'},
-        {"operations", required_argument, NULL, 'n'},
-        {"shrink", no_argument, NULL, 'k'},
-        {"corpus", required_argument, NULL, 'c'},
-        {"base", required_argument, NULL, 'B'},
-        {"every", required_argument, NULL, 'e'},
-        {"help", no_argument, NULL, 'h'},
-        {NULL, 0, NULL, 0},
-    };
-    int option;
-
-    optind = 1;
-    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
-        switch (option) {
-        case 's':
-            main_seed_range(optarg);
-            break;
-        case 'S':
-            options.seconds = strtod(optarg, NULL);
-            break;
-        case 'j':
-            options.jobs = (unsigned)main_number(optarg);
-            break;
-        case 'x':
-            options.stop = true;
-            break;
-        case '2':
-            options.twice = true;
-            break;
-        case 't':
-            options.trace = true;
-            break;
-        case 'v':
-            options.verbose = true;
-            break;
-        case 'q':
-            options.quiet = true;
-            break;
-        case 'H':
-            options.history = optarg;
-            break;
-        case 'l':
-            options.world.load = optarg;
-            break;
-        case 'b':
-            options.world.budget = (uint32_t)main_number(optarg);
-            break;
-        case 'w':
-            main_without(optarg);
-            break;
-        case 'o':
-            main_only(optarg);
-            break;
-        case 'n':
-            options.world.operations = (uint32_t)main_number(optarg);
-            break;
-        case 'k':
-            options.shrink = true;
-            break;
-        case 'c':
-            options.corpus = optarg;
-            break;
-        case 'B':
-            sim_memory_base = (uintptr_t)main_number(optarg);
-            break;
-        case 'e':
-            options.every = main_number(optarg);
-            break;
-        case 'h':
-            fputs(main_help, stdout);
-            exit(0);
-        default:
-            exit(2);
-        }
-    }
-    if (optind < argc || options.jobs < 1 || options.jobs > MAIN_JOBS) {
-        fprintf(stderr, "sim: see --help\n");
-        exit(2);
-    }
-    if (!options.has_last && options.seconds <= 0 && options.corpus == NULL) {
-        options.has_last = true;
-        options.last = options.first + 99;
-    }
-}
-
 /* --- shrinking and the corpus ------------------------------------------------------------------ */
 
 /* Runs the one seed in a child; returns whether it fails by that invariant ("": by any, which is written there). */
@@ -603,7 +374,7 @@ static uint64_t main_corpus(uint64_t *lines)
     FILE *file = fopen(options.corpus, "r");
     static char line[1 << 16];
     uint64_t found = 0;
-    main_options before = options;
+    sim_options before = options;
 
     if (file == NULL) {
         fprintf(stderr, "sim: cannot read %s: %s\n", options.corpus, strerror(errno));
@@ -623,7 +394,7 @@ static uint64_t main_corpus(uint64_t *lines)
         options.corpus = NULL;
         sim_faults_drawn.selects = false;
         sim_faults_drawn.n_selected = sim_faults_drawn.n_off = 0;
-        main_parse(n, words);
+        options_parse(n, words, &options);
         found += main_fails(invariant);
         ++*lines;
     }
@@ -637,9 +408,9 @@ static uint64_t main_corpus(uint64_t *lines)
 int main(int argc, char **argv)
 {
     program = argv[0];
-    main_parse(argc, argv);
-    jobs = mmap(NULL, MAIN_JOBS * sizeof(*jobs), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1,
-                0);
+    options_parse(argc, argv, &options);
+    jobs = mmap(NULL, OPTIONS_JOBS * sizeof(*jobs), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
+                -1, 0);
     if (jobs == MAP_FAILED) {
         perror("sim: mmap");
         return 2;
