@@ -168,6 +168,19 @@ static bool stream_over(const net_socket *socket)
            socket->link->way[socket->side].flight == NULL;
 }
 
+/* What is on its way is lost, but not what its receiver will find out by itself (net_discovery). */
+static void stream_lose_flight(net_way *way)
+{
+    const net_chunk *last = way->flight_last;
+    bool found = last != NULL && last->kind == NET_RESET && last->probed;
+    uint64_t at = found ? last->at : 0;
+
+    stream_drop_flight(way);
+    if (found) {
+        net_way_control(way, NET_RESET, at > sim_time() ? at - sim_time() : 0, true);
+    }
+}
+
 /* The socket's connection is lost: what it sent and the other end has not got is lost. */
 static void stream_break(net_socket *socket, int err)
 {
@@ -178,7 +191,7 @@ static void stream_break(net_socket *socket, int err)
     socket->err = err;
     socket->shut_read = socket->shut_write = true;
     socket->state = NET_CLOSED;
-    stream_drop_flight(way);
+    stream_lose_flight(way);
     way->shut = true;
     stream_arm_timeout(way);
     if (in->full) {
