@@ -31,15 +31,9 @@ uint64_t cell_row_sample(uint32_t index, uint32_t incarnation)
     return (UINT64_C(3) << 62) | ((uint64_t)(incarnation & 0x3fffffffu) << 32) | index;
 }
 
-/* The pattern's k-th word: the output function of splitmix64. */
-static uint64_t cell_word(uint64_t checksum, uint64_t k)
-{
-    uint64_t z = checksum + (k + 1) * UINT64_C(0x9e3779b97f4a7c15);
-
-    z = (z ^ (z >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
-    z = (z ^ (z >> 27)) * UINT64_C(0x94d049bb133111eb);
-    return z ^ (z >> 31);
-}
+/* The difference between two words of the pattern: odd, so that no two words of one cell are equal. Words at the same
+ * place of two cells differ as their checksums do. */
+#define CELL_STEP UINT64_C(0x9e3779b97f4a7c15)
 
 static uint64_t cell_checksum(const cell_id *id, size_t length)
 {
@@ -76,13 +70,12 @@ void cell_fill(void *bytes, size_t length, const cell_id *id)
     if (size > 0) {
         memcpy(to, header, size);
     }
-    for (size_t at = size, k = 0; at < length; k++) {
-        const uint64_t word = cell_word(checksum, k);
-        const size_t n = length - at < sizeof(word) ? length - at : sizeof(word);
-
-        memcpy(to + at, &word, n);
-        at += n;
+    uint64_t word = checksum + CELL_STEP;
+    size_t at = size;
+    for (; length - at >= sizeof(word); at += sizeof(word), word += CELL_STEP) {
+        memcpy(to + at, &word, sizeof(word));
     }
+    memcpy(to + at, &word, length - at);
 }
 
 bool cell_is(const void *bytes, size_t length, const cell_id *id)
@@ -97,18 +90,13 @@ bool cell_is(const void *bytes, size_t length, const cell_id *id)
     if (size > 0 && memcmp(from, header, size) != 0) {
         return false;
     }
-    for (size_t at = size, k = 0; at < length; k++) {
-        const uint64_t word = cell_word(checksum, k);
-        const size_t n = length - at < sizeof(word) ? length - at : sizeof(word);
-        uint64_t read = 0;
-        uint64_t wanted = 0;
-
-        memcpy(&read, from + at, n);
-        memcpy(&wanted, &word, n);
-        wrong |= read ^ wanted;
-        at += n;
+    uint64_t word = checksum + CELL_STEP, read;
+    size_t at = size;
+    for (; length - at >= sizeof(word); at += sizeof(word), word += CELL_STEP) {
+        memcpy(&read, from + at, sizeof(read));
+        wrong |= read ^ word;
     }
-    return wrong == 0;
+    return wrong == 0 && memcmp(from + at, &word, length - at) == 0;
 }
 
 cell_seen cell_read(const void *bytes, size_t length, cell_id *out)
