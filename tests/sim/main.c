@@ -178,6 +178,11 @@ static void main_seed(uint64_t seed)
         sim_check(again == hash, "determinism", "the second run of the seed has the trace hash %016llx, not %016llx",
                   (unsigned long long)again, (unsigned long long)hash);
     }
+}
+
+static void main_ending(void)
+{
+    sim_heap_enter(NULL);
     main_write_history(NULL);
 }
 
@@ -186,6 +191,7 @@ static _Noreturn void main_child(main_job *own)
     job = own;
     marks_counts = own->marks;
     world_logs = options.trace;
+    world_ending = options.history != NULL ? main_ending : NULL;
     for (; job->next < job->end; job->next++) {
         main_seed(job->next);
     }

@@ -65,6 +65,7 @@ world_draws world_drawn;
 uint64_t world_requests;
 world_summary world_finished;
 bool world_logs;
+void (*world_ending)(void);
 
 /* --- what a seed draws --------------------------------------------------------------- */
 
@@ -610,6 +611,9 @@ static void world_start(uint64_t seed)
 static void world_end(void)
 {
     marks_of_seed();
+    if (world_ending != NULL) {
+        world_ending();
+    }
     world_finished = (world_summary){
         .hash = sim_scheduler.hash,
         .events = sim_scheduler.events,

@@ -52,6 +52,9 @@ extern world_summary world_finished;
 /* Whether what the product logs is printed. */
 extern bool world_logs;
 
+/* Called at the end of a seed in which nothing was found, before its history is freed; NULL: nothing is. */
+extern void (*world_ending)(void);
+
 /* Runs a seed from start to end; ends with sim_found if something is wrong. */
 void world_run(uint64_t seed, const world_options *options);
 /* The client options of a process that runs: address, token, name, manager and timeouts. The strings stay. */
