@@ -333,6 +333,8 @@ static void client_ended(sim_process *process)
     client->process = NULL;
     client->load.client = NULL;
     if (!client->load.done) {
+        history_client("died", client->load.number, client->load.life,
+                       client->load.kind != NULL ? client->load.kind->name : "drain", 0, client->load.drains);
         client->load.life++;
         sim_at(sim_time() + sim_below(&world.chance, 2 * SIM_S), client_start, client);
     }
@@ -597,6 +599,7 @@ static void world_start(uint64_t seed)
     sim_disk_start();
     witness_start(seed);
     history_start(seed);
+    history_grace(world_drawn.grace_ms);
     if (world_drawn.storage == WORLD_KV) {
         store_start(seed, &(store_options){.write_deadline = world_drawn.write_deadline_ms * SIM_MS});
     }

@@ -155,6 +155,11 @@ void history_start(uint64_t seed)
     history_now.calm_time = SIM_NEVER;
 }
 
+void history_grace(uint64_t ms)
+{
+    history_now.grace_ms = ms;
+}
+
 void history_end(void)
 {
     while (history_now.chunks != NULL) {

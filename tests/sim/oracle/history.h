@@ -128,6 +128,8 @@ typedef struct history_event {
 /* Per seed. */
 void history_start(uint64_t seed);
 void history_end(void);
+/* For how long a session outlives its connections, in the file: a claim may go back only after that. */
+void history_grace(uint64_t ms);
 
 /* A new op of the running process, with its number, status HISTORY_RUNNING and the time of now; it is in the history
  * from now on. */

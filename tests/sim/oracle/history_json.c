@@ -264,6 +264,12 @@ static void json_ended(json_out *out, const history_op *op)
 
     json_printf(out, "{\"e\":\"%s\",\"t\":%" PRIu64 ",\"op\":%" PRIu64, names[op->status], op->ended, op->number);
     json_flag(out, "cancelled", op->cancelled);
+    if (op->seconds >= 0) {
+        json_number(out, "took", op->local_ended - op->local_invoked);
+        json_number(out, "stopped", op->stopped_ended - op->stopped_invoked);
+        json_member(out, "limit");
+        json_printf(out, "%g", op->seconds);
+    }
     if (op->status == HISTORY_OK) {
         json_results(out, op);
     } else {
@@ -315,7 +321,8 @@ void history_write(void (*put)(void *arg, const char *text, size_t size), void *
     for (size_t i = 0; i < history_now.n_events; i++) {
         lines[history_now.events[i].sequence].event = &history_now.events[i];
     }
-    json_printf(out, "{\"e\":\"start\",\"version\":1,\"seed\":%" PRIu64 "}\n", history_now.seed);
+    json_printf(out, "{\"e\":\"start\",\"version\":1,\"seed\":%" PRIu64 ",\"grace\":%g}\n", history_now.seed,
+                (double)history_now.grace_ms / 1e3);
     for (uint64_t i = 1; i <= history_now.sequence; i++) {
         if (lines[i].event != NULL) {
             json_event(out, lines[i].event);

@@ -8,6 +8,7 @@
 
 typedef struct history_state {
     uint64_t seed;
+    uint64_t grace_ms; /* for which a session outlives its connections, 0: unknown */
     uint64_t sequence; /* of the last line */
     uint64_t calm_time;
     bool loads;
