@@ -118,6 +118,17 @@ void guard_look(void)
     }
 }
 
+void guard_each(const void *store, void (*fn)(uint64_t id, uint64_t size, bool published, void *arg), void *arg)
+{
+    for (const guard_arena *arena = arenas; arena != NULL; arena = arena->next) {
+        for (uint32_t i = 0; arena->store == store && i < arena->n_blocks; i++) {
+            if (arena->blocks[i].id != 0) {
+                fn(arena->blocks[i].id, arena->blocks[i].size, arena->blocks[i].published, arg);
+            }
+        }
+    }
+}
+
 void guard_check_empty(const void *store)
 {
     for (const guard_arena *arena = arenas; arena != NULL; arena = arena->next) {

@@ -23,6 +23,8 @@ typedef struct guard_cell {
 void guard_moved(const guard_cell *from, const guard_cell *to);
 /* Looks at all published blocks of all units. */
 void guard_look(void);
+/* Calls fn for each block that a store has. */
+void guard_each(const void *store, void (*fn)(uint64_t id, uint64_t size, bool published, void *arg), void *arg);
 /* Called when a unit is at rest: nothing may be left in its arena. */
 void guard_check_empty(const void *store);
 

@@ -350,6 +350,8 @@ ledger *witness_enter(const tqi_table *table);
 ledger *witness_look(const tqi_table *table);
 /* The call is over; the next one may come. */
 void witness_leave(ledger *l);
+/* The state of a block of that owner, as the controller has it; LEDGER_FREE: unknown. */
+ledger_block_state witness_block(const char *owner, uint64_t incarnation, uint64_t id);
 /* A commit of the request that is handled (`asked`: of the one whose session was asked for last), or of none. */
 witness_commit *witness_add(ledger *l, witness_kind kind, const ledger_request *request);
 /* Its samples are those that were cleared. */

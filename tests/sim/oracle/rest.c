@@ -4,6 +4,8 @@
 #include "oracle/guard.h"
 #include "oracle/objects.h"
 
+#include <stdio.h>
+
 #include "controller/controller_state.h"
 #include "net/serving.h"
 #include "store.h"
@@ -11,6 +13,8 @@
 #include "unit/unit_state.h"
 
 #define REST(condition, ...) sim_check((condition), "no leak", "at rest: " __VA_ARGS__)
+
+/* --- the controller --------------------------------------------------------- */
 
 static const char *rest_name(const objects_item *item)
 {
@@ -91,8 +95,47 @@ static void rest_controller(const tqi_controller *ctl, const char *name)
     }
 }
 
-static void rest_unit(const tqi_unit *unit, const char *name)
+/* --- units ----------------------------------------------------------------- */
+
+static const char *rest_state(const char *owner, uint64_t incarnation, uint64_t id)
 {
+    static const char *const states[] = {
+        [LEDGER_FREE] = "free", [LEDGER_GRANTED] = "granted", [LEDGER_LIVE] = "live",
+        [LEDGER_DEAD] = "dead", [LEDGER_LATE] = "late",
+    };
+    ledger_block_state state = witness_block(owner, incarnation, id);
+
+    return state < sizeof(states) / sizeof(*states) ? states[state] : "unknown";
+}
+
+static void rest_block(uint64_t id, uint64_t size, bool published, void *arg)
+{
+    const tqi_unit *unit = arg;
+    const tqi_unit_writer *writer = tqi_unit_writer_of(arg, id);
+
+    fprintf(stderr, "%s: block %llu of %llu bytes, %s, for the controller it is %s; its writer is %llu\n", unit->name,
+            (unsigned long long)id, (unsigned long long)size, published ? "was published" : "was not published",
+            rest_state(unit->name, unit->incarnation, id), writer != NULL ? (unsigned long long)writer->number : 0);
+}
+
+/* For people: what is left in a unit, and why. */
+static void rest_tell(tqi_unit *unit)
+{
+    guard_each(unit->store, rest_block, unit);
+    for (const tqi_unit_writer *writer = unit->writers; writer != NULL; writer = writer->hh.next) {
+        fprintf(stderr, "%s: writer %llu: session %s, %llu blocks reserved, %zu deferred, pid %llu%s%s, %zu pinned\n",
+                unit->name, (unsigned long long)writer->number,
+                writer->session != NULL ? writer->session->name : "ended", (unsigned long long)writer->reserved,
+                writer->n_deferred, (unsigned long long)writer->pid, writer->mapped ? ", mapped" : "",
+                writer->left ? ", left" : "", writer->pinned);
+    }
+}
+
+static void rest_unit(tqi_unit *unit, const char *name)
+{
+    if (tqi_store_blocks(unit->store) > 0 || unit->writers != NULL) {
+        rest_tell(unit);
+    }
     REST(tqi_store_used(unit->store) == 0 && tqi_store_blocks(unit->store) == 0 && tqi_store_held_dead(unit->store) == 0,
          "%s has %llu blocks in %llu bytes", name, (unsigned long long)tqi_store_blocks(unit->store),
          (unsigned long long)tqi_store_used(unit->store));

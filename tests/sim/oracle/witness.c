@@ -69,6 +69,18 @@ bool witness_is_lost(uint64_t controller, const char *partition, witness_sample 
     return false;
 }
 
+ledger_block_state witness_block(const char *owner, uint64_t incarnation, uint64_t id)
+{
+    for (const ledger *l = ledgers; l != NULL; l = l->next) {
+        uint32_t found = ledger_block_find(l, id);
+        const ledger_owner *of = found != 0 ? &l->owners[l->blocks[found - 1].owner] : NULL;
+        if (of != NULL && of->name == ledger_name(owner) && of->incarnation == incarnation) {
+            return l->blocks[found - 1].state;
+        }
+    }
+    return LEDGER_FREE;
+}
+
 /* --- tables ------------------------------------------------------------------------ */
 
 /* Of processes that have been killed. */
