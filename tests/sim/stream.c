@@ -168,16 +168,18 @@ static bool stream_over(const net_socket *socket)
            socket->link->way[socket->side].flight == NULL;
 }
 
-/* What is on its way is lost, but not what its receiver will find out by itself (net_discovery). */
+/* What is on its way is lost, but not a reset: it comes from who cut the connection, or its receiver will find out by
+ * itself (net_discovery). */
 static void stream_lose_flight(net_way *way)
 {
     const net_chunk *last = way->flight_last;
-    bool found = last != NULL && last->kind == NET_RESET && last->probed;
+    bool found = last != NULL && last->kind == NET_RESET;
+    bool probed = found && last->probed;
     uint64_t at = found ? last->at : 0;
 
     stream_drop_flight(way);
     if (found) {
-        net_way_control(way, NET_RESET, at > sim_time() ? at - sim_time() : 0, true);
+        net_way_control(way, NET_RESET, at > sim_time() ? at - sim_time() : 0, probed);
     }
 }
 
