@@ -181,6 +181,10 @@ static int connect_unix(net_socket *socket, const struct sockaddr *to, socklen_t
         errno = EAGAIN;
         return -1;
     }
+    if (socket->state != NET_NEW) {
+        errno = socket->state == NET_LISTENS ? EINVAL : EISCONN;
+        return -1;
+    }
     if (sim_happens(SIM_CONNECT_REFUSE)) {
         sim_mark("a connect is refused");
         errno = sim_one_in(&sim_fault_chance, 2) ? EAGAIN : ECONNREFUSED;
@@ -308,6 +312,7 @@ static void connect_on_answer(void *arg)
         return;
     }
     connect_unlist(socket);
+    socket->dialed = true;
     connect_join(socket, listener);
     sim_trace("net: connected", socket->link->number, socket->number);
     sim_file_changed(&socket->file);
@@ -371,33 +376,42 @@ static int connect_tcp(net_socket *socket, const struct sockaddr_in *to)
     return -1;
 }
 
+/* connect(2) of a socket that has connected before, or tried to. */
+static int connect_repeated(net_socket *socket)
+{
+    if (socket->state == NET_CONNECTS) {
+        errno = EALREADY;
+        return -1;
+    }
+    if (socket->state == NET_CLOSED && socket->link == NULL) {
+        /* The attempt failed; the socket is as new. */
+        errno = socket->err != 0 ? socket->err : ECONNABORTED;
+        socket->err = 0;
+        socket->state = NET_NEW;
+        socket->shut_read = socket->shut_write = false;
+        return -1;
+    }
+    if (socket->state == NET_CONNECTED && socket->dialed) {
+        socket->dialed = false; /* it is told once */
+        return 0;
+    }
+    errno = EISCONN;
+    return -1;
+}
+
 int net_connect(net_socket *socket, const struct sockaddr *address, socklen_t size)
 {
     if (address->sa_family != socket->domain) {
         errno = socket->domain == AF_UNIX ? EINVAL : EAFNOSUPPORT;
         return -1;
     }
-    switch (socket->state) {
-    case NET_NEW:
-        break;
-    case NET_CONNECTS:
-        errno = EALREADY;
-        return -1;
-    case NET_CONNECTED:
-        errno = EISCONN;
-        return -1;
-    case NET_LISTENS:
-        errno = socket->domain == AF_UNIX ? EINVAL : EISCONN;
-        return -1;
-    default:
-        errno = socket->err != 0 ? socket->err : ECONNABORTED;
-        socket->err = 0;
-        return -1;
-    }
     if (socket->domain == AF_UNIX) {
         return connect_unix(socket, address, size);
     }
-    return connect_tcp(socket, (const struct sockaddr_in *)(const void *)address);
+    if (socket->state == NET_NEW) {
+        return connect_tcp(socket, (const struct sockaddr_in *)(const void *)address);
+    }
+    return connect_repeated(socket);
 }
 
 /* Whoever got no answer asks again now. */

@@ -115,6 +115,7 @@ struct net_socket {
     uint64_t dial_event, dial_started;
     uint32_t dial_tries;
     bool dial_hangs;
+    bool dialed; /* and no connect has said so */
     /* NET_CONNECTED, NET_CLOSED; NULL: never connected */
     net_link *link;
     uint32_t side;
@@ -208,6 +209,15 @@ void net_faults_calm(void);
 /* May cut or stall the connection, and says by how much the chunk is late. */
 uint64_t net_faults_of_send(net_way *way);
 void net_faults_after_send(net_way *way);
+/* A partition: who cannot reach whom. */
+typedef struct net_parted {
+    bool of_processes; /* a and b are pids, else hosts */
+    uint64_t a, b;
+    bool there, back; /* from a to b, and from b to a */
+} net_parted;
+
+/* Starts one, for that time; false: there are as many as there may be. */
+bool net_partition(const net_parted *who, uint64_t ns);
 /* Whether a partition lies between these two, in that direction. */
 bool net_partitioned(uint32_t from_host, uint64_t from_pid, uint32_t to_host, uint64_t to_pid);
 /* Between low and high ns, each order of magnitude as likely as the others. */

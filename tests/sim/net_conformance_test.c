@@ -27,7 +27,9 @@
 #define CONFORMANCE_SCRIPTS 1500
 #endif
 #define CONFORMANCE_STEPS   20
+#define CONFORMANCE_FILES   4
 #define CONFORMANCE_WAIT_MS 2000
+#define CONFORMANCE_FULL_MS 50 /* with no room for that long, there will be none */
 
 /* The two worlds; an end of a connection has a descriptor in each. */
 enum {
@@ -84,14 +86,46 @@ static int conformance_poll(const conformance_pair *pair, int world, int end)
     return at.revents;
 }
 
-static int conformance_send(int fd, size_t size)
+/* `files`: so many descriptors of the socket itself come along. */
+static int conformance_send(int fd, size_t size, size_t files)
 {
     static char bytes[1 << 20];
     struct iovec vec = {.iov_base = bytes, .iov_len = size};
     struct msghdr message = {.msg_iov = &vec, .msg_iovlen = 1};
-    ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    union {
+        char space[CMSG_SPACE(CONFORMANCE_FILES * sizeof(int))];
+        struct cmsghdr header;
+    } control = {0};
 
+    if (files > 0) {
+        message.msg_control = &control;
+        message.msg_controllen = CMSG_SPACE(files * sizeof(int));
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(files * sizeof(int));
+        for (size_t i = 0; i < files; i++) {
+            memcpy(CMSG_DATA(&control.header) + i * sizeof(int), &fd, sizeof(int));
+        }
+    }
+    ssize_t n = sendmsg(fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     return n < 0 ? -errno : (int)n;
+}
+
+/* Closes the descriptors that came, and adds a thousand for each; a million if some were cut off. */
+static int conformance_take_files(struct msghdr *message)
+{
+    int found = (message->msg_flags & MSG_CTRUNC) != 0 ? 1000000 : 0;
+
+    for (struct cmsghdr *at = CMSG_FIRSTHDR(message); at != NULL; at = CMSG_NXTHDR(message, at)) {
+        size_t n = (at->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+        for (size_t i = 0; i < n; i++) {
+            int fd;
+            memcpy(&fd, CMSG_DATA(at) + i * sizeof(fd), sizeof(fd));
+            assert_int_equal(close(fd), 0);
+            found += 10000;
+        }
+    }
+    return found;
 }
 
 static int conformance_receive(int fd, size_t size)
@@ -99,10 +133,16 @@ static int conformance_receive(int fd, size_t size)
     static char bytes[1 << 20];
     struct iovec vec[2] = {{.iov_base = bytes, .iov_len = size / 2},
                            {.iov_base = bytes + size / 2, .iov_len = size - size / 2}};
-    struct msghdr message = {.msg_iov = vec, .msg_iovlen = 2};
-    ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT);
+    union {
+        char space[CMSG_SPACE(CONFORMANCE_FILES * sizeof(int))];
+        struct cmsghdr header;
+    } control = {0};
+    struct msghdr message = {.msg_iov = vec, .msg_iovlen = 2, .msg_control = &control};
 
-    return n < 0 ? -errno : (int)n;
+    /* Room for two, and sometimes for none. */
+    message.msg_controllen = size % 4 == 0 ? 0 : CMSG_SPACE(2 * sizeof(int));
+    ssize_t n = recvmsg(fd, &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    return n < 0 ? -errno : (int)n + conformance_take_files(&message);
 }
 
 static int conformance_error(int fd)
@@ -115,6 +155,7 @@ static int conformance_error(int fd)
 
 typedef enum conformance_kind {
     SENDS,
+    SENDS_FILES,
     RECEIVES,
     ASKS_ERROR,
     SETS_LEAST,
@@ -123,7 +164,8 @@ typedef enum conformance_kind {
     KINDS,
 } conformance_kind;
 
-static const char *const conformance_names[KINDS] = {"send", "receive", "SO_ERROR", "SO_RCVLOWAT", "shutdown", "close"};
+static const char *const conformance_names[KINDS] = {
+    "send", "send with descriptors", "receive", "SO_ERROR", "SO_RCVLOWAT", "shutdown", "close"};
 
 static int conformance_call(conformance_pair *pair, int world, int end, conformance_kind kind, int number)
 {
@@ -132,7 +174,9 @@ static int conformance_call(conformance_pair *pair, int world, int end, conforma
     conformance_enter(pair, world, end);
     switch (kind) {
     case SENDS:
-        return conformance_send(fd, (size_t)number);
+        return conformance_send(fd, (size_t)number, 0);
+    case SENDS_FILES:
+        return conformance_send(fd, (size_t)number, (size_t)number % CONFORMANCE_FILES + 1);
     case RECEIVES:
         return conformance_receive(fd, (size_t)number);
     case ASKS_ERROR:
@@ -271,6 +315,9 @@ static conformance_kind conformance_draw(const conformance_pair *pair)
                                              RECEIVES, ASKS_ERROR, SETS_LEAST, SHUTS,    CLOSES};
     conformance_kind kind = kinds[sim_below(&conformance_chance, sizeof(kinds) / sizeof(*kinds))];
 
+    if (kind == SENDS_FILES && !pair->unix_socket) {
+        return SENDS;
+    }
     return kind == SETS_LEAST && pair->unix_socket ? ASKS_ERROR : kind;
 }
 
@@ -315,11 +362,210 @@ static void test_tcp_scripts(void **state)
     }
 }
 
+/* --- how connections are made ------------------------------------------------------------------ */
+
+/* What a sequence of calls gave; compared as a whole. */
+typedef struct conformance_results {
+    char text[4096];
+    size_t size;
+} conformance_results;
+
+static void conformance_note(conformance_results *results, const char *what, int value)
+{
+    int n = snprintf(results->text + results->size, sizeof(results->text) - results->size, "%s %d%s%s\n", what, value,
+                     value < 0 ? " " : "", value < 0 ? strerror(-value) : "");
+
+    results->size += (size_t)n;
+    assert_true(results->size < sizeof(results->text));
+}
+
+static int conformance_rc(int rc)
+{
+    return rc < 0 ? -errno : rc;
+}
+
+static int conformance_socket(int domain)
+{
+    int fd = socket(domain, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+
+    assert_true(fd >= 0);
+    return fd;
+}
+
+/* Waits until the socket is ready for one of the events. */
+static int conformance_wait(int fd, short events)
+{
+    struct pollfd at = {.fd = fd, .events = events};
+
+    kit_settle();
+    return poll(&at, 1, CONFORMANCE_WAIT_MS) == 1 ? at.revents : -ETIME;
+}
+
+static void conformance_of_listener(conformance_results *results, const conformance_pair *pair, int world)
+{
+    struct sockaddr_storage address;
+    socklen_t size = conformance_address(pair, world, &address);
+    int domain = pair->unix_socket ? AF_UNIX : AF_INET;
+    int fds[8];
+
+    conformance_enter(pair, world, 0);
+    int listener = conformance_socket(domain);
+    conformance_note(results, "listen without an address",
+                     conformance_rc(listen(listener, 1)) == 0 && !pair->unix_socket);
+    close(listener);
+    listener = conformance_socket(domain);
+    conformance_note(results, "poll of a new socket", conformance_wait(listener, POLLIN | POLLOUT));
+    conformance_note(results, "accept before listen",
+                     conformance_rc(accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)));
+    conformance_note(results, "send before connect", conformance_send(listener, 1, 0));
+    conformance_note(results, "receive before connect", conformance_receive(listener, 1));
+    conformance_note(results, "bind", conformance_rc(bind(listener, (struct sockaddr *)&address, size)));
+    assert_int_equal(getsockname(listener, (struct sockaddr *)&address, &size), 0);
+    conformance_note(results, "bind again", conformance_rc(bind(listener, (struct sockaddr *)&address, size)));
+    fds[0] = conformance_socket(domain);
+    conformance_note(results, "bind of another", conformance_rc(bind(fds[0], (struct sockaddr *)&address, size)));
+    close(fds[0]);
+    fds[0] = conformance_socket(domain);
+    int rc = conformance_rc(connect(fds[0], (struct sockaddr *)&address, size));
+    conformance_note(results, "connect before listen", rc);
+    conformance_note(results, "poll", rc == -EINPROGRESS ? conformance_wait(fds[0], POLLIN | POLLOUT | POLLRDHUP) : 0);
+    if (rc == -EINPROGRESS) {
+        conformance_note(results, "connect again", conformance_rc(connect(fds[0], (struct sockaddr *)&address, size)));
+    }
+    conformance_note(results, "error", conformance_error(fds[0]));
+    conformance_note(results, "receive", conformance_receive(fds[0], 1));
+    conformance_note(results, "send", conformance_send(fds[0], 1, 0));
+    close(fds[0]);
+    conformance_note(results, "listen", conformance_rc(listen(listener, 2)));
+    conformance_note(results, "accept of nobody",
+                     conformance_rc(accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)));
+    for (int i = 0; i < 3; i++) {
+        fds[i] = conformance_socket(domain);
+        rc = conformance_rc(connect(fds[i], (struct sockaddr *)&address, size));
+        conformance_note(results, "connect", rc);
+        conformance_note(results, "poll", conformance_wait(fds[i], POLLOUT));
+        conformance_note(results, "connect again", conformance_rc(connect(fds[i], (struct sockaddr *)&address, size)));
+        conformance_note(results, "send", conformance_send(fds[i], 100, 0));
+    }
+    if (pair->unix_socket) {
+        fds[3] = conformance_socket(domain);
+        conformance_note(results, "connect to a full one",
+                         conformance_rc(connect(fds[3], (struct sockaddr *)&address, size)));
+        close(fds[3]);
+    }
+    conformance_note(results, "poll of the listener", conformance_wait(listener, POLLIN | POLLOUT));
+    close(fds[0]);
+    kit_settle();
+    int first = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    assert_true(first >= 0);
+    conformance_note(results, "receive from one that left", conformance_receive(first, 1000));
+    conformance_note(results, "receive its end", conformance_receive(first, 1000));
+    close(first);
+    close(listener);
+    for (int i = 1; i < 3; i++) {
+        conformance_note(results, "poll", conformance_wait(fds[i], POLLIN | POLLRDHUP));
+        conformance_note(results, "receive", conformance_receive(fds[i], 1));
+        conformance_note(results, "receive", conformance_receive(fds[i], 1));
+        conformance_note(results, "send", conformance_send(fds[i], 1, 0));
+        conformance_note(results, "shutdown", conformance_rc(shutdown(fds[i], SHUT_RDWR)));
+        close(fds[i]);
+    }
+    kit_as(-1);
+}
+
+static void conformance_compare_results(const conformance_results results[WORLDS])
+{
+    if (strcmp(results[REAL].text, results[SIMULATED].text) != 0) {
+        fprintf(stderr, "the kernel:\n%s\nsimulated:\n%s", results[REAL].text, results[SIMULATED].text);
+        fail();
+    }
+}
+
+static void conformance_listener(bool unix_socket)
+{
+    conformance_results results[WORLDS] = {0};
+    conformance_pair pair = {.unix_socket = unix_socket};
+
+    kit_start(1);
+    for (int world = 0; world < WORLDS; world++) {
+        conformance_of_listener(&results[world], &pair, world);
+    }
+    kit_end();
+    conformance_compare_results(results);
+}
+
+static void test_unix_listener(void **state)
+{
+    (void)state;
+    conformance_listener(true);
+}
+
+static void test_tcp_listener(void **state)
+{
+    (void)state;
+    conformance_listener(false);
+}
+
+/* --- a socket that is full ------------------------------------------------------------------------ */
+
+/* Only when it is writable; how much it takes hangs on the kernel's bookkeeping. */
+static void conformance_of_full(conformance_results *results, conformance_pair *pair, int world)
+{
+    int bytes = 1 << 20, n, sent = 0, got = 0;
+    struct pollfd at;
+
+    conformance_connect(pair, world);
+    int from = pair->fd[world][0], to = pair->fd[world][1];
+    conformance_enter(pair, world, 0);
+    if (pair->unix_socket) {
+        assert_int_equal(setsockopt(from, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes)), 0);
+    }
+    do {
+        while ((n = conformance_send(from, 100000, 0)) > 0) {
+            sent += n;
+        }
+        kit_settle();
+        at = (struct pollfd){.fd = from, .events = POLLOUT};
+    } while (poll(&at, 1, CONFORMANCE_FULL_MS) == 1);
+    conformance_note(results, "send when full", n);
+    if (pair->unix_socket) {
+        conformance_note(results, "it took more than 200000", sent > 200000);
+    }
+    conformance_enter(pair, world, 1);
+    conformance_note(results, "poll of the receiver", conformance_wait(to, POLLIN));
+    do {
+        while ((n = conformance_receive(to, 300001)) > 0) {
+            got += n;
+        }
+        kit_settle();
+    } while (got < sent && conformance_wait(to, POLLIN) == POLLIN);
+    conformance_note(results, "all was read", got == sent);
+    conformance_enter(pair, world, 0);
+    conformance_note(results, "poll of the sender", conformance_wait(from, POLLOUT));
+    conformance_note(results, "send", conformance_send(from, 1000, 0));
+}
+
+static void test_full(void **state)
+{
+    (void)state;
+    for (int unix_socket = 0; unix_socket < 2; unix_socket++) {
+        conformance_results results[WORLDS] = {0};
+        conformance_pair pair = {.unix_socket = unix_socket};
+        kit_start(1);
+        for (int world = 0; world < WORLDS; world++) {
+            conformance_of_full(&results[world], &pair, world);
+        }
+        conformance_finish(&pair);
+        kit_end();
+        conformance_compare_results(results);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unix_scripts),
-        cmocka_unit_test(test_tcp_scripts),
+        cmocka_unit_test(test_unix_scripts), cmocka_unit_test(test_tcp_scripts), cmocka_unit_test(test_unix_listener),
+        cmocka_unit_test(test_tcp_listener), cmocka_unit_test(test_full),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -10,9 +10,8 @@ net_drawn net;
 sim_chance net_chance;
 
 typedef struct faults_partition {
-    bool on, of_processes;
-    uint64_t a, b;    /* hosts, or pids */
-    bool there, back; /* from a to b, and from b to a */
+    bool on;
+    net_parted who;
     uint64_t event;
 } faults_partition;
 
@@ -35,10 +34,9 @@ uint64_t net_drawn_time(sim_chance *chance, uint64_t low, uint64_t high)
 
 /* --- partitions --------------------------------------------------------------- */
 
-static bool faults_parts(const faults_partition *partition, uint64_t from, uint64_t to)
+static bool faults_parts(const net_parted *who, uint64_t from, uint64_t to)
 {
-    return (partition->there && from == partition->a && to == partition->b) ||
-           (partition->back && from == partition->b && to == partition->a);
+    return (who->there && from == who->a && to == who->b) || (who->back && from == who->b && to == who->a);
 }
 
 bool net_partitioned(uint32_t from_host, uint64_t from_pid, uint32_t to_host, uint64_t to_pid)
@@ -47,9 +45,9 @@ bool net_partitioned(uint32_t from_host, uint64_t from_pid, uint32_t to_host, ui
         return false;
     }
     for (int i = 0; i < FAULTS_PARTITIONS; i++) {
-        const faults_partition *partition = &faults_partitions[i];
-        if (partition->on && (partition->of_processes ? faults_parts(partition, from_pid, to_pid)
-                                                      : faults_parts(partition, from_host, to_host))) {
+        const net_parted *who = &faults_partitions[i].who;
+        if (faults_partitions[i].on &&
+            (who->of_processes ? faults_parts(who, from_pid, to_pid) : faults_parts(who, from_host, to_host))) {
             return true;
         }
     }
@@ -81,7 +79,7 @@ static void faults_heal(faults_partition *partition, bool at_once)
         partition->event = 0;
     }
     if (partition->on) {
-        sim_trace("net: partition ends", partition->a, partition->b);
+        sim_trace("net: partition ends", partition->who.a, partition->who.b);
         partition->on = false;
         faults_partitioned--;
         faults_apply(at_once);
@@ -112,30 +110,39 @@ static const net_link *faults_choose(void)
     return link;
 }
 
-static void faults_part(void)
+bool net_partition(const net_parted *who, uint64_t ns)
 {
     faults_partition *partition = faults_partitions;
-    const net_link *link = faults_choose();
 
     while (partition < faults_partitions + FAULTS_PARTITIONS && partition->on) {
         partition++;
     }
-    if (link == NULL || partition == faults_partitions + FAULTS_PARTITIONS) {
+    if (partition == faults_partitions + FAULTS_PARTITIONS) {
+        return false;
+    }
+    *partition = (faults_partition){.on = true, .who = *who};
+    faults_partitioned++;
+    partition->event = sim_at(sim_time() + ns, faults_on_heal, partition);
+    sim_trace("net: partition", who->a, who->b);
+    faults_apply(false);
+    return true;
+}
+
+static void faults_part(void)
+{
+    const net_link *link = faults_choose();
+
+    if (link == NULL) {
         return;
     }
     uint64_t sides = sim_below(&sim_fault_chance, 3);
-    partition->of_processes = link->host[0] == link->host[1] || sim_one_in(&sim_fault_chance, 2);
-    partition->a = partition->of_processes ? link->pid[0] : link->host[0];
-    partition->b = partition->of_processes ? link->pid[1] : link->host[1];
-    partition->there = sides != 1;
-    partition->back = sides != 0;
-    partition->on = true;
-    faults_partitioned++;
-    uint64_t ns = net_drawn_time(&sim_fault_chance, 10 * SIM_MS, 80 * SIM_S);
-    partition->event = sim_at(sim_time() + ns, faults_on_heal, partition);
-    sim_trace("net: partition", partition->a, partition->b);
-    sim_mark(sides == 2 ? "a partition" : "a partition in one direction");
-    faults_apply(false);
+    net_parted who = {.there = sides != 1, .back = sides != 0};
+    who.of_processes = link->host[0] == link->host[1] || sim_one_in(&sim_fault_chance, 2);
+    who.a = who.of_processes ? link->pid[0] : link->host[0];
+    who.b = who.of_processes ? link->pid[1] : link->host[1];
+    if (net_partition(&who, net_drawn_time(&sim_fault_chance, 10 * SIM_MS, 80 * SIM_S))) {
+        sim_mark(sides == 2 ? "a partition" : "a partition in one direction");
+    }
 }
 
 static void faults_on_tick(void *arg)

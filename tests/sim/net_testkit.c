@@ -15,6 +15,7 @@
 #include <cmocka.h>
 
 #include "disk.h"
+#include "net.h"
 
 #define KIT_EVENTS 4096
 #define KIT_MARKS  64
@@ -271,6 +272,11 @@ void kit_fault(sim_fault fault, unsigned n)
 void kit_faults(uint32_t one_in)
 {
     kit.one_in = one_in;
+}
+
+void kit_partition(bool there, bool back, uint64_t ns)
+{
+    net_partition(&(net_parted){.a = 0, .b = 1, .there = there, .back = back}, ns);
 }
 
 bool kit_marked(const char *name)

@@ -23,6 +23,8 @@ void kit_settle(void);
 void kit_fault(sim_fault fault, unsigned n);
 /* Faults happen once in that many questions; 0: never. */
 void kit_faults(uint32_t one_in);
+/* Between the hosts 0 and 1, in those directions (from 0 to 1, and back). */
+void kit_partition(bool there, bool back, uint64_t ns);
 bool kit_marked(const char *name);
 uint64_t kit_hash(void);
 

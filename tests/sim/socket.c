@@ -232,8 +232,12 @@ int __wrap_listen(int fd, int backlog)
     if (socket->type != SOCK_STREAM) {
         return socket_error(EOPNOTSUPP);
     }
-    if ((socket->state != NET_NEW && socket->state != NET_LISTENS) || !socket->bound) {
+    if ((socket->state != NET_NEW && socket->state != NET_LISTENS) || (!socket->bound && socket->domain == AF_UNIX)) {
         return socket_error(EINVAL);
+    }
+    const struct sockaddr_in anywhere = {.sin_family = AF_INET};
+    if (!socket->bound && socket_bind_tcp(socket, (const struct sockaddr *)(const void *)&anywhere, sizeof(anywhere))) {
+        return -1;
     }
     socket->state = NET_LISTENS;
     socket->backlog = backlog < 0 || backlog > SOCKET_BACKLOG ? SOCKET_BACKLOG : backlog;
