@@ -188,8 +188,8 @@ static void net_part(net_ends *ends)
 
 static void net_exchange(net_ends *ends, int end)
 {
-    size_t size = (size_t)(sim_one_in(&net_script, 8) ? sim_between(&net_script, 1, 300000)
-                                                      : sim_between(&net_script, 1, 3000));
+    size_t size =
+        (size_t)(sim_one_in(&net_script, 8) ? sim_between(&net_script, 1, 300000) : sim_between(&net_script, 1, 3000));
 
     if (ends->closed[end]) {
         return;
