@@ -168,18 +168,19 @@ static bool stream_over(const net_socket *socket)
            socket->link->way[socket->side].flight == NULL;
 }
 
-/* What is on its way is lost, but not a reset: it comes from who cut the connection, or its receiver will find out by
- * itself (net_discovery). */
+/* What is on its way is lost, but not a reset or an end: it comes from who cut the connection, or its receiver will find
+ * out by itself (net_discovery). */
 static void stream_lose_flight(net_way *way)
 {
     const net_chunk *last = way->flight_last;
-    bool found = last != NULL && last->kind == NET_RESET;
-    bool probed = found && last->probed;
-    uint64_t at = found ? last->at : 0;
+    net_kind kind = last != NULL ? last->kind : NET_BYTES;
+    bool kept = kind == NET_RESET || kind == NET_GONE;
+    bool flag = kept && (last->probed || last->broken);
+    uint64_t at = kept ? last->at : 0;
 
     stream_drop_flight(way);
-    if (found) {
-        net_way_control(way, NET_RESET, at > sim_time() ? at - sim_time() : 0, probed);
+    if (kept) {
+        net_way_control(way, kind, at > sim_time() ? at - sim_time() : 0, flag);
     }
 }
 
@@ -426,7 +427,7 @@ static void stream_take_end(net_way *way, net_socket *socket, const net_chunk *c
         }
         socket->shut_write = true;
         back->charged = 0;
-        stream_drop_flight(back);
+        stream_lose_flight(back);
     }
     sim_file_changed(&socket->file);
 }
