@@ -41,7 +41,7 @@ static void call_clear(load_call *call)
     call->n_columns = 0;
     tq_data_unref(call->data);
     call->data = NULL;
-    load_dest_leave(call->dest);
+    load_dest_release(call->dest);
     call->dest = NULL;
     call->record = NULL;
 }
@@ -99,7 +99,8 @@ history_op *load_begin(load_call *call, history_call kind, const char *partition
     }
     op = history_invoke(kind, call->client->number, call->client->life, call->thread);
     op->partition = history_text(partition);
-    op->epoch = tq_client_epoch(call->client->client);
+    op->epoch_invoked = tq_client_epoch(call->client->client);
+    op->epoch = op->epoch_invoked;
     call->record = op;
     call->called = false;
     call_timeout(call, op);
@@ -133,6 +134,9 @@ static history_status call_status(const history_op *op, int code)
     case HISTORY_SAVE:
     case HISTORY_LOAD:
         break;
+    case HISTORY_CLAIM:
+        /* Its answer may have been there already. */
+        return op->freed ? HISTORY_UNKNOWN : HISTORY_FAIL;
     default:
         return HISTORY_FAIL;
     }
@@ -255,6 +259,9 @@ void load_cancel_call(load_call *call)
 
 static void call_wait(load_call *call)
 {
+    if (call->record->local_waited == 0) {
+        call->record->local_waited = history_local_time();
+    }
     switch (call->waiting) {
     case LOAD_WAIT:
         (void)tq_op_wait(call->op);
@@ -280,6 +287,7 @@ int load_finish(load_call *call, int rc)
     if (rc != TQ_OK) {
         return rc;
     }
+    call->record->local_waited = history_local_time();
     if (!call->never_cancel && sim_happens(SIM_LOAD_CANCEL)) {
         if (!tq_op_wait_for(call->op, (double)sim_below(call->chance, 20000) / 1e6)) {
             load_cancel_call(call);
@@ -305,6 +313,8 @@ void load_free_running(load_call *call)
     history_op *op = call->record;
 
     op->cancelled = true;
+    op->freed = true;
+    op->local_waited = history_local_time();
     tq_op_free(call->op);
     call->op = NULL;
     history_ended(op, call_status(op, TQ_ECANCELED), TQ_ECANCELED, "freed");
@@ -367,13 +377,6 @@ bool load_meta_pass(load_meta *meta)
         sim_found("legal programs get legal errors", "tq_meta_pack: %s: %s", tq_error_name(rc), err.message);
     }
     return rc == TQ_OK;
-}
-
-void load_dest_leave(load_dest *dest)
-{
-    if (dest != NULL && --dest->users == 0) {
-        free(dest);
-    }
 }
 
 void load_hold(load_call *call, load_held *out)

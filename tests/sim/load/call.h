@@ -35,6 +35,13 @@ typedef enum load_waiting {
     LOAD_CALLBACK  /* the op has a callback, which wakes the thread */
 } load_waiting;
 
+/* Memory that a read writes to; the library and the reader have it. */
+typedef struct load_dest {
+    _Atomic uint32_t refs;
+    uint8_t *bytes;
+} load_dest;
+void load_dest_release(void *dest);
+
 typedef struct load_call {
     load_client *client;
     uint32_t thread;
@@ -52,17 +59,9 @@ typedef struct load_call {
     load_column *columns;
     uint32_t n_columns;
     tq_column *column_args;
-    tq_data *data;          /* of the last read: a reference, until the next call */
-    struct load_dest *dest; /* memory of the caller that is read into; NULL: none */
+    tq_data *data;   /* of the last read: a reference, until the next call */
+    load_dest *dest; /* of the last read; NULL: none */
 } load_call;
-
-/* Memory of the caller that a read fills. The library says when it no longer writes there, and the caller still reads
- * what is there: whoever is the last one frees it. */
-typedef struct load_dest {
-    unsigned users;
-    uint8_t bytes[];
-} load_dest;
-void load_dest_leave(load_dest *dest);
 
 /* A meta and the op that made it. */
 typedef struct load_meta {

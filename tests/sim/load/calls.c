@@ -5,6 +5,7 @@
 
 #include "load/cell.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -46,6 +47,16 @@ static void calls_fields(history_op *op, const char *const *fields, uint32_t n)
     op->all_fields = fields == NULL;
     op->fields = history_texts(fields, fields != NULL ? n : 0);
     op->n_fields = fields != NULL ? n : 0;
+}
+
+/* Those of the meta, all of which are asked for. */
+static void calls_meta_fields(history_op *op, const load_meta *meta)
+{
+    op->n_fields = (uint32_t)tq_meta_field_count(meta->meta);
+    op->fields = history_memory((op->n_fields + 1) * sizeof(*op->fields));
+    for (uint32_t f = 0; f < op->n_fields; f++) {
+        op->fields[f] = history_text(tq_meta_field_at(meta->meta, f)->name);
+    }
 }
 
 /* --- put ------------------------------------------------------------------------- */
@@ -207,6 +218,7 @@ int load_claim(load_call *call, const load_claim_args *args)
     op->n = args->batch;
     op->task = history_text(args->task);
     op->force = args->force;
+    op->by = args->force ? HISTORY_BY_ALL : HISTORY_BY_NEW;
     op->poll = args->poll;
     op->sampler = history_text(args->sampler);
     op->config = history_text(args->config);
@@ -254,13 +266,28 @@ int load_resolve(load_call *call, const load_resolve_args *args)
 
 /* --- get ------------------------------------------------------------------------------ */
 
-static void calls_release(void *arg)
+/* The library has released the memory that it read into, or the reader has: the last one frees it. */
+void load_dest_release(void *arg)
 {
-    load_dest_leave(arg);
+    load_dest *dest = arg;
+
+    if (dest != NULL && atomic_fetch_sub(&dest->refs, 1) == 1) {
+        free(dest->bytes);
+        free(dest);
+    }
+}
+
+static load_dest *calls_dest(size_t size)
+{
+    load_dest *dest = load_memory(sizeof(*dest));
+
+    atomic_init(&dest->refs, 2);
+    dest->bytes = load_memory(size + 1);
+    return dest;
 }
 
 /* Options of the fields that are laid out or placed in another way; returns how many. */
-static uint32_t calls_get_fields(load_call *call, const load_get_args *args, tq_get_field *out)
+static uint32_t calls_get_fields(load_call *call, const load_get_args *args, tq_get_field *out, load_dest **dest)
 {
     const history_op *op = call->record;
     uint32_t n = 0;
@@ -277,10 +304,9 @@ static uint32_t calls_get_fields(load_call *call, const load_get_args *args, tq_
                 .length = sim_below(call->chance, 40),
                 .multiple = sim_below(call->chance, 9),
             };
-        } else if (args->dest && !field->ragged && call->dest == NULL) {
-            call->dest = load_memory(sizeof(*call->dest) + row * op->n + 1);
-            call->dest->users = 2; /* the library and this call */
-            out[n++] = (tq_get_field){.name = field->name, .dest = call->dest->bytes, .dest_size = row * op->n};
+        } else if (args->dest && !field->ragged && *dest == NULL) {
+            *dest = calls_dest(row * op->n);
+            out[n++] = (tq_get_field){.name = field->name, .dest = (*dest)->bytes, .dest_size = row * op->n};
         }
     }
     return n;
@@ -291,6 +317,7 @@ int load_get(load_call *call, const load_meta *meta, const load_get_args *args)
     history_op *op = load_begin(call, HISTORY_GET, tq_meta_partition(meta->meta));
     tq_get_options options = tq_get_options_init();
     tq_get_field *fields;
+    load_dest *dest = NULL;
     int rc;
 
     if (op == NULL) {
@@ -298,15 +325,19 @@ int load_get(load_call *call, const load_meta *meta, const load_get_args *args)
     }
     calls_by_meta(op, meta);
     calls_fields(op, args->fields, args->n_fields);
+    if (args->fields == NULL) {
+        calls_meta_fields(op, meta);
+    }
     fields = load_memory((op->n_fields + 1) * sizeof(*fields));
-    options.n_fields = calls_get_fields(call, args, fields);
+    options.n_fields = calls_get_fields(call, args, fields, &dest);
     options.fields = options.n_fields > 0 ? fields : NULL;
     options.zero_copy = args->zero_copy;
     options.leave_values = args->leave_values;
     op->padded = args->padded;
-    if (call->dest != NULL) {
-        options.release = calls_release;
-        options.release_arg = call->dest;
+    if (dest != NULL) {
+        options.release = load_dest_release;
+        options.release_arg = dest;
+        call->dest = dest;
     }
     rc = tq_get(call->op, meta->meta, args->fields, args->fields != NULL ? args->n_fields : 0, &options);
     free(fields);

@@ -13,8 +13,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CELL_FULL  56 /* bytes from which a cell carries everything */
-#define CELL_SHORT 4  /* bytes from which it carries its writer */
+#define CELL_FULL   56 /* bytes from which a cell carries everything */
+#define CELL_SHORT  4  /* bytes from which it carries its writer */
+#define CELL_PLACED 12 /* bytes from which its checksum tells the row */
 
 typedef struct cell_id {
     uint64_t writer;    /* number of the op that put it; below 2^32 */

@@ -41,8 +41,8 @@ static void stream_take(load_call *call, const char *partition, const char *task
     if (load_finish(call, load_claim(call, &claim)) == TQ_OK) {
         call->timeout = 0;
         load_meta_take(call, &meta);
-        if (load_meta_count(&meta) > 0) {
-            load_read(call, &meta, claim.force ? fields : NULL, claim.n_fields);
+        if (load_meta_count(&meta) > 0 && (!claim.force || tq_meta_find_field(meta.meta, fields[0]) != NULL)) {
+            load_read(call, &meta, claim.force ? fields : NULL, claim.force ? 1 : 0);
         }
         if (sim_one_in(call->chance, 2) && !claim.force) {
             load_finish(call, load_clear_meta(call, &meta));

@@ -153,6 +153,14 @@ void history_start(uint64_t seed)
     memset(&history_now, 0, sizeof(history_now));
     history_now.seed = seed;
     history_now.calm_time = SIM_NEVER;
+    for (int fault = 0; fault < SIM_FAULTS; fault++) {
+        history_now.may[fault] = sim_may((sim_fault)fault);
+    }
+}
+
+bool history_may(sim_fault fault)
+{
+    return history_now.may[fault];
 }
 
 void history_grace(uint64_t ms)
@@ -174,7 +182,7 @@ void history_end(void)
     memset(&history_now, 0, sizeof(history_now));
 }
 
-static uint64_t history_local_time(void)
+uint64_t history_local_time(void)
 {
     struct timespec now;
 

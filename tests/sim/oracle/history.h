@@ -73,14 +73,18 @@ typedef struct history_op {
     uint64_t invoked, ended;                   /* sim_time; ended 0: not yet */
     uint64_t local_invoked, local_ended;       /* clock of the process, in ns */
     uint64_t stopped_invoked, stopped_ended;   /* how long the process had been stopped in all, in ns of sim_time */
+    uint64_t local_waited;                     /* when the workload began to wait for its end; 0: it never did */
     uint64_t commits_invoked, commits_ended;   /* witness_count */
     uint64_t sequence_invoked, sequence_ended; /* order in the file */
     double timeout;                            /* as given to tq_op_set_timeout */
     double seconds;                            /* the one that applied; negative: none */
     bool calm_invoked;                         /* faults were over */
+    bool checked;                              /* by the oracle */
     bool cancelled;
-    uint64_t epoch; /* of the controller: of the result, else of the client when the op ended */
-    char *message;  /* of the error */
+    bool freed;             /* while it was in flight: its result, if there was one, is unknown */
+    uint64_t epoch_invoked; /* of the controller, as its client knew it */
+    uint64_t epoch;         /* of the result, else as its client knew it when the op ended */
+    char *message;          /* of the error */
 
     /* arguments */
     const char *partition; /* NULL: none */
@@ -90,7 +94,7 @@ typedef struct history_op {
     uint32_t n;        /* samples; of a claim: the batch size */
     const char **fields;
     uint32_t n_fields;
-    bool all_fields;
+    bool all_fields;     /* of a get they are those of its meta */
     uint32_t *lengths;   /* of a put: n_fields x n, bytes of each cell (cell.h) */
     uint8_t *types;      /* of a put: n_fields, which of the types the field's cells have (load/field.h) */
     const char **groups; /* NULL: none */
@@ -125,8 +129,10 @@ typedef struct history_event {
     bool drains;
 } history_event;
 
-/* Per seed. */
+/* Per seed, once its faults are drawn. */
 void history_start(uint64_t seed);
+/* Whether the seed had the fault in its safety phase. */
+bool history_may(sim_fault fault);
 void history_end(void);
 /* For how long a session outlives its connections, in the file: a claim may go back only after that. */
 void history_grace(uint64_t ms);
@@ -134,6 +140,8 @@ void history_grace(uint64_t ms);
 /* A new op of the running process, with its number, status HISTORY_RUNNING and the time of now; it is in the history
  * from now on. */
 history_op *history_invoke(history_call call, uint32_t client, uint32_t life, uint32_t thread);
+/* The clock of the running process, in ns. */
+uint64_t history_local_time(void);
 /* It has ended, now. The results are in the op already. */
 void history_ended(history_op *op, history_status status, int code, const char *message);
 /* The op of that number; NULL: there is none. */

@@ -270,6 +270,7 @@ static void json_ended(json_out *out, const history_op *op)
         json_member(out, "limit");
         json_printf(out, "%g", op->seconds);
     }
+    json_flag(out, "freed", op->freed);
     if (op->status == HISTORY_OK) {
         json_results(out, op);
     } else {

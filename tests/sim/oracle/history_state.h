@@ -12,6 +12,7 @@ typedef struct history_state {
     uint64_t sequence; /* of the last line */
     uint64_t calm_time;
     bool loads;
+    bool may[SIM_FAULTS];
     history_op **ops; /* number - 1 */
     uint64_t n_ops, ops_size;
     history_event *events;
