@@ -138,8 +138,9 @@ int tqi_table_grant(tqi_table *table, uint64_t session_id, tqi_table_owner *owne
         free(range);
         return rc;
     }
-    /* No range holds id 0, which marks a free slot in the tables of storage units. */
-    if (table->next_block == 0 || table->next_block > UINT64_MAX - count + 1) {
+    /* No range holds id 0, which marks a free slot in the tables of storage units, and none ends where the numbers do:
+     * its end is a number, too. */
+    if (table->next_block == 0 || table->next_block > UINT64_MAX - count) {
         table->next_block = 1;
     }
     *range =

@@ -185,6 +185,19 @@ static void ids_skip_zero_at_the_wrap(void **state)
     table_close(&t);
 }
 
+static void no_grant_ends_where_the_numbers_do(void **state)
+{
+    tqi_table_options options = {.epoch = 1, .first_block = UINT64_MAX - 2};
+    table t;
+    uint64_t first;
+
+    (void)state;
+    table_open_with(&t, &options);
+    assert_int_equal(tqi_table_grant(t.table, SESSION, t.owner, 3, &first, &t.err), TQ_OK);
+    assert_true(first == 1);
+    table_close(&t);
+}
+
 static void lost_cells_are_listed_and_healed(void **state)
 {
     table t;
@@ -298,6 +311,7 @@ int main(void)
         cmocka_unit_test(notices_do_not_depend_on_when_they_are_asked_for),
         cmocka_unit_test(grants_are_checked),
         cmocka_unit_test(ids_skip_zero_at_the_wrap),
+        cmocka_unit_test(no_grant_ends_where_the_numbers_do),
         cmocka_unit_test(lost_cells_are_listed_and_healed),
         cmocka_unit_test(an_owner_that_returns_empty_loses_all),
     };
