@@ -569,7 +569,8 @@ typedef struct tq_clearing {
  * same remover.
  * Result: tq_op_clearings, and tq_op_count (samples cleared by this call). */
 TQ_API int tq_begin_clear(tq_op *op, const tq_begin_clear_args *args);
-/** Ends a clear that this client has begun or taken over. If not `removed`, it is left to the next caller. */
+/** Ends a clear that this client has begun or taken over. If not `removed`, it is left to the next caller. TQ_ESTALE if
+ * the client's session was lost since: the clear is then left to the next caller in any case. */
 TQ_API int tq_end_clear(tq_op *op, uint64_t id, bool removed);
 
 /** Makes consumed samples claimable again for a task (NULL: all tasks). */

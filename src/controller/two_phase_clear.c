@@ -397,7 +397,11 @@ int tqi_ctl_on_end_clear(tqi_controller *ctl, tqi_net_request *request, const Tq
 
     DL_SEARCH_SCALAR(ctl->clearings, clearing, id, msg->id);
     if (clearing == NULL || clearing->session != tqi_ctl_session_of(request)) {
-        return tqi_error_set(err, TQ_EINVAL, "this session has begun no clear %llu", (unsigned long long)msg->id);
+        /* Not the program's fault: its session may have been lost since, and the clear is then another one's. */
+        return tqi_error_set(err, TQ_ESTALE,
+                             "clear %llu is not this session's: it has ended, or the session that began it has, and "
+                             "what is left is handed to whoever clears next",
+                             (unsigned long long)msg->id);
     }
     if (msg->removed) {
         clearing_end(ctl, clearing);

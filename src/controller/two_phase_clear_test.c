@@ -136,7 +136,7 @@ static void end_fails(kit_client *from, uint64_t id)
 
     tq__end_clear__init(&message);
     message.id = id;
-    kit_fails(from, TQI_END_CLEAR, &message, TQ_EINVAL, "has begun no clear");
+    kit_fails(from, TQI_END_CLEAR, &message, TQ_ESTALE, "is not this session's");
 }
 
 /* The clear is about these notes of x. */
