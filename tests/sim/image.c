@@ -162,6 +162,17 @@ static void image_bring(const uint8_t *copy)
     }
 }
 
+void memory_statics(void (*fn)(const void *at, size_t size, void *arg), void *arg)
+{
+    for (size_t i = 0; i < n_ranges; i++) {
+        /* Whole words: variables that hold addresses are aligned. */
+        size_t before = -(uintptr_t)ranges[i].at & (sizeof(void *) - 1);
+        if (ranges[i].size > before) {
+            fn(ranges[i].at + before, ranges[i].size - before, arg);
+        }
+    }
+}
+
 /* --- processes --------------------------------------------------------------- */
 
 void sim_image_keep(void)

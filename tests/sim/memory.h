@@ -12,6 +12,8 @@ void *memory_region(uint64_t base, uint64_t bytes);
 /* Where an address of code is, for addr2line: "program+0x12345". One text at a time. */
 const char *memory_place(const void *code);
 
+/* Calls fn for each range of the product's static data that is in place. */
+void memory_statics(void (*fn)(const void *at, size_t size, void *arg), void *arg);
 /* Whether an allocation of the running process fails here. */
 bool memory_fails(void);
 

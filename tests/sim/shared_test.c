@@ -17,6 +17,7 @@
 #include "memory_testkit.h"
 #include "sim.h"
 #include "store/stream.h"
+#include "tq/tq.h"
 
 #define PAGE 4096u
 
@@ -195,11 +196,39 @@ static void test_image(void **state)
     assert_int_equal(tqi_limits.request_bytes, before);
 }
 
+static void log_nothing(tq_log_level level, const char *part, const char *message, void *arg)
+{
+    (void)level;
+    (void)part;
+    (void)message;
+    (void)arg;
+}
+
+/* Kept: what the log's argument leads to. */
+static void test_leaks(void **state)
+{
+    sim_process *one = memory_test_start(0);
+    void **first = malloc(100);
+
+    (void)state;
+    *first = malloc(10);
+    tq_log_set_sink(log_nothing, first);
+    sim_heap_check_leaks();
+    *first = NULL;
+    if (setjmp(memory_test_back) == 0) {
+        sim_heap_check_leaks();
+        fail();
+    }
+    assert_non_null(strstr(memory_test_found, "one has lost 10 bytes in 1 allocations, the first one by "));
+    memory_test_end(one);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_shared), cmocka_unit_test(test_unmapped_twice), cmocka_unit_test(test_private),
         cmocka_unit_test(test_seals),  cmocka_unit_test(test_copies),         cmocka_unit_test(test_image),
+        cmocka_unit_test(test_leaks),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -191,6 +191,8 @@ void sim_heap_end(sim_process *process);
 uint64_t sim_heap_live(const sim_process *process, uint64_t *count);
 /* Prints them by the place that allocated them. */
 void sim_heap_report(const sim_process *process);
+/* At the end of the running process's main function: nothing may be left that its static data does not lead to. */
+void sim_heap_check_leaks(void);
 /* Whether its allocations may fail (SIM_OOM); none does at first. */
 void sim_heap_may_fail(sim_process *process, bool may);
 void sim_fds_start(sim_process *process);

@@ -252,6 +252,7 @@ static void server_main(void *arg)
     uv_run(&loop, UV_RUN_DEFAULT);
     server->stop = NULL;
     sim_check(uv_loop_close(&loop) == 0, "no leak", "%s leaves handles on its loop", server->name);
+    sim_heap_check_leaks();
 }
 
 static void server_start(void *arg);
@@ -356,6 +357,7 @@ static void client_main(void *arg)
     } else {
         load_client_main(&client->load);
     }
+    sim_heap_check_leaks();
 }
 
 static void client_start(void *arg)
