@@ -1,6 +1,7 @@
 /*
- * leaks.c - what a program has left when its main function ends: every block that can be reached from the static data of
- * the product, directly or through others, is kept on purpose (registries, the pool of buffers); any other is a leak.
+ * leaks.c - what a program has left when its main function ends: every block that can be reached from the static data
+ * of the product, directly or through others, is kept on purpose (registries, the pool of buffers); any other is a
+ * leak.
  *
  * As in the leak checkers of compilers, what looks like an address is taken for one.
  */
@@ -21,6 +22,7 @@ static struct {
     leak_block *blocks;
     uint32_t *stack; /* reached, not looked at yet */
     size_t n, room, depth;
+    uintptr_t end; /* of the last block */
 } leaks;
 
 static void leak_add(const void *memory, size_t size, const void *caller, void *arg)
@@ -46,6 +48,9 @@ static void leak_reach(uintptr_t at)
 {
     size_t low = 0, high = leaks.n;
 
+    if (at < leaks.blocks[0].at || at > leaks.end) {
+        return;
+    }
     while (low < high) {
         size_t middle = (low + high) / 2;
         if (leaks.blocks[middle].at <= at) {
@@ -84,6 +89,7 @@ void sim_heap_check_leaks(void)
     leaks.n = leaks.depth = 0;
     heap_each(heap, leak_add, NULL);
     qsort(leaks.blocks, leaks.n, sizeof(*leaks.blocks), leak_order);
+    leaks.end = leaks.blocks[leaks.n - 1].at + leaks.blocks[leaks.n - 1].size;
     memory_statics(leak_scan, NULL);
     while (leaks.depth > 0) {
         const leak_block *block = &leaks.blocks[leaks.stack[--leaks.depth]];

@@ -15,6 +15,8 @@
 #define STACK_SLOT   (UINT64_C(1) << 20) /* with the page in front of it */
 #define STACK_SLOTS  2048u
 #define STACK_GUARD  4096u
+#define STACK_PAGE   4096
+#define STACK_HOLE   (64 << 10)
 #define STACK_OFFSET (UINT64_C(96) << 30) /* from the base of the memory of processes */
 
 static struct {
@@ -28,7 +30,7 @@ void *sim_stack_alloc(size_t size)
 {
     uint32_t word = 0, slot;
 
-    sim_check(size <= STACK_SLOT - STACK_GUARD, "simulator", "a stack of %zu bytes", size);
+    sim_check(size <= STACK_SLOT - STACK_GUARD && size % STACK_PAGE == 0, "simulator", "a stack of %zu bytes", size);
     if (stacks.base == NULL) {
         stacks.base = memory_region(sim_memory_base + STACK_OFFSET, STACK_SLOTS * STACK_SLOT);
     }
@@ -46,15 +48,29 @@ void *sim_stack_alloc(size_t size)
     return at + STACK_GUARD;
 }
 
-/* The lowest byte that was written: below it, the stack is still zero. */
-__attribute__((no_sanitize("address"))) static uint8_t *stack_depth(uint8_t *stack, size_t size)
+__attribute__((no_sanitize("address"))) static bool stack_is_zero(const uint8_t *page)
 {
-    const uint64_t *at = (const uint64_t *)(const void *)stack, *end = at + size / sizeof(*at);
+    const uint64_t *at = (const uint64_t *)(const void *)page, *end = at + STACK_PAGE / sizeof(*at);
 
-    while (at + 8 <= end && (at[0] | at[1] | at[2] | at[3] | at[4] | at[5] | at[6] | at[7]) == 0) {
+    while (at < end && (at[0] | at[1] | at[2] | at[3] | at[4] | at[5] | at[6] | at[7]) == 0) {
         at += 8;
     }
-    return stack + ((const uint8_t *)(const void *)at - stack);
+    return at == end;
+}
+
+/* The lowest page that was written: no function leaves more than STACK_HOLE of its variables unwritten and calls
+ * others. */
+static uint8_t *stack_depth(uint8_t *stack, size_t size)
+{
+    uint8_t *page = stack + size, *depth = page;
+
+    while (page > stack && depth - page < STACK_HOLE) {
+        page -= STACK_PAGE;
+        if (!stack_is_zero(page)) {
+            depth = page;
+        }
+    }
+    return depth;
 }
 
 void sim_stack_free(void *stack)
