@@ -109,6 +109,7 @@ class Life:
     closed: int = NEVER
     died: int = NEVER
     drains: bool = False
+    epoch: int | None = None  # of the controller, when the client was opened
     ops: list[Op] = field(default_factory=list)
 
 
@@ -145,6 +146,7 @@ def _client(history: History, line: int, record: dict[str, Any]) -> None:
     if what == "open":
         life.opened = line
         life.drains = bool(record.get("drains"))
+        life.epoch = record.get("epoch")
     elif what == "close":
         life.closed = line
     elif what == "died":
@@ -173,6 +175,8 @@ def _ended(history: History, line: int, record: dict[str, Any]) -> None:
     if line > history.lives[op.client, op.life].died:
         raise HistoryError(f"line {line}: op {op.number} ends after its client has died")
     op.finish(line, record)
+    if op.epoch == 0:
+        op.epoch = history.lives[op.client, op.life].epoch  # its client was closed meanwhile
 
 
 def _record(history: History, line: int, record: dict[str, Any]) -> None:

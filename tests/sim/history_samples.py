@@ -270,13 +270,20 @@ class Samples:
             values = op.result.get("values")
             if op.ok and values and op.part is not None and op.epoch is not None:
                 rows = op.args["rows"] if op.call == "get" else op.rows()
+                epoch = self._epoch(op)
                 low = self._low(op, values)
                 for name, column in values.items():
                     for row, value in zip(rows, column, strict=True):
                         if value != 0 and row[1] != 0:
-                            self.find(op.epoch, op.part, row).cell(name).reads.append(
+                            self.find(epoch, op.part, row).cell(name).reads.append(
                                 Read(low, op.t1, value, op)
                             )
+
+    def _epoch(self, op: Op) -> int:
+        """A read by metadata is of the run of the controller that made the metadata."""
+        assert op.epoch is not None
+        source = self.history.ops.get(op.args.get("from", 0)) if op.call == "get" else None
+        return source.epoch if source is not None and source.epoch is not None else op.epoch
 
     def _low(self, op: Op, values: dict[str, list[int]]) -> int:
         """What is read is one snapshot: not older than the metadata that was used, nor than any value in it."""

@@ -31,7 +31,6 @@ typedef struct shelf_value {
 static struct {
     sim_chance chance;
     shelf_block *blocks[SHELF_BUCKETS];
-    size_t n;
     shelf_value *values[SHELF_BUCKETS];
 } shelf;
 
@@ -53,7 +52,6 @@ static void shelf_drop(shelf_block **at)
 
     if (block != NULL) {
         *at = block->next;
-        shelf.n--;
         sim_free(block);
     }
 }
@@ -75,7 +73,6 @@ static void shelf_add(const tq_block *as, const tq_put_column *column)
     sim_check(done == column->size, "slices make up the column", "column %s: %llu of %llu bytes", column->name,
               (unsigned long long)done, (unsigned long long)column->size);
     *at = block;
-    shelf.n++;
 }
 
 static void shelf_evict(void)
@@ -128,11 +125,14 @@ static void shelf_fail(tq_error *err, int code, const char *message)
     snprintf(err->message, sizeof(err->message), "SimShelf: %s", message);
 }
 
-/* How long a step takes. */
-static void shelf_takes(void)
+/* How long a step takes; none lasts much longer than the deadline. */
+static void shelf_takes(uint64_t deadline)
 {
-    sim_pass(sim_happens(SIM_KV_SLOW) ? sim_between(&sim_fault_chance, 10 * SIM_MS, 3 * SIM_S)
-                                      : sim_between(&shelf.chance, 5 * SIM_US, 500 * SIM_US));
+    uint64_t ns = sim_happens(SIM_KV_SLOW) ? sim_between(&sim_fault_chance, 10 * SIM_MS, 3 * SIM_S)
+                                           : sim_between(&shelf.chance, 5 * SIM_US, 500 * SIM_US);
+    uint64_t now = shelf_now(), left = deadline > now ? deadline - now : 0;
+
+    sim_pass(ns < left ? ns : left);
 }
 
 static void shelf_put_work(void *arg)
@@ -148,7 +148,7 @@ static void shelf_put_work(void *arg)
         sim_pass(SHELF_PAUSE);
     }
     for (uint32_t c = 0; c < put->n_columns && job->err.code == TQ_OK; c++) {
-        shelf_takes();
+        shelf_takes(put->deadline_ns);
         if (job->cancelled) {
             shelf_fail(&job->err, TQ_ECANCELED, "the put was cancelled");
         } else if (shelf_now() >= put->deadline_ns) {
@@ -249,7 +249,7 @@ static void shelf_get_work(void *arg)
         const tq_block *as = &get->blocks[range->block];
         const shelf_block *block;
         if (r == 0 || range->block != get->ranges[r - 1].block) {
-            shelf_takes();
+            shelf_takes(get->deadline_ns);
         }
         block = *shelf_find(as->owner_incarnation, as->id);
         if (block == NULL) {
@@ -304,7 +304,7 @@ static void shelf_remove_work(void *arg)
     shelf_job *job = arg;
     size_t n = sim_happens(SIM_KV_LATE) ? (size_t)sim_below(&sim_fault_chance, job->n_ids + 1) : job->n_ids;
 
-    shelf_takes();
+    shelf_takes(UINT64_MAX);
     for (size_t i = 0; i < n; i++) {
         shelf_drop(shelf_find(job->incarnation, job->ids[i]));
     }
@@ -390,9 +390,16 @@ int shelf_register(void)
     return rc;
 }
 
-size_t shelf_blocks(void)
+size_t shelf_blocks(uint64_t epoch)
 {
-    return shelf.n;
+    size_t n = 0;
+
+    for (size_t i = 0; i < SHELF_BUCKETS; i++) {
+        for (const shelf_block *block = shelf.blocks[i]; block != NULL; block = block->next) {
+            n += block->epoch == epoch;
+        }
+    }
+    return n;
 }
 
 /* --- values by name ------------------------------------------------------------------- */

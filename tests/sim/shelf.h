@@ -21,8 +21,8 @@ void shelf_start(uint64_t seed);
 void shelf_end(void);
 /* Registers the manager in the running process, before tq_client_open. TQ_OK or TQ_ENOMEM. */
 int shelf_register(void);
-/* Blocks that are there. */
-size_t shelf_blocks(void);
+/* Blocks of that run of the controller that are there. */
+size_t shelf_blocks(uint64_t epoch);
 
 /* A value by its name: the op that put it, its row and its field. */
 typedef struct shelf_name {

@@ -136,8 +136,8 @@ static void drain_run(load_client *self)
     }
     load_finish(&call, load_list_partitions(&call));
     load_call_fini(&call);
-    load_keyed_check();
-    load_drain_stores();
+    load_keyed_check(self);
+    load_drain_stores(self);
 }
 
 void load_drain(void *arg)

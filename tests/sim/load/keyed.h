@@ -11,6 +11,6 @@ bool load_keyed_owns(const char *partition);
 /* Clears it, and ends the clears that others have begun. */
 void load_keyed_drain(load_call *call, const char *partition);
 /* All is cleared: no value is left whose client knows that it was stored. */
-void load_keyed_check(void);
+void load_keyed_check(const load_client *self);
 
 #endif

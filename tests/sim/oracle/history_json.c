@@ -267,6 +267,9 @@ static void json_ended(json_out *out, const history_op *op)
     if (op->seconds >= 0) {
         json_number(out, "took", op->local_ended - op->local_invoked);
         json_number(out, "stopped", op->stopped_ended - op->stopped_invoked);
+        if (op->local_waited > op->local_invoked) {
+            json_number(out, "waited", op->local_waited - op->local_invoked);
+        }
         json_member(out, "limit");
         json_printf(out, "%g", op->seconds);
     }
