@@ -101,8 +101,26 @@ static void keyed_notes_make(keyed_notes *out, const load_call *call)
     }
 }
 
-static void keyed_notes_free(keyed_notes *notes)
+/* The tag "op" of all samples, in msgpack, by which the oracle knows the commit. */
+static void keyed_tag_make(tq_tag *out, const history_op *op)
 {
+    uint8_t *values = load_memory((size_t)op->n * 9 + 1);
+    uint32_t *sizes = load_memory(((size_t)op->n + 1) * sizeof(*sizes));
+
+    for (uint32_t i = 0; i < op->n; i++) {
+        sizes[i] = 9;
+        values[(size_t)i * 9] = 0xcf;
+        for (uint32_t k = 0; k < 8; k++) {
+            values[(size_t)i * 9 + 1 + k] = (uint8_t)(op->number >> (56 - 8 * k));
+        }
+    }
+    *out = (tq_tag){.name = "op", .values = values, .sizes = sizes};
+}
+
+static void keyed_notes_free(keyed_notes *notes, const tq_tag *tag)
+{
+    free((void *)(uintptr_t)tag->values);
+    free((void *)(uintptr_t)tag->sizes);
     free(notes->bytes);
     free(notes->slices);
     free(notes->columns);
@@ -219,10 +237,11 @@ static void keyed_undo(shelf_name from, uint32_t rows, const char *const *fields
 static void keyed_put(keyed *now)
 {
     const char *fields[KEYED_FIELDS];
-    load_put_args put = {.meta = &now->meta, .fields = fields, .size = LOAD_SMALL, .untagged = true};
+    load_put_args put = {.meta = &now->meta, .fields = fields, .size = LOAD_SMALL};
     tq_put_args args = tq_put_args_init();
     keyed_notes notes;
     history_op *op;
+    tq_tag tag;
     int rc;
 
     put.n_fields =
@@ -234,6 +253,7 @@ static void keyed_put(keyed *now)
     load_put_record(op, &put);
     load_columns_make(now->call, &put);
     keyed_notes_make(&notes, now->call);
+    keyed_tag_make(&tag, op);
     for (size_t i = 0; i < (size_t)op->n * op->n_fields; i++) {
         shelf_name name;
         if (keyed_name(&notes.slices[i], &name)) {
@@ -244,9 +264,11 @@ static void keyed_put(keyed *now)
     args.meta = now->meta.meta;
     args.columns = now->call->column_args;
     args.n_columns = put.n_fields;
+    args.tags = &tag;
+    args.n_tags = 1;
     args.remover = KEYED_REMOVER;
     rc = load_started(now->call, tq_notify(now->call->op, &args, notes.columns));
-    keyed_notes_free(&notes);
+    keyed_notes_free(&notes, &tag);
     if (load_finish(now->call, rc) == TQ_OK) {
         keyed_finish(now);
     } else if (!keyed_is_unsure(now->call)) {
