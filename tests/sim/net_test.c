@@ -23,6 +23,7 @@
 
 #include <cmocka.h>
 
+#include "net.h"
 #include "net_testkit.h"
 
 #define NET_PORT 4000
@@ -377,6 +378,35 @@ static void test_closed_window(void **state)
     kit_end();
 }
 
+/* However something between the ends cuts them, both learn of it, and read what comes before. */
+static void test_cut(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 1; seed <= 400; seed++) {
+        net_ends ends;
+        kit_start(seed);
+        sim_chance_init(&net_script, seed, "script");
+        net_join(&ends, seed % 2, 0, seed % 2 ? 1 : 2);
+        for (int i = 0; i < 6; i++) {
+            net_put(&ends, i % 2, sim_between(&net_script, 1, 20000));
+            kit_run(sim_below(&net_script, SIM_MS));
+        }
+        kit_fault(SIM_CUT, 1);
+        net_put(&ends, (int)sim_below(&net_script, 2), 5000);
+        for (int round = 0; round < 2; round++) {
+            kit_run(60 * SIM_S);
+            for (int end = 0; end < 2; end++) {
+                int n;
+                while ((n = net_take(&ends, end, 100000)) > 0) {
+                }
+                assert_true(n == 0 || n == -ECONNRESET || n == -EPIPE || (seed % 2 == 1 && !net.unix_cuts));
+            }
+        }
+        net_part(&ends);
+        kit_end();
+    }
+}
+
 static void test_killed(void **state)
 {
     net_ends ends;
@@ -524,6 +554,7 @@ int main(void)
         cmocka_unit_test(test_partition_one_way),
         cmocka_unit_test(test_half_open),
         cmocka_unit_test(test_closed_window),
+        cmocka_unit_test(test_cut),
         cmocka_unit_test(test_killed),
         cmocka_unit_test(test_pidfds),
         cmocka_unit_test(test_descriptors),
