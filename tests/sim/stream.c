@@ -168,13 +168,13 @@ static bool stream_over(const net_socket *socket)
            socket->link->way[socket->side].flight == NULL;
 }
 
-/* What is on its way is lost, but not a reset or an end: it comes from who cut the connection, or its receiver will find
- * out by itself (net_discovery). */
+/* What is on its way is lost, but not the end that comes from who cut the connection, nor a reset that its receiver
+ * will find out by itself (net_discovery). */
 static void stream_lose_flight(net_way *way)
 {
     const net_chunk *last = way->flight_last;
     net_kind kind = last != NULL ? last->kind : NET_BYTES;
-    bool kept = kind == NET_RESET || kind == NET_GONE;
+    bool kept = kind != NET_BYTES && (way->link->cut || kind == NET_RESET);
     bool flag = kept && (last->probed || last->broken);
     uint64_t at = kept ? last->at : 0;
 
