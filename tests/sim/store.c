@@ -297,6 +297,14 @@ static int store_fail(tq_error *err, int code, const char *message)
     return code;
 }
 
+/* When that much time will have passed by the clock of the process. */
+static uint64_t store_until(uint64_t now, uint64_t ns)
+{
+    const double rate = 1 + (double)sim_self->clock_rate / 1e6;
+
+    return (double)ns / rate < 1e18 ? now + (uint64_t)((double)ns / rate) + 1 : SIM_NEVER;
+}
+
 /* Sleeps until the answer, the deadline, or `lost`, when the connection breaks. */
 static int store_wait(store_request *request, uint64_t deadline, uint64_t lost, tq_error *err)
 {
@@ -308,7 +316,7 @@ static int store_wait(store_request *request, uint64_t deadline, uint64_t lost, 
         if (at >= lost) {
             return store_fail(err, TQ_EUNREACHABLE, "the connection to the store was lost");
         }
-        uint64_t until = deadline - now < SIM_NEVER / 2 - at ? at + (deadline - now) : SIM_NEVER;
+        uint64_t until = store_until(at, deadline - now);
         sim_sleep(until < lost ? until : lost);
     }
     return request->code == TQ_EFULL ? store_fail(err, TQ_EFULL, "the store has no room") : request->code;
