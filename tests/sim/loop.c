@@ -426,8 +426,10 @@ static void loop_poll_phase(uv_loop_t *loop, uint64_t until)
     sim_point();
     while (!(ready = loop_polls_look(own)) && own->n_async == 0 && !loop_works_done(own) && sim_time() < until) {
         if (!sim_sleep(until) && sim_happens(SIM_TIMER_LATE)) {
-            /* The host is busy. */
-            sim_sleep(sim_time() + sim_below(&sim_fault_chance, 2 * SIM_S));
+            /* The host is busy. For whoever measures how long something took, that is as if the process was stopped. */
+            uint64_t begun = sim_time();
+            sim_sleep(begun + sim_below(&sim_fault_chance, 2 * SIM_S));
+            own->process->stopped_for += sim_time() - begun;
         }
     }
     uv_update_time(loop);

@@ -117,7 +117,8 @@ void options_parse(int argc, char **argv, sim_options *out)
         {"corpus", required_argument, NULL, 'c'},
         {"base", required_argument, NULL, 'B'},
         {"every", required_argument, NULL, 'e'},
-        {"help", no_argument, NULL, 'h'}, {"down", no_argument, NULL, 'd'},
+        {"help", no_argument, NULL, 'h'},
+        {"down", no_argument, NULL, 'd'},
         {NULL, 0, NULL, 0},
     };
     int option;
@@ -229,4 +230,3 @@ void options_print(FILE *to, const sim_options *options)
         fprintf(to, " --operations %u", options->world.operations);
     }
 }
-

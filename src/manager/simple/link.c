@@ -278,7 +278,7 @@ int tqi_simple_link_map(tqi_simple_link *link, uint64_t deadline, tqi_simple_pen
         link->map_state = TQI_SIMPLE_MAP_ASKED;
         link->map_asked_at = tqi_now();
     }
-    DL_APPEND(link->map_waits, wait);
+    tqi_simple_wait_in(link->simple, &link->map_waits, "its memory was mapped", deadline, wait);
     return TQ_EAGAIN;
 }
 
@@ -459,7 +459,7 @@ int tqi_simple_link_take(tqi_simple_link *link, uint64_t *ids, size_t n, tqi_sim
         tqi_simple_link_drop_ids(link);
     }
     if (link->ids_total < n) {
-        DL_APPEND(link->grant_waits, wait);
+        tqi_simple_wait_in(link->simple, &link->grant_waits, "the controller granted block ids", deadline, wait);
         if (!link->granting) {
             link_grant(link, n - link->ids_total, deadline);
         }

@@ -562,9 +562,7 @@ void tqi_simple_cancel(void *state, tq_put_job *job)
     op->cancelled = true; /* where it cannot be stopped now, it is when the step it is at ends with an error */
     if (op->reserving != NULL) {
         tqi_net_call_cancel(op->reserving);
-    } else if (tqi_simple_query_leave(simple, op) ||
-               (op->unit != NULL && (tqi_simple_wait_leave(&op->unit->map_waits, &op->wait) ||
-                                     tqi_simple_wait_leave(&op->unit->grant_waits, &op->wait)))) {
+    } else if (tqi_simple_query_leave(simple, op) || tqi_simple_wait_leave(&op->wait)) {
         put_end_cancelled(op);
     }
 }

@@ -36,7 +36,7 @@ bool tqi_simple_put_wait_end(tqi_simple_put_op *op)
     bool leaves = op->leaves;
 
     if (op->waits) {
-        tqi_simple_wait_leave(&op->simple->pauses, &op->wait);
+        tqi_simple_wait_leave(&op->wait);
     }
     op->waits = false;
     op->leaves = false;

@@ -95,8 +95,8 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
     tqi_store_machine(simple->machine);
     uv_timer_init(internal->loop, &simple->stock_timer);
     simple->stock_timer.data = simple;
-    uv_timer_init(internal->loop, &simple->pause_timer);
-    simple->pause_timer.data = simple;
+    uv_timer_init(internal->loop, &simple->wait_timer);
+    simple->wait_timer.data = simple;
     internal->stop = tqi_simple_stop;
     internal->borrow = tqi_simple_borrow;
     internal->give_back = tqi_simple_give_back;
@@ -110,7 +110,7 @@ static void simple_stock_closed(uv_handle_t *handle)
     simple->closed(simple->closed_arg);
 }
 
-static void simple_pause_closed(uv_handle_t *handle)
+static void simple_wait_closed(uv_handle_t *handle)
 {
     tqi_simple *simple = handle->data;
 
@@ -131,7 +131,7 @@ static void simple_close(void *state, void (*closed)(void *arg), void *arg)
     free(simple->node);
     simple->closed = closed;
     simple->closed_arg = arg;
-    uv_close((uv_handle_t *)&simple->pause_timer, simple_pause_closed);
+    uv_close((uv_handle_t *)&simple->wait_timer, simple_wait_closed);
 }
 
 /* The arenas were not inherited; their descriptors were. */

@@ -27,6 +27,7 @@
 
 #include "base/error.h"
 #include "base/hash.h"
+#include "base/heap.h"
 #include "base/log.h"
 #include "manager/manager.h"
 #include "store/store.h"
@@ -73,17 +74,25 @@ void tqi_simple_copy(tq_manager_host *host, const tqi_store_map *map, bool write
 
 /* --- waiting for a link --------------------------------------------------- */
 
-/* Waits for something of a link; embed it in your own struct. fn: err NULL = available. */
+/* Waits for something of a link, or for the end of a pause; embed it in your own struct, zeroed. fn: err NULL =
+ * available. */
 typedef struct tqi_simple_pending {
     void (*fn)(struct tqi_simple_pending *wait, const tq_error *err);
-    uint64_t due; /* of a pause: when it ends */
+    tqi_simple *simple;
+    struct tqi_simple_pending **row; /* NULL: a pause, or it does not wait */
+    const char *what;                /* it waits for in the row */
+    tqi_heap_node timed;             /* in simple->waits, with the time at which it ends */
     struct tqi_simple_pending *prev, *next;
 } tqi_simple_pending;
 
+/* Waits in a row for what was asked for already, perhaps by another call with a later deadline: not beyond this one.
+ * Then fn gets TQ_ETIMEDOUT, which says `what` (a literal) did not come. */
+void tqi_simple_wait_in(tqi_simple *simple, tqi_simple_pending **row, const char *what, uint64_t deadline,
+                        tqi_simple_pending *wait);
 /* Ends all that wait in a row. */
 void tqi_simple_wait_end(tqi_simple_pending **row, const tq_error *err);
-/* Removes one from a list; false if it is not in it. */
-bool tqi_simple_wait_leave(tqi_simple_pending **row, tqi_simple_pending *wait);
+/* Ends a wait, whatever it is for, without a call of fn; false if it does not wait. */
+bool tqi_simple_wait_leave(tqi_simple_pending *wait);
 
 typedef enum tqi_simple_map_state {
     TQI_SIMPLE_MAP_NONE = 0,
@@ -270,8 +279,8 @@ struct tqi_simple {
     uint64_t lot;                         /* the last number that was drawn; 0: none */
     uint64_t chosen;                      /* searches for all units */
     uv_timer_t stock_timer;
-    uv_timer_t pause_timer; /* the nearest end of a pause */
-    tqi_simple_pending *pauses;
+    uv_timer_t wait_timer;     /* the nearest end of a wait */
+    tqi_heap waits;            /* pauses, and waits with a deadline */
     bool stopped;              /* nothing is tried any more */
     void (*closed)(void *arg); /* called when closing is done */
     void *closed_arg;
@@ -301,7 +310,7 @@ uint64_t tqi_simple_pace(const tqi_simple *simple, uint64_t least);
 uint64_t tqi_simple_try(unsigned k, uint64_t bytes, uint64_t deadline);
 /* Ends the wait after the k-th pause, 10 ms to 0.5 s, or at the deadline; fails if the client is closed. */
 void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_pending *wait);
-/* Ends all pauses, now and from now on. */
+/* Ends all pauses, now and from now on; what waits in a row ends with what it waits for. */
 void tqi_simple_stop(void *state);
 
 /* --- stock.c -------------------------------------------------------------- */

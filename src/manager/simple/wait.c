@@ -1,6 +1,6 @@
 /*
  * wait.c - waiting: rows of those that wait for one thing, pauses between two tries of a unit that cannot be reached,
- * and how long a try may take.
+ * and how long a try may take. One timer ends pauses, and those in rows whose deadline passes.
  *
  * A connection to a unit that has died is refused at once, and the controller lists the unit until it counts as lost.
  * Retrying without a pause would ask the controller thousands of times a second.
@@ -13,72 +13,111 @@
 
 #define PAUSE_FIRST_MS   UINT64_C(10)
 #define PAUSE_MAX_MS     UINT64_C(500)
-#define PAUSE_NS_IN_MS   UINT64_C(1000000)
 
+#define WAIT_NS_IN_MS    UINT64_C(1000000)
 #define WAIT_PACE        16u
 #define WAIT_PACE_MAX_NS UINT64_C(5000000000)
 
+static void wait_on_timer(uv_timer_t *timer);
+
+/* Lets the timer run to the nearest end. */
+static void wait_start(tqi_simple *simple)
+{
+    if (simple->waits.top != NULL) {
+        uint64_t now = tqi_now(), next = simple->waits.top->key;
+        uv_timer_start(&simple->wait_timer, wait_on_timer, (next > now ? next - now : 0) / WAIT_NS_IN_MS + 1, 0);
+    }
+}
+
+static void wait_until(tqi_simple *simple, uint64_t due, tqi_simple_pending *wait)
+{
+    wait->simple = simple;
+    tqi_heap_add(&simple->waits, &wait->timed, due);
+    if (simple->waits.top == &wait->timed) {
+        wait_start(simple);
+    }
+}
+
+static void wait_untimed(tqi_simple_pending *wait)
+{
+    if (wait->simple != NULL) {
+        tqi_heap_remove(&wait->simple->waits, &wait->timed);
+    }
+}
+
+static void wait_out(tqi_simple_pending *wait)
+{
+    wait_untimed(wait);
+    if (wait->row != NULL) {
+        DL_DELETE(*wait->row, wait);
+        wait->row = NULL;
+    }
+}
+
+static void wait_on_timer(uv_timer_t *timer)
+{
+    tqi_simple *simple = timer->data;
+    uint64_t now = tqi_now();
+    tqi_simple_pending *due = NULL, *wait;
+
+    /* All of them first: their callbacks begin new waits. */
+    while (simple->waits.top != NULL && simple->waits.top->key <= now) {
+        wait = TQI_HEAP_ENTRY(simple->waits.top, tqi_simple_pending, timed);
+        wait_out(wait);
+        DL_APPEND(due, wait);
+        wait->row = &due; /* another one's callback may cancel it */
+    }
+    while (due != NULL) {
+        wait = due;
+        wait_out(wait);
+        if (wait->what != NULL) {
+            tq_error err = {0};
+            tqi_error_set(&err, TQ_ETIMEDOUT, "the deadline passed before %s", wait->what);
+            wait->fn(wait, &err);
+        } else {
+            wait->fn(wait, NULL);
+        }
+    }
+    wait_start(simple);
+}
+
 /* --- rows ----------------------------------------------------------------- */
+
+void tqi_simple_wait_in(tqi_simple *simple, tqi_simple_pending **row, const char *what, uint64_t deadline,
+                        tqi_simple_pending *wait)
+{
+    DL_APPEND(*row, wait);
+    wait->row = row;
+    wait->what = what;
+    if (deadline != TQI_NEVER) {
+        wait_until(simple, deadline, wait);
+    }
+}
 
 void tqi_simple_wait_end(tqi_simple_pending **row, const tq_error *err)
 {
-    tqi_simple_pending *list = *row;
+    tqi_simple_pending *list = *row, *wait;
 
     *row = NULL; /* a callback may wait again, in a new list */
+    DL_FOREACH (list, wait) {
+        wait->row = &list;
+    }
     while (list != NULL) {
-        tqi_simple_pending *wait = list;
-        DL_DELETE(list, wait);
+        wait = list;
+        wait_out(wait);
         wait->fn(wait, err);
     }
 }
 
-bool tqi_simple_wait_leave(tqi_simple_pending **row, tqi_simple_pending *wait)
+bool tqi_simple_wait_leave(tqi_simple_pending *wait)
 {
-    tqi_simple_pending *at;
+    bool waits = wait->row != NULL || tqi_heap_has(&wait->timed);
 
-    DL_FOREACH (*row, at) {
-        if (at == wait) {
-            DL_DELETE(*row, wait);
-            return true;
-        }
-    }
-    return false;
+    wait_out(wait);
+    return waits;
 }
 
 /* --- pauses --------------------------------------------------------------- */
-
-static void pause_due(uv_timer_t *timer);
-
-/* Lets the timer run to the nearest end. */
-static void pause_start(tqi_simple *simple)
-{
-    uint64_t now = tqi_now(), next = TQI_NEVER;
-    tqi_simple_pending *wait;
-
-    DL_FOREACH (simple->pauses, wait) {
-        next = wait->due < next ? wait->due : next;
-    }
-    if (next != TQI_NEVER) {
-        uint64_t left = next > now ? next - now : 0;
-        uv_timer_start(&simple->pause_timer, pause_due, left / PAUSE_NS_IN_MS + 1, 0);
-    }
-}
-
-static void pause_due(uv_timer_t *timer)
-{
-    tqi_simple *simple = timer->data;
-    uint64_t now = tqi_now();
-    tqi_simple_pending *due = NULL, *wait, *next;
-
-    DL_FOREACH_SAFE (simple->pauses, wait, next) {
-        if (wait->due <= now) {
-            DL_DELETE(simple->pauses, wait);
-            DL_APPEND(due, wait);
-        }
-    }
-    tqi_simple_wait_end(&due, NULL); /* new pauses begin in here */
-    pause_start(simple);
-}
 
 static const tq_error *pause_closed(tq_error *err)
 {
@@ -89,26 +128,34 @@ static const tq_error *pause_closed(tq_error *err)
 void tqi_simple_pause(tqi_simple *simple, unsigned k, uint64_t deadline, tqi_simple_pending *wait)
 {
     uint64_t ms = k < 6 ? PAUSE_FIRST_MS << k : PAUSE_MAX_MS;
-    uint64_t due = tqi_now() + ms * PAUSE_NS_IN_MS;
+    uint64_t due = tqi_now() + ms * WAIT_NS_IN_MS;
 
     if (simple->stopped) {
         tq_error err = {0};
         wait->fn(wait, pause_closed(&err));
         return;
     }
-    wait->due = due < deadline ? due : deadline;
-    DL_APPEND(simple->pauses, wait);
-    pause_start(simple);
+    wait->what = NULL;
+    wait_until(simple, due < deadline ? due : deadline, wait);
 }
 
 void tqi_simple_stop(void *state)
 {
     tqi_simple *simple = state;
+    tqi_simple_pending *pauses = NULL, *wait;
     tq_error err = {0};
 
     simple->stopped = true;
-    uv_timer_stop(&simple->pause_timer);
-    tqi_simple_wait_end(&simple->pauses, pause_closed(&err));
+    uv_timer_stop(&simple->wait_timer);
+    while (simple->waits.top != NULL) {
+        wait = TQI_HEAP_ENTRY(simple->waits.top, tqi_simple_pending, timed);
+        wait_untimed(wait);
+        if (wait->row == NULL) {
+            DL_APPEND(pauses, wait);
+            wait->row = &pauses;
+        }
+    }
+    tqi_simple_wait_end(&pauses, pause_closed(&err));
 }
 
 /* --- times ---------------------------------------------------------------- */

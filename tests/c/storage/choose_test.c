@@ -436,7 +436,7 @@ static void goes_where_room_is_made(void **state)
     h.manager->cancel(h.state, &job);
     host_wait(&h, &end);
     assert_int_equal(end.err.code, TQ_ECANCELED);
-    assert_null(simple->pauses);
+    assert_null(simple->waits.top);
     for (int i = 0; i < 3; i++) {
         host_end_free(&full[i]);
     }

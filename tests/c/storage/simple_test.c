@@ -345,6 +345,69 @@ static void refuses_bad_config(void **state)
     batch_system_close(&k, &h);
 }
 
+/* A grant that was asked for and is not answered yet. */
+static struct {
+    unsigned n;
+    const char *owner;
+    uint32_t count;
+    void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg);
+    void *arg;
+    void (*grant)(tq_manager_host *base, const char *owner, uint32_t count, uint64_t deadline_ns,
+                  void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg), void *arg);
+} held;
+
+static void held_grant(tq_manager_host *base, const char *owner, uint32_t count, uint64_t deadline_ns,
+                       void (*done)(const tq_error *err, uint64_t first, uint64_t incarnation, void *arg), void *arg)
+{
+    (void)base;
+    (void)deadline_ns;
+    held.n++;
+    held.owner = owner;
+    held.count = count;
+    held.done = done;
+    held.arg = arg;
+}
+
+/* A put waits for what an earlier one has asked for, but not longer than its own time. */
+static void waits_behind_another_no_longer_than_its_deadline(void **state)
+{
+    kit k;
+    host h;
+    batch first, second;
+    host_end end, late;
+
+    (void)state;
+    batch_system_open(&k, &h, 8 * MIB, true);
+    held.n = 0;
+    held.grant = h.base.grant;
+    h.base.grant = held_grant;
+    batch_make(&first, 1, 1, 1000, MIB, 1);
+    batch_make(&second, 1, 1, 1000, MIB, 2);
+    first.job.deadline_ns = TQI_NEVER;
+    host_put_start(&h, &first.job, &end);
+    while (held.n == 0) {
+        uv_run(&k.loop, UV_RUN_ONCE);
+    }
+    second.job.deadline_ns = tqi_deadline(0.2);
+    host_put_start(&h, &second.job, &late);
+    host_wait(&h, &late);
+    assert_int_equal(late.err.code, TQ_ETIMEDOUT);
+    assert_non_null(strstr(late.err.message, "granted block ids"));
+    assert_int_equal(held.n, 1);
+    assert_false(end.done);
+    /* The first one gets what it asked for. */
+    h.base.grant = held.grant;
+    h.base.grant(&h.base, held.owner, held.count, TQI_NEVER, held.done, held.arg);
+    host_wait(&h, &end);
+    assert_int_equal(end.err.code, TQ_OK);
+    batch_check(&h, &first, &end, 1);
+    host_end_free(&end);
+    host_end_free(&late);
+    batch_free(&first);
+    batch_free(&second);
+    batch_system_close(&k, &h);
+}
+
 int main(void)
 {
     static bool shared = false, stream = true;
@@ -358,6 +421,7 @@ int main(void)
         cmocka_unit_test(paces_by_answers),
         cmocka_unit_test(chooses_a_unit),
         cmocka_unit_test(waits_or_fails_when_full),
+        cmocka_unit_test(waits_behind_another_no_longer_than_its_deadline),
         cmocka_unit_test_prestate(tells_what_is_gone, &shared),
         cmocka_unit_test_prestate(tells_what_is_gone, &stream),
         cmocka_unit_test(refuses_bad_config),
