@@ -88,6 +88,7 @@ static void lost_owner(ledger *l, ledger_owner *owner, const lost_report *report
 {
     uint32_t at = (uint32_t)(owner - l->owners);
 
+    sim_trace("owner lost", at, owner->incarnation);
     owner->dropping = true;
     for (uint32_t i = 0; i < l->n_blocks; i++) {
         l->blocks[i].move = l->blocks[i].state == LEDGER_LIVE && l->blocks[i].owner == at;
@@ -188,6 +189,9 @@ WITNESS_WRAP(int, tqi_table_grant, tqi_table *table, uint64_t session, tqi_table
     if (l == NULL) {
         return rc;
     }
+    if (rc == TQ_OK) {
+        sim_trace("granted", *first, (uint64_t)count << 32 | session);
+    }
     for (uint32_t i = 0; rc == TQ_OK && i < count; i++) {
         sim_check(*first + i != 0 && ledger_block_find(l, *first + i) == 0, "table", "block %llu was granted twice",
                   (unsigned long long)*first + i);
@@ -213,6 +217,7 @@ WITNESS_WRAP(int, tqi_table_abandon, tqi_table *table, uint64_t session, const u
         sim_check(found != 0 && l->blocks[found - 1].state == LEDGER_GRANTED && l->blocks[found - 1].session == session,
                   "table", "session %llu abandoned block %llu, which it may not", (unsigned long long)session,
                   (unsigned long long)ids[i]);
+        sim_trace("abandoned", ids[i], session);
         ledger_block_die(l, found - 1, writer_done);
     }
     witness_leave(l);
@@ -238,6 +243,9 @@ WITNESS_WRAP(size_t, tqi_table_owner_dead, tqi_table_owner *owner, tqi_table_dea
             sim_check(l->n_freezes == 0 || block->died <= l->freezes[0].since, "table",
                       "owner '%s' is told that block %llu is dead, which an open checkpoint needs", owner->name,
                       (unsigned long long)id);
+            if (!block->told) {
+                sim_trace("told dead", id, *notice);
+            }
             block->told = true;
         }
     }
@@ -269,6 +277,7 @@ static void dead_done(ledger *l, const tqi_table_owner *owner, uint64_t id, uint
 
     sim_check(block != NULL && block->state == LEDGER_DEAD && block->told, "table",
               "owner '%s' has freed block %llu, of which it was not told", owner->name, (unsigned long long)id);
+    sim_trace("done with", id, due);
     if (due == 0 || block->writer_done) {
         ledger_block_free(l, found - 1);
         return;
