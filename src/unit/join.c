@@ -95,6 +95,7 @@ static bool join_renew(tqi_unit *unit, const char *why)
     }
     tqi_log(TQI_INFO, "unit", "%s: %s; everything stored is dropped", unit->name, why);
     unit->registered = false;
+    unit->outdated = false;
     unit->notice = 0;
     unit->named = 0;
     return true;
@@ -110,10 +111,11 @@ static void join_registered(tqi_unit *unit, const Tq__RegisterOwnerReply *reply)
 
     if (unit->epoch != 0 && reply->epoch != unit->epoch) {
         why = "the controller is another one now";
-    } else if (reply->fresh && known && unit->registering_as == unit->incarnation) {
+    } else if (unit->outdated || (reply->fresh && known && unit->registering_as == unit->incarnation)) {
         why = "the controller had given it up";
     }
     if (why != NULL && !join_renew(unit, why)) {
+        unit->outdated = true; /* the next reply will not say so again */
         join_later(unit);
         return;
     }

@@ -66,6 +66,8 @@ struct tqi_unit {
     /* incarnation that the controller knows; 0 before it knows one */
     uint64_t registered_as;
     bool registered;
+    /* the controller does not know what is stored, but there was no memory yet to start anew */
+    bool outdated;
     uint64_t epoch; /* 0 before the first connection */
     tqi_net_call *collecting;
     uint64_t notice;  /* freed up to here */

@@ -10,7 +10,10 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "controller/controller_state.h"
+#include "unit/unit_state.h"
 
+#include <tq/log.h>
 #include <tq/types.h>
 
 #define MIB (UINT64_C(1) << 20)
@@ -193,6 +196,61 @@ static void new_epoch_drops_all(void **state)
     assert_false(gone);
     tqi_store_map_fini(&old);
     tqi_store_map_fini(&now);
+    kit_client_close(&client);
+    kit_close(&k);
+}
+
+static void give_up_owners(tqi_net_session *session, void *arg)
+{
+    tqi_ctl_session *of = tqi_net_session_user(session);
+
+    if (of->serves != NULL) {
+        tqi_ctl_owners_leave(arg, of, true);
+    }
+}
+
+static void when_it_cannot(tq_log_level level, const char *part, const char *message, void *arg)
+{
+    (void)level;
+    (void)part;
+    if (strstr(message, "cannot start anew") != NULL) {
+        *(bool *)arg = true;
+    }
+}
+
+/* The controller forgets the unit, which must drop all, but has no memory for a new store until later. */
+static void drops_all_when_there_is_memory_again(void **state)
+{
+    kit k;
+    kit_client client;
+    uint64_t offset, used, blocks;
+    uint32_t slot;
+    bool could_not = false;
+    tq_error err = {0};
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, MIB, false);
+    kit_client_open(&k, &client, 0);
+    uint64_t id = kit_grant(&client, 0, 1, NULL);
+    assert_int_equal(kit_reserve(&client, id, 1, false, &slot, &offset, &err), TQ_OK);
+    tq_log_set_sink(when_it_cannot, &could_not);
+    k.units[0]->store_options.capacity = UINT64_MAX / 2;
+    k.ready[0] = false;
+    tqi_net_server_each_session(k.controller->server, give_up_owners, k.controller);
+    k.controller->wake(k.controller);
+    kit_until(&k, &could_not);
+    /* It tries again, with every answer to its registration. */
+    could_not = false;
+    while (!could_not && !k.ready[0]) {
+        uv_run(&k.loop, UV_RUN_ONCE);
+    }
+    assert_false(k.ready[0]);
+    k.units[0]->store_options.capacity = MIB;
+    kit_until(&k, &k.ready[0]);
+    tq_log_set_sink(NULL, NULL);
+    kit_stat(&client, &used, &blocks);
+    assert_int_equal(blocks, 0);
     kit_client_close(&client);
     kit_close(&k);
 }
@@ -521,6 +579,7 @@ int main(void)
         cmocka_unit_test(frees_what_is_dead),
         cmocka_unit_test(waits_when_full),
         cmocka_unit_test(new_epoch_drops_all),
+        cmocka_unit_test(drops_all_when_there_is_memory_again),
         cmocka_unit_test(waits_for_a_living_writer),
         cmocka_unit_test(pinned_memory_is_not_reused),
         cmocka_unit_test(pins_of_a_lost_session_can_be_ended),
