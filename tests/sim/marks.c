@@ -136,6 +136,11 @@ static const marks_line marks_table[] = {
     {"a process cannot be watched", MARKS_SOON},
     {"the end of a process is seen late", MARKS_SOON},
     {"the process at the other end is gone already", MARKS_RARE},
+    /* memory */
+    {"an allocation failed", MARKS_SOON},
+    {"a copy was interrupted", MARKS_SOON},
+    {"a read was interrupted", MARKS_SOON},
+    {"a block was freed in the middle of a copy", MARKS_RARE},
 };
 #define MARKS_LINES (sizeof(marks_table) / sizeof(marks_table[0]))
 

@@ -221,6 +221,7 @@ static bool memory_fails_now(sim_heap *heap)
     if (fails) {
         heap->failing--;
     } else if (sim_happens(SIM_OOM)) {
+        sim_mark("an allocation failed");
         fails = true;
         heap->failing = sim_one_in(&heap->chance, 4) ? sim_between(&heap->chance, 1, MEMORY_FAILING_MOST) : 0;
     }
