@@ -215,7 +215,7 @@ void tqi_unit_close(tqi_unit *unit, void (*done)(void *arg), void *arg)
     unit->closed = done;
     unit->closed_arg = arg;
     unit->ready = NULL;
-    tqi_unit_waits_fail(unit, TQ_ECANCELED, "is closing");
+    tqi_unit_waits_fail(unit, TQ_EUNREACHABLE, "is closing"); /* its clients go elsewhere */
     if (unit->controller != NULL) {
         tqi_net_channel_unref(unit->controller);
         unit->controller = NULL;

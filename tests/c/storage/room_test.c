@@ -130,6 +130,31 @@ static void waits_when_full(void **state)
     kit_close(&k);
 }
 
+static void who_waits_is_sent_elsewhere_when_the_unit_ends(void **state)
+{
+    kit k;
+    kit_client client;
+    uint64_t offset, incarnation, used, blocks;
+    uint32_t slot;
+    tq_error err = {0};
+    kit_call waiting;
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, MIB, false);
+    kit_client_open(&k, &client, 0);
+    uint64_t id = kit_grant(&client, 0, 2, &incarnation);
+    assert_int_equal(kit_reserve(&client, id, MIB, false, &slot, &offset, &err), TQ_OK);
+    kit_reserve_start(&client, id + 1, 1, false, true, 0, incarnation, &waiting);
+    kit_stat(&client, &used, &blocks); /* it is there by now */
+    kit_unit_stop(&k, 0);
+    kit_end(&client, &waiting);
+    assert_int_equal(waiting.status, TQ_EUNREACHABLE);
+    kit_call_free(&waiting);
+    kit_client_close(&client);
+    kit_close(&k);
+}
+
 static void new_epoch_drops_all(void **state)
 {
     kit k;
@@ -578,6 +603,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frees_what_is_dead),
         cmocka_unit_test(waits_when_full),
+        cmocka_unit_test(who_waits_is_sent_elsewhere_when_the_unit_ends),
         cmocka_unit_test(new_epoch_drops_all),
         cmocka_unit_test(drops_all_when_there_is_memory_again),
         cmocka_unit_test(waits_for_a_living_writer),
