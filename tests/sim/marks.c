@@ -64,7 +64,7 @@ static const marks_line marks_table[] = {
     {"put waited for room", MARKS_SOON},
     {"put went elsewhere", MARKS_SOON},
     {"put took blocks reserved ahead", MARKS_SOON},
-    {"blocks reserved ahead given back", MARKS_SOON},
+    {"blocks reserved ahead given back", 0},
     {"mapping of a unit given up", MARKS_SOON},
     {"unit told that a writer has finished", MARKS_SOON},
     {"read of blocks that had moved", MARKS_SOON},
@@ -96,7 +96,8 @@ static const marks_line marks_table[] = {
     {"load interrupted", MARKS_RARE},
     {"claims moved to a loaded partition", MARKS_RARE},
     /* managers of keys, and the KV manager */
-    {"two-phase clear interrupted", MARKS_RARE},
+    {"two-phase clear taken over", MARKS_SOON},
+    {"value was removed while it was read", MARKS_RARE},
     {"two-phase clear not removed", MARKS_SOON},
     {"late blocks removed again", MARKS_SOON},
     {"collector registered again", MARKS_SOON},
@@ -107,6 +108,10 @@ static const marks_line marks_table[] = {
     {"value came late", MARKS_SOON},
     {"late value swept", MARKS_SOON},
     {"store evicted a value", MARKS_SOON},
+    {"shelf lost a block", MARKS_SOON},
+    /* processes */
+    {"a machine lost power", MARKS_SOON},
+    {"a unit ended in order", MARKS_SOON},
     /* the network */
     {"a TCP backlog is full", 0},
     {"a unix socket's backlog is full", 0},
@@ -241,7 +246,7 @@ static void marks_of_commits(void)
     witness_commits(&commits, &n);
     for (size_t i = 0; i < n; i++) {
         const witness_commit *commit = &commits[i];
-        if (commit->kind == WITNESS_RELEASE && commit->at_end) {
+        if (commit->kind == WITNESS_RELEASE && commit->request_kind == 0) {
             sim_mark("unacknowledged claim given back");
         } else if (commit->kind == WITNESS_RELEASE && commit->request_kind == TQI_RELEASE) {
             sim_mark("orphaned claim released");

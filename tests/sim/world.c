@@ -153,13 +153,16 @@ static void server_on_stop(uv_async_t *stop)
 {
     world_server *server = stop->data;
 
+    server->stop = NULL;
+    server->serves = false;
     uv_close((uv_handle_t *)stop, NULL);
     if (server->controller != NULL) {
         tqi_controller_set_goodbye(server->controller, TQI_NET_ENDS_SYSTEM, "the simulation ends");
         tqi_controller_close(server->controller, server_closed, NULL);
     }
     if (server->unit != NULL) {
-        tqi_unit_set_goodbye(server->unit, TQI_NET_ENDS_SYSTEM, "the simulation ends");
+        tqi_unit_set_goodbye(server->unit, server->ends ? TQI_NET_ENDS_SYSTEM : TQI_NET_ENDS_SERVER,
+                             "the simulation ends it");
         tqi_unit_close(server->unit, server_closed, NULL);
     }
 }
@@ -446,6 +449,21 @@ static void fault_power(uint32_t host)
     sim_disk_power_loss(host);
 }
 
+/* A unit is ended in order, as by SIGTERM, and then started again. */
+static bool fault_end(const sim_process *victim)
+{
+    for (uint32_t i = 1; i <= world_drawn.units; i++) {
+        const world_server *server = &world.servers[i];
+        if (server->process == victim && server->serves && server->stop != NULL && !victim->stopped &&
+            sim_one_in(&sim_fault_chance, 2) && sim_happens(SIM_KILL_EVENT)) {
+            sim_mark("a unit ended in order");
+            uv_async_send(server->stop);
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Now and then: somebody is killed or stopped, a machine loses power, or a clock is set. */
 static void fault_tick(void *arg)
 {
@@ -454,6 +472,9 @@ static void fault_tick(void *arg)
         return;
     }
     sim_process *victim = fault_victim();
+    if (victim != NULL && fault_end(victim)) {
+        victim = NULL;
+    }
     if (victim != NULL && sched_may_kill(victim) && sim_happens(SIM_KILL_EVENT)) {
         sim_process_kill(victim);
         victim = NULL;
