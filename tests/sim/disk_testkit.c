@@ -17,6 +17,13 @@
 #include "chance.h"
 #include "disk_tree.h"
 
+#ifdef __SANITIZE_ADDRESS__
+#include <sanitizer/lsan_interface.h>
+#define KIT_LEAKS(what) __lsan_##what()
+#else
+#define KIT_LEAKS(what) (void)0
+#endif
+
 #define KIT_FILES 64
 
 int __real_close(int fd);
@@ -28,6 +35,8 @@ static uint64_t kit_now;
 static uint32_t kit_faults[SIM_FAULTS];
 static bool kit_may[SIM_FAULTS];
 static int kit_live; /* allocations */
+static uint32_t kit_kill;
+static jmp_buf kit_killed;
 sim_process *sim_self;
 
 /* --- the kernel ------------------------------------------------------------------- */
@@ -83,6 +92,9 @@ void sim_pass(uint64_t ns)
 
 void sim_point(void)
 {
+    if (kit_kill > 0 && --kit_kill == 0) {
+        longjmp(kit_killed, 1);
+    }
 }
 
 bool __wrap_sim_happens(sim_fault fault);
@@ -201,6 +213,28 @@ void disk_testkit_pass(uint64_t ns)
 void disk_testkit_fault(sim_fault fault, uint32_t nth)
 {
     kit_faults[fault] = nth;
+}
+
+/* What a killed process has allocated is not a leak. */
+bool disk_testkit_killed(uint32_t nth, void (*run)(void *arg), void *arg)
+{
+    volatile bool killed = true;
+
+    KIT_LEAKS(disable);
+    if (setjmp(kit_killed) == 0) {
+        kit_kill = nth;
+        run(arg);
+        killed = false;
+    }
+    KIT_LEAKS(enable);
+    kit_kill = 0;
+    disk_testkit_close_all();
+    return killed;
+}
+
+bool disk_testkit_happened(sim_fault fault)
+{
+    return kit_faults[fault] == 0;
 }
 
 void disk_testkit_may(sim_fault fault, bool may)

@@ -15,6 +15,11 @@ void disk_testkit_end(void);
 void disk_testkit_pass(uint64_t ns);
 /* The fault happens at the n-th place from now (1: the next one), once; 0: never. */
 void disk_testkit_fault(sim_fault fault, uint32_t nth);
+/* Whether that place was reached. */
+bool disk_testkit_happened(sim_fault fault);
+/* Runs it until the n-th place where a process may be killed, and closes its descriptors, as the kernel does. Returns
+ * false if it ended before that. */
+bool disk_testkit_killed(uint32_t nth, void (*run)(void *arg), void *arg);
 /* Whether the seed has the fault. */
 void disk_testkit_may(sim_fault fault, bool may);
 /* As by a program that ends: closes every descriptor. */

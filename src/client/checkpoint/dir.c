@@ -77,6 +77,39 @@ static char *dir_parent(const char *path)
     return slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
 }
 
+/* Brings the names in the directory that the path lies in to disk: 0, or an errno. */
+static int dir_sync_names(const char *path)
+{
+    char *parent = dir_parent(path);
+    int fd = parent != NULL ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    int rc = fd >= 0 && fsync(fd) == 0 ? 0 : errno;
+
+    if (fd >= 0) {
+        close(fd);
+    }
+    free(parent);
+    return rc;
+}
+
+static int dir_sync_parent(const char *path, tq_error *err)
+{
+    errno = dir_sync_names(path);
+    return errno == 0 ? TQ_OK : dir_errno(err, "syncing the directory of", path);
+}
+
+/* Makes a directory, if it is not there. Its name is then on disk, even if somebody else made it, and was killed before
+ * it was; but one that was always there may lie in a directory that this user cannot open. */
+static int dir_make_one(const char *path, tq_error *err)
+{
+    bool made = mkdir(path, 0777) == 0;
+
+    if (!made && errno != EEXIST) {
+        return dir_errno(err, "making", path);
+    }
+    errno = dir_sync_names(path);
+    return errno == EIO || (made && errno != 0) ? dir_errno(err, "syncing the directory of", path) : TQ_OK;
+}
+
 static int dir_make_parents(const char *parent, tq_error *err)
 {
     char *copy = strdup(parent);
@@ -88,9 +121,7 @@ static int dir_make_parents(const char *parent, tq_error *err)
         if (slash != NULL) {
             *slash = 0;
         }
-        if (mkdir(copy, 0777) != 0 && errno != EEXIST) {
-            rc = dir_errno(err, "making", copy);
-        }
+        rc = dir_make_one(copy, err);
         if (slash != NULL) {
             *slash = '/';
         }
@@ -240,6 +271,8 @@ int tqi_client_ckpt_dir_make(tqi_client_ckpt_out *out, const char *path, tq_erro
         dir_recover(out->path);
         rc = dir_check_place(out->path, err);
     }
+    /* What a writer has replaced that was killed then may still have the name on disk: that must not be before this. */
+    rc = rc ? rc : dir_sync_parent(out->path, err);
     if (rc == TQ_OK) {
         dir_remove_stale(out->path, parent);
         rc = dir_make_temp(out, err);
@@ -248,21 +281,24 @@ int tqi_client_ckpt_dir_make(tqi_client_ckpt_out *out, const char *path, tq_erro
     return rc;
 }
 
-static int dir_sync_parent(const char *path, tq_error *err)
+/* Takes the checkpoint out of its place again, because nobody knows whether that is on disk. If it cannot be known of
+ * the former one either, nothing is removed: after a loss of power the name may be that of any of the two. */
+static void dir_unplace(tqi_client_ckpt_out *out, bool exchanged)
 {
-    char *parent = dir_parent(path);
-    int fd = parent != NULL ? open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    int rc = fd >= 0 && fsync(fd) == 0 ? TQ_OK : dir_errno(err, "syncing the directory of", path);
+    bool back = exchanged ? renameat2(AT_FDCWD, out->temp, AT_FDCWD, out->path, RENAME_EXCHANGE) == 0
+                          : rename(out->path, out->temp) == 0;
 
-    if (fd >= 0) {
-        close(fd);
+    dir_recover(out->path);
+    if (!back || dir_sync_names(out->path) != 0) {
+        tqi_log(TQI_WARN, "checkpoint", "%s was not saved, and %s stays there until the next one is", out->path,
+                out->temp);
+        free(out->temp);
+        out->temp = NULL;
     }
-    free(parent);
-    return rc;
 }
 
 /* For file systems that cannot exchange two names atomically. */
-static int dir_replace(const tqi_client_ckpt_out *out, tq_error *err)
+static int dir_replace(tqi_client_ckpt_out *out, tq_error *err)
 {
     char *old = dir_text(out->path, DIR_FORMER);
     int rc;
@@ -278,7 +314,11 @@ static int dir_replace(const tqi_client_ckpt_out *out, tq_error *err)
         dir_recover(out->path);
     } else {
         rc = dir_sync_parent(out->path, err);
-        dir_remove(old);
+        if (rc == TQ_OK) {
+            dir_remove(old);
+        } else {
+            dir_unplace(out, false);
+        }
     }
     free(old);
     return rc;
@@ -308,9 +348,11 @@ int tqi_client_ckpt_dir_place(tqi_client_ckpt_out *out, tq_error *err)
     }
     if (exchanged || moved) {
         rc = dir_sync_parent(out->path, err);
-    }
-    if (exchanged) {
-        dir_remove(out->temp); /* the former one */
+        if (rc) {
+            dir_unplace(out, exchanged);
+        } else if (exchanged) {
+            dir_remove(out->temp); /* the former one */
+        }
     }
     if (rc == TQ_OK) {
         free(out->temp);
