@@ -15,6 +15,7 @@
 #include "marks.h"
 #include "oracle/check.h"
 #include "oracle/history.h"
+#include "oracle/saved.h"
 #include "oracle/witness.h"
 #include "scheduler.h"
 #include "shelf.h"
@@ -623,6 +624,7 @@ static void world_start(uint64_t seed)
     witness_start(seed);
     history_start(seed);
     history_grace(world_drawn.grace_ms);
+    saved_start();
     if (world_drawn.storage == WORLD_KV) {
         store_start(seed, &(store_options){.write_deadline = world_drawn.write_deadline_ms * SIM_MS});
     }

@@ -58,6 +58,8 @@ extern const load_kind load_cancel;
 extern const load_kind load_keyed;
 extern const load_kind load_kv;
 extern const load_kind load_kvstore;
+extern const load_kind load_checkpoint;
+extern const load_kind load_checkpoint_whole;
 extern const load_kind load_stateful;
 
 /* Main function of a client process; arg is its load_client. Opens the client (again and again, while faults prevent

@@ -359,6 +359,9 @@ void witness_gone(ledger *l, witness_commit *commit);
 /* After every commit, and refusal: now and then everything is compared. */
 void witness_checked(ledger *l, bool refused);
 
+/* Called after each restore that was committed; NULL: by nobody. */
+extern void (*witness_on_restore)(ledger *l, const tqi_table_restore_state *ask, bool renumbered);
+
 /* The samples, kept. */
 const witness_sample *witness_samples(const witness_sample *samples, uint32_t n);
 

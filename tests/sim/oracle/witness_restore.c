@@ -8,6 +8,8 @@
 /* Indexes up to this are kept even if the table has never had as many. */
 #define RESTORE_PLACES (UINT64_C(1) << 24)
 
+void (*witness_on_restore)(ledger *l, const tqi_table_restore_state *ask, bool renumbered);
+
 typedef struct restore_run {
     ledger *l;
     const tqi_table_restore_state *ask;
@@ -342,6 +344,9 @@ static void restore_apply(restore_run *run, const tqi_table_restored *out)
     sim_check(out->samples == run->total && out->lost == run->lost && out->renumbered == !run->keep, "table",
               "a restore of %llu samples with %llu lost cells says %llu and %llu", (unsigned long long)run->total,
               (unsigned long long)run->lost, (unsigned long long)out->samples, (unsigned long long)out->lost);
+    if (witness_on_restore != NULL) {
+        witness_on_restore(l, run->ask, !run->keep);
+    }
 }
 
 WITNESS_WRAP(int, tqi_table_restore, tqi_table *table, const tqi_table_restore_state *restore, tqi_table_restored *out,
