@@ -68,9 +68,9 @@ static tqi_ctl_restore *restore_find(tqi_controller *ctl, const tqi_net_request 
 
 static int restore_unknown(uint64_t id, tq_error *err)
 {
-    return tqi_error_set(err, TQ_EINVAL,
-                         "this session has no restore %llu; one that gets nothing for %.1f s is "
-                         "dropped (limits.restore_idle): load again, or start the system with a "
+    return tqi_error_set(err, TQ_ESTALE,
+                         "this session has no restore %llu; one ends with its session, or when it gets "
+                         "nothing for %.1f s (limits.restore_idle): load again, or start the system with a "
                          "longer time",
                          (unsigned long long)id, (double)tqi_limits.restore_idle / 1e3);
 }

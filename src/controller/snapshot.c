@@ -178,9 +178,9 @@ int tqi_ctl_on_snapshot_read(tqi_controller *ctl, tqi_net_request *request, cons
     tqi_ctl_snapshot *snapshot = snapshot_find(ctl, request, msg->id);
 
     if (snapshot == NULL) {
-        return tqi_error_set(err, TQ_EINVAL,
-                             "snapshot %llu: this session has no such snapshot; one that is not "
-                             "read for %.1f s is closed (limits.snapshot_idle): save again, or start "
+        return tqi_error_set(err, TQ_ESTALE,
+                             "snapshot %llu: this session has no such snapshot; one ends with its session, "
+                             "or when it is not read for %.1f s (limits.snapshot_idle): save again, or start "
                              "the system with a longer time",
                              (unsigned long long)msg->id, (double)tqi_limits.snapshot_idle / 1e3);
     }

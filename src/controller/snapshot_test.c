@@ -121,7 +121,7 @@ static void what_was_taken_is_put_back(void **state)
     assert_int_equal(done->lost, 0);
     kit_free(done);
     assert_int_equal(samples("p"), 3);
-    kit_fails(&client, TQI_RESTORE_COMMIT, &commit, TQ_EINVAL, "no restore");
+    kit_fails(&client, TQI_RESTORE_COMMIT, &commit, TQ_ESTALE, "no restore");
     /* Of another epoch no block is here. */
     commit.id = send_back(snapshot);
     commit.epoch = 4712;
@@ -291,14 +291,14 @@ static void they_belong_to_their_session(void **state)
     Tq__SnapshotReply *snapshot = take("");
     Tq__SnapshotRead read = TQ__SNAPSHOT_READ__INIT;
     read.id = snapshot->id;
-    kit_fails(&other, TQI_SNAPSHOT_READ, &read, TQ_EINVAL, "no such snapshot");
+    kit_fails(&other, TQI_SNAPSHOT_READ, &read, TQ_ESTALE, "no such snapshot");
     read.part = 99;
     kit_fails(&client, TQI_SNAPSHOT_READ, &read, TQ_EINVAL, "fewer");
     Tq__RestorePart part = TQ__RESTORE_PART__INIT;
     Tq__RestoreCommit commit = TQ__RESTORE_COMMIT__INIT;
     part.id = commit.id = send_back(snapshot);
-    kit_fails(&other, TQI_RESTORE_PART, &part, TQ_EINVAL, "no restore");
-    kit_fails(&other, TQI_RESTORE_COMMIT, &commit, TQ_EINVAL, "no restore");
+    kit_fails(&other, TQI_RESTORE_PART, &part, TQ_ESTALE, "no restore");
+    kit_fails(&other, TQI_RESTORE_COMMIT, &commit, TQ_ESTALE, "no restore");
     Tq__RestoreDrop drop = TQ__RESTORE_DROP__INIT;
     drop.id = commit.id;
     kit_free(kit_ok(&other, TQI_RESTORE_DROP, &drop));
