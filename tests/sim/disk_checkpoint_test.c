@@ -147,8 +147,8 @@ static void save_number(void *arg)
     save(PATH, *(unsigned *)arg);
 }
 
-/* Two writers are killed one after the other, at any place, and then the power is lost: one of the checkpoints is there,
- * and as a whole. */
+/* Two writers are killed one after the other, at any place, and then the power is lost: one of the checkpoints is
+ * there, and as a whole. */
 static void kill_everywhere(bool exchange)
 {
     unsigned two = 2, three = 3;

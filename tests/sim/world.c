@@ -107,7 +107,8 @@ static void world_draw(uint64_t seed)
 static bool world_has(const char *needs)
 {
     return needs == NULL || (strcmp(needs, "kv") == 0 && world_drawn.storage == WORLD_KV) ||
-           (strcmp(needs, "keyed") == 0 && world_drawn.storage == WORLD_KEYED) || strcmp(needs, "disk") == 0 ||
+           (strcmp(needs, "keyed") == 0 && world_drawn.storage == WORLD_KEYED) ||
+           (strcmp(needs, "disk") == 0 && world_drawn.storage != WORLD_KEYED) ||
            (strcmp(needs, "units") == 0 && world_drawn.storage == WORLD_SIMPLE);
 }
 

@@ -145,7 +145,7 @@ static bool codes_table_legal(const history_op *op)
     case TQ_ENOTREADY:
         return reads && (codes_not_ready(op, false) || codes_cleared(op, op->commits_ended));
     case TQ_ELOST:
-        return reads && codes_may_lose();
+        return (reads || op->call == HISTORY_SAVE) && codes_may_lose();
     case TQ_EKEY:
         return (op->call == HISTORY_RESOLVE || (named && op->must_exist)) && !op->lenient && !codes_keys_there(op);
     case TQ_EPARTITION:
@@ -175,13 +175,15 @@ static bool codes_table_was_legal(const history_op *op)
 
 static bool codes_legal(const history_op *op)
 {
+    const bool steps = op->call == HISTORY_SAVE || op->call == HISTORY_LOAD; /* each with the client's deadline */
+
     switch (op->code) {
     case TQ_ECANCELED:
         return op->cancelled;
     case TQ_ECLOSED:
         return codes_closed(op);
     case TQ_ETIMEDOUT:
-        return op->seconds >= 0;
+        return op->seconds >= 0 || steps;
     case TQ_ENOMEM:
         return history_may(SIM_OOM);
     case TQ_EUNREACHABLE:
@@ -194,7 +196,8 @@ static bool codes_legal(const history_op *op)
     case TQ_EIO:
         return history_may(SIM_ACCEPT_FULL) || history_may(SIM_OOM) || history_may(SIM_DISK_ERROR) ||
                history_may(SIM_DISK_FULL) || history_may(SIM_DISK_TORN) || history_may(SIM_DISK_FLIP) ||
-               history_may(SIM_KV_FULL) || history_may(SIM_KV_LATE);
+               history_may(SIM_KV_FULL) || history_may(SIM_KV_LATE) ||
+               op->call == HISTORY_LOAD; /* nothing is there: oracle/saved_paths.c knows */
     case TQ_ECHECKPOINT:
         return op->call == HISTORY_LOAD;
     case TQ_EEXIST:

@@ -28,7 +28,8 @@ typedef struct saved_partition {
 
 typedef struct saved_picture {
     struct saved_picture *next;
-    uint64_t op;     /* of the save */
+    uint64_t op; /* of the save */
+    uint64_t epoch;
     uint64_t commit; /* the last one that is in it */
     uint32_t n;
     saved_partition *partitions;
@@ -40,6 +41,7 @@ typedef struct saved_origin {
     uint64_t commit;
     const saved_picture *picture;
     const saved_partition *was, *now; /* in the same order */
+    bool relinked;
 } saved_origin;
 
 static saved_picture *saved_pictures; /* newest first; all of this is memory of the seed */
@@ -232,6 +234,7 @@ WITNESS_WRAP(int, tqi_ctl_parts_take, tqi_table *table, const char *only, tqi_ct
     }
     picture = ledger_keep(sizeof(*picture));
     picture->op = op;
+    picture->epoch = l->options.epoch;
     picture->commit = witness_count();
     picture->partitions = ledger_keep((l->n_partitions + 1) * sizeof(*picture->partitions));
     for (uint32_t p = 0; p < l->n_partitions; p++) {
@@ -320,7 +323,7 @@ static void saved_restored(ledger *l, const tqi_table_restore_state *ask, bool r
         saved_take(l, partition, renumbered, now);
         saved_compare(op, picture, was, now, !renumbered, !ask->relink);
         origin = ledger_keep(sizeof(*origin));
-        *origin = (saved_origin){saved_origins, saved_commit_of(partition->name), picture, was, now};
+        *origin = (saved_origin){saved_origins, saved_commit_of(partition->name), picture, was, now, ask->relink};
         saved_origins = origin;
     }
     sim_mark("checkpoint loaded");
@@ -334,7 +337,7 @@ void saved_start(void)
     saved_paths_start();
 }
 
-bool saved_source(uint64_t commit, witness_sample restored, uint64_t *at, witness_sample *sample)
+bool saved_source_of(uint64_t commit, witness_sample restored, saved_source *out)
 {
     const saved_origin *origin = saved_origins;
     uint32_t place;
@@ -346,7 +349,11 @@ bool saved_source(uint64_t commit, witness_sample restored, uint64_t *at, witnes
     if (place == UINT32_MAX) {
         return false;
     }
-    *at = origin->picture->commit;
-    *sample = origin->was->samples[place].sample;
+    *out = (saved_source){
+        .epoch = origin->picture->epoch,
+        .commit = origin->picture->commit,
+        .sample = origin->was->samples[place].sample,
+        .relinked = origin->relinked,
+    };
     return true;
 }

@@ -37,7 +37,14 @@ uint64_t saved_op_of(uint64_t pid, bool loads);
 uint64_t saved_opened(uint64_t load);
 /* Samples in the snapshot of the save; false: none was taken. */
 bool saved_count(uint64_t save, uint64_t *partitions, uint64_t *samples);
-/* Where a restored sample comes from: `sample` had these cells after commit *at. False: nothing is known. */
-bool saved_source(uint64_t commit, witness_sample restored, uint64_t *at, witness_sample *sample);
+/* Where a restored sample comes from. */
+typedef struct saved_source {
+    uint64_t epoch;
+    uint64_t commit; /* after which it was as it is now */
+    witness_sample sample;
+    bool relinked; /* its cells may have been lost */
+} saved_source;
+/* False: nothing is known of that restore. */
+bool saved_source_of(uint64_t commit, witness_sample restored, saved_source *out);
 
 #endif

@@ -163,7 +163,7 @@ const trail_write *trail_write_at(const trail_cell *cell, uint64_t c)
 bool trail_lost(const trail_sample *sample, const trail_write *write, uint64_t c)
 {
     for (uint32_t i = 0; i < sample->n_losses; i++) {
-        if (sample->losses[i] > write->commit && sample->losses[i] <= c) {
+        if (sample->losses[i] >= write->commit && sample->losses[i] <= c) { /* equal: it was restored as lost */
             return true;
         }
     }

@@ -37,7 +37,7 @@ typedef struct trail_sample {
     uint32_t index, incarnation;
     const char *key;        /* history_text; NULL: none */
     uint64_t made, cleared; /* commits; cleared: TRAIL_NEVER */
-    bool restored;          /* by a load: nothing is known about its cells */
+    bool restored;          /* by a load of which nothing is known, so nothing is of its cells */
     trail_cell *cells;
     uint32_t n_cells, cells_size;
     trail_use *uses;

@@ -1,6 +1,7 @@
 /*
  * trail_commits.c - the commits, one after the other, and what must hold between them.
  */
+#include "oracle/saved.h"
 #include "oracle/trail_state.h"
 
 #include <inttypes.h>
@@ -264,12 +265,52 @@ static void commit_drop(const witness_commit *commit, trail_partition *partition
     }
 }
 
+/* Gives a restored sample the key, cells and consumers that it had when it was saved. */
+static void commit_copy(trail_sample *to, const trail_sample *from, const saved_source *source, uint64_t number)
+{
+    bool lost = source->relinked;
+
+    for (uint32_t c = 0; c < from->n_cells; c++) {
+        const trail_write *write = trail_write_at(&from->cells[c], source->commit);
+
+        if (write != NULL) {
+            lost = lost || trail_lost(from, write, source->commit);
+            commit_write(to, from->cells[c].field, number, write->op, write->position);
+        }
+    }
+    if (lost) {
+        to->losses = trail_grow(to->losses, to->n_losses, &to->losses_size, sizeof(*to->losses));
+        to->losses[to->n_losses++] = number;
+    }
+    for (uint32_t i = 0; i < from->n_uses; i++) {
+        if (from->uses[i].taken <= source->commit && from->uses[i].freed > source->commit) {
+            to->uses = trail_grow(to->uses, to->n_uses, &to->uses_size, sizeof(*to->uses));
+            to->uses[to->n_uses++] = (trail_use){
+                .task = from->uses[i].task,
+                .claim = UINT64_MAX, /* of none: it stays consumed */
+                .taken = number,
+                .freed = TRAIL_NEVER,
+            };
+        }
+    }
+}
+
 static void commit_restore(const witness_commit *commit, trail_partition *partition)
 {
     for (uint32_t i = 0; i < commit->n; i++) {
-        const char *key = commit->keys != NULL ? commit->keys[i] : NULL;
+        saved_source source;
+        const trail_sample *from = NULL;
+        trail_sample *sample;
 
-        commit_make_sample(commit, partition, &commit->samples[i], key)->restored = true;
+        if (saved_source_of(commit->number, commit->samples[i], &source)) {
+            from = trail_find(trail_partition_get(source.epoch, commit->partition), source.sample.index,
+                              source.sample.incarnation, 0);
+        }
+        sample = commit_make_sample(commit, partition, &commit->samples[i], from != NULL ? from->key : NULL);
+        sample->restored = from == NULL;
+        if (from != NULL) {
+            commit_copy(sample, from, &source, commit->number);
+        }
     }
 }
 
