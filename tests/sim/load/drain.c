@@ -134,9 +134,9 @@ static void drain_run(load_client *self)
     for (size_t i = 0; i < n; i++) {
         drain_partition(&call, names[i]);
     }
+    load_keyed_check(&call);
     load_finish(&call, load_list_partitions(&call));
     load_call_fini(&call);
-    load_keyed_check(self);
     load_drain_stores(self);
 }
 

@@ -447,22 +447,23 @@ static void keyed_check_left(shelf_name name, void *arg)
 void load_keyed_drain(load_call *call, const char *partition)
 {
     keyed now = {.call = call, .chance = call->chance, .partition = partition};
-    size_t n = 1;
 
     if (load_finish(call, keyed_begin(call, partition, NULL, true)) == TQ_OK) {
         keyed_finish(&now);
     }
+}
+
+void load_keyed_check(load_call *call)
+{
+    keyed now = {.call = call, .chance = call->chance, .partition = "keyed-0"};
+    uint64_t epoch = tq_client_epoch(call->client->client);
+    size_t n = 1;
+
     /* What others have begun and left, in all partitions; an answer holds as much as fits. */
-    while (n > 0 && load_finish(call, keyed_begin(call, partition, NULL, false)) == TQ_OK) {
+    while (n > 0 && load_finish(call, keyed_begin(call, now.partition, NULL, false)) == TQ_OK) {
         (void)tq_op_clearings(call->op, &n);
         keyed_finish(&now);
     }
-}
-
-void load_keyed_check(const load_client *self)
-{
-    uint64_t epoch = tq_client_epoch(self->client);
-
     if (!history_has_loads()) { /* a checkpoint brings back cells whose values were removed */
         shelf_each(keyed_check_left, &epoch);
     }

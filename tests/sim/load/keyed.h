@@ -8,9 +8,10 @@
 
 /* Whether a partition's values are kept by the workload itself: it must be cleared in two phases. */
 bool load_keyed_owns(const char *partition);
-/* Clears it, and ends the clears that others have begun. */
+/* Clears it. */
 void load_keyed_drain(load_call *call, const char *partition);
-/* All is cleared: no value is left whose client knows that it was stored. */
-void load_keyed_check(const load_client *self);
+/* All is cleared: ends the clears that others have begun and left; then no value is left whose client knows that it was
+ * stored. */
+void load_keyed_check(load_call *call);
 
 #endif
