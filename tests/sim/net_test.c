@@ -277,26 +277,65 @@ static uint64_t net_until_readable(const net_ends *ends, int end)
     return SIM_NEVER;
 }
 
-static void test_partition_with_bytes(void **state)
+/* What the ends of a connection see when packets are dropped in some direction two seconds after it was made, and the
+ * first end sends then or neither does. Measured with Linux 6.18 and a filter of packets; in seconds. */
+typedef struct net_silence {
+    bool there, back, sends;
+    int got;           /* bytes that the other end reads */
+    uint64_t after[2]; /* when the ends see it */
+    bool reset;        /* the first one sees a reset */
+} net_silence;
+
+static const net_silence net_silences[] = {
+    {.there = true, .back = true, .sends = true, .after = {30, 28}},
+    {.there = true, .back = true, .after = {28, 28}},
+    {.there = true, .sends = true, .after = {28, 28}, .reset = true},
+    {.back = true, .sends = true, .got = 100, .after = {30, 60}},
+    {.there = true, .after = {28, 28}},
+    {.back = true, .after = {28, 28}},
+};
+
+static void net_check_silence(const net_silence *silence)
 {
     net_ends ends;
+    uint64_t after[2] = {0, 0};
+    int got[2] = {0, 0};
 
-    (void)state;
     kit_start(7);
     net_join(&ends, false, 0, 2);
-    kit_partition(true, true, 80 * SIM_S);
-    kit_run(3 * SIM_S);
-    assert_int_equal(net_put(&ends, 0, 100), 100);
-    uint64_t after = net_until_readable(&ends, 0);
-    assert_in_range(after, 30 * SIM_S - SIM_MS, 30 * SIM_S + SIM_MS);
-    assert_int_equal(net_take(&ends, 0, 100), -ETIMEDOUT);
-    assert_int_equal(net_take(&ends, 0, 100), 0);
-    assert_int_equal(net_put(&ends, 0, 100), -EPIPE);
-    /* The other one was silent, and asked. */
-    assert_true(net_ready(&ends, 1) & POLLERR);
-    assert_int_equal(net_take(&ends, 1, 100), -ETIMEDOUT);
+    kit_run(1900 * SIM_MS);
+    kit_partition(silence->there, silence->back, 80 * SIM_S);
+    if (silence->sends) {
+        assert_int_equal(net_put(&ends, 0, 100), 100);
+    }
+    for (uint64_t ms = 0; ms < 70000; ms += 50) {
+        kit_run(50 * SIM_MS);
+        for (int end = 0; end < 2; end++) {
+            if (after[end] == 0 && (net_ready(&ends, end) & POLLERR) != 0) {
+                after[end] = ms / 1000;
+            }
+        }
+    }
+    assert_int_equal(net_take(&ends, 1, 100), silence->got > 0 ? silence->got : -ETIMEDOUT);
+    got[0] = net_take(&ends, 0, 100);
+    got[1] = silence->got > 0 ? net_take(&ends, 1, 100) : -ETIMEDOUT;
+    for (int end = 0; end < 2; end++) {
+        bool may = got[end] == -ECONNRESET && !silence->sends; /* one of two at the same time */
+        assert_in_range(after[end], silence->after[end] - 2, silence->after[end] + 1);
+        assert_true(got[end] == (end == 0 && silence->reset ? -ECONNRESET : -ETIMEDOUT) || may);
+        assert_int_equal(net_take(&ends, end, 100), 0);
+        assert_int_equal(net_put(&ends, end, 100), -EPIPE);
+    }
     net_part(&ends);
     kit_end();
+}
+
+static void test_silence(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof(net_silences) / sizeof(*net_silences); i++) {
+        net_check_silence(&net_silences[i]);
+    }
 }
 
 static void test_partition_that_heals(void **state)
@@ -314,25 +353,6 @@ static void test_partition_that_heals(void **state)
     kit_run(100 * SIM_S);
     assert_int_equal(net_ready(&ends, 0), POLLOUT);
     assert_int_equal(net_ready(&ends, 1), POLLOUT);
-    net_part(&ends);
-    kit_end();
-}
-
-/* Bytes arrive, and their acknowledgement does not. */
-static void test_partition_one_way(void **state)
-{
-    net_ends ends;
-
-    (void)state;
-    kit_start(9);
-    net_join(&ends, false, 0, 2);
-    kit_partition(false, true, 60 * SIM_S);
-    assert_int_equal(net_put(&ends, 0, 100), 100);
-    assert_true(net_until_readable(&ends, 1) < SIM_S);
-    assert_int_equal(net_take(&ends, 1, 200), 100);
-    uint64_t after = net_until_readable(&ends, 0);
-    assert_in_range(after, 29 * SIM_S, 30 * SIM_S);
-    assert_int_equal(net_take(&ends, 0, 100), -ETIMEDOUT);
     net_part(&ends);
     kit_end();
 }
@@ -551,9 +571,8 @@ int main(void)
         cmocka_unit_test(test_bytes),
         cmocka_unit_test(test_bytes_with_faults),
         cmocka_unit_test(test_same_again),
-        cmocka_unit_test(test_partition_with_bytes),
+        cmocka_unit_test(test_silence),
         cmocka_unit_test(test_partition_that_heals),
-        cmocka_unit_test(test_partition_one_way),
         cmocka_unit_test(test_half_open),
         cmocka_unit_test(test_closed_window),
         cmocka_unit_test(test_cut),

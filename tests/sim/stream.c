@@ -131,7 +131,11 @@ static uint64_t stream_timeout(const net_way *way)
     if (way->silent_since == 0 || !socket->keepalive) {
         return SIM_NEVER;
     }
+    const net_way *back = &way->link->way[!way->from];
     uint64_t since = way->heard > way->silent_since ? way->heard : way->silent_since;
+    if (back->unacked_since != 0 && !net_way_blocked(back)) {
+        since = sim_time(); /* the other end sends the same again and again */
+    }
     uint64_t idle = (uint64_t)socket->idle_s * SIM_S;
     uint64_t interval = (uint64_t)socket->interval_s * SIM_S;
     uint64_t probes = (uint64_t)socket->probes;
@@ -194,6 +198,10 @@ static void stream_break(net_socket *socket, int err)
     socket->err = err;
     socket->shut_read = socket->shut_write = true;
     socket->state = NET_CLOSED;
+    if (way->unacked_since != 0 && !net_way_blocked(way)) {
+        in->heard = sim_time(); /* what it sent again so far */
+    }
+    way->unacked_since = 0;
     stream_lose_flight(way);
     way->shut = true;
     stream_arm_timeout(way);
@@ -215,12 +223,15 @@ static void stream_on_timeout(void *arg)
         stream_arm_timeout(way);
         return;
     }
-    sim_mark(way->unacked_since != 0 ? "a connection timed out with bytes unacknowledged"
-                                     : "a connection timed out by keepalive");
+    bool idle = way->unacked_since == 0;
+    sim_mark(idle ? "a connection timed out by keepalive" : "a connection timed out with bytes unacknowledged");
     stream_break(socket, ETIMEDOUT);
-    /* The other end is not told. It finds out when it sends or asks, if it can. */
+    /* Keepalive sends a reset, which may not get through. Else the other end finds out when it sends or asks. */
     net_socket *other = link->side[!way->from];
-    if (other != NULL && other->state == NET_CONNECTED && !way->was_reset) {
+    bool open = other != NULL && other->state == NET_CONNECTED && !way->was_reset;
+    if (open && idle && !net_way_blocked(way)) {
+        net_way_control(way, NET_RESET, stream_latency(link), false);
+    } else if (open) {
         sim_mark("a connection is half-open");
         uint64_t delay = net_discovery(other);
         if (delay != SIM_NEVER) {
@@ -229,12 +240,21 @@ static void stream_on_timeout(void *arg)
     }
 }
 
+/* When the sender last heard of the other end, at the latest by keepalive. */
+static uint64_t stream_last_heard(const net_way *way)
+{
+    const net_socket *socket = way->link->side[way->from];
+    uint64_t quiet = sim_time() - way->heard;
+
+    return sim_time() - (socket != NULL && socket->keepalive ? quiet % ((uint64_t)socket->idle_s * SIM_S) : 0);
+}
+
 void net_link_blocked(net_link *link)
 {
     for (int i = 0; i < 2 && !link->unix_socket; i++) {
         net_way *way = &link->way[i];
         if (way->silent_since == 0) {
-            way->silent_since = sim_time();
+            way->silent_since = stream_last_heard(way);
         }
         if (way->in_flight > 0 && way->unacked_since == 0) {
             way->unacked_since = sim_time();
@@ -315,7 +335,9 @@ static void stream_put(net_way *way, net_chunk *chunk, uint64_t at)
 void net_way_put(net_way *way, net_chunk *chunk, uint64_t at)
 {
     way->in_flight += chunk->size;
-    if (!way->link->unix_socket && way->unacked_since == 0 && stream_silent(way->link)) {
+    if (!way->link->unix_socket && !stream_silent(way->link)) {
+        way->heard = sim_time(); /* nearly: it is acknowledged */
+    } else if (!way->link->unix_socket && way->unacked_since == 0) {
         way->unacked_since = sim_time();
         stream_arm_timeout(way);
     }
@@ -516,6 +538,7 @@ net_link *net_link_make(net_socket *from, net_socket *to)
         link->pid[i] = sides[i]->pid;
         link->way[i].link = link;
         link->way[i].from = i;
+        link->way[i].heard = sim_time();
         sides[i]->link = link;
         sides[i]->side = i;
         sides[i]->state = NET_CONNECTED;
