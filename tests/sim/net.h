@@ -143,7 +143,7 @@ extern net_socket *net_bound, *net_dials;
 /* fd.c's: what RLIMIT_NOFILE leaves a process above SIM_FD_FIRST. */
 uint32_t net_descriptors(void);
 
-/* --- stream.c, transfer.c ----------------------------------------------------------------- */
+/* --- link.c, stream.c, transfer.c ----------------------------------------------------------------- */
 
 /* Joins two sockets; both become NET_CONNECTED. */
 net_link *net_link_make(net_socket *from, net_socket *to);
@@ -164,8 +164,21 @@ void net_stream_retune(net_socket *socket);
 uint64_t net_latency(uint32_t from, uint32_t to, bool unix_socket);
 void net_streams_end(void);
 
+void net_links_end(void);
+uint64_t net_link_latency(const net_link *link);
+/* Whether nothing gets through in one of its directions. */
+bool net_link_silent(const net_link *link);
+/* TCP: both ends have said that they send nothing more, and both know. */
+bool net_socket_over(const net_socket *socket);
+
 net_chunk *net_chunk_make(net_kind kind, size_t size);
 void net_chunk_free(net_chunk *chunk);
+void net_chunks_free(net_chunk **first, net_chunk **last);
+void net_way_schedule(net_way *way);    /* the next arrival */
+void net_way_drop(net_way *way);        /* what is on its way */
+void net_way_arm_timeout(net_way *way); /* that of the sender */
+/* The end at the beginning of this way is no more, and something came to it: TCP answers with a reset. */
+void net_way_answer_reset(net_way *way);
 /* Puts bytes on the way; `at`: not before that. */
 void net_way_put(net_way *way, net_chunk *chunk, uint64_t at);
 void net_way_space(net_way *way);  /* the sender may have room again */

@@ -514,6 +514,7 @@ void sim_net_end(void)
 {
     net_faults_end();
     net_connects_end();
+    net_links_end();
     net_streams_end();
     net_pidfds_end();
 }

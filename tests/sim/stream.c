@@ -8,12 +8,6 @@
 
 #define STREAM_RETRIES_NS (924 * SIM_S) /* tcp_retries2, without TCP_USER_TIMEOUT */
 
-net_link *net_links;
-uint32_t net_link_count;
-
-static uint64_t stream_links_made;
-
-static void stream_schedule(net_way *way);
 static void stream_arrive(net_way *way);
 
 /* --- chunks ------------------------------------------------------------------- */
@@ -58,7 +52,7 @@ void net_chunk_free(net_chunk *chunk)
     stream_free[i] = chunk;
 }
 
-static void stream_free_list(net_chunk **first, net_chunk **last)
+void net_chunks_free(net_chunk **first, net_chunk **last)
 {
     net_chunk *list = *first, *next;
 
@@ -69,9 +63,9 @@ static void stream_free_list(net_chunk **first, net_chunk **last)
     }
 }
 
-static void stream_drop_flight(net_way *way)
+void net_way_drop(net_way *way)
 {
-    stream_free_list(&way->flight, &way->flight_last);
+    net_chunks_free(&way->flight, &way->flight_last);
     way->in_flight = 0;
     way->full = false;
     if (way->event != 0) {
@@ -103,7 +97,7 @@ uint64_t net_latency(uint32_t from, uint32_t to, bool unix_socket)
     return base > 0 ? base + sim_below(&net_chance, base / 4 + 1) : 0;
 }
 
-static uint64_t stream_latency(const net_link *link)
+uint64_t net_link_latency(const net_link *link)
 {
     return net_latency(link->host[0], link->host[1], link->unix_socket);
 }
@@ -148,7 +142,7 @@ static uint64_t stream_timeout(const net_way *way)
 
 static void stream_on_timeout(void *arg);
 
-static void stream_arm_timeout(net_way *way)
+void net_way_arm_timeout(net_way *way)
 {
     if (way->timeout_event != 0) {
         sim_at_drop(way->timeout_event);
@@ -160,13 +154,13 @@ static void stream_arm_timeout(net_way *way)
     }
 }
 
-static bool stream_silent(const net_link *link)
+bool net_link_silent(const net_link *link)
 {
     return net_way_blocked(&link->way[0]) || net_way_blocked(&link->way[1]);
 }
 
 /* TCP: both ends have said that they send nothing more, and both know. */
-static bool stream_over(const net_socket *socket)
+bool net_socket_over(const net_socket *socket)
 {
     return !socket->link->unix_socket && socket->ended && socket->shut_write &&
            socket->link->way[socket->side].flight == NULL;
@@ -182,7 +176,7 @@ static void stream_lose_flight(net_way *way)
     bool flag = kept && (last->probed || last->broken);
     uint64_t at = kept ? last->at : 0;
 
-    stream_drop_flight(way);
+    net_way_drop(way);
     if (kept) {
         net_way_control(way, kind, at > sim_time() ? at - sim_time() : 0, flag);
     }
@@ -204,10 +198,10 @@ static void stream_break(net_socket *socket, int err)
     way->unacked_since = 0;
     stream_lose_flight(way);
     way->shut = true;
-    stream_arm_timeout(way);
+    net_way_arm_timeout(way);
     if (in->full) {
         in->full = false; /* what waited for room comes to nobody */
-        stream_schedule(in);
+        net_way_schedule(in);
     }
     sim_file_changed(&socket->file);
 }
@@ -220,7 +214,7 @@ static void stream_on_timeout(void *arg)
 
     way->timeout_event = 0;
     if (stream_timeout(way) > sim_time()) {
-        stream_arm_timeout(way);
+        net_way_arm_timeout(way);
         return;
     }
     bool idle = way->unacked_since == 0;
@@ -230,7 +224,7 @@ static void stream_on_timeout(void *arg)
     net_socket *other = link->side[!way->from];
     bool open = other != NULL && other->state == NET_CONNECTED && !way->was_reset;
     if (open && idle && !net_way_blocked(way)) {
-        net_way_control(way, NET_RESET, stream_latency(link), false);
+        net_way_control(way, NET_RESET, net_link_latency(link), false);
     } else if (open) {
         sim_mark("a connection is half-open");
         uint64_t delay = net_discovery(other);
@@ -259,7 +253,7 @@ void net_link_blocked(net_link *link)
         if (way->in_flight > 0 && way->unacked_since == 0) {
             way->unacked_since = sim_time();
         }
-        stream_arm_timeout(way);
+        net_way_arm_timeout(way);
     }
 }
 
@@ -275,20 +269,20 @@ void net_way_open(net_way *way, bool at_once)
     if (net_way_blocked(way)) {
         return;
     }
-    for (int i = 0; i < 2 && !link->unix_socket && !stream_silent(link); i++) {
+    for (int i = 0; i < 2 && !link->unix_socket && !net_link_silent(link); i++) {
         link->way[i].silent_since = 0;
         link->way[i].heard = sim_time();
         link->way[i].unacked_since = link->way[i].full ? sim_time() : 0;
-        stream_arm_timeout(&link->way[i]);
+        net_way_arm_timeout(&link->way[i]);
     }
     for (int i = 0; i < 2; i++) {
         net_chunk *chunk = link->way[i].flight;
         if (chunk != NULL && link->way[i].event == 0) {
             /* It is sent again when the timer of the sender fires, which has backed off. */
             uint64_t again = at_once || link->unix_socket ? 0 : net_drawn_time(&net_chance, SIM_MS, 3 * SIM_S);
-            uint64_t at = sim_time() + stream_latency(link) + again;
+            uint64_t at = sim_time() + net_link_latency(link) + again;
             chunk->at = chunk->at > at ? chunk->at : at;
-            stream_schedule(&link->way[i]);
+            net_way_schedule(&link->way[i]);
         }
     }
 }
@@ -311,7 +305,7 @@ static void stream_on_arrival(void *arg)
     stream_arrive(way);
 }
 
-static void stream_schedule(net_way *way)
+void net_way_schedule(net_way *way)
 {
     if (way->event != 0 || stream_held(way)) {
         return;
@@ -329,17 +323,17 @@ static void stream_put(net_way *way, net_chunk *chunk, uint64_t at)
     chunk->at = at > way->last_at ? at : way->last_at;
     way->last_at = chunk->at;
     stream_append(&way->flight, &way->flight_last, chunk);
-    stream_schedule(way);
+    net_way_schedule(way);
 }
 
 void net_way_put(net_way *way, net_chunk *chunk, uint64_t at)
 {
     way->in_flight += chunk->size;
-    if (!way->link->unix_socket && !stream_silent(way->link)) {
+    if (!way->link->unix_socket && !net_link_silent(way->link)) {
         way->heard = sim_time(); /* nearly: it is acknowledged */
     } else if (!way->link->unix_socket && way->unacked_since == 0) {
         way->unacked_since = sim_time();
-        stream_arm_timeout(way);
+        net_way_arm_timeout(way);
     }
     stream_put(way, chunk, at);
 }
@@ -356,17 +350,17 @@ void net_way_control(net_way *way, net_kind kind, uint64_t delay, bool flag)
 }
 
 /* The end at the beginning of this way is no more, and something came to it: TCP answers with a reset. */
-static void stream_answer_reset(net_way *way)
+void net_way_answer_reset(net_way *way)
 {
     net_socket *socket = way->link->side[!way->from];
-    uint64_t at = sim_time() + stream_latency(way->link);
+    uint64_t at = sim_time() + net_link_latency(way->link);
 
     if (socket == NULL || socket->state != NET_CONNECTED) {
         return;
     }
     if (!way->was_reset) {
         if (way->full || net_way_blocked(way)) {
-            stream_drop_flight(way); /* it was not sent yet */
+            net_way_drop(way); /* it was not sent yet */
         }
         net_way_control(way, NET_RESET, at - sim_time(), false);
     } else if (way->flight_last != NULL && way->flight_last->at > at) {
@@ -375,7 +369,7 @@ static void stream_answer_reset(net_way *way)
             sim_at_drop(way->event);
             way->event = 0;
         }
-        stream_schedule(way);
+        net_way_schedule(way);
     }
 }
 
@@ -389,7 +383,7 @@ static bool stream_admit(net_way *way, const net_socket *socket, const net_chunk
     way->full = true;
     if (way->unacked_since == 0) {
         way->unacked_since = sim_time();
-        stream_arm_timeout(way);
+        net_way_arm_timeout(way);
     }
     return false;
 }
@@ -415,7 +409,7 @@ static void stream_take_bytes(net_way *way, net_socket *socket, net_chunk *chunk
         if (way->link->unix_socket) {
             way->link->swallowed = true;
         } else {
-            stream_answer_reset(&way->link->way[!way->from]);
+            net_way_answer_reset(&way->link->way[!way->from]);
         }
         net_chunk_free(chunk);
         net_way_space(way);
@@ -433,7 +427,7 @@ static void stream_take_end(net_way *way, net_socket *socket, const net_chunk *c
 {
     net_way *back = &way->link->way[!way->from];
 
-    if (socket == NULL || socket->state != NET_CONNECTED || stream_over(socket)) {
+    if (socket == NULL || socket->state != NET_CONNECTED || net_socket_over(socket)) {
         return;
     }
     if (chunk->kind == NET_RESET) {
@@ -477,7 +471,7 @@ static void stream_arrive(net_way *way)
             net_chunk_free(chunk);
         }
     }
-    stream_schedule(way);
+    net_way_schedule(way);
 }
 
 void net_way_window(net_way *way)
@@ -488,13 +482,13 @@ void net_way_window(net_way *way)
         return;
     }
     way->full = false;
-    if (!stream_silent(way->link)) {
+    if (!net_link_silent(way->link)) {
         way->unacked_since = 0;
-        stream_arm_timeout(way);
+        net_way_arm_timeout(way);
     }
     /* The new window travels to the sender, and the bytes to us. */
-    way->flight->at = sim_time() + 2 * stream_latency(way->link);
-    stream_schedule(way);
+    way->flight->at = sim_time() + 2 * net_link_latency(way->link);
+    net_way_schedule(way);
 }
 
 void net_way_truncate(net_way *way, uint64_t keep)
@@ -510,188 +504,16 @@ void net_way_truncate(net_way *way, uint64_t keep)
         stream_append(&kept, &kept_last, chunk);
     }
     bool full = way->full;
-    stream_drop_flight(way);
+    net_way_drop(way);
     way->flight = kept;
     way->flight_last = kept_last;
     way->in_flight = keep - left;
     way->full = full && kept != NULL;
-    stream_schedule(way);
-}
-
-/* --- links -------------------------------------------------------------------- */
-
-net_link *net_link_make(net_socket *from, net_socket *to)
-{
-    net_link *link = sim_alloc(sizeof(*link));
-    net_socket *sides[2] = {from, to};
-    static const uint32_t pieces[] = {4 << 10, 16 << 10, 32 << 10, 64 << 10};
-
-    link->number = ++stream_links_made;
-    link->unix_socket = from->domain == AF_UNIX;
-    link->piece = sim_one_in(&net_chance, 16) ? 1448 : pieces[sim_below(&net_chance, 4)];
-    if (link->unix_socket) {
-        link->piece = 32 << 10;
-    }
-    for (uint32_t i = 0; i < 2; i++) {
-        link->side[i] = sides[i];
-        link->host[i] = sides[i]->host;
-        link->pid[i] = sides[i]->pid;
-        link->way[i].link = link;
-        link->way[i].from = i;
-        link->way[i].heard = sim_time();
-        sides[i]->link = link;
-        sides[i]->side = i;
-        sides[i]->state = NET_CONNECTED;
-        sides[i]->err = 0;
-    }
-    for (uint32_t i = 0; i < 2; i++) {
-        link->way[i].severed =
-            !link->unix_socket && net_partitioned(link->host[i], link->pid[i], link->host[!i], link->pid[!i]);
-    }
-    if (stream_silent(link)) {
-        net_link_blocked(link);
-    }
-    link->next = net_links;
-    if (net_links != NULL) {
-        net_links->prev = link;
-    }
-    net_links = link;
-    net_link_count++;
-    return link;
-}
-
-static void stream_free_link(net_link *link)
-{
-    for (int i = 0; i < 2; i++) {
-        net_way *way = &link->way[i];
-        stream_drop_flight(way);
-        stream_free_list(&way->queue, &way->queue_last);
-        if (way->stall_event != 0) {
-            sim_at_drop(way->stall_event);
-        }
-        if (way->timeout_event != 0) {
-            sim_at_drop(way->timeout_event);
-        }
-    }
-    if (link->cut_event != 0) {
-        sim_at_drop(link->cut_event);
-    }
-    if (link->prev != NULL) {
-        link->prev->next = link->next;
-    } else {
-        net_links = link->next;
-    }
-    if (link->next != NULL) {
-        link->next->prev = link->prev;
-    }
-    net_link_count--;
-    sim_free(link);
-}
-
-/* TCP tells the other end that somebody did not read all of what it sent. */
-static void stream_leave_tcp(net_way *out, bool unread)
-{
-    if (unread) {
-        sim_mark("a connection was closed with bytes unread");
-        if (out->in_flight > 0 && sim_one_in(&net_chance, 2)) {
-            net_way_truncate(out, sim_below(&net_chance, out->in_flight + 1)); /* the rest was not sent yet */
-        }
-        net_way_control(out, NET_RESET, stream_latency(out->link), false);
-    } else if (!out->shut) {
-        net_way_control(out, NET_FIN, stream_latency(out->link), false);
-    }
-}
-
-static void stream_leave(net_socket *socket, bool reset)
-{
-    net_link *link = socket->link;
-    net_way *out = &link->way[socket->side];
-    net_way *in = &link->way[!socket->side];
-    bool unread = in->unread > 0 || reset;
-    bool open = socket->state == NET_CONNECTED && !stream_over(socket);
-
-    link->side[socket->side] = NULL;
-    socket->link = NULL;
-    stream_arm_timeout(out);
-    stream_free_list(&in->queue, &in->queue_last);
-    in->unread = 0;
-    if (link->side[in->from] == NULL) {
-        stream_free_link(link);
-        return;
-    }
-    if (link->unix_socket) {
-        unread |= in->in_flight > 0;
-        in->charged = 0;
-        stream_drop_flight(in);
-        if (!link->cut) {
-            net_way_control(out, NET_GONE, stream_latency(link), unread);
-        }
-        net_way_space(in);
-        return;
-    }
-    if (in->full) {
-        in->full = false; /* what waited for room comes to nobody */
-        stream_schedule(in);
-    }
-    if (open && !link->cut) {
-        stream_leave_tcp(out, unread);
-    }
-}
-
-void net_link_leave(net_socket *socket)
-{
-    stream_leave(socket, false);
-}
-
-void net_link_refuse(net_socket *socket)
-{
-    stream_leave(socket, true);
-}
-
-static void stream_shutdown_write(net_socket *socket)
-{
-    net_way *way = &socket->link->way[socket->side];
-
-    socket->shut_write = true;
-    if (!way->shut && !socket->link->cut) {
-        net_way_control(way, NET_FIN, stream_latency(socket->link), false);
-    }
-}
-
-int net_shutdown(net_socket *socket, bool reading, bool writing)
-{
-    net_socket *other = socket->link->side[!socket->side];
-
-    if (stream_over(socket)) {
-        return -ENOTCONN;
-    }
-    if (reading) {
-        socket->shut_read = true;
-        if (socket->link->unix_socket && other != NULL) {
-            other->shut_write = true; /* TCP does not tell */
-            sim_file_changed(&other->file);
-        }
-    }
-    if (writing) {
-        stream_shutdown_write(socket);
-    }
-    sim_file_changed(&socket->file);
-    return 0;
-}
-
-/* Something between the ends has cut the connection, and what is sent now comes to nobody. */
-void net_link_swallow(net_socket *socket)
-{
-    if (socket->link->unix_socket) {
-        socket->link->swallowed = true;
-    } else {
-        stream_answer_reset(&socket->link->way[!socket->side]);
-    }
+    net_way_schedule(way);
 }
 
 void net_streams_end(void)
 {
-    sim_check(net_links == NULL, "the simulation: no connection is left", "%u are", net_link_count);
     for (size_t i = 0; i < STREAM_ROOMS; i++) {
         net_chunk *next;
         for (net_chunk *chunk = stream_free[i]; chunk != NULL; chunk = next) {
@@ -700,5 +522,4 @@ void net_streams_end(void)
         }
         stream_free[i] = NULL;
     }
-    stream_links_made = 0;
 }
