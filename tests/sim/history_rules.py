@@ -32,7 +32,7 @@ SOMETIMES = {
     "claim": {"TQ_EAGAIN", "TQ_EPARTITION", "TQ_EFIELD"},
     "resolve": {"TQ_EKEY", "TQ_EPARTITION", "TQ_EFIELD", "TQ_ECLEARED"},
     "get": {"TQ_ECLEARED", "TQ_ELOST", "TQ_ENOTREADY", "TQ_EFIELD", "TQ_EPARTITION"},
-    "get_by_key": {"TQ_ECLEARED", "TQ_ELOST", "TQ_ENOTREADY"},
+    "get_by_key": {"TQ_ECLEARED", "TQ_ELOST", "TQ_ENOTREADY", "TQ_EPARTITION"},
     "clear": {"TQ_EPARTITION"},
     "reset": {"TQ_EPARTITION"},
     "consumed": {"TQ_EPARTITION"},
@@ -67,7 +67,8 @@ def deadlines(case: Case) -> Iterator[Finding]:
     rule = "deadlines are kept"
     for op in case.history.ops.values():
         limit = op.result.get("limit", op.args["timeout"])
-        if op.ended is None or limit <= 0:
+        # A call of the file system cannot be stopped.
+        if op.ended is None or limit <= 0 or op.call in ("save", "load"):
             continue
         # By the clock of its process, if the file has that; else virtual time: clocks differ by a fifth.
         took = op.result.get("took")
