@@ -254,6 +254,13 @@ static void fiber_enter(sim_fiber *fiber)
 #endif
 }
 
+bool sched_alone(sim_process *process)
+{
+    const sched_process *own = sched_of(process);
+
+    return own->fibers == own->first && own->fibers->next == NULL;
+}
+
 static void fiber_unlink(sim_fiber *fiber)
 {
     sim_process *process = fiber->process;

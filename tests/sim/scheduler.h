@@ -30,6 +30,8 @@ typedef struct sched_process {
 sched_process *sched_of(sim_process *process);
 /* The next process that is alive; NULL: the first, and none. */
 sim_process *sched_each(sim_process *before);
+/* Whether it has no other fiber than that of its main function. */
+bool sched_alone(sim_process *process);
 void sched_process_end(sim_process *process, bool killed);
 void sched_reap(void);
 uint64_t sched_mix(uint64_t hash, uint64_t value);
