@@ -155,6 +155,16 @@ def test_an_empty_system(tq: Any, client: Any, ck: Path) -> None:
     assert client.get_partition_list() == []
 
 
+def test_nothing_but_empty_cells(tq: Any, client: Any, ck: Path) -> None:
+    tq.kv_batch_put(["a", "b"], "p", TensorDict({"empty": torch.zeros(2, 0)}, batch_size=2))
+    before = everything(client)
+    tq.save_checkpoint(ck)
+    client.clear_partition("p")
+    tq.load_checkpoint(ck)
+    assert everything(client) == before
+    same(tq.kv_batch_get(["a", "b"], "p"), {"empty": torch.zeros(2, 0)})
+
+
 def test_metadata_from_before_is_refused(tq: Any, client: Any, ck: Path) -> None:
     fill(tq)
     meta = client.get_meta(["x"], 2, "q", task_name="other")

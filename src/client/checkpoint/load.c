@@ -375,10 +375,11 @@ static void load_read(void *arg)
 {
     load_task *load = arg;
 
-    if (load->wanted > load->buffer_size) {
+    if (load->buffer == NULL || load->wanted > load->buffer_size) {
         free(load->buffer);
-        load->buffer_size = load->wanted;
-        load->buffer = malloc(load->wanted);
+        /* Blocks of empty cells have no bytes. */
+        load->buffer_size = load->wanted > 0 ? load->wanted : 1;
+        load->buffer = malloc(load->buffer_size);
     }
     if (load->buffer == NULL) {
         load->buffer_size = 0;
