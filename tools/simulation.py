@@ -6,14 +6,16 @@ each commit looks at seeds of its own and yet a failure is repeated by the same 
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
-from test_runner import BUILD, ROOT, Outcome, PartError, Runner
+from test_runner import BUILD, LOGS, ROOT, Outcome, PartError, Runner
 
 SIM = Path("tests") / "sim" / "sim"
 CORPUS = ROOT / "tests" / "sim" / "corpus" / "seeds.txt"
 SECONDS = 60
 QUICK_SEEDS = 100
+HISTORIES = 40
 SUMMARY = re.compile(r"^sim: seeds=(\d+) .*found=(\d+) ", re.MULTILINE)
 CORPUS_SUMMARY = re.compile(r"^sim: corpus: (\d+) lines, found=(\d+)", re.MULTILINE)
 FOUND = re.compile(r"^(?:FOUND|MISSING) .*$", re.MULTILINE)
@@ -51,10 +53,33 @@ def run(runner: Runner, build: Path, *options: str) -> Outcome:
     return outcome
 
 
+def histories(runner: Runner, build: Path, first: int) -> Outcome:
+    """Check what the clients of some seeds saw by the checker that knows nothing else; each seed is a test."""
+    folder = LOGS / "histories"
+    folder.mkdir(exist_ok=True)
+    outcome = Outcome()
+    for seed in range(first, first + HISTORIES):
+        file = folder / f"{seed}.json"
+        file.unlink(missing_ok=True)
+        # What the program itself finds is a failure above already.
+        runner.command(build / SIM, "--seed", str(seed), "--every", "0", "--history", file)
+        status = runner.command(sys.executable, ROOT / "tests" / "sim" / "check_history.py", file)
+        if status == 0:
+            outcome.passed += 1
+            file.unlink()
+        else:
+            outcome.failures.append(f"the history of seed {seed}: {file.relative_to(ROOT)}")
+    return outcome
+
+
 def sim(runner: Runner) -> Outcome:
-    """Simulate the corpus and new seeds for a minute."""
+    """Simulate the corpus and new seeds for a minute, and check histories."""
     first = first_seed()
-    return run(runner, BUILD / "test", "--seeds", f"{first}-", "--seconds", str(SECONDS))
+    outcome = run(runner, BUILD / "test", "--seeds", f"{first}-", "--seconds", str(SECONDS))
+    more = histories(runner, BUILD / "test", first)
+    outcome.passed += more.passed
+    outcome.failures += more.failures
+    return outcome
 
 
 def sim_asan(runner: Runner) -> Outcome:
