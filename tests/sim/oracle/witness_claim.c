@@ -263,6 +263,7 @@ WITNESS_WRAP(void, tqi_table_session_end, tqi_table *table, uint64_t session, bo
             ledger_block_die(l, i, dead && !l->owners[l->blocks[i].owner].outlives);
         }
     }
+    sim_trace("session ends", session, dead);
     witness_add(l, WITNESS_SESSION_END, &request);
     witness_leave(l);
     witness_checked(l, false);

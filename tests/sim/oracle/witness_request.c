@@ -41,6 +41,7 @@ static int request_session_open(tqi_net_session *net, void *ctx)
     ledger *l = witness_look(((const tqi_controller *)ctx)->table);
     int rc;
 
+    sim_trace("session begins", ((const tqi_controller *)ctx)->last_session + 1, net->pid);
     /* Its number is known only afterwards, but commits may follow within the call. */
     if (l != NULL) {
         LEDGER_GROW(l->sessions, l->sessions_capacity, l->n_sessions + 1);
