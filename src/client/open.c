@@ -204,7 +204,9 @@ static int open_begin(tqi_client_runtime *rt, tq_error *err)
         rc = tqi_net_channel_get(rt->connector, options->address, &rt->controller, err);
     }
     if (rc == TQ_OK) {
-        tqi_net_channel_on_open(rt->controller, open_on_connection, rt);
+        rc = tqi_net_channel_on_open(rt->controller, open_on_connection, rt, err);
+    }
+    if (rc == TQ_OK) {
         rt->internal.loop = &rt->loop;
         rt->internal.connector = rt->connector;
         rt->internal.controller = rt->controller;

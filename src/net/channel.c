@@ -514,29 +514,40 @@ void tqi_net_channel_close(tqi_net_channel *channel)
     }
 }
 
-void tqi_net_channel_on_open(tqi_net_channel *channel,
-                             void (*fn)(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg)
+/* The place of the listener with that arg; behind the last one: there is none. */
+static size_t channel_listener(const tqi_net_channel *channel, const void *arg)
 {
     size_t i = 0;
 
     while (i < channel->n_on_open && channel->on_open[i].arg != arg) {
         i++;
     }
-    if (fn == NULL) {
-        if (i < channel->n_on_open) {
-            channel->on_open[i] = channel->on_open[--channel->n_on_open];
-        }
-        return;
-    }
+    return i;
+}
+
+int tqi_net_channel_on_open(tqi_net_channel *channel,
+                            void (*fn)(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg,
+                            tq_error *err)
+{
+    size_t i = channel_listener(channel, arg);
+
     if (i == channel->n_on_open) {
         if (tqi_grow(&channel->on_open, &channel->cap_on_open, i + 1, sizeof(*channel->on_open)) != TQ_OK) {
-            tqi_net_connector_log(channel->connector, TQI_ERROR, "out of memory for a callback of %s",
-                                  channel->endpoint);
-            return;
+            return tqi_error_nomem(err, "a callback of a channel");
         }
         channel->n_on_open++;
     }
     channel->on_open[i] = (tqi_net_open_fn){fn, arg};
+    return TQ_OK;
+}
+
+void tqi_net_channel_off_open(tqi_net_channel *channel, const void *arg)
+{
+    size_t i = channel_listener(channel, arg);
+
+    if (i < channel->n_on_open) {
+        channel->on_open[i] = channel->on_open[--channel->n_on_open];
+    }
 }
 
 void tqi_net_channel_set_parkable(tqi_net_channel *channel)

@@ -298,9 +298,12 @@ bool tqi_net_connector_crowded(const tqi_net_connector *connector);
 int tqi_net_channel_get(tqi_net_connector *connector, const char *endpoint, tqi_net_channel **out, tq_error *err);
 void tqi_net_channel_unref(tqi_net_channel *channel);
 /* Called whenever a connection is established; `epoch` is the server's, and `fresh` says whether the session there is
- * new. There may be several listeners, distinguished by arg; fn NULL removes the one with that arg. */
-void tqi_net_channel_on_open(tqi_net_channel *channel,
-                             void (*fn)(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg);
+ * new. There may be several listeners, distinguished by arg. TQ_OK or TQ_ENOMEM. */
+int tqi_net_channel_on_open(tqi_net_channel *channel,
+                            void (*fn)(tqi_net_channel *channel, uint64_t epoch, bool fresh, void *arg), void *arg,
+                            tq_error *err);
+/* Removes the listener with that arg, if there is one. */
+void tqi_net_channel_off_open(tqi_net_channel *channel, const void *arg);
 /* Epoch of the server when last connected, 0 before. */
 uint64_t tqi_net_channel_epoch_for_tests(const tqi_net_channel *channel);
 /* Restricts the channel to that server (tqi_net_server_id; 0: any): an endpoint where another server answers is

@@ -46,7 +46,7 @@ static void a_restarted_server_gives_a_new_session(void **state)
     testing_server_start(&server, endpoint, 100, 1000);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, endpoint);
-    tqi_net_channel_on_open(channel, on_open, &opened);
+    assert_int_equal(tqi_net_channel_on_open(channel, on_open, &opened, NULL), TQ_OK);
     testing_call claim = {0}, events = {0}, unsent = {0}, late = {0};
     testing_claim(channel, &claim, false, -1);
     testing_events(channel, &events, -1);
@@ -90,7 +90,7 @@ static void a_session_resumes_on_a_new_connection(void **state)
     testing_server_start(&server, testing_unix_endpoint(), 100, 5000);
     tqi_net_connector *connector = testing_connector(&testing_token, UINT64_MAX - 1);
     tqi_net_channel *channel = testing_channel(connector, server.endpoint);
-    tqi_net_channel_on_open(channel, on_open, &opened);
+    assert_int_equal(tqi_net_channel_on_open(channel, on_open, &opened, NULL), TQ_OK);
     testing_call claim = {0}, events = {0};
     testing_claim(channel, &claim, false, -1);
     testing_events(channel, &events, -1);
@@ -128,7 +128,7 @@ static void an_idle_client_reconnects(void **state)
     testing_server_start(&server, testing_unix_endpoint(), 100, 5000);
     tqi_net_connector *connector = testing_connector(&testing_token, 0);
     tqi_net_channel *channel = testing_channel(connector, server.endpoint);
-    tqi_net_channel_on_open(channel, on_open, &opened);
+    assert_int_equal(tqi_net_channel_on_open(channel, on_open, &opened, NULL), TQ_OK);
     testing_call call = {0};
     testing_reserve(channel, &call, 1, 10);
     testing_until(&call.done, 1);

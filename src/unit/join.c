@@ -398,7 +398,9 @@ int tqi_unit_join(tqi_unit *unit, const tqi_unit_options *options, tq_error *err
         rc = tqi_net_channel_get(unit->connector, options->controller, &unit->controller, err);
     }
     if (rc == TQ_OK) {
-        tqi_net_channel_on_open(unit->controller, join_opened, unit);
+        rc = tqi_net_channel_on_open(unit->controller, join_opened, unit, err);
+    }
+    if (rc == TQ_OK) {
         join_register(unit);
     }
     return rc;

@@ -49,7 +49,12 @@ int tqi_simple_link_channel(tqi_simple_link *link, tqi_net_channel **out, tq_err
         }
         tqi_net_channel_set_parkable(link->channel);
         tqi_net_channel_set_wanted(link->channel, link->incarnation != 0);
-        tqi_net_channel_on_open(link->channel, link_opened, link);
+        rc = tqi_net_channel_on_open(link->channel, link_opened, link, err);
+        if (rc != TQ_OK) {
+            tqi_net_channel_unref(link->channel);
+            link->channel = NULL;
+            return rc;
+        }
     }
     *out = link->channel;
     return TQ_OK;
@@ -58,7 +63,7 @@ int tqi_simple_link_channel(tqi_simple_link *link, tqi_net_channel **out, tq_err
 static void link_drop_channel(tqi_simple_link *link)
 {
     if (link->channel != NULL) {
-        tqi_net_channel_on_open(link->channel, NULL, link);
+        tqi_net_channel_off_open(link->channel, link);
         tqi_net_channel_unref(link->channel);
         link->channel = NULL;
     }

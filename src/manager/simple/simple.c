@@ -83,13 +83,15 @@ static void simple_open(void *state, tq_manager_host *host, const char *config,
         opened(&err, arg);
         return;
     }
+    if (internal->controller != NULL &&
+        tqi_net_channel_on_open(internal->controller, simple_session, simple, &err) != TQ_OK) {
+        opened(&err, arg);
+        return;
+    }
     simple->host = host;
     simple->connector = internal->connector;
     simple->controller = internal->controller;
     simple->listed = tqi_simple_puts_listed;
-    if (simple->controller != NULL) {
-        tqi_net_channel_on_open(simple->controller, simple_session, simple);
-    }
     /* so that many clients do not begin at the same unit */
     simple->turn = (uint32_t)tqi_random_id();
     tqi_store_machine(simple->machine);

@@ -7,6 +7,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/testkit_oom.h"
+#include "net/calling.h"
+#include "unit/unit_state.h"
 
 #define MIB (UINT64_C(1) << 20)
 /* Enough in a request for its reply to be larger than what any request has room for. */
@@ -188,6 +190,48 @@ static void blocks_are_pinned_and_answered_or_not_pinned(void **state)
     kit_close(&k);
 }
 
+static void stopped(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+/* A unit that starts hears of every new session at its controller, without which it would not register again. */
+static void a_unit_that_starts_hears_of_its_sessions(void **state)
+{
+    const char *listen[] = {"tcp:127.0.0.1:0"};
+    kit k;
+    bool failed = true;
+    long n = 0;
+
+    (void)state;
+    kit_open(&k);
+    tqi_unit_options options = {
+        .name = "unit-0",
+        .controller = k.controller_at,
+        .listen = listen,
+        .n_listen = 1,
+        .token = &k.token,
+        .store = {.capacity = MIB},
+    };
+    for (; failed; n++) {
+        tqi_unit *unit = NULL;
+        tq_error err = {0};
+        bool end = false;
+        oom_one_after(n);
+        int rc = tqi_unit_alloc(&k.loop, &options, &unit, &err);
+        failed = oom_end() > 0;
+        assert_true(rc == TQ_OK || (failed && rc == TQ_ENOMEM));
+        if (rc != TQ_OK) {
+            continue; /* it closes itself */
+        }
+        assert_int_equal(unit->controller->n_on_open, 1);
+        tqi_unit_close(unit, stopped, &end);
+        kit_until(&k, &end);
+    }
+    assert_true(n > 10);
+    kit_close(&k);
+}
+
 static int setup(void **state)
 {
     (void)state;
@@ -206,6 +250,7 @@ static int teardown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(a_unit_that_starts_hears_of_its_sessions),
         cmocka_unit_test(a_session_heals_when_memory_is_back),
         cmocka_unit_test(room_is_reserved_and_answered_or_free),
         cmocka_unit_test(blocks_are_pinned_and_answered_or_not_pinned),

@@ -266,7 +266,7 @@ void host_open(kit *k, host *h, const char *type, const char *config)
     memset(h, 0, sizeof(*h));
     assert_int_equal(tq_manager_find(type, &h->manager, &err), TQ_OK);
     kit_client_open(k, &h->client, -1);
-    tqi_net_channel_on_open(h->client.controller, host_connected, h);
+    assert_int_equal(tqi_net_channel_on_open(h->client.controller, host_connected, h, NULL), TQ_OK);
     tq__list_partitions__init(&message);
     kit_start(&h->client, h->client.controller, TQI_LIST_PARTITIONS, &message, NULL, 0, NULL, KIT_LONG, &call);
     kit_end(&h->client, &call);
