@@ -14,7 +14,7 @@
 #include "world.h"
 
 /* What a server may keep for a client that is idle: see ACKS_LATE_BYTES in src/net/acks.c. */
-#define REST_KEPT 8192u
+#define REST_KEPT            8192u
 
 #define REST(condition, ...) sim_check((condition), "no leak", "at rest: " __VA_ARGS__)
 
