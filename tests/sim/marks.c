@@ -86,7 +86,7 @@ static const marks_line marks_table[] = {
     {"move tried again later", MARKS_SOON},
     {"cells moved", MARKS_SOON},
     {"put hurried a move", MARKS_RARE},
-    {"proof of a grant refused", MARKS_RARE},
+    {"proof of a grant refused", 0},
     {"blocks known to no table", MARKS_RARE},
     /* the controller */
     {"owner lost after its timeout", MARKS_SOON},
@@ -112,6 +112,7 @@ static const marks_line marks_table[] = {
     /* processes */
     {"a machine lost power", MARKS_SOON},
     {"a unit ended in order", MARKS_SOON},
+    {"a process that is stopped loses its connections", MARKS_SOON},
     /* the network */
     {"a TCP backlog is full", 0},
     {"a unix socket's backlog is full", 0},

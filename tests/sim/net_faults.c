@@ -246,6 +246,15 @@ static void faults_on_cut(void *arg)
     }
 }
 
+void sim_net_lose(uint64_t pid)
+{
+    for (net_link *link = net_links; link != NULL; link = link->next) {
+        if ((link->pid[0] == pid || link->pid[1] == pid) && (!link->unix_socket || net.unix_cuts)) {
+            faults_cut(link);
+        }
+    }
+}
+
 uint64_t net_faults_of_send(net_way *way)
 {
     uint64_t late = 0;

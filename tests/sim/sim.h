@@ -301,6 +301,8 @@ void sim_net_start(void); /* per seed */
 void sim_net_end(void);
 /* Faults are over from now on: partitions and stalls heal at once. Called by whoever makes sim_is_calm() true. */
 void sim_net_calm(void);
+/* Cuts all connections of a process, as when a machine sleeps for long. */
+void sim_net_lose(uint64_t pid);
 
 /* --- files: disk.c --------------------------------------------------------------- */
 

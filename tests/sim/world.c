@@ -232,7 +232,8 @@ static int server_unit(world_server *server, const char *const *listen, size_t n
 static void server_main(void *arg)
 {
     world_server *server = arg;
-    const char *listen[2] = {server->listen_tcp, server->listen_unix};
+    /* As tqd has them: those of this machine come over the unix socket, and share memory. */
+    const char *listen[2] = {world_drawn.tcp_only ? server->listen_tcp : server->listen_unix, server->listen_tcp};
     size_t n = world_drawn.tcp_only ? 1 : 2;
     tq_error err = {0};
     uv_loop_t loop;
@@ -492,6 +493,10 @@ static void fault_tick(void *arg)
         uint64_t ns = sim_one_in(&sim_fault_chance, 4) ? sim_below(&sim_fault_chance, 20 * SIM_S)
                                                        : sim_below(&sim_fault_chance, 300 * SIM_MS);
         sim_process_stop(victim);
+        if (sim_one_in(&sim_fault_chance, 3)) {
+            sim_mark("a process that is stopped loses its connections");
+            sim_net_lose(victim->pid);
+        }
         sim_at(sim_time() + ns, fault_continue, (void *)(uintptr_t)victim->pid);
     }
     if (victim != NULL && sim_happens(SIM_CLOCK_STEP)) {
