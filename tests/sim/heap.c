@@ -18,7 +18,7 @@
 
 #include "memory.h"
 
-#define HEAP_BYTES      (UINT64_C(1) << 30)
+#define HEAP_BYTES      (UINT64_C(1) << 30) /* half of it for large blocks */
 #define HEAP_BYTES_HOST (UINT64_C(32) << 30)
 #define HEAP_BASE_HOST  UINT64_C(0x018000000000)
 #define HEAP_LIVE       UINT32_C(0x6c697665)
@@ -26,9 +26,13 @@
 #define HEAP_UNIT       16u
 #define HEAP_ALIGNED    255u /* a class: the block begins before, `what` says how far */
 #define HEAP_POISON     0xa5
-#define HEAP_POISONED   4096u /* bytes of a freed block that are overwritten */
-#define HEAP_LOOKED_AT  64u   /* bytes of them that are looked at when it is handed out again */
-#define HEAP_LINEAR     64u   /* classes in steps of 16 bytes; then four per power of two */
+#define HEAP_POISONED   4096u               /* bytes of a freed block that are overwritten */
+#define HEAP_LOOKED_AT  64u                 /* bytes of them that are looked at when it is handed out again */
+#define HEAP_BIG        (UINT64_C(1) << 20) /* bytes of a large block, of a process only */
+#define HEAP_PAGE       4096u
+#define HEAP_LINEAR     64u /* classes in steps of 16 bytes; then four per power of two */
+
+int __real_madvise(void *at, size_t size, int advice);
 
 typedef struct {
     uint64_t what; /* who asked << 8 | class */
@@ -99,14 +103,19 @@ sim_heap *heap_open(uint32_t place, const char *name)
 
     if (heap->base == NULL) {
         heap_map(heap, sim_memory_base + place * HEAP_BYTES, HEAP_BYTES);
+        heap->end = heap->base + HEAP_BYTES / 2;
     }
-    *heap = (sim_heap){.name = name, .base = heap->base, .end = heap->end};
+    *heap = (sim_heap){.name = name, .base = heap->base, .end = heap->end, .big = heap->end, .big_high = heap->end};
     heap->low = heap->high = sim_memory_down ? heap->end : heap->base;
     return heap;
 }
 
 void heap_close(sim_heap *heap)
 {
+    if (heap->big_high > heap->big) {
+        __real_madvise(heap->big, (size_t)(heap->big_high - heap->big), MADV_DONTNEED);
+        heap->big_high = heap->big;
+    }
     heap->live_bytes = heap->live_count = 0;
     heap->low = heap->high = heap->base;
     heap->name = NULL;
@@ -153,6 +162,33 @@ static inline void heap_look(const heap_block *block, size_t room)
     }
 }
 
+static inline bool heap_is_big(const sim_heap *heap, uint32_t class)
+{
+    return __builtin_expect(class >= heap_class(HEAP_BIG) && heap != &heap_of_simulator, 0);
+}
+
+static heap_block *heap_take_big(sim_heap *heap, uint32_t class)
+{
+    uint32_t first = heap->free[class];
+    heap_block *block;
+
+    if (first != 0) {
+        block = heap_at(heap, first);
+        heap_look(block, HEAP_PAGE - sizeof(*block));
+        heap->free[class] = block->size;
+        memset(block + 1, 0, HEAP_PAGE - sizeof(*block));
+    } else {
+        size_t bytes = heap_class_bytes(class);
+        block = (heap_block *)(void *)heap->big_high;
+        if (bytes > (size_t)(heap->base + HEAP_BYTES - heap->big_high)) {
+            return NULL;
+        }
+        heap->big_high += bytes;
+    }
+    block->what = class;
+    return block;
+}
+
 /* A block with `size` bytes after its header, as heap_take gives them; NULL: no room. */
 static inline heap_block *heap_take_block(sim_heap *heap, size_t size, bool zero)
 {
@@ -161,6 +197,9 @@ static inline heap_block *heap_take_block(sim_heap *heap, size_t size, bool zero
     heap_block *block;
     size_t poisoned = 0;
 
+    if (heap_is_big(heap, class)) {
+        return heap_take_big(heap, class);
+    }
     if (__builtin_expect(first != 0, 1)) {
         size_t room = heap_class_bytes(class) - sizeof(heap_block);
         block = heap_at(heap, first);
@@ -282,7 +321,12 @@ void heap_give(void *memory)
     size_t room = heap_class_bytes(class) - sizeof(*block);
     heap->live_bytes -= block->size;
     heap->live_count--;
-    memset(block + 1, HEAP_POISON, room < HEAP_POISONED ? room : HEAP_POISONED);
+    if (heap_is_big(heap, class)) {
+        memset(block + 1, HEAP_POISON, HEAP_PAGE - sizeof(*block));
+        __real_madvise((uint8_t *)block + HEAP_PAGE, heap_class_bytes(class) - HEAP_PAGE, MADV_DONTNEED);
+    } else {
+        memset(block + 1, HEAP_POISON, room < HEAP_POISONED ? room : HEAP_POISONED);
+    }
     block->magic = HEAP_FREE;
     block->size = heap->free[class];
     heap->free[class] = (uint32_t)((uint64_t)((uint8_t *)block - heap->base) / HEAP_UNIT) + 1;
@@ -295,16 +339,23 @@ size_t heap_size(const void *memory)
     return block->magic == HEAP_LIVE ? heap_round(block->size) : 0;
 }
 
-void heap_each(const sim_heap *heap, void (*fn)(const void *memory, size_t size, const void *caller, void *arg),
-               void *arg)
+static void heap_each_of(const uint8_t *at, const uint8_t *end,
+                         void (*fn)(const void *memory, size_t size, const void *caller, void *arg), void *arg)
 {
-    for (const uint8_t *at = heap->low; at < heap->high;) {
+    while (at < end) {
         const heap_block *block = (const heap_block *)(const void *)at;
         if (block->magic == HEAP_LIVE) {
             fn(block + 1, block->size, heap_caller(block), arg);
         }
         at += heap_class_bytes(block->what & 0xff);
     }
+}
+
+void heap_each(const sim_heap *heap, void (*fn)(const void *memory, size_t size, const void *caller, void *arg),
+               void *arg)
+{
+    heap_each_of(heap->low, heap->high, fn, arg);
+    heap_each_of(heap->big, heap->big_high, fn, arg);
 }
 
 #endif

@@ -22,6 +22,7 @@ struct sim_heap {
     uint8_t *low;  /* what was ever handed out since the start of the process is in [low, high) */
     uint8_t *high;
     uint8_t *end;
+    uint8_t *big, *big_high; /* large blocks are in [big, big_high), behind `end` */
     uint64_t live_bytes, live_count;
     uint32_t free[HEAP_CLASSES]; /* the first free block of each size: its offset in units of 16 bytes, plus 1 */
     /* Allocations until one may fail; 0: none may. */

@@ -106,6 +106,36 @@ static void test_sizes(void **state)
     memory_test_end(one);
 }
 
+/* Zero at first, also when they are used again. */
+static void test_large(void **state)
+{
+    sim_process *one = memory_test_start(0);
+    const size_t size = 3 << 20;
+    uint8_t *memory;
+
+    (void)state;
+    for (unsigned round = 0; round < 3; round++) {
+        memory = malloc(size);
+#ifndef SIM_ASAN
+        for (size_t i = 0; i < size; i++) {
+            assert_int_equal(memory[i], 0);
+        }
+#endif
+        memset(memory, 1, size);
+        if (round == 1) {
+            memory_test_end(one);
+            one = memory_test_start(0);
+        } else {
+            free(memory);
+        }
+    }
+    memory = realloc(malloc(size), 2 * size);
+    memset(memory, 1, 2 * size);
+    sim_heap_report(one);
+    free(memory);
+    memory_test_end(one);
+}
+
 #ifndef SIM_ASAN
 static void test_misuse(void **state)
 {
@@ -232,12 +262,13 @@ static void test_speed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_addresses), cmocka_unit_test(test_kinds),     cmocka_unit_test(test_sizes),
+        cmocka_unit_test(test_same_addresses), cmocka_unit_test(test_kinds),
+        cmocka_unit_test(test_sizes),          cmocka_unit_test(test_large),
 #ifndef SIM_ASAN
         cmocka_unit_test(test_misuse),
 #endif
-        cmocka_unit_test(test_failures),       cmocka_unit_test(test_libraries), cmocka_unit_test(test_stacks),
-        cmocka_unit_test(test_speed),
+        cmocka_unit_test(test_failures),       cmocka_unit_test(test_libraries),
+        cmocka_unit_test(test_stacks),         cmocka_unit_test(test_speed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
