@@ -156,11 +156,32 @@ static void compact_heard(tqi_unit_compacting *batch)
 
 /* --- 3: moved ------------------------------------------------------------- */
 
+static void compact_abandon(tqi_unit_compacting *batch);
+
+static void compact_abandon_again(uv_timer_t *timer)
+{
+    const tqi_unit *unit = timer->data;
+
+    compact_abandon(unit->compact.now);
+}
+
+/* There was no memory to abandon the new blocks, which nobody else will ever free: tries again, and moves nothing else
+ * until then. */
+static void compact_abandon_later(tqi_unit_compacting *batch)
+{
+    uv_timer_start(&batch->unit->compact.timer, compact_abandon_again, COMPACT_RETRY_MS, 0);
+}
+
 static void compact_abandoned(tqi_net_call *call, tqi_net_answer *answer, void *arg)
 {
+    tqi_unit_compacting *batch = arg;
+
     (void)call;
-    (void)answer;
-    compact_end(arg, true);
+    if (answer->status == TQ_ENOMEM && compact_valid(batch)) {
+        compact_abandon_later(batch);
+    } else {
+        compact_end(batch, true);
+    }
 }
 
 /* The controller sends a notice for the blocks it did not accept, even if the session has ended. */
@@ -175,9 +196,18 @@ static void compact_abandon(tqi_unit_compacting *batch)
     }
     message.id = ids;
     message.n_id = batch->n;
-    if (batch->n == 0 || !compact_valid(batch) ||
-        !compact_call(batch, TQI_ABANDON_BLOCKS, &message.base, compact_abandoned)) {
-        compact_end(batch, true);
+    if (batch->n == 0 || !compact_valid(batch) || !compact_grants(batch)) {
+        compact_end(batch, true); /* there are none, or they have ended with the session */
+    } else if (!compact_call(batch, TQI_ABANDON_BLOCKS, &message.base, compact_abandoned)) {
+        compact_abandon_later(batch);
+    }
+}
+
+void tqi_unit_compact_close(tqi_unit *unit)
+{
+    if (unit->compact.now != NULL) {
+        compact_free(unit->compact.now);
+        unit->compact.now = NULL;
     }
 }
 

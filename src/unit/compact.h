@@ -56,5 +56,7 @@ void tqi_unit_compact_fini(tqi_unit *unit);
 
 /* Begins a batch. */
 void tqi_unit_compact_timer(uv_timer_t *timer);
+/* The unit ends, and all calls have: drops a batch that was going to try again. */
+void tqi_unit_compact_close(tqi_unit *unit);
 
 #endif

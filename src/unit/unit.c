@@ -94,6 +94,7 @@ static void unit_timer_init(tqi_unit *unit, uv_timer_t *timer)
 
 static void unit_free(tqi_unit *unit)
 {
+    tqi_unit_compact_close(unit);
     if (unit->held != NULL) {
         tqi_unit_store_unref(unit->held);
     }

@@ -4,8 +4,12 @@
  */
 #include "testkit.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "base/error.h"
+#include "net/net.h"
 
 #define BATCHES 12
 #define ROWS    8
@@ -14,6 +18,41 @@
 static test_system sys;
 static tq_client *client;
 static tq_op *op;
+
+/* --- calls of units that fail ---------------------------------------------- */
+
+static atomic_int refused_moves, refused_abandons; /* the next ones */
+
+int __real_tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, tqi_net_call **out,
+                              tq_error *err);
+int __wrap_tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, tqi_net_call **out,
+                              tq_error *err);
+
+static bool take(atomic_int *left)
+{
+    int n = atomic_load(left);
+
+    while (n > 0 && !atomic_compare_exchange_weak(left, &n, n - 1)) {
+    }
+    return n > 0;
+}
+
+int __wrap_tqi_net_call_start(tqi_net_channel *channel, const tqi_net_call_args *args, tqi_net_call **out, tq_error *err)
+{
+    if (args->kind == TQI_COMPACT_MOVE && take(&refused_moves)) {
+        Tq__CompactMove bad = *(const Tq__CompactMove *)args->message; /* which the controller does not accept */
+        tqi_net_call_args call = *args;
+        bad.n_to = 0;
+        call.message = &bad.base;
+        return __real_tqi_net_call_start(channel, &call, out, err);
+    }
+    if (args->kind == TQI_ABANDON_BLOCKS && take(&refused_abandons)) {
+        return tqi_error_nomem(err, "a request");
+    }
+    return __real_tqi_net_call_start(channel, args, out, err);
+}
+
+/* --- a system ---------------------------------------------------------------- */
 
 static int setup(void **state)
 {
@@ -180,11 +219,44 @@ static void a_full_unit_makes_room(void **state)
     expect_ok(op, tq_clear_partition(op, "p"));
 }
 
+/* Bytes that units say are in use. */
+static uint64_t used_bytes(void)
+{
+    uint64_t sum = 0;
+
+    expect_ok(op, tq_query_status(op));
+    for (size_t i = 0; i < tq_op_status(op)->n_owners; i++) {
+        sum += tq_op_status(op)->owners[i]->used_bytes;
+    }
+    return sum;
+}
+
+/* New blocks that the controller did not accept are freed, even if it could not be told at first. */
+static void a_move_that_fails_leaves_nothing(void **state)
+{
+    const uint32_t most[] = {0, 1, 2, 3, 4, 5};
+    tq_meta *meta;
+
+    (void)state;
+    atomic_store(&refused_moves, 1);
+    atomic_store(&refused_abandons, 2);
+    meta = put_wide(ROWS, 0, NULL);
+    clear_rows(meta, most, 6);
+    while (atomic_load(&refused_abandons) > 0) {
+        used_bytes();
+    }
+    expect_ok(op, tq_clear_partition(op, "p"));
+    while (used_bytes() > 0) {
+    }
+    tq_meta_unref(meta);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(memory_follows_what_is_live, setup, teardown),
         cmocka_unit_test_setup_teardown(a_full_unit_makes_room, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_move_that_fails_leaves_nothing, setup, teardown),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
