@@ -134,6 +134,9 @@ static void rest_block(uint64_t id, uint64_t size, bool published, void *arg)
 static void rest_tell(tqi_unit *unit)
 {
     guard_each(unit->store, rest_block, unit);
+    fprintf(stderr, "%s: moves %s, %llu ids from %llu on, %zu blocks to move\n", unit->name,
+            unit->compact.now != NULL ? "blocks now" : "nothing", (unsigned long long)unit->compact.n_ids,
+            (unsigned long long)unit->compact.first_id, unit->compact.n);
     for (const tqi_unit_writer *writer = unit->writers; writer != NULL; writer = writer->hh.next) {
         fprintf(stderr, "%s: writer %llu: session %s, %llu blocks reserved, %zu deferred, pid %llu%s%s, %zu pinned\n",
                 unit->name, (unsigned long long)writer->number,
