@@ -179,10 +179,11 @@ static bool disk_same_name(const disk_change *one, const disk_change *other)
 static void disk_sync_names(disk_node *dir)
 {
     disk_host *host = dir->host;
-    bool more = true;
+    bool more = false;
 
     for (disk_change *change = host->changes; change != NULL; change = change->next) {
         change->marked = change->part[0].dir == dir || (change->n > 1 && change->part[1].dir == dir);
+        more = more || change->marked;
     }
     while (more) {
         more = false;
