@@ -34,7 +34,8 @@ typedef struct load_task {
     uint64_t *ids;             /* new blocks */
     size_t n_ids;
     size_t ids_capacity;
-    uint64_t restore; /* 0: none begun */
+    uint64_t restore;  /* 0: none begun */
+    uint64_t sessions; /* the client's count of sessions, when the first block was about to be written */
     uint64_t partitions;
     bool committing;
     bool in_put;
@@ -64,8 +65,7 @@ static void load_dropped(tqi_net_call *call, tqi_net_answer *answer, void *arg)
     (void)arg;
 }
 
-/* Gives back what was written. After a commit without an answer this changes nothing if the commit was carried out,
- * because the controller handles the two in order. */
+/* Gives back what was written. If a commit without an answer was carried out, it came first, and this changes nothing. */
 static void load_fail(load_task *load, const tq_error *err)
 {
     tqi_client_runtime *rt = load->task.rt;
@@ -90,11 +90,16 @@ static void load_fail(load_task *load, const tq_error *err)
     tqi_client_task_finish(&load->task, err);
 }
 
+/* Blocks that are not published yet end with the session that they were granted to. */
 static bool load_goes_on(load_task *load)
 {
     tq_error err = {0};
+    int rc = tqi_client_ckpt_go_on(&load->task, &err);
 
-    if (tqi_client_ckpt_go_on(&load->task, &err) != TQ_OK) {
+    if (rc == TQ_OK && load->n_ids > 0 && load->sessions != load->task.rt->sessions) {
+        rc = tqi_error_set(&err, TQ_ESTALE, "checkpoint %s: the session has ended: load it again", load->path);
+    }
+    if (rc) {
         load_fail(load, &err);
         return false;
     }
@@ -131,11 +136,7 @@ static void load_committed(tqi_client_task *task, tqi_net_answer *answer)
         .lost = reply->lost,
         .storage_saved = load->in.about.data,
     };
-    if (tqi_client_ckpt_result(task->op, &result, load->metadata, &err) != TQ_OK) {
-        tqi_client_task_finish(task, &err);
-        return;
-    }
-    tqi_client_task_finish(task, NULL);
+    tqi_client_task_finish(task, tqi_client_ckpt_result(task->op, &result, load->metadata, &err) ? &err : NULL);
 }
 
 static void load_commit(load_task *load)
@@ -525,6 +526,7 @@ static void load_allowed(tqi_client_task *task, tqi_net_answer *answer)
     if (answer->status != TQ_OK) {
         load_fail(load, answer->error);
     } else if (load_goes_on(load)) {
+        load->sessions = load->task.rt->sessions;
         load_next_group(load);
     }
 }

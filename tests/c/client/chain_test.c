@@ -333,6 +333,30 @@ static void checkpoints_are_chained(void **state)
     assert_int_equal(system(command), 0);
 }
 
+/* A tensor without elements is a cell like any other. */
+static void a_checkpoint_without_a_byte_of_data(void **state)
+{
+    const uint64_t none = 0;
+    const tq_column column = {.name = "x", .dtype = {TQ_INT, 64}, .rows = 2, .ndim = 1, .shape = &none};
+    const tq_put_args put = {.size = sizeof(put), .partition = "empty", .n = 2, .columns = &column, .n_columns = 1};
+    char folder[] = "/tmp/tq-chain-XXXXXX";
+    char path[64], command[128];
+    tq_save_args args = {.size = sizeof(args), .path = path, .partition = "empty"};
+
+    (void)state;
+    assert_non_null(mkdtemp(folder));
+    snprintf(path, sizeof(path), "%s/a", folder);
+    expect_ok(op, tq_put(op, &put));
+    expect_ok(op, tq_save(op, &args));
+    assert_int_equal(tq_op_checkpoint(op)->bytes, 0);
+    expect_ok(op, tq_load(op, path));
+    assert_int_equal(tq_op_checkpoint(op)->samples, 2);
+    assert_int_equal(tq_op_checkpoint(op)->lost, 0);
+    expect_ok(op, tq_clear_partition(op, "empty"));
+    snprintf(command, sizeof(command), "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
 static void an_op_is_used_again_after_a_failure(void **state)
 {
     const char *unknown = "nobody has this";
@@ -400,6 +424,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(names_of_the_system_are_used, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(a_clear_in_two_halves_is_chained, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(checkpoints_are_chained, usual_setup, usual_teardown),
+        cmocka_unit_test_setup_teardown(a_checkpoint_without_a_byte_of_data, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(an_op_is_used_again_after_a_failure, usual_setup, usual_teardown),
         cmocka_unit_test_setup_teardown(an_op_is_used_again_after_a_cancel, usual_setup, usual_teardown),
     };
