@@ -72,9 +72,10 @@ bool saved_count(uint64_t save, uint64_t *partitions, uint64_t *samples)
 /* The op of that session's process that saves or loads; 0: none. */
 static uint64_t saved_op_of_session(const ledger *l, uint64_t session, bool loads)
 {
-    for (uint32_t s = 0; s < l->n_sessions; s++) {
-        if (l->sessions[s].number == session) {
-            return saved_op_of(l->sessions[s].pid, loads);
+    /* One that could not be opened, for lack of memory, has left its number to the next one. */
+    for (uint32_t s = l->n_sessions; s > 0; s--) {
+        if (l->sessions[s - 1].number == session) {
+            return saved_op_of(l->sessions[s - 1].pid, loads);
         }
     }
     return 0;
