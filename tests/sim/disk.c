@@ -260,7 +260,8 @@ bool disk_is_path(int dir, const char *path)
     if (path == NULL) {
         return false;
     }
-    return path[0] == '/' ? disk_starts(path, SIM_ROOT) || disk_proc(path, &rest) >= 0
+    /* What is above the tree is opened and synced like what is in it. */
+    return path[0] == '/' ? disk_starts(path, SIM_ROOT) || path[1] == 0 || disk_proc(path, &rest) >= 0
                           : dir != AT_FDCWD && sim_fd_is(dir);
 }
 
@@ -271,6 +272,9 @@ static disk_node *disk_begin(int dir, const char **path, disk_place *place)
     int fd = dir;
     bool proc = false;
 
+    if ((*path)[0] == '/' && (*path)[1] == 0) {
+        return disk_here()->root;
+    }
     if (disk_starts(*path, SIM_ROOT)) {
         *path += strlen(SIM_ROOT);
         return disk_here()->root;
