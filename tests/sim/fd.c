@@ -16,6 +16,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include <utlist.h>
+
 #include "net.h"
 
 #define FD_POLLED 16 /* at once, by one call */
@@ -25,8 +27,15 @@ typedef struct fd_entry {
     bool cloexec;
 } fd_entry;
 
+/* A call of poll that sleeps. Its watches are not on its stack, which is gone when its process has been killed. */
+typedef struct fd_poll {
+    struct fd_poll *prev, *next;
+    sim_watch watches[FD_POLLED];
+} fd_poll;
+
 struct sim_fds {
     fd_entry *entries;
+    fd_poll *polls;
     uint32_t size;   /* of entries */
     uint32_t lowest; /* no entry below it is free */
     uint32_t count;
@@ -114,6 +123,15 @@ void sim_watch_remove(sim_watch *watch)
 
 /* --- tables ----------------------------------------------------------------- */
 
+static void fd_poll_end(struct sim_fds *fds, fd_poll *poll)
+{
+    for (size_t i = 0; i < FD_POLLED; i++) {
+        sim_watch_remove(&poll->watches[i]);
+    }
+    DL_DELETE(fds->polls, poll);
+    sim_free(poll);
+}
+
 void sim_fds_start(sim_process *process)
 {
     process->fds = sim_alloc(sizeof(*process->fds));
@@ -125,6 +143,9 @@ void sim_fds_end(sim_process *process, bool killed)
     struct sim_fds *fds = process->fds;
 
     (void)killed; /* the kernel closes what is open, whichever way a process ends */
+    while (fds->polls != NULL) {
+        fd_poll_end(fds, fds->polls);
+    }
     for (uint32_t i = 0; i < fds->size; i++) {
         if (fds->entries[i].file != NULL) {
             sim_file_unref(fds->entries[i].file);
@@ -325,19 +346,18 @@ static int fd_poll_once(struct pollfd *fds, nfds_t n)
 /* Sleeps until one of the files may be ready; false: it is `until`. */
 static bool fd_poll_sleep(const struct pollfd *fds, nfds_t n, uint64_t until)
 {
-    sim_watch watches[FD_POLLED] = {0};
+    fd_poll *poll = sim_alloc(sizeof(*poll));
 
+    DL_APPEND(sim_self->fds->polls, poll);
     sim_check(n <= FD_POLLED, "the simulation: poll of few descriptors", "%zu", (size_t)n);
     for (nfds_t i = 0; i < n; i++) {
         sim_file *file = fds[i].fd >= 0 ? sim_fd_file(fds[i].fd) : NULL;
         if (file != NULL) {
-            sim_watch_add(&watches[i], file, sim_running);
+            sim_watch_add(&poll->watches[i], file, sim_running);
         }
     }
     bool woken = sim_sleep(until);
-    for (nfds_t i = 0; i < n; i++) {
-        sim_watch_remove(&watches[i]);
-    }
+    fd_poll_end(sim_self->fds, poll);
     return woken;
 }
 

@@ -202,7 +202,7 @@ int sf_spare_descriptor(sf *f)
     stateful *s = (stateful *)f;
 
     if (s->spare < 0) {
-        s->spare = eventfd(0, EFD_CLOEXEC);
+        s->spare = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     }
     return s->spare;
 }
