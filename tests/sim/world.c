@@ -14,6 +14,7 @@
 #include "loop.h"
 #include "marks.h"
 #include "oracle/check.h"
+#include "oracle/guard.h"
 #include "oracle/history.h"
 #include "oracle/saved.h"
 #include "oracle/witness.h"
@@ -126,12 +127,12 @@ static const load_kind *world_draw_kind(uint32_t client)
         fprintf(stderr, "sim: no workload is named %s\n", world.options.load);
         exit(2);
     }
-    if (first != NULL && first->alone) {
+    if (first != NULL && first->raw) {
         return first;
     }
     do {
         kind = load_kinds[sim_below(&world.chance, load_kinds_count)];
-    } while (!world_has(kind->needs) || (first != NULL && kind->alone));
+    } while (!world_has(kind->needs) || (first != NULL && kind->raw));
     return kind;
 }
 
@@ -642,6 +643,7 @@ static void world_start(uint64_t seed)
     for (uint32_t i = 0; i < world_drawn.clients; i++) {
         client_make(i, false);
     }
+    guard_trusts = !world.clients[0].load.kind->raw;
     sim_at(sim_between(&sim_fault_chance, 1, SIM_S), fault_tick, NULL);
 }
 

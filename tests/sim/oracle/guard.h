@@ -12,6 +12,8 @@
 #include "oracle/ledger.h"
 
 void guard_end(void);
+/* Clients use the library, so what they publish is what they have written. */
+extern bool guard_trusts;
 /* The controller has published a block. */
 void guard_published(const tqi_table_batch_block *block);
 /* It has moved a cell of so many bytes from one block of an owner to another one. */
