@@ -127,12 +127,12 @@ static const load_kind *world_draw_kind(uint32_t client)
         fprintf(stderr, "sim: no workload is named %s\n", world.options.load);
         exit(2);
     }
-    if (first != NULL && first->raw) {
+    if (first != NULL && first->alone) {
         return first;
     }
     do {
         kind = load_kinds[sim_below(&world.chance, load_kinds_count)];
-    } while (!world_has(kind->needs) || (first != NULL && kind->raw));
+    } while (!world_has(kind->needs) || (first != NULL && kind->alone));
     return kind;
 }
 

@@ -31,8 +31,9 @@ typedef struct load_kind {
     bool shared;
     /* What the system must have, or the seed does not draw it: NULL, or a name that the world knows ("kv", "disk"). */
     const char *needs;
-    /* It speaks the protocol itself, and not always the truth: its seeds have no clients of another kind, and the oracle
-     * believes only what servers do. */
+    /* Its seeds have no clients of another kind. */
+    bool alone;
+    /* It speaks the protocol itself, and not always the truth: the oracle believes only what servers do. */
     bool raw;
 } load_kind;
 

@@ -542,4 +542,4 @@ static void stateful_run(load_client *self)
     run_end(s);
 }
 
-const load_kind load_stateful = {.name = "stateful", .run = stateful_run, .needs = "units", .raw = true};
+const load_kind load_stateful = {.name = "stateful", .run = stateful_run, .needs = "units", .alone = true, .raw = true};

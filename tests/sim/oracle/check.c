@@ -4,6 +4,7 @@
 #include "oracle/check.h"
 
 #include "oracle/check_parts.h"
+#include "oracle/guard.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -84,7 +85,7 @@ bool check_may_be_cut(void)
 /* LOST is only for storage that has ended, or seems to have. */
 static void check_losses(void)
 {
-    const bool may = check_may_be_cut() || history_may(SIM_KILL_POINT) || history_may(SIM_KILL_EVENT) ||
+    const bool may = !guard_trusts || check_may_be_cut() || history_may(SIM_KILL_POINT) || history_may(SIM_KILL_EVENT) ||
                      history_may(SIM_KV_EVICT) || history_may(SIM_KV_LATE);
 
     for (uint64_t number = 1; number <= trail_count() && !may; number++) {
