@@ -12,6 +12,7 @@
 #include <string.h>
 #include <tq/tq.h>
 
+#include "base/buf.h"
 #include "client/checkpoint/files.h"
 #include "disk_testkit.h"
 #include "disk_tree.h"
@@ -186,6 +187,48 @@ static void test_kill_everywhere_without_exchange(void **state)
     kill_everywhere(false);
 }
 
+/* The n-th text from now has no memory; 0: none. */
+static unsigned no_memory;
+
+int __wrap_tqi_buf_printf(tqi_buf *buf, const char *format, ...);
+
+int __wrap_tqi_buf_printf(tqi_buf *buf, const char *format, ...)
+{
+    char text[512];
+    va_list args;
+    int size;
+
+    if (no_memory > 0 && --no_memory == 0) {
+        return TQ_ENOMEM;
+    }
+    va_start(args, format);
+    size = vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    assert_in_range(size, 0, sizeof(text) - 1);
+    return tqi_buf_append(buf, text, (size_t)size);
+}
+
+/* A manifest that could not be written as a whole is not taken for one. */
+static void test_no_memory_for_the_manifest(void **state)
+{
+    unsigned failed = 0;
+
+    (void)state;
+    for (unsigned nth = 1; nth <= 6; nth++) {
+        int rc;
+        disk_testkit_start(nth, false);
+        assert_int_equal(save(PATH, 1), TQ_OK);
+        no_memory = nth;
+        rc = save(PATH, 2);
+        failed += rc != TQ_OK;
+        no_memory = 0;
+        assert_true(rc == TQ_OK || rc == TQ_ENOMEM);
+        assert_int_equal(load(PATH), rc == TQ_OK ? 2 : 1);
+        disk_testkit_end();
+    }
+    assert_int_equal(failed, 5);
+}
+
 /* A flipped bit is noticed, in whichever file. */
 static void test_flip_everywhere(void **state)
 {
@@ -212,6 +255,7 @@ int main(void)
         cmocka_unit_test(test_full_everywhere_without_exchange),
         cmocka_unit_test(test_kill_everywhere),
         cmocka_unit_test(test_kill_everywhere_without_exchange),
+        cmocka_unit_test(test_no_memory_for_the_manifest),
         cmocka_unit_test(test_flip_everywhere),
     };
 

@@ -124,28 +124,33 @@ static int ckpt_sync(const tqi_client_ckpt_file *file, tq_error *err)
     return fsync(file->fd) == 0 ? TQ_OK : ckpt_errno(err, "syncing", file->name);
 }
 
-static void ckpt_manifest_file(tqi_buf *text, const tqi_client_ckpt_file *file)
+static int ckpt_manifest_file(tqi_buf *text, const tqi_client_ckpt_file *file)
 {
     char sum[33];
 
-    if (file->hash != NULL) {
-        ckpt_hex(XXH3_128bits_digest(file->hash), sum);
-        tqi_buf_printf(text, "file %s %" PRIu64 " %s\n", file->name, file->size, sum);
+    if (file->hash == NULL) {
+        return TQ_OK;
     }
+    ckpt_hex(XXH3_128bits_digest(file->hash), sum);
+    return tqi_buf_printf(text, "file %s %" PRIu64 " %s\n", file->name, file->size, sum);
 }
 
 static int ckpt_manifest(const tqi_client_ckpt_out *out, const tqi_client_ckpt_about *about,
                          const tqi_client_ckpt_file *metadata, tqi_buf *text, tq_error *err)
 {
     char sum[33];
+    int rc = tqi_buf_printf(text,
+                            "tq-checkpoint %d\nepoch %" PRIu64 "\npartial %d\nparts %" PRIu64 "\nsamples %" PRIu64 "\n",
+                            CKPT_VERSION, about->epoch, about->partial, about->parts, about->samples);
 
-    tqi_buf_printf(text, "tq-checkpoint %d\nepoch %" PRIu64 "\npartial %d\nparts %" PRIu64 "\nsamples %" PRIu64 "\n",
-                   CKPT_VERSION, about->epoch, about->partial, about->parts, about->samples);
-    ckpt_manifest_file(text, &out->state);
-    ckpt_manifest_file(text, &out->data);
-    ckpt_manifest_file(text, metadata);
-    ckpt_hex(XXH3_128bits(text->data, text->size), sum);
-    return tqi_buf_printf(text, "end %s\n", sum) == TQ_OK ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
+    rc = rc ? rc : ckpt_manifest_file(text, &out->state);
+    rc = rc ? rc : ckpt_manifest_file(text, &out->data);
+    rc = rc ? rc : ckpt_manifest_file(text, metadata);
+    if (rc == TQ_OK) {
+        ckpt_hex(XXH3_128bits(text->data, text->size), sum);
+        rc = tqi_buf_printf(text, "end %s\n", sum);
+    }
+    return rc == TQ_OK ? TQ_OK : tqi_error_nomem(err, "a checkpoint");
 }
 
 static int ckpt_put_file(const tqi_client_ckpt_out *out, tqi_client_ckpt_file *file, const char *name,
