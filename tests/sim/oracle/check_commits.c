@@ -285,12 +285,15 @@ static void commits_check_reset(const history_op *op)
 
 /* --- claims -------------------------------------------------------------------------------------- */
 
+/* The claim's commit. Claim 0 is one that repeats what was picked before and consumes nothing. */
 static const witness_commit *commits_take_of(const history_op *op)
 {
     for (uint64_t number = op->commits_invoked + 1; number <= op->commits_ended; number++) {
         const witness_commit *commit = trail_commit_at(number);
 
-        if (commit->kind == WITNESS_TAKE && commit->claim == op->count && commit->epoch == op->epoch) {
+        if (commit->kind == WITNESS_TAKE && commit->claim == op->count && commit->epoch == op->epoch &&
+            (op->count != 0 || (trail_op_of(commit) == NULL && commit->pid == op->pid &&
+                                strcmp(commit->task, op->task) == 0 && commits_samples_are(commit, op)))) {
             return commit;
         }
     }
@@ -455,9 +458,12 @@ static void commits_check_take(const witness_commit *take, bool settled)
 {
     const bool gone = take->epoch != trail_commit_at(trail_count())->epoch; /* with its controller */
     const history_op *op = trail_op_of(take);
-    const witness_commit *release = commits_release_of(take);
+    const witness_commit *release = take->claim != 0 ? commits_release_of(take) : NULL;
 
-    if (op != NULL && release != NULL) {
+    if (take->claim == 0) {
+        sim_check(take->n_consumed == 0, "no sample twice", "commit %" PRIu64 " consumes samples for a claim without a number",
+                  take->number);
+    } else if (op != NULL && release != NULL) {
         commits_check_returned(op, take, release);
     } else if (op == NULL && settled && !gone && check_is_client(take->pid)) {
         sim_check(release != NULL || commits_died_with(take), "none lost",
