@@ -41,30 +41,51 @@ static void drain_read_rest(load_call *call, const load_meta *batch, const char 
     load_meta_drop(&one);
 }
 
-/* Claims all samples that have the field, and reads them. */
-static void drain_field(load_call *call, const char *partition, const char *field, uint32_t ready)
+/* Which samples have the field, and which have lost it. */
+static uint32_t drain_look(load_call *call, const char *partition, const char *field)
+{
+    load_resolve_args resolve = {.partition = partition, .fields = &field, .n_fields = 1};
+    uint32_t ready = 0;
+
+    if (load_finish(call, load_resolve(call, &resolve)) == TQ_OK) {
+        for (uint32_t i = 0; i < call->record->n_results; i++) {
+            ready += call->record->ready[i] == 1;
+        }
+    }
+    return ready;
+}
+
+/* Claims all samples that have the field, and reads them. A read may find that its data is lost, and then those of the
+ * samples that were put with it are, too: what is left is claimed one by one. */
+static void drain_field(load_call *call, const char *partition, const char *field)
 {
     char task[64];
     load_claim_args claim = {.partition = partition, .task = task, .fields = &field, .n_fields = 1, .poll = true};
     load_get_args get = {.fields = &field, .n_fields = 1};
     load_meta meta = {.meta = NULL};
+    uint32_t ready = drain_look(call, partition, field);
+    int rc = TQ_OK;
 
     snprintf(task, sizeof(task), "drain-%s", field);
-    while (ready > 0) {
-        claim.batch = (uint32_t)sim_between(call->chance, 1, ready < 100 ? ready : 100);
-        if (load_finish(call, load_claim(call, &claim)) != TQ_OK) {
-            break;
+    claim.batch = 0;
+    while (rc == TQ_OK || (rc == TQ_EAGAIN && claim.batch > 1)) {
+        claim.batch = 1;
+        if (ready > 1 && rc == TQ_OK) {
+            claim.batch = (uint32_t)sim_between(call->chance, 1, ready < 100 ? ready : 100);
+        } else {
+            ready = 0;
         }
-        load_meta_take(call, &meta);
-        ready -= load_meta_count(&meta) < ready ? load_meta_count(&meta) : ready;
-        get.zero_copy = sim_one_in(call->chance, 4);
-        if (load_finish(call, load_get(call, &meta, &get)) == TQ_ELOST) {
-            drain_read_rest(call, &meta, field);
+        rc = load_finish(call, load_claim(call, &claim));
+        if (rc == TQ_OK) {
+            load_meta_take(call, &meta);
+            ready -= load_meta_count(&meta) < ready ? load_meta_count(&meta) : ready;
+            get.zero_copy = sim_one_in(call->chance, 4);
+            if (load_finish(call, load_get(call, &meta, &get)) == TQ_ELOST) {
+                drain_read_rest(call, &meta, field);
+            }
         }
     }
-    /* There are no more. */
-    claim.batch = 1;
-    load_finish(call, load_claim(call, &claim));
+    (void)drain_look(call, partition, field);
     load_meta_drop(&meta);
 }
 
@@ -101,13 +122,7 @@ static void drain_partition(load_call *call, const char *partition)
     }
     load_meta_take(call, &all);
     for (size_t f = 0; f < tq_meta_field_count(all.meta); f++) {
-        const tq_meta_field *field = tq_meta_field_at(all.meta, f);
-        uint32_t ready = 0;
-
-        for (uint32_t i = 0; i < load_meta_count(&all); i++) {
-            ready += field->ready[i] == 1;
-        }
-        drain_field(call, partition, field->name, ready);
+        drain_field(call, partition, tq_meta_field_at(all.meta, f)->name);
     }
     if (load_keyed_owns(partition)) {
         load_keyed_drain(call, partition);

@@ -143,48 +143,46 @@ static uint32_t check_drain_client(void)
     return 0;
 }
 
-/* Whether the sample's field was read by a drain. */
-typedef struct check_drain_count {
-    uint64_t ready, claimed, read, lost;
-} check_drain_count;
-
-static void check_drain_add(check_drain_count *count, const history_op *op, const char *field)
+static bool check_is_look(const history_op *op)
 {
-    if (op->call == HISTORY_CLAIM && op->status == HISTORY_OK && strcmp(op->fields[0], field) == 0) {
-        count->claimed += op->n_results;
-    } else if (op->call == HISTORY_GET && op->status == HISTORY_OK && strcmp(op->result_fields[0], field) == 0) {
-        count->read += op->n_results;
-    } else if (op->call == HISTORY_RESOLVE && op->status == HISTORY_OK && op->by == HISTORY_BY_ROWS &&
-               strcmp(op->fields[0], field) == 0) {
-        for (uint32_t i = 0; i < op->n_results; i++) {
-            count->lost += op->ready[i] == 2;
-        }
-    }
+    return op->call == HISTORY_RESOLVE && op->by == HISTORY_BY_ALL && op->status == HISTORY_OK && !op->all_fields;
 }
 
-/* What the drain resolved as ready was claimed and read, or is lost and was named. */
-static void check_drain_partition(const history_op *all, uint64_t last)
+/* Whether one of the drain's ops of that kind, between two others, returned the sample of the look. */
+static bool check_drain_has(history_call call, const history_op *look, const history_op *last, uint32_t row)
 {
-    for (uint32_t f = 0; f < all->n_result_fields; f++) {
-        check_drain_count count = {.ready = 0};
+    for (uint64_t number = look->number + 1; number < last->number; number++) {
+        const history_op *op = history_op_of(number);
 
-        for (uint32_t i = 0; i < all->n_results; i++) {
-            count.ready += all->ready[(size_t)f * all->n_results + i] == 1;
+        if (op->client != look->client || op->call != call || op->status != HISTORY_OK) {
+            continue;
         }
-        for (uint64_t number = all->number + 1; number <= last; number++) {
-            const history_op *op = history_op_of(number);
-
-            if (op->client == all->client && op->partition == all->partition) {
-                check_drain_add(&count, op, all->result_fields[f]);
+        for (uint32_t i = 0; i < op->n_results; i++) {
+            if (op->results[i].index == look->results[row].index &&
+                op->results[i].incarnation == look->results[row].incarnation) {
+                return true;
             }
         }
-        sim_check(count.claimed == count.ready, "none lost",
-                  "partition '%s', field '%s': %" PRIu64 " samples are ready, the drain was given %" PRIu64,
-                  all->partition, all->result_fields[f], count.ready, count.claimed);
-        sim_check(count.read == count.ready || (count.read < count.ready && count.lost > 0), "none lost",
-                  "partition '%s', field '%s': %" PRIu64 " samples are ready, %" PRIu64 " were read, %" PRIu64
-                  " are named as lost",
-                  all->partition, all->result_fields[f], count.ready, count.read, count.lost);
+    }
+    return false;
+}
+
+/* Every sample that had the field before the drain claimed it was claimed and read, or has lost it meanwhile. */
+static void check_drain_field(const history_op *look, const history_op *last)
+{
+    sim_check(look->n_results == last->n_results, "none lost",
+              "partition '%s' had %u samples when the drain of field '%s' began, and %u at its end", look->partition,
+              look->n_results, look->fields[0], last->n_results);
+    for (uint32_t i = 0; i < look->n_results; i++) {
+        if (look->ready[i] != 1 || last->ready[i] == 2) {
+            continue;
+        }
+        sim_check(check_drain_has(HISTORY_CLAIM, look, last, i), "none lost",
+                  "sample %u.%u of partition '%s' has field '%s', but the drain was not given it",
+                  look->results[i].index, look->results[i].incarnation, look->partition, look->fields[0]);
+        sim_check(check_drain_has(HISTORY_GET, look, last, i), "none lost",
+                  "sample %u.%u of partition '%s' has field '%s', but the drain could not read it",
+                  look->results[i].index, look->results[i].incarnation, look->partition, look->fields[0]);
     }
 }
 
@@ -222,6 +220,7 @@ void check_drained(void)
 {
     const uint32_t client = check_drain_client();
     const history_op *last = NULL;
+    const history_op *look = NULL; /* at the beginning of a field */
 
     check_ops(true);
     for (uint64_t number = 1; number <= history_ops(); number++) {
@@ -235,9 +234,13 @@ void check_drained(void)
     for (uint64_t number = 1; last != NULL && number <= history_ops(); number++) {
         const history_op *op = history_op_of(number);
 
-        if (op->client == client && op->call == HISTORY_RESOLVE && op->by == HISTORY_BY_ALL && op->status == HISTORY_OK) {
-            check_drain_partition(op, last->number);
+        if (op->client != client || !check_is_look(op)) {
+            continue;
         }
+        if (look != NULL) {
+            check_drain_field(look, op);
+        }
+        look = look == NULL ? op : NULL;
     }
     if (last != NULL) {
         check_drain_empty(last);

@@ -53,6 +53,20 @@ static bool commits_asks_for(const history_op *op, const witness_commit *commit,
     return false;
 }
 
+static bool commits_samples_are(const witness_commit *commit, const history_op *op)
+{
+    if (op->n_results != commit->n) {
+        return false;
+    }
+    for (uint32_t i = 0; i < commit->n; i++) {
+        if (op->results[i].index != commit->samples[i].index ||
+            op->results[i].incarnation != commit->samples[i].incarnation) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Whether the commit may be of that op, which has none yet. */
 static bool commits_may_be(const witness_commit *commit, const history_op *op)
 {
@@ -65,7 +79,7 @@ static bool commits_may_be(const witness_commit *commit, const history_op *op)
         return false;
     }
     if (op->call == HISTORY_RESERVE) {
-        return commit->n == op->n;
+        return op->status == HISTORY_OK ? commits_samples_are(commit, op) : commit->n == op->n;
     }
     if (op->call == HISTORY_RESET) {
         return true;
@@ -81,21 +95,7 @@ static bool commits_may_be(const witness_commit *commit, const history_op *op)
     return true;
 }
 
-static bool commits_samples_are(const witness_commit *commit, const history_op *op)
-{
-    if (op->n_results != commit->n) {
-        return false;
-    }
-    for (uint32_t i = 0; i < commit->n; i++) {
-        if (op->results[i].index != commit->samples[i].index ||
-            op->results[i].incarnation != commit->samples[i].incarnation) {
-            return false;
-        }
-    }
-    return true;
-}
-
-/* Ops that ended well are preferred, and among them the one that returned these samples, or else the oldest. */
+/* Ops that ended well are preferred; otherwise the oldest. */
 static const history_op *commits_best(const witness_commit *commit)
 {
     const history_op *best = NULL;
@@ -105,9 +105,6 @@ static const history_op *commits_best(const witness_commit *commit)
 
         if (!commits_may_be(commit, op)) {
             continue;
-        }
-        if (op->status == HISTORY_OK && op->call == HISTORY_RESERVE && commits_samples_are(commit, op)) {
-            return op;
         }
         if (best == NULL || (op->status == HISTORY_OK && best->status != HISTORY_OK)) {
             best = op;
@@ -461,8 +458,8 @@ static void commits_check_take(const witness_commit *take, bool settled)
     const witness_commit *release = take->claim != 0 ? commits_release_of(take) : NULL;
 
     if (take->claim == 0) {
-        sim_check(take->n_consumed == 0, "no sample twice", "commit %" PRIu64 " consumes samples for a claim without a number",
-                  take->number);
+        sim_check(take->n_consumed == 0, "no sample twice",
+                  "commit %" PRIu64 " consumes samples for a claim without a number", take->number);
     } else if (op != NULL && release != NULL) {
         commits_check_returned(op, take, release);
     } else if (op == NULL && settled && !gone && check_is_client(take->pid)) {
