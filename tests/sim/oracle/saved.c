@@ -69,13 +69,13 @@ bool saved_count(uint64_t save, uint64_t *partitions, uint64_t *samples)
     return picture != NULL;
 }
 
-/* The op of that session's process that saves or loads; 0: none. */
-static uint64_t saved_op_of_session(const ledger *l, uint64_t session, bool loads)
+/* The process of that session; 0: unknown. One that could not be opened, for lack of memory, has left its number to the
+ * next one. */
+static uint64_t saved_pid(const ledger *l, uint64_t session)
 {
-    /* One that could not be opened, for lack of memory, has left its number to the next one. */
     for (uint32_t s = l->n_sessions; s > 0; s--) {
         if (l->sessions[s - 1].number == session) {
-            return saved_op_of(l->sessions[s - 1].pid, loads);
+            return l->sessions[s - 1].pid;
         }
     }
     return 0;
@@ -227,7 +227,7 @@ WITNESS_WRAP(int, tqi_ctl_parts_take, tqi_table *table, const char *only, tqi_ct
 {
     int rc = __real_tqi_ctl_parts_take(table, only, parts, err);
     ledger *l = rc == TQ_OK ? witness_look(table) : NULL;
-    uint64_t op = l != NULL ? saved_op_of_session(l, l->handled.session, false) : 0;
+    uint64_t op = l != NULL ? saved_save_of(saved_pid(l, l->handled.session)) : 0;
     saved_picture *picture;
 
     if (op == 0) {
@@ -260,29 +260,30 @@ static const saved_partition *saved_find(const saved_picture *picture, const cha
     return NULL;
 }
 
-static void saved_compare(uint64_t op, const saved_picture *picture, const saved_partition *was,
-                          const saved_partition *now, bool same_indexes, bool same_cells)
+/* How the partition differs from what was saved; NULL: it does not. */
+static const char *saved_differs(const saved_partition *was, const saved_partition *now, bool same_indexes,
+                                 bool same_cells)
 {
-    sim_check(was->n == now->n && was->head == now->head, SAVED_INVARIANT,
-              "op %" PRIu64 " loaded what op %" PRIu64
-              " had saved, but partition '%s' has %u samples instead of %u, or "
-              "other tasks, picks or ordinals",
-              op, picture->op, was->name, now->n, was->n);
+    if (was->n != now->n) {
+        return "a partition has another number of samples";
+    }
+    if (was->head != now->head) {
+        return "a partition has other cached picks, or another next ordinal";
+    }
     for (uint32_t i = 0; i < was->n; i++) {
         const saved_sample *one = &was->samples[i];
         const saved_sample *other = &now->samples[i];
-        sim_check(!same_indexes || one->sample.index == other->sample.index, SAVED_INVARIANT,
-                  "op %" PRIu64 " loaded what op %" PRIu64 " had saved, but sample %u of '%s' has index %u", op,
-                  picture->op, one->sample.index, was->name, other->sample.index);
-        sim_check(one->head == other->head, SAVED_INVARIANT,
-                  "op %" PRIu64 " loaded what op %" PRIu64
-                  " had saved, but sample %u of '%s' has another ordinal, key, "
-                  "group, tags or consumers",
-                  op, picture->op, one->sample.index, was->name);
-        sim_check(!same_cells || one->cells == other->cells, SAVED_INVARIANT,
-                  "op %" PRIu64 " loaded what op %" PRIu64 " had saved, but sample %u of '%s' has other cells", op,
-                  picture->op, one->sample.index, was->name);
+        if (same_indexes && one->sample.index != other->sample.index) {
+            return "a sample has another index";
+        }
+        if (one->head != other->head) {
+            return "a sample has another ordinal, key, group, tags or consumers";
+        }
+        if (same_cells && one->cells != other->cells) {
+            return "a sample has other cells";
+        }
     }
+    return NULL;
 }
 
 static uint64_t saved_commit_of(const char *partition)
@@ -297,34 +298,61 @@ static uint64_t saved_commit_of(const char *partition)
     return n > 0 ? commits[n - 1].number : 0;
 }
 
-/* The ledger has taken over a restore. */
+/* The same of all that was restored; `now` has its partitions. */
+static const char *saved_all_differ(const saved_picture *picture, const saved_partition *now,
+                                    const tqi_table_restore_state *ask, bool renumbered)
+{
+    if (picture == NULL) {
+        return "of that save there is no snapshot";
+    }
+    if (picture->n != ask->n) {
+        return "there are more partitions, or fewer";
+    }
+    for (size_t p = 0; p < ask->n; p++) {
+        const saved_partition *was = saved_find(picture, now[p].name);
+        const char *why =
+            was != NULL ? saved_differs(was, &now[p], !renumbered, !ask->relink) : "a partition has another name";
+        if (why != NULL) {
+            return why;
+        }
+    }
+    return NULL;
+}
+
+/* The ledger has taken over a restore: of the last load of that client, or of an earlier one that nobody waits for. */
 static void saved_restored(ledger *l, const tqi_table_restore_state *ask, bool renumbered)
 {
-    uint64_t op = saved_op_of_session(l, ask->session, true);
-    const saved_picture *picture = saved_picture_of(saved_opened(op));
+    uint64_t pid = saved_pid(l, ask->session);
+    saved_partition *now = ledger_keep((ask->n + 1) * sizeof(*now));
+    const saved_picture *picture = NULL;
+    const char *why = NULL;
+    const char *first = NULL;
+    uint32_t nth = 0;
 
-    if (op == 0) {
-        return;
-    }
-    sim_check(picture != NULL, SAVED_INVARIANT,
-              "op %" PRIu64 " loaded what op %" PRIu64 " had saved, of which there is no "
-              "snapshot",
-              op, saved_opened(op));
-    sim_check(picture->n == ask->n, SAVED_INVARIANT,
-              "op %" PRIu64 " loaded what op %" PRIu64 " had saved, but %zu partitions instead of %u", op, picture->op,
-              ask->n, picture->n);
     for (size_t p = 0; p < ask->n; p++) {
-        const ledger_partition *partition = ledger_partition_find(l, ask->partitions[p].name);
-        const saved_partition *was = partition != NULL ? saved_find(picture, partition->name) : NULL;
-        saved_partition *now = ledger_keep(sizeof(*now));
-        saved_origin *origin;
-        sim_check(was != NULL, SAVED_INVARIANT,
-                  "op %" PRIu64 " loaded what op %" PRIu64 " had saved, but it had no partition '%s'", op, picture->op,
-                  ask->partitions[p].name);
-        saved_take(l, partition, renumbered, now);
-        saved_compare(op, picture, was, now, !renumbered, !ask->relink);
-        origin = ledger_keep(sizeof(*origin));
-        *origin = (saved_origin){saved_origins, saved_commit_of(partition->name), picture, was, now, ask->relink};
+        saved_take(l, ledger_partition_find(l, ask->partitions[p].name), renumbered, &now[p]);
+    }
+    do {
+        const uint64_t op = saved_load_of(pid, nth++);
+        if (op == 0) {
+            sim_check(first == NULL, SAVED_INVARIANT, "op %" PRIu64 " loaded what op %" PRIu64 " had saved, but %s",
+                      saved_load_of(pid, 0), saved_opened(saved_load_of(pid, 0)), first);
+            return;
+        }
+        picture = saved_picture_of(saved_opened(op));
+        why = saved_all_differ(picture, now, ask, renumbered);
+        first = first != NULL ? first : why;
+    } while (why != NULL);
+    for (size_t p = 0; p < ask->n; p++) {
+        saved_origin *origin = ledger_keep(sizeof(*origin));
+        *origin = (saved_origin){
+            .next = saved_origins,
+            .commit = saved_commit_of(now[p].name),
+            .picture = picture,
+            .was = saved_find(picture, now[p].name),
+            .now = &now[p],
+            .relinked = ask->relink,
+        };
         saved_origins = origin;
     }
     sim_mark("checkpoint loaded");

@@ -31,8 +31,10 @@ void saved_client_starts(uint32_t client);
 
 /* --- what the controller does: saved.c ---------------------------------------- */
 
-/* The op of that process that saves or loads; 0: none. */
-uint64_t saved_op_of(uint64_t pid, bool loads);
+/* The save that the process has begun last; 0: none. */
+uint64_t saved_save_of(uint64_t pid);
+/* The loads of the process that have opened a checkpoint and may still be committed, the last one first; 0: no more. */
+uint64_t saved_load_of(uint64_t pid, uint32_t nth);
 /* Of which save the checkpoint is that the load has opened; 0: none yet. */
 uint64_t saved_opened(uint64_t load);
 /* Samples in the snapshot of the save; false: none was taken. */

@@ -46,14 +46,27 @@ static saved_run *saved_run_of(const history_op *op)
     return run;
 }
 
-uint64_t saved_op_of(uint64_t pid, bool loads)
+uint64_t saved_save_of(uint64_t pid)
 {
     const saved_run *run = saved_runs;
 
-    while (run != NULL && (run->pid != pid || (run->op->call == HISTORY_LOAD) != loads)) {
+    while (run != NULL && (run->pid != pid || run->op->call != HISTORY_SAVE)) {
         run = run->next;
     }
     return run != NULL ? run->op->number : 0;
+}
+
+uint64_t saved_load_of(uint64_t pid, uint32_t nth)
+{
+    const saved_run *run = saved_runs;
+
+    for (; run != NULL; run = run->next) {
+        if (run->pid == pid && run->op->call == HISTORY_LOAD && run->opened != 0 &&
+            (run->op->status == HISTORY_RUNNING || run->op->status == HISTORY_UNKNOWN) && nth-- == 0) {
+            return run->op->number;
+        }
+    }
+    return 0;
 }
 
 uint64_t saved_opened(uint64_t load)
