@@ -320,6 +320,9 @@ void world_client_options(tq_client_options *out)
     out->node = NULL;
     out->timeout = 20;
     out->notice = -1;
+    if (world_drawn.first_counters != 0) {
+        out->first_request = 0 - world_drawn.first_counters;
+    }
 }
 
 const char *world_address(uint32_t server)
