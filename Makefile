@@ -17,6 +17,7 @@
 #   make sim        the whole system in one thread, with faults drawn from seeds (docs/simulation.md): SEEDS=1000 of them
 #                   from FROM=1 on, or new ones for SECONDS=60; STOP=1 ends at the first failure; SIM_ARGS="--seed 7 --trace"
 #   make test-full  what make test leaves out: long runs, such as 200 ends of a driver of Ray, backends and matrix
+#   make sim-mutants  the simulation looks for planted faults (hours); make sim-unmended does so for former faults
 #   make wheel      dist/transferq-*.whl, which needs no system packages; make test-wheel tries it in a bare Debian
 #   make format     formats C and Python files
 #   make clean      removes build/; make distclean removes .venv/ as well
@@ -42,7 +43,7 @@ PY_FILES := $(shell find python/transferq python/ctq -name '*.py' -o -name '*.py
 COMPAT_FILES := python/transferq/config.yaml $(shell find python/compat -type f 2>/dev/null)
 BUILD_FILES := meson.build meson_options.txt pyproject.toml $(C_FILES)
 
-.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full wheel test-wheel verl bench bench-quick lint format clean distclean dev setup loop-times sim
+.PHONY: all deps deps-test build demo demo-sync compat test test-quick test-backends test-compat test-verl test-matrix test-full wheel test-wheel verl bench bench-quick lint format clean distclean dev setup loop-times sim sim-mutants sim-unmended
 
 all: build
 
@@ -240,6 +241,13 @@ test-verl: setup verl build/test/build.ninja
 test-matrix: setup verl build/test/build.ninja
 	@ninja -C build/test -j$(JOBS) --quiet
 	@$(BIN)/python tools/test_matrix.py $(MATRIX_ARGS)
+
+# The simulation looks for faults that were planted, and for former ones; see tests/sim/mutants/README.md.
+sim-mutants: setup
+	@$(BIN)/python tools/sim_mutants.py $(MUTANTS_ARGS)
+
+sim-unmended: setup
+	@$(BIN)/python tools/sim_mutants.py --unmended $(MUTANTS_ARGS)
 
 # --- measuring --------------------------------------------------------------------------------
 

@@ -224,6 +224,7 @@ CHECKS: dict[str, Callable[[], Result]] = {
     "C reference": lambda: python_script("c_reference", "--check"),
     "manual pages": lambda: python_script("man_pages", str(BUILD), "--check"),
     "waiting": lambda: python_script("check_waiting"),
+    "mutants": lambda: python_script("check_mutants"),
 }
 
 
