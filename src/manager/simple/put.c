@@ -458,14 +458,17 @@ static int put_reserve(tqi_simple_put_op *op, tqi_net_channel *channel, tq_error
 static int put_take(tqi_simple_put_op *op)
 {
     tqi_simple_link *unit = op->unit;
+    uint32_t extra = tqi_simple_stock_want(op);
 
-    op->extra = tqi_simple_stock_want(op);
+    op->extra = 0;
+    unit->stocking = unit->stocking && extra == 0;
     uint64_t deadline = /* the controller's */
         op->last ? op->job->deadline_ns : tqi_simple_try(0, 0, op->job->deadline_ns);
-    int rc = tqi_simple_link_take(unit, op->ids, op->n_blocks + op->extra, &op->grants, &op->from, deadline, &op->wait);
-    if (rc != TQ_OK && op->extra > 0) {
-        unit->stocking = false;
-        op->extra = 0;
+    int rc = tqi_simple_link_take(unit, op->ids, op->n_blocks + extra, &op->grants, &op->from, deadline, &op->wait);
+    /* With TQ_EAGAIN the put may be over already, and freed: there was no memory to ask for a grant. */
+    if (rc == TQ_OK && extra > 0) {
+        op->extra = extra;
+        unit->stocking = true;
     }
     return rc;
 }
