@@ -39,6 +39,8 @@
 #define STATEFUL_PATIENT  8
 /* How long a server may not be reached without a fault. */
 #define STATEFUL_CALM (90 * SIM_S)
+/* How long TCP repeats what is not acknowledged, by slow clocks. */
+#define STATEFUL_TCP_MS 40000
 /* A spoiled request may have no answer. */
 #define STATEFUL_SPOILED (4 * SIM_MS)
 #define STATEFUL_CONNECT 3000 /* ms */
@@ -86,9 +88,18 @@ void sf_lack(const char *what)
     sim_found(STATEFUL_INVALID, "the workload itself lacks %s", what);
 }
 
+/* With --trace. */
 void sf_trace(const char *format, ...)
 {
-    (void)format;
+    va_list args;
+
+    if (!world_logs) {
+        return;
+    }
+    va_start(args, format);
+    fprintf(stderr, "%14.6f %-12s stateful: ", (double)sim_time() / 1e9, sim_self->name);
+    vfprintf(stderr, format, args);
+    va_end(args);
 }
 
 /* The requests that were sent since the last call. */
@@ -510,8 +521,11 @@ static void run_end(stateful *s)
     s->reached = sim_time();
     f->rate = 0;
     f->behind = NULL;
+    f->at = f->size; /* from now on nothing is chosen */
     end_leave(f);
-    sf_pass(f, world_drawn.grace_ms + world_drawn.grace_ms / 2 + 2000);
+    /* A server that was not told that a connection is broken finds out when TCP gives up; then the session has its
+     * grace. */
+    sf_pass(f, STATEFUL_TCP_MS + 2 * world_drawn.grace_ms + 2000);
     end_sweep(s);
     for (int i = 0; i < SF_CLIENTS; i++) {
         sf_link_forget(&f->client[i].link[0]);
