@@ -392,7 +392,7 @@ static int connect_repeated(net_socket *socket)
         return -1;
     }
     if (socket->state == NET_CONNECTED && socket->dialed) {
-        socket->dialed = false; /* it is told once */
+        socket->dialed = false; /* reported once */
         return 0;
     }
     errno = EISCONN;

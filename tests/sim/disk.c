@@ -265,7 +265,7 @@ bool disk_is_path(int dir, const char *path)
                           : dir != AT_FDCWD && sim_fd_is(dir);
 }
 
-/* Where the path begins; `path` then holds what is left of it. */
+/* Where the path begins; `path` then holds the rest. */
 static disk_node *disk_begin(int dir, const char **path, disk_place *place)
 {
     sim_file *file;

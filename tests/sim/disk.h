@@ -18,7 +18,7 @@ int sim_disk_socket_bind(const char *path, void *listener);
 void *sim_disk_socket_find(const char *path);
 
 /*
- * For workloads, in the simulator. Whether a bit was flipped in a file at or below the path: who reads it must notice.
+ * For workloads, in the simulator. Whether a bit was flipped in a file at or below the path: its reader must notice.
  */
 #include <stdbool.h>
 #include <stdint.h>

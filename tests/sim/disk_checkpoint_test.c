@@ -53,7 +53,7 @@ static int load(const char *path)
 }
 
 /* The directories that were made for it are on disk, too. */
-static void test_saved_stays(void **state)
+static void a_saved_checkpoint_survives_a_loss_of_power(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 100; seed++) {
@@ -70,7 +70,7 @@ static void test_saved_stays(void **state)
 }
 
 /* Somebody else has made the directories, and was killed before they were on disk. */
-static void test_directories_of_others(void **state)
+static void directories_made_by_another_process_are_synced_with_the_checkpoint(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 100; seed++) {
@@ -119,25 +119,25 @@ static void fail_everywhere(sim_fault fault, bool exchange)
     }
 }
 
-static void test_error_everywhere(void **state)
+static void a_save_with_a_disk_error_keeps_the_former_checkpoint(void **state)
 {
     (void)state;
     fail_everywhere(SIM_DISK_ERROR, true);
 }
 
-static void test_full_everywhere(void **state)
+static void a_save_on_a_full_disk_keeps_the_former_checkpoint(void **state)
 {
     (void)state;
     fail_everywhere(SIM_DISK_FULL, true);
 }
 
-static void test_error_everywhere_without_exchange(void **state)
+static void a_save_with_a_disk_error_keeps_the_former_checkpoint_without_exchange(void **state)
 {
     (void)state;
     fail_everywhere(SIM_DISK_ERROR, false);
 }
 
-static void test_full_everywhere_without_exchange(void **state)
+static void a_save_on_a_full_disk_keeps_the_former_checkpoint_without_exchange(void **state)
 {
     (void)state;
     fail_everywhere(SIM_DISK_FULL, false);
@@ -175,13 +175,13 @@ static void kill_everywhere(bool exchange)
     }
 }
 
-static void test_kill_everywhere(void **state)
+static void a_killed_save_leaves_a_whole_checkpoint(void **state)
 {
     (void)state;
     kill_everywhere(true);
 }
 
-static void test_kill_everywhere_without_exchange(void **state)
+static void a_killed_save_leaves_a_whole_checkpoint_without_exchange(void **state)
 {
     (void)state;
     kill_everywhere(false);
@@ -209,7 +209,7 @@ int __wrap_tqi_buf_printf(tqi_buf *buf, const char *format, ...)
 }
 
 /* A manifest that could not be written as a whole is not taken for one. */
-static void test_no_memory_for_the_manifest(void **state)
+static void a_save_without_memory_for_its_manifest_keeps_the_former_checkpoint(void **state)
 {
     unsigned failed = 0;
 
@@ -230,7 +230,7 @@ static void test_no_memory_for_the_manifest(void **state)
 }
 
 /* A flipped bit is noticed, in whichever file. */
-static void test_flip_everywhere(void **state)
+static void a_flipped_bit_in_any_file_is_noticed(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 500; seed++) {
@@ -247,16 +247,16 @@ static void test_flip_everywhere(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_saved_stays),
-        cmocka_unit_test(test_directories_of_others),
-        cmocka_unit_test(test_error_everywhere),
-        cmocka_unit_test(test_full_everywhere),
-        cmocka_unit_test(test_error_everywhere_without_exchange),
-        cmocka_unit_test(test_full_everywhere_without_exchange),
-        cmocka_unit_test(test_kill_everywhere),
-        cmocka_unit_test(test_kill_everywhere_without_exchange),
-        cmocka_unit_test(test_no_memory_for_the_manifest),
-        cmocka_unit_test(test_flip_everywhere),
+        cmocka_unit_test(a_saved_checkpoint_survives_a_loss_of_power),
+        cmocka_unit_test(directories_made_by_another_process_are_synced_with_the_checkpoint),
+        cmocka_unit_test(a_save_with_a_disk_error_keeps_the_former_checkpoint),
+        cmocka_unit_test(a_save_on_a_full_disk_keeps_the_former_checkpoint),
+        cmocka_unit_test(a_save_with_a_disk_error_keeps_the_former_checkpoint_without_exchange),
+        cmocka_unit_test(a_save_on_a_full_disk_keeps_the_former_checkpoint_without_exchange),
+        cmocka_unit_test(a_killed_save_leaves_a_whole_checkpoint),
+        cmocka_unit_test(a_killed_save_leaves_a_whole_checkpoint_without_exchange),
+        cmocka_unit_test(a_save_without_memory_for_its_manifest_keeps_the_former_checkpoint),
+        cmocka_unit_test(a_flipped_bit_in_any_file_is_noticed),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

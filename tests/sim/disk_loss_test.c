@@ -1,5 +1,5 @@
 /*
- * disk_loss_test.c - what is left of a virtual file system after a loss of power, its faults, and what no real
+ * disk_loss_test.c - the state of a virtual file system after a loss of power, its faults, and what no real
  * directory can be compared with.
  */
 #include <setjmp.h>
@@ -75,7 +75,7 @@ static void lose_power(void)
 }
 
 /* What was synced is there, whatever was done before and after it. */
-static void test_synced_stays(void **state)
+static void what_was_synced_survives_a_loss_of_power(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 300; seed++) {
@@ -98,7 +98,7 @@ static void test_synced_stays(void **state)
 }
 
 /* Each of the outcomes is drawn: nothing, everything, a part. */
-static void test_unsynced_is_drawn(void **state)
+static void what_was_not_synced_is_lost_in_every_way(void **state)
 {
     unsigned none = 0, empty = 0, part = 0, all = 0, zeros = 0;
 
@@ -130,7 +130,7 @@ static void test_unsynced_is_drawn(void **state)
 }
 
 /* Without the fault, all of it is there or nothing. */
-static void test_whole_without_the_fault(void **state)
+static void writes_are_lost_as_a_whole_without_the_fault(void **state)
 {
     unsigned none = 0, all = 0;
 
@@ -152,7 +152,7 @@ static void test_whole_without_the_fault(void **state)
 }
 
 /* An exchange happens as a whole, and what was synced before is in both. */
-static void test_exchange_is_whole(void **state)
+static void an_exchange_is_lost_or_kept_as_a_whole(void **state)
 {
     unsigned before = 0, after = 0;
 
@@ -181,7 +181,7 @@ static void test_exchange_is_whole(void **state)
 }
 
 /* fsync of a directory brings its names, and a rename out of another one as a whole; a journal brings all names. */
-static void test_names_need_a_sync(void **state)
+static void names_need_a_sync_of_their_directory(void **state)
 {
     unsigned lost[2] = {0, 0};
 
@@ -208,7 +208,7 @@ static void test_names_need_a_sync(void **state)
 }
 
 /* What is half a minute old is on the medium; a process that ends loses nothing. */
-static void test_written_back(void **state)
+static void old_writes_are_on_the_medium_without_a_sync(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 50; seed++) {
@@ -227,7 +227,7 @@ static void test_written_back(void **state)
 /* --- faults -------------------------------------------------------------------------- */
 
 /* After fsync has failed, a second one does not help. */
-static void test_failed_fsync_loses_pages(void **state)
+static void a_failed_fsync_loses_the_pages(void **state)
 {
     (void)state;
     for (uint64_t seed = 0; seed < 50; seed++) {
@@ -249,7 +249,7 @@ static void test_failed_fsync_loses_pages(void **state)
     }
 }
 
-static void test_full(void **state)
+static void a_full_disk_takes_a_part_and_then_fails(void **state)
 {
     unsigned parts = 0;
 
@@ -281,7 +281,7 @@ static void test_full(void **state)
     assert_true(parts > 5);
 }
 
-static void test_flip(void **state)
+static void a_flip_changes_one_bit_of_a_file_that_nobody_writes(void **state)
 {
     const char *found;
     unsigned different = 0;
@@ -307,7 +307,7 @@ static void test_flip(void **state)
 
 /* --- the rest -------------------------------------------------------------------------- */
 
-static void test_no_exchange(void **state)
+static void an_exchange_can_be_unsupported(void **state)
 {
     (void)state;
     disk_testkit_start(1, false);
@@ -320,7 +320,7 @@ static void test_no_exchange(void **state)
 }
 
 /* Each host has a tree of its own, and nothing crosses over to the real one. */
-static void test_hosts(void **state)
+static void each_host_has_its_own_tree(void **state)
 {
     (void)state;
     disk_testkit_start(1, false);
@@ -338,7 +338,7 @@ static void test_hosts(void **state)
 }
 
 /* A socket is found where it was bound, through a directory's descriptor as well; its file stays. */
-static void test_sockets(void **state)
+static void a_socket_is_found_where_it_was_bound(void **state)
 {
     char path[64];
     struct stat st;
@@ -372,7 +372,7 @@ static void test_sockets(void **state)
     disk_testkit_end();
 }
 
-static void test_json(void **state)
+static void jansson_reads_files_of_the_virtual_disk(void **state)
 {
     json_t *found;
 
@@ -389,19 +389,19 @@ static void test_json(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_synced_stays),
-        cmocka_unit_test(test_unsynced_is_drawn),
-        cmocka_unit_test(test_whole_without_the_fault),
-        cmocka_unit_test(test_exchange_is_whole),
-        cmocka_unit_test(test_names_need_a_sync),
-        cmocka_unit_test(test_written_back),
-        cmocka_unit_test(test_failed_fsync_loses_pages),
-        cmocka_unit_test(test_full),
-        cmocka_unit_test(test_flip),
-        cmocka_unit_test(test_no_exchange),
-        cmocka_unit_test(test_hosts),
-        cmocka_unit_test(test_sockets),
-        cmocka_unit_test(test_json),
+        cmocka_unit_test(what_was_synced_survives_a_loss_of_power),
+        cmocka_unit_test(what_was_not_synced_is_lost_in_every_way),
+        cmocka_unit_test(writes_are_lost_as_a_whole_without_the_fault),
+        cmocka_unit_test(an_exchange_is_lost_or_kept_as_a_whole),
+        cmocka_unit_test(names_need_a_sync_of_their_directory),
+        cmocka_unit_test(old_writes_are_on_the_medium_without_a_sync),
+        cmocka_unit_test(a_failed_fsync_loses_the_pages),
+        cmocka_unit_test(a_full_disk_takes_a_part_and_then_fails),
+        cmocka_unit_test(a_flip_changes_one_bit_of_a_file_that_nobody_writes),
+        cmocka_unit_test(an_exchange_can_be_unsupported),
+        cmocka_unit_test(each_host_has_its_own_tree),
+        cmocka_unit_test(a_socket_is_found_where_it_was_bound),
+        cmocka_unit_test(jansson_reads_files_of_the_virtual_disk),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

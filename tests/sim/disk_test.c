@@ -482,7 +482,7 @@ static void step(void)
     }
 }
 
-static void test_same_as_real(void **state)
+static void calls_return_and_fail_as_in_a_real_directory(void **state)
 {
     (void)state;
     assert_non_null(mkdtemp(real_root));
@@ -513,7 +513,7 @@ static void test_same_as_real(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_same_as_real)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(calls_return_and_fail_as_in_a_real_directory)};
 
     umask(022);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,7 +35,7 @@
 int __real_madvise(void *at, size_t size, int advice);
 
 typedef struct {
-    uint64_t what; /* who asked << 8 | class */
+    uint64_t what; /* the caller << 8 | class */
     uint32_t magic;
     uint32_t size; /* asked for; of a free block: the next one */
 } heap_block;

@@ -146,7 +146,7 @@ class Samples:
         self.by_part: dict[tuple[int, str], list[Sample]] = defaultdict(list)
         self.by_key: dict[tuple[int, str, str], list[Sample]] = defaultdict(list)
         self.by_index: dict[tuple[int, int], list[Sample]] = defaultdict(list)
-        # Puts without a known outcome, which may have made or written samples that nobody was told about.
+        # Puts without a known outcome, which may have made or written samples that no client knows of.
         self.unsure: dict[str, list[Op]] = defaultdict(list)
         self.loads = [op for op in history.of_call("load") if op.state != "fail"]
         self.loads_from = min((op.t0 for op in self.loads), default=NEVER)

@@ -1,6 +1,6 @@
 /*
  * loop.h - libuv in the simulation: the functions that the product calls are defined in loop.c, over the structs of the
- * real uv.h.
+ * real <uv.h>.
  */
 #ifndef TQ_SIM_LOOP_H
 #define TQ_SIM_LOOP_H

@@ -19,7 +19,7 @@
 
 /* --- heaps ----------------------------------------------------------------- */
 
-static void test_same_addresses(void **state)
+static void a_process_gets_the_same_addresses_in_each_run(void **state)
 {
 #ifndef SIM_ASAN
     void *first[200];
@@ -44,7 +44,7 @@ static void test_same_addresses(void **state)
     }
 }
 
-static void test_kinds(void **state)
+static void every_allocation_function_returns_what_it_promises(void **state)
 {
     sim_process *one = memory_test_start(0);
     uint64_t count;
@@ -76,7 +76,7 @@ static void test_kinds(void **state)
 }
 
 /* All sizes: each block is as large as it says, and no two overlap. */
-static void test_sizes(void **state)
+static void blocks_of_all_sizes_do_not_overlap(void **state)
 {
     sim_process *one = memory_test_start(0);
     uint64_t seed = 7;
@@ -107,7 +107,7 @@ static void test_sizes(void **state)
 }
 
 /* Zero at first, also when they are used again. */
-static void test_large(void **state)
+static void large_blocks_are_zero_also_when_used_again(void **state)
 {
     sim_process *one = memory_test_start(0);
     const size_t size = 3 << 20;
@@ -137,7 +137,7 @@ static void test_large(void **state)
 }
 
 #ifndef SIM_ASAN
-static void test_misuse(void **state)
+static void freeing_twice_writing_freed_memory_and_freeing_memory_of_others_is_found(void **state)
 {
     sim_process *one = memory_test_start(0);
     /* What is wrong here is what is tested. */
@@ -171,7 +171,7 @@ static void test_misuse(void **state)
 }
 #endif
 
-static void test_failures(void **state)
+static void allocations_fail_only_where_they_may(void **state)
 {
     uint32_t failed = 0;
 
@@ -198,7 +198,7 @@ static void test_failures(void **state)
     memory_test_may_fail = false;
 }
 
-static void test_libraries(void **state)
+static void allocations_of_libraries_belong_to_the_process(void **state)
 {
     sim_process *one = memory_test_start(0);
     uint64_t count;
@@ -220,7 +220,7 @@ static void test_libraries(void **state)
     memory_test_end(one);
 }
 
-static void test_stacks(void **state)
+static void a_stack_is_used_again_and_zero(void **state)
 {
     uint8_t *a = sim_stack_alloc(256 << 10), *b = sim_stack_alloc(256 << 10);
 
@@ -237,7 +237,7 @@ static void test_stacks(void **state)
 }
 
 /* Not a measurement: it finds a mistake that makes each allocation slow. */
-static void test_speed(void **state)
+static void malloc_and_free_of_many_blocks_end_soon(void **state)
 {
     sim_process *one = memory_test_start(0);
     struct timespec begin, now;
@@ -262,13 +262,17 @@ static void test_speed(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_same_addresses), cmocka_unit_test(test_kinds),
-        cmocka_unit_test(test_sizes),          cmocka_unit_test(test_large),
+        cmocka_unit_test(a_process_gets_the_same_addresses_in_each_run),
+        cmocka_unit_test(every_allocation_function_returns_what_it_promises),
+        cmocka_unit_test(blocks_of_all_sizes_do_not_overlap),
+        cmocka_unit_test(large_blocks_are_zero_also_when_used_again),
 #ifndef SIM_ASAN
-        cmocka_unit_test(test_misuse),
+        cmocka_unit_test(freeing_twice_writing_freed_memory_and_freeing_memory_of_others_is_found),
 #endif
-        cmocka_unit_test(test_failures),       cmocka_unit_test(test_libraries),
-        cmocka_unit_test(test_stacks),         cmocka_unit_test(test_speed),
+        cmocka_unit_test(allocations_fail_only_where_they_may),
+        cmocka_unit_test(allocations_of_libraries_belong_to_the_process),
+        cmocka_unit_test(a_stack_is_used_again_and_zero),
+        cmocka_unit_test(malloc_and_free_of_many_blocks_end_soon),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

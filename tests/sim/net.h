@@ -54,7 +54,7 @@ typedef struct net_way {
     bool stalled;
     bool shut;     /* nothing more is put on it but a reset */
     bool full;     /* the receiver's window is closed */
-    bool no_space; /* the sender was told that it cannot send */
+    bool no_space; /* a send has failed for lack of space */
     bool was_reset;
     /* TCP, of the sender: since when something it sent, or asked, has no answer; 0: not so. */
     uint64_t silent_since, unacked_since;
@@ -90,7 +90,7 @@ struct net_socket {
     net_state state;
     int domain, type;
     uint32_t host;
-    uint64_t pid; /* who made it; of one that was accepted: of the listener */
+    uint64_t pid; /* its maker; of one that was accepted: that of the listener */
     int err;      /* what SO_ERROR says */
     bool shut_read, shut_write;
     bool ended; /* the other end sends nothing more */
@@ -105,7 +105,7 @@ struct net_socket {
     uint64_t peer_pid; /* unix: SO_PEERCRED */
     bool bound;
     net_socket *bound_prev, *bound_next;
-    /* NET_LISTENS: who waits to be accepted */
+    /* NET_LISTENS: connections that wait to be accepted */
     uint64_t listener_pid;
     int backlog, waiting;
     net_socket *first, *last;
@@ -222,7 +222,7 @@ void net_faults_calm(void);
 /* May cut or stall the connection, and says by how much the chunk is late. */
 uint64_t net_faults_of_send(net_way *way);
 void net_faults_after_send(net_way *way);
-/* A partition: who cannot reach whom. */
+/* A partition: two sides that cannot reach each other. */
 typedef struct net_parted {
     bool of_processes; /* a and b are pids, else hosts */
     uint64_t a, b;

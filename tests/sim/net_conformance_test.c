@@ -86,7 +86,7 @@ static int conformance_poll(const conformance_pair *pair, int world, int end)
     return at.revents;
 }
 
-/* `files`: so many descriptors of the socket itself come along. */
+/* `files`: how many descriptors of the socket itself come along. */
 static int conformance_send(int fd, size_t size, size_t files)
 {
     static char bytes[1 << 20];
@@ -346,7 +346,7 @@ static void conformance_script(uint64_t seed, bool unix_socket)
     kit_end();
 }
 
-static void test_unix_scripts(void **state)
+static void a_unix_connection_answers_as_that_of_the_kernel(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= CONFORMANCE_SCRIPTS; seed++) {
@@ -354,7 +354,7 @@ static void test_unix_scripts(void **state)
     }
 }
 
-static void test_tcp_scripts(void **state)
+static void a_tcp_connection_answers_as_that_of_the_kernel(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= CONFORMANCE_SCRIPTS; seed++) {
@@ -494,13 +494,13 @@ static void conformance_listener(bool unix_socket)
     conformance_compare_results(results);
 }
 
-static void test_unix_listener(void **state)
+static void a_unix_listener_answers_as_that_of_the_kernel(void **state)
 {
     (void)state;
     conformance_listener(true);
 }
 
-static void test_tcp_listener(void **state)
+static void a_tcp_listener_answers_as_that_of_the_kernel(void **state)
 {
     (void)state;
     conformance_listener(false);
@@ -545,7 +545,7 @@ static void conformance_of_full(conformance_results *results, conformance_pair *
     conformance_note(results, "send", conformance_send(from, 1000, 0));
 }
 
-static void test_full(void **state)
+static void a_full_socket_answers_as_that_of_the_kernel(void **state)
 {
     (void)state;
     for (int unix_socket = 0; unix_socket < 2; unix_socket++) {
@@ -564,8 +564,11 @@ static void test_full(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_unix_scripts), cmocka_unit_test(test_tcp_scripts), cmocka_unit_test(test_unix_listener),
-        cmocka_unit_test(test_tcp_listener), cmocka_unit_test(test_full),
+        cmocka_unit_test(a_unix_connection_answers_as_that_of_the_kernel),
+        cmocka_unit_test(a_tcp_connection_answers_as_that_of_the_kernel),
+        cmocka_unit_test(a_unix_listener_answers_as_that_of_the_kernel),
+        cmocka_unit_test(a_tcp_listener_answers_as_that_of_the_kernel),
+        cmocka_unit_test(a_full_socket_answers_as_that_of_the_kernel),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,5 +1,5 @@
 /*
- * net_faults.c - what goes wrong between two ends: bytes that are late, ways that stand still, cut connections, and
+ * net_faults.c - what goes wrong between two ends: bytes that are late, ways that are blocked, cut connections, and
  * partitions of the network.
  */
 #include "net.h"

@@ -237,7 +237,7 @@ static uint64_t net_run(uint64_t seed, bool unix_socket, uint32_t one_in)
     return hash;
 }
 
-static void test_bytes(void **state)
+static void all_bytes_arrive_in_order(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 100; seed++) {
@@ -245,7 +245,7 @@ static void test_bytes(void **state)
     }
 }
 
-static void test_bytes_with_faults(void **state)
+static void bytes_that_arrive_are_in_order_with_faults(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 500; seed++) {
@@ -253,7 +253,7 @@ static void test_bytes_with_faults(void **state)
     }
 }
 
-static void test_same_again(void **state)
+static void a_seed_gives_the_same_run_again(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 100; seed++) {
@@ -330,7 +330,7 @@ static void net_check_silence(const net_silence *silence)
     kit_end();
 }
 
-static void test_silence(void **state)
+static void a_connection_through_which_nothing_comes_ends_as_with_linux(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof(net_silences) / sizeof(*net_silences); i++) {
@@ -338,7 +338,7 @@ static void test_silence(void **state)
     }
 }
 
-static void test_partition_that_heals(void **state)
+static void a_connection_survives_a_partition_that_heals(void **state)
 {
     net_ends ends;
 
@@ -358,7 +358,7 @@ static void test_partition_that_heals(void **state)
 }
 
 /* An end that timed out is not known to the other one until that one sends. */
-static void test_half_open(void **state)
+static void an_end_learns_of_a_timeout_of_the_other_when_it_sends(void **state)
 {
     net_ends ends;
     int off = 0;
@@ -381,7 +381,7 @@ static void test_half_open(void **state)
 }
 
 /* The receiver's window stays closed although its machine answers. */
-static void test_closed_window(void **state)
+static void a_window_that_stays_closed_ends_the_connection(void **state)
 {
     net_ends ends;
 
@@ -399,7 +399,7 @@ static void test_closed_window(void **state)
 }
 
 /* However something between the ends cuts them, both learn of it, and read what comes before. */
-static void test_cut(void **state)
+static void both_ends_notice_a_cut(void **state)
 {
     (void)state;
     for (uint64_t seed = 1; seed <= 400; seed++) {
@@ -429,7 +429,7 @@ static void test_cut(void **state)
     }
 }
 
-static void test_killed(void **state)
+static void the_peer_of_a_killed_process_reads_what_was_sent_and_then_the_end(void **state)
 {
     net_ends ends;
 
@@ -461,7 +461,7 @@ static void test_killed(void **state)
 
 /* --- processes and events ------------------------------------------------------------------ */
 
-static void test_pidfds(void **state)
+static void a_pidfd_is_readable_after_its_process_has_ended(void **state)
 {
     net_ends ends;
     struct ucred cred;
@@ -501,7 +501,7 @@ static void test_pidfds(void **state)
     kit_end();
 }
 
-static void test_descriptors(void **state)
+static void descriptors_are_numbered_and_limited_as_in_linux(void **state)
 {
     struct rlimit limit;
 
@@ -539,7 +539,7 @@ static void test_descriptors(void **state)
     kit_end();
 }
 
-static void test_names(void **state)
+static void host_names_are_those_of_the_simulation(void **state)
 {
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_NUMERICHOST};
     struct addrinfo *list;
@@ -568,18 +568,18 @@ static void test_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_bytes),
-        cmocka_unit_test(test_bytes_with_faults),
-        cmocka_unit_test(test_same_again),
-        cmocka_unit_test(test_silence),
-        cmocka_unit_test(test_partition_that_heals),
-        cmocka_unit_test(test_half_open),
-        cmocka_unit_test(test_closed_window),
-        cmocka_unit_test(test_cut),
-        cmocka_unit_test(test_killed),
-        cmocka_unit_test(test_pidfds),
-        cmocka_unit_test(test_descriptors),
-        cmocka_unit_test(test_names),
+        cmocka_unit_test(all_bytes_arrive_in_order),
+        cmocka_unit_test(bytes_that_arrive_are_in_order_with_faults),
+        cmocka_unit_test(a_seed_gives_the_same_run_again),
+        cmocka_unit_test(a_connection_through_which_nothing_comes_ends_as_with_linux),
+        cmocka_unit_test(a_connection_survives_a_partition_that_heals),
+        cmocka_unit_test(an_end_learns_of_a_timeout_of_the_other_when_it_sends),
+        cmocka_unit_test(a_window_that_stays_closed_ends_the_connection),
+        cmocka_unit_test(both_ends_notice_a_cut),
+        cmocka_unit_test(the_peer_of_a_killed_process_reads_what_was_sent_and_then_the_end),
+        cmocka_unit_test(a_pidfd_is_readable_after_its_process_has_ended),
+        cmocka_unit_test(descriptors_are_numbered_and_limited_as_in_linux),
+        cmocka_unit_test(host_names_are_those_of_the_simulation),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,7 +3,7 @@
  *
  * One heap of events, ordered by time and then by a drawn number. A fiber runs until it sleeps, and what it does until
  * then takes no time. Fibers switch with _setjmp and _longjmp (swapcontext saves the signal mask: a system call),
- * except under AddressSanitizer, which wants to be told.
+ * except under AddressSanitizer, which must know of each switch.
  */
 #include "scheduler.h"
 

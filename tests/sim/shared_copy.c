@@ -11,7 +11,7 @@
 
 #define COPY_LEAST   8u /* smaller ones are not divided */
 #define COPY_PIECES  3
-#define COPY_READS   2  /* one read of shared memory in so many is divided */
+#define COPY_READS   2  /* one in this many reads of shared memory is divided */
 #define COPY_PAUSES  18 /* doublings of 1 us: the longest pause is 262 ms */
 #define COPY_BETWEEN 5  /* doublings of the copies from one that is divided to the next */
 

@@ -69,7 +69,7 @@ static uint8_t *share(void)
 }
 
 /* The next time, it is at the same address and zero. */
-static void test_shared(void **state)
+static void shared_memory_is_at_the_same_address_and_zero_in_each_run(void **state)
 {
     uint8_t *at = share();
 
@@ -79,7 +79,7 @@ static void test_shared(void **state)
     sim_memory_start();
 }
 
-static void test_unmapped_twice(void **state)
+static void unmapping_twice_is_found(void **state)
 {
     sim_process *one = memory_test_start(0);
     void *at = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -95,7 +95,7 @@ static void test_unmapped_twice(void **state)
 }
 
 /* Seen through a private mapping: what others write, until it becomes a copy. */
-static void test_private(void **state)
+static void a_private_mapping_sees_writes_until_it_is_a_copy(void **state)
 {
     sim_process *one = memory_test_start(0);
     int fd = make(2 << 20);
@@ -117,7 +117,7 @@ static void test_private(void **state)
     sim_memory_start();
 }
 
-static void test_seals(void **state)
+static void seals_and_read_only_files_refuse_writable_mappings(void **state)
 {
     sim_process *one = memory_test_start(0);
     int fd = make(PAGE);
@@ -148,7 +148,7 @@ static void pause_copy(void)
     partial += begun && !ended;
 }
 
-static void test_copies(void **state)
+static void a_copy_is_divided_where_other_fibers_can_see_it(void **state)
 {
     sim_process *one = memory_test_start(0);
     uint8_t *from = malloc(PAGE);
@@ -174,7 +174,7 @@ static void test_copies(void **state)
 }
 
 /* Each process has the product's variables for itself, and begins with what they were. */
-static void test_image(void **state)
+static void each_process_has_its_own_static_data(void **state)
 {
     uint64_t before = tqi_limits.request_bytes;
     sim_process *one = memory_test_start(0);
@@ -205,7 +205,7 @@ static void log_nothing(tq_log_level level, const char *part, const char *messag
 }
 
 /* Kept: what the log's argument leads to. */
-static void test_leaks(void **state)
+static void memory_that_nothing_leads_to_is_a_leak(void **state)
 {
     sim_process *one = memory_test_start(0);
     void **first = malloc(100);
@@ -226,9 +226,13 @@ static void test_leaks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_shared), cmocka_unit_test(test_unmapped_twice), cmocka_unit_test(test_private),
-        cmocka_unit_test(test_seals),  cmocka_unit_test(test_copies),         cmocka_unit_test(test_image),
-        cmocka_unit_test(test_leaks),
+        cmocka_unit_test(shared_memory_is_at_the_same_address_and_zero_in_each_run),
+        cmocka_unit_test(unmapping_twice_is_found),
+        cmocka_unit_test(a_private_mapping_sees_writes_until_it_is_a_copy),
+        cmocka_unit_test(seals_and_read_only_files_refuse_writable_mappings),
+        cmocka_unit_test(a_copy_is_divided_where_other_fibers_can_see_it),
+        cmocka_unit_test(each_process_has_its_own_static_data),
+        cmocka_unit_test(memory_that_nothing_leads_to_is_a_leak),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);

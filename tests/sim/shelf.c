@@ -13,7 +13,7 @@
 
 #include <tq/manager.h>
 
-#define SHELF_COLUMNS 128u          /* a load puts so many blocks at once */
+#define SHELF_COLUMNS 128u          /* a load puts this many blocks at once */
 #define SHELF_PAUSE   (20 * SIM_MS) /* of a put that waits for room */
 #define SHELF_BUCKETS 1024u
 

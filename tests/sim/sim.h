@@ -76,7 +76,7 @@ typedef enum sim_fault {
     SIM_CHUNK_DELAY = 0, /* bytes take longer than usual */
     SIM_CUT,             /* a connection is cut (after any byte, in either direction) */
     SIM_SHORT_SEND,      /* sendmsg takes a part */
-    SIM_STALL,           /* one direction of a connection stands still for a time */
+    SIM_STALL,           /* one direction of a connection is blocked for a time */
     SIM_PARTITION,       /* two processes cannot reach each other, in one or both directions, for a time */
     SIM_CONNECT_HANG,    /* connect gets no answer until it gives up */
     SIM_CONNECT_REFUSE,  /* connect is refused although somebody listens */

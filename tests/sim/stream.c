@@ -166,7 +166,7 @@ bool net_socket_over(const net_socket *socket)
            socket->link->way[socket->side].flight == NULL;
 }
 
-/* What is on its way is lost, but not the end that comes from who cut the connection, nor a reset that its receiver
+/* What is on its way is lost, but not the end that a cut of the connection has sent, nor a reset that its receiver
  * will find out by itself (net_discovery). */
 static void stream_lose_flight(net_way *way)
 {

@@ -2,8 +2,8 @@
  * thread.c - see thread.h.
  *
  * A thread is a fiber. Locks and condition variables are records in the memory that the program gave for them, and all
- * zero is an unlocked one, as the initialisers of pthread.h make it. Who waits for which address is listed per process,
- * in the simulator's memory. Outside of a process there is one thread: locks do nothing.
+ * zero is an unlocked one, as the initialisers of <pthread.h> make it. Waiters are listed per process by the address
+ * that they wait for, in the simulator's memory. Outside of a process there is one thread: locks do nothing.
  */
 #include "thread.h"
 

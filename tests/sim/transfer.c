@@ -267,7 +267,7 @@ static int transfer_end(net_socket *socket)
     return -EAGAIN;
 }
 
-/* Removes what was read of the first chunk. */
+/* Removes the bytes that were read from the first chunk. */
 static void transfer_consume(net_way *way, uint32_t size)
 {
     net_chunk *chunk = way->queue;

@@ -1,7 +1,7 @@
 /*
- * cell.h - the bytes of a cell describe themselves: who wrote it, into which row of which field of which partition, and
- * how long it is. All bytes follow from that, so a cell that is torn, mixed with another one, in the wrong place or out
- * of date shows from its bytes alone.
+ * cell.h - the bytes of a cell describe themselves: its writer, its row, field and partition, and its length. All
+ * bytes follow from that, so a cell that is torn, mixed with another one, in the wrong place or out of date shows from
+ * its bytes alone.
  *
  *   56 bytes and more: magic, length, writer, partition, row, field, checksum (8 bytes each), then a pattern
  *   fewer:             writer (4 bytes), checksum (8 bytes), then the pattern, as much of it as fits

@@ -3,7 +3,7 @@
  * expect of it.
  *
  * A client process runs load_client_main. Its load_client lies in the simulator's memory and outlives the process: when
- * the process is killed, the world starts it again with the next life, the same kind, and what is left of the budget.
+ * the process is killed, the world starts it again with the next life, the same kind, and the rest of the budget.
  * Everything else of a workload (buffers, tq_ops, metas) lies on the heap of the process, by malloc, and goes with it;
  * load_memory is malloc that waits while memory is short.
  *

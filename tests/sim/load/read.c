@@ -2,7 +2,7 @@
  * read.c - what was read, compared byte by byte with what its writer put.
  *
  * Whether a value is the one that had to be seen at that time is decided later, when the order of the commits is known
- * (oracle/reads.c). Here it only has to be what some put wrote into that row and field: whole, and in its place.
+ * (oracle/check_values.c). Here it only has to be what some put wrote into that row and field: whole, and in its place.
  */
 #include "load/call.h"
 
@@ -101,7 +101,7 @@ static bool read_is_of(const read_row *row, const history_op *put, history_value
     return false;
 }
 
-/* Ends the run: says what the cell is, as far as it can be told. */
+/* Ends the run: says what the cell is, as far as its bytes show. */
 static _Noreturn void read_wrong(const read_row *row, cell_seen seen, const cell_id *id)
 {
     const char *what = "no put wrote these bytes into that row";

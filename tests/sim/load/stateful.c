@@ -2,7 +2,7 @@
  * stateful.c - the sequences of the stateful fuzzer against the simulated system: its clients, which speak frames by
  * hand and spoil some of them, in a process of their own, over connections that break.
  *
- * The choices, the requests, what is learned from replies and what is checked of them are those of fuzz/stateful. This
+ * The choices, the requests, what is learned from replies and the checks of them are those of fuzz/stateful. This
  * file takes the place of its world.c and host.c: connections are made to the servers of the world, and a turn waits
  * until what was asked is answered. What the fuzzer knows only because nothing but itself happens there is not
  * checked: that a request must succeed, or that a refused one has left the table as it was (the witness sees to that).

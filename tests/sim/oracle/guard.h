@@ -16,7 +16,7 @@ void guard_end(void);
 extern bool guard_trusts;
 /* The controller has published a block. */
 void guard_published(const tqi_table_batch_block *block);
-/* It has moved a cell of so many bytes from one block of an owner to another one. */
+/* It has moved a cell from one block of an owner to another one. */
 typedef struct guard_cell {
     const char *owner;
     uint64_t incarnation;

@@ -73,7 +73,7 @@ typedef struct history_op {
     uint64_t invoked, ended;                   /* sim_time; ended 0: not yet */
     uint64_t local_invoked, local_ended;       /* clock of the process, in ns */
     uint64_t stopped_invoked, stopped_ended;   /* how long the process had been stopped in all, in ns of sim_time */
-    uint64_t local_waited;                     /* when the workload began to wait for its end; 0: it never did */
+    uint64_t local_waited;                     /* when the workload began to wait for it; 0: it never did */
     uint64_t commits_invoked, commits_ended;   /* witness_count */
     uint64_t sequence_invoked, sequence_ended; /* order in the file */
     double timeout;                            /* as given to tq_op_set_timeout */

@@ -149,7 +149,7 @@ typedef enum ledger_block_state {
 typedef struct ledger_block {
     ledger_block_state state;
     bool writer_done;
-    bool told; /* its owner was told that it is dead */
+    bool told; /* its owner knows that it is dead */
     uint64_t id, size, session;
     uint64_t due;  /* late until then */
     uint64_t died; /* number of the operation */

@@ -1,10 +1,10 @@
 /*
  * saved.h - checkpoints: what is restored is what was saved.
  *
- * When the controller takes a snapshot, a picture of the ledger is kept: of each sample its index, ordinal, key, group,
- * tags, cells and who has consumed it; of each partition its tasks, their cached picks and the next ordinal. When it
- * restores one, the ledger must be as in the picture of the save that made the checkpoint. Which one that is says the
- * checkpoint itself: its user metadata is {"save": N}, where N is the number of the op.
+ * When the controller takes a snapshot, a picture of the ledger is kept: of each sample its index, ordinal, key,
+ * group, tags, cells and the tasks that have consumed it; of each partition its tasks, their cached picks and the next
+ * ordinal. When it restores one, the ledger must be as in the picture of the save that made the checkpoint. Which one
+ * that is says the checkpoint itself: its user metadata is {"save": N}, where N is the number of the op.
  *
  * A client has one save and one load at a time.
  */

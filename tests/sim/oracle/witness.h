@@ -90,7 +90,7 @@ bool witness_is_lost(uint64_t controller, const char *partition, witness_sample 
 
 /* --- at rest --------------------------------------------------------------- */
 
-/* Everything has ended that was begun, all data is cleared, all clients but none of the servers have said goodbye, and
+/* Everything has ended that was begun, all data is cleared, all clients but none of the servers have disconnected, and
  * max(grace, owner timeout, write deadline) has passed since. Any number of times; the first time in a process its
  * descriptors and allocations are remembered, and later times must find the same. */
 void rest_check(void);

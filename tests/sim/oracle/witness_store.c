@@ -1,5 +1,5 @@
 /*
- * witness_store.c - owners and their blocks: grants, deaths and what owners are told of them, losses, moves.
+ * witness_store.c - owners and their blocks: grants, deaths and their notices, losses, moves.
  */
 #include "oracle/ledger.h"
 
@@ -70,7 +70,7 @@ static uint32_t lost_partition(ledger *l, ledger_partition *partition)
     return hits;
 }
 
-/* All blocks with `move` are lost: their cells, then what is left of them. */
+/* All blocks with `move` are lost: their cells, then the rest of them. */
 static void lost_apply(ledger *l, const lost_report *report)
 {
     uint32_t hits = 0;
@@ -225,7 +225,7 @@ WITNESS_WRAP(int, tqi_table_abandon, tqi_table *table, uint64_t session, const u
     return rc;
 }
 
-/* --- what owners are told ------------------------------------------------------------------------ */
+/* --- notices to owners ------------------------------------------------------------------------ */
 
 WITNESS_WRAP(size_t, tqi_table_owner_dead, tqi_table_owner *owner, tqi_table_dead *out, size_t max, uint64_t *notice)
 {

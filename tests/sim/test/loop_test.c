@@ -24,7 +24,7 @@ static void script_main(void *arg)
     loop_script(simulated, sizeof(simulated));
 }
 
-static void test_order_of_callbacks(void **state)
+static void callbacks_come_in_the_order_of_libuv(void **state)
 {
     FILE *out = popen(getenv("SIM_LOOP_REAL"), "r");
 
@@ -50,7 +50,7 @@ static void test_order_of_callbacks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_order_of_callbacks),
+        cmocka_unit_test(callbacks_come_in_the_order_of_libuv),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
