@@ -20,7 +20,8 @@ static void request_released(tqi_net_call *call, tqi_net_answer *answer, void *a
     (void)arg;
 }
 
-static void request_release(tqi_net_channel *channel, const ProtobufCMessage *reply)
+/* Gives the samples of a claim back; false: out of memory. */
+static bool request_release(tqi_net_channel *channel, const ProtobufCMessage *reply)
 {
     const Tq__ClaimReply *claim = (const Tq__ClaimReply *)reply;
     Tq__Release message;
@@ -34,16 +35,14 @@ static void request_release(tqi_net_channel *channel, const ProtobufCMessage *re
 
     tq__release__init(&message);
     message.claim = claim->claim;
-    if (claim->claim != 0) {
-        tqi_net_call_start(channel, &args, &call, NULL);
-    }
+    return claim->claim == 0 || tqi_net_call_start(channel, &args, &call, NULL) == TQ_OK;
 }
 
 /* The answer to a claim arrived after its call had ended: nobody will ever see these samples. */
-static void request_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg)
+static bool request_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg)
 {
     (void)arg;
-    request_release(channel, reply);
+    return request_release(channel, reply);
 }
 
 static void request_orphan_free(void *arg)
@@ -70,7 +69,7 @@ static void request_answered(tqi_client_task *task, tqi_net_answer *answer)
     if (rc != TQ_OK) {
         err.code = rc;
         if (request->claim && answer->reply != NULL) {
-            request_release(task->rt->controller, answer->reply);
+            answer->stuck = !request_release(task->rt->controller, answer->reply);
         }
     }
     tqi_client_task_finish(task, rc == TQ_OK ? NULL : &err);

@@ -315,11 +315,24 @@ void tqi_net_call_give_up(tqi_net_channel *channel, const tq_error *why)
     }
 }
 
+/* The session has ended, and with it what could not be undone. */
+static void call_free_stuck(tqi_net_channel *channel)
+{
+    tqi_net_call *call, *next;
+
+    DL_FOREACH_SAFE (channel->keeps, call, next) {
+        if (call->stuck) {
+            call_free(call);
+        }
+    }
+}
+
 void tqi_net_call_end_all(tqi_net_channel *channel, const tq_error *why)
 {
     uint64_t limit = channel->next_request;
     tqi_net_call *call;
 
+    call_free_stuck(channel);
     while ((call = channel->calls) && call_before(call->number, limit)) {
         call_unsend(call);
         if (call->tx->queued && tqi_net_out_frame_own(call->tx) != TQ_OK) {
@@ -347,6 +360,7 @@ void tqi_net_call_stale(tqi_net_channel *channel, bool another)
                       "time, and what was asked for meanwhile may or may not have been done",
                       channel->endpoint);
     }
+    call_free_stuck(channel);
     bool found = true;
     while (found && channel->state != TQI_NET_CHANNEL_CLOSED) {
         /* From the start again after each: its callback may end any other. */
@@ -398,6 +412,7 @@ void tqi_net_call_answered(tqi_net_call *call, tqi_net_answer *answer)
         }
         uint64_t next = channel->next_request;
         call->args.done(call, answer, call->args.arg);
+        call->stuck = answer->stuck;
         if (call->args.orphan != NULL && channel->next_request != next) {
             /* done may undo the answer, and the request that does so must reach the server before the acknowledgement. */
             channel->ack_hold = true;
@@ -405,9 +420,11 @@ void tqi_net_call_answered(tqi_net_call *call, tqi_net_answer *answer)
     } else if (call->args.orphan != NULL && answer->status == TQ_OK) {
         /* The request that undoes the answer must reach the server before the acknowledgement. */
         channel->ack_hold = true;
-        call->args.orphan(channel, answer->reply, call->args.orphan_arg);
+        call->stuck = !call->args.orphan(channel, answer->reply, call->args.orphan_arg);
     }
-    call_free(call);
+    if (!call->stuck || !call->kept || channel->state == TQI_NET_CHANNEL_CLOSED) {
+        call_free(call);
+    }
     if (channel->state != TQI_NET_CHANNEL_CLOSED) {
         tqi_net_channel_settle(channel);
     }

@@ -187,6 +187,33 @@ static void an_answer_after_the_deadline_is_undone(void **state)
     assert_int_equal(call.orphans_freed, 1);
 }
 
+/* There is no memory to undo an answer: it is not acknowledged, nor passed by later acknowledgements, so the end of the
+ * session undoes it. */
+static void an_answer_that_cannot_be_undone_is_never_acknowledged(void **state)
+{
+    (void)state;
+    tqi_net_connector *own = testing_connector(&testing_token, 0);
+    tqi_net_channel *there = testing_channel(own, server.endpoint);
+    testing_call call = {.stuck = true}, next = {0};
+    testing_claim(there, &call, false, 20);
+    testing_until(&server.n_waiting, 1);
+    tqi_net_request_on_cancel(server.waiting[0], NULL, NULL);
+    tqi_heap_remove(&there->deadlines, &call.call->timed);
+    tqi_heap_add(&there->deadlines, &call.call->timed, 0);
+    tqi_net_call_timeouts(there);
+    assert_int_equal(call.status, TQ_ETIMEDOUT);
+    testing_answer(&server);
+    testing_until(&call.orphans, 1);
+    testing_reserve(there, &next, 1, 20);
+    testing_until(&next.done, 1);
+    assert_int_equal(next.status, TQ_OK);
+    assert_int_equal(server.settled_acked, 0);
+    assert_int_equal(call.orphans_freed, 0);
+    testing_connector_stop(own);
+    assert_int_equal(call.orphans_freed, 1);
+    testing_until(&server.settled_lost, 1);
+}
+
 /* The same, but the connection breaks while the answer is in flight: the kept reply is fetched so that it can be
  * undone. */
 static void an_answer_after_the_deadline_is_fetched_and_undone(void **state)
@@ -539,6 +566,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(waiting_calls_end_at_their_deadlines, setup, teardown),
         cmocka_unit_test_setup_teardown(a_deadline_cancels_at_the_server, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_after_the_deadline_is_undone, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_that_cannot_be_undone_is_never_acknowledged, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_after_the_deadline_is_fetched_and_undone, setup, teardown),
         cmocka_unit_test_setup_teardown(an_undoing_request_behind_a_full_socket_acknowledges_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_undoing_request_behind_many_acknowledges_nothing, setup, teardown),

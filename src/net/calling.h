@@ -184,6 +184,7 @@ struct tqi_net_call {
     bool garbled;        /* an invalid reply came: requesting it again would not help */
     bool ending;         /* in connector->ending */
     bool lost;           /* cannot be sent again */
+    bool stuck;          /* answered, and kept only so that the acknowledgement does not pass it */
     tqi_heap_node timed; /* in channel->deadlines */
     tqi_net_call_args args;
     tqi_net_call *prev, *next; /* keeps */

@@ -336,6 +336,8 @@ typedef struct tqi_net_answer {
     int fds[TQI_NET_FDS_MAX];      /* descriptors; the callee takes ownership of one by setting it to -1 */
     int n_fds;
     uint64_t epoch; /* of the server that answered */
+    /* Set by the callee of a call with an orphan: it could neither use nor undo the answer, for lack of memory. */
+    bool stuck;
 } tqi_net_answer;
 
 typedef struct tqi_net_call_args {
@@ -350,8 +352,9 @@ typedef struct tqi_net_call_args {
     int (*sink)(const ProtobufCMessage *reply, uint64_t size, struct iovec *iov, int max, int *count, void *arg);
     /* The call ended early (deadline), but its successful answer arrived later: undo it (a late claim is released
      * here). Runs before the reply is acknowledged; if set, done runs before that, too, and may undo an answer it
-     * cannot use. May be NULL. */
-    void (*orphan)(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg);
+     * cannot use. False (of done: answer->stuck): there was no memory to undo it. The reply is then not acknowledged
+     * as long as the session lasts, so that the session's end undoes it. May be NULL. */
+    bool (*orphan)(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg);
     void (*orphan_free)(void *arg); /* the orphan's arg is no longer needed (called once if orphan is set) */
     void *orphan_arg;
     void *arg;

@@ -65,6 +65,7 @@ typedef struct testing_call {
     uint64_t orphan_claim;
     int orphans_freed;
     tqi_net_channel *release_on; /* the orphan releases its claim there */
+    bool stuck;                  /* the orphan cannot release it */
     bool undo;                   /* done does so */
 } testing_call;
 

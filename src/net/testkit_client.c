@@ -87,7 +87,7 @@ static int testing_sink(const ProtobufCMessage *reply, uint64_t size, struct iov
     return TQ_OK;
 }
 
-static void testing_on_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg);
+static bool testing_on_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg);
 
 static void testing_on_orphan_free(void *arg)
 {
@@ -136,7 +136,7 @@ static void testing_release(tqi_net_channel *channel, uint64_t claim)
     testing_start(channel, &testing_release_call, TQI_RELEASE, &release.base, NULL, 0, 10);
 }
 
-static void testing_on_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg)
+static bool testing_on_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg)
 {
     testing_call *call = arg;
 
@@ -146,6 +146,7 @@ static void testing_on_orphan(tqi_net_channel *channel, const ProtobufCMessage *
         assert_ptr_equal(call->release_on, channel);
         testing_release(channel, call->orphan_claim);
     }
+    return !call->stuck;
 }
 
 void testing_reserve(tqi_net_channel *channel, testing_call *call, uint32_t number, double seconds)

@@ -475,7 +475,7 @@ static void save_orphan_closed(tqi_net_call *call, tqi_net_answer *answer, void 
 }
 
 /* The snapshot was taken after the call had ended: nobody will read it. */
-static void save_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg)
+static bool save_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply, void *arg)
 {
     Tq__SnapshotClose message;
     tqi_net_call_args args = {
@@ -489,7 +489,7 @@ static void save_orphan(tqi_net_channel *channel, const ProtobufCMessage *reply,
     (void)arg;
     tq__snapshot_close__init(&message);
     message.id = ((const Tq__SnapshotReply *)reply)->id;
-    tqi_net_call_start(channel, &args, &call, NULL);
+    return tqi_net_call_start(channel, &args, &call, NULL) == TQ_OK;
 }
 
 static void save_orphan_free(void *arg)
