@@ -6,9 +6,8 @@
 #include "base/error.h"
 #include "base/limits.h"
 
-/* Requests that give something back and have an empty reply. A client at its limits may still send these, up to twice
- * the limit; otherwise it could never release what it holds. */
-static bool admit_gives_back(uint16_t kind)
+/* A client at its limits may still send these, up to twice the limit; otherwise it could never release what it holds. */
+bool tqi_net_gives_back(uint16_t kind)
 {
     switch (kind) {
     case TQI_RELEASE:
@@ -78,7 +77,7 @@ static int admit_kept(const tqi_net_session *session, bool back, uint64_t times,
 
 int tqi_net_session_admit(const tqi_net_session *session, uint16_t kind, bool keep, tq_error *err)
 {
-    bool back = admit_gives_back(kind);
+    bool back = tqi_net_gives_back(kind);
     uint64_t times = back ? 2 : 1;
     int rc = admit_waiting(session, times, err);
 

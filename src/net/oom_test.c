@@ -7,6 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/testkit_oom.h"
 #include "net/calling.h"
@@ -154,6 +155,50 @@ static void every_call_ends_once_without_memory(void **state)
     assert_true(ok > 3 * n);
 }
 
+static void release_done(tqi_net_call *call, tqi_net_answer *answer, void *arg)
+{
+    (void)call;
+    *(int *)arg = answer->status;
+}
+
+/* What gives something back is never refused: without memory for it, the connection is closed, and it comes again. */
+static void a_release_comes_again_without_memory(void **state)
+{
+    (void)state;
+    bool failed = true;
+    long n = 0;
+    for (; failed; n++) {
+        testing_server server;
+        testing_server_start(&server, testing_unix_endpoint(), 1, 10000);
+        tqi_net_connector *connector = testing_connector(&testing_token, 0);
+        tqi_net_channel *channel = testing_channel(connector, server.endpoint);
+        testing_call first = {0};
+        int status = 1;
+        Tq__Release message;
+        tq__release__init(&message);
+        tqi_net_call_args args = {
+            .kind = TQI_RELEASE,
+            .message = &message.base,
+            .deadline = TQI_NEVER,
+            .done = release_done,
+            .arg = &status,
+        };
+        testing_reserve(channel, &first, 1, 20);
+        testing_until(&first.done, 1);
+        assert_int_equal(tqi_net_call_start(channel, &args, NULL, NULL), TQ_OK);
+        oom_one_after(n);
+        while (status == 1 && server.released == 0) {
+            uv_run(&testing_loop, UV_RUN_ONCE);
+        }
+        failed = oom_end() > 0;
+        testing_until(&status, TQ_OK);
+        assert_int_equal(server.released, 1);
+        testing_connector_stop(connector);
+        testing_server_stop(&server);
+    }
+    assert_true(n > 3);
+}
+
 /* The room that a changing request has from the start is enough for every reply of fixed size. */
 static void the_room_of_a_request_fits_every_fixed_reply(void **state)
 {
@@ -197,6 +242,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_server_without_memory_is_not_made, setup, teardown),
         cmocka_unit_test_setup_teardown(a_client_without_memory_is_not_made, setup, teardown),
         cmocka_unit_test_setup_teardown(every_call_ends_once_without_memory, setup, teardown),
+        cmocka_unit_test_setup_teardown(a_release_comes_again_without_memory, setup, teardown),
         cmocka_unit_test(the_room_of_a_request_fits_every_fixed_reply),
     };
 

@@ -351,7 +351,8 @@ static int peer_request(tqi_net_peer *peer, const tqi_frame *frame, const uint8_
         return TQ_OK;
     }
     request->message = tqi_request_decode(method->request, body, frame->body, &request->memory, err);
-    if (request->message == NULL && err->code != TQ_EPROTO) {
+    if (request->message == NULL && err->code != TQ_EPROTO &&
+        !(err->code == TQ_ENOMEM && tqi_net_gives_back(frame->kind))) {
         /* The frame arrived completely, so the connection can continue without it. */
         tq_error refused = *err;
         tqi_net_request_fail(request, &refused);
@@ -428,13 +429,17 @@ static int peer_on_done(tqi_net_conn *conn, const tqi_frame *frame, tq_error *er
     if (request == NULL) {
         return TQ_OK;
     }
+    tq_error nomem = {0};
+    if (request->keep && tqi_net_request_prepare(request, TQI_NET_REPLY_ROOM, &nomem) != TQ_OK &&
+        tqi_net_gives_back(request->kind)) {
+        return tqi_error_nomem(err, "a request");
+    }
     if (tqi_net_request_list(request) != TQ_OK) {
         return tqi_error_nomem(err, "a request");
     }
     peer->incoming = NULL;
     server->requests++;
-    tq_error nomem;
-    if (request->keep && tqi_net_request_prepare(request, TQI_NET_REPLY_ROOM, &nomem) != TQ_OK) {
+    if (nomem.code != TQ_OK) {
         if (request->n_iov > 0 && server->service->sink_failed != NULL) {
             server->service->sink_failed(request, server->ctx);
         }
