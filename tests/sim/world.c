@@ -229,6 +229,13 @@ static int server_unit(world_server *server, const char *const *listen, size_t n
     return rc;
 }
 
+/* A program that ends has closed all that it opened. */
+static void world_check_descriptors(void)
+{
+    sim_check(sim_fds_count(sim_self) == 0, "no leak", "%s ends with %u open descriptors", sim_self->name,
+              sim_fds_count(sim_self));
+}
+
 /* The program of a server. */
 static void server_main(void *arg)
 {
@@ -260,6 +267,7 @@ static void server_main(void *arg)
     server->stop = NULL;
     sim_check(uv_loop_close(&loop) == 0, "no leak", "%s leaves handles on its loop", server->name);
     sim_heap_check_leaks();
+    world_check_descriptors();
 }
 
 static void server_start(void *arg);
@@ -370,6 +378,7 @@ static void client_main(void *arg)
     /* Work of a store that cannot be stopped goes on behind a client that was closed, and has its memory. */
     if (sched_alone(sim_self)) {
         sim_heap_check_leaks();
+        world_check_descriptors();
     }
 }
 
