@@ -213,7 +213,9 @@ void tqi_simple_put_write(tqi_simple_put_op *op)
     free(op->pieces);
     op->pieces = calloc(n + 1, sizeof(*op->pieces));
     if (op->pieces == NULL) {
-        put_stream(op);
+        /* Not over the stream instead: room that was reserved ahead is larger than what is written into it. */
+        tqi_simple_put_abandon(op, op->n_blocks);
+        tqi_simple_put_fail(op, &(tq_error){.code = TQ_ENOMEM, .message = "out of memory for a put"});
         return;
     }
     if (op->mapping != NULL) {
