@@ -134,12 +134,12 @@ void sim_faults_draw(uint64_t seed)
     for (int i = 0; i < SIM_FAULTS; i++) {
         bool on = sim_one_in(&chance, CHANCE_KIND) && !none;
         /* Rates are spread evenly over orders of magnitude. */
-        uint64_t low = chance_kinds[i].often, high = chance_kinds[i].rare, one_in = low;
+        uint64_t low = chance_kinds[i].often, high = chance_kinds[i].rare;
         uint64_t doublings = 0;
         while ((low << doublings) < high) {
             doublings++;
         }
-        one_in = low << sim_between(&chance, 0, doublings);
+        uint64_t one_in = low << sim_between(&chance, 0, doublings);
         faults->one_in[i] = on ? (uint32_t)(one_in < high ? one_in : high) : 0;
     }
     for (size_t i = 0; i < faults->n_off; i++) {

@@ -87,6 +87,9 @@ static const char *const libraries_names[] = {"libroaring.", "libjansson.", "lib
 static void libraries_redirect(uintptr_t load, const ElfW(Rela) * table, size_t bytes, const ElfW(Sym) * symbols,
                                const char *strings)
 {
+    if (table == NULL || symbols == NULL || strings == NULL) {
+        return;
+    }
     for (size_t i = 0; i < bytes / sizeof(*table); i++) {
         const char *name = strings + symbols[ELF64_R_SYM(table[i].r_info)].st_name;
         uintptr_t type = ELF64_R_TYPE(table[i].r_info), slot = load + table[i].r_offset, page = slot & ~UINT64_C(4095);

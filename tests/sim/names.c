@@ -85,12 +85,24 @@ static int names_port(const char *port, uint16_t *number)
     return 0;
 }
 
+/* The number of host-N; false: it is another name. */
+static bool names_number(const char *host, uint32_t *number)
+{
+    char *end;
+
+    if (strncmp(host, "host-", 5) != 0 || host[5] < '0' || host[5] > '9') {
+        return false;
+    }
+    unsigned long value = strtoul(host + 5, &end, 10);
+    *number = (uint32_t)value;
+    return *end == 0 && value < SIM_PROCESSES;
+}
+
 static int names_host(const char *host, int flags, struct sockaddr_storage *address)
 {
     struct sockaddr_in *in = (struct sockaddr_in *)(void *)address;
     struct sockaddr_in6 *in6 = (struct sockaddr_in6 *)(void *)address;
-    unsigned number;
-    char rest;
+    uint32_t number;
 
     address->ss_family = AF_INET;
     if (host == NULL) {
@@ -103,7 +115,7 @@ static int names_host(const char *host, int flags, struct sockaddr_storage *addr
         return EAI_NONAME;
     } else if (strcmp(host, "localhost") == 0) {
         in->sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    } else if (sscanf(host, "host-%u%c", &number, &rest) == 1 && number < SIM_PROCESSES) {
+    } else if (names_number(host, &number)) {
         in->sin_addr.s_addr = net_host_address(number);
     } else {
         return EAI_NONAME;

@@ -45,7 +45,7 @@ void net_chunk_free(net_chunk *chunk)
         sim_file_unref(chunk->files[k]);
     }
     sim_free(chunk->files);
-    while (stream_rooms[i] != chunk->room) {
+    while (i < STREAM_ROOMS - 1 && stream_rooms[i] != chunk->room) {
         i++;
     }
     chunk->next = stream_free[i];
@@ -307,13 +307,15 @@ static void stream_on_arrival(void *arg)
 
 void net_way_schedule(net_way *way)
 {
-    if (way->event != 0 || stream_held(way)) {
+    const net_chunk *chunk = way->flight;
+
+    if (chunk == NULL || way->event != 0 || stream_held(way)) {
         return;
     }
-    if (way->flight->at <= sim_time()) {
+    if (chunk->at <= sim_time()) {
         stream_arrive(way);
     } else {
-        way->event = sim_at(way->flight->at, stream_on_arrival, way);
+        way->event = sim_at(chunk->at, stream_on_arrival, way);
     }
 }
 

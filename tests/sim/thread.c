@@ -267,7 +267,7 @@ int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t 
 int __wrap_pthread_mutex_init(pthread_mutex_t *mutex, const pthread_mutexattr_t *attr)
 {
     (void)attr;
-    memset(mutex, 0, sizeof(*mutex));
+    memset(mutex, 0, sizeof(pthread_mutex_t));
     return 0;
 }
 
@@ -283,7 +283,7 @@ static int lock_destroy(thread_lock *lock, size_t size)
 int __wrap_pthread_mutex_destroy(pthread_mutex_t *mutex);
 int __wrap_pthread_mutex_destroy(pthread_mutex_t *mutex)
 {
-    return lock_destroy((thread_lock *)mutex, sizeof(*mutex));
+    return lock_destroy((thread_lock *)mutex, sizeof(pthread_mutex_t));
 }
 
 int __wrap_pthread_mutex_lock(pthread_mutex_t *mutex);
@@ -345,7 +345,7 @@ int __wrap_pthread_cond_init(pthread_cond_t *cond, const pthread_condattr_t *att
     if (attr != NULL) {
         pthread_condattr_getclock(attr, &clock);
     }
-    memset(cond, 0, sizeof(*cond));
+    memset(cond, 0, sizeof(pthread_cond_t));
     ((thread_cond *)cond)->clock = (uint32_t)clock;
     return 0;
 }
@@ -354,7 +354,7 @@ int __wrap_pthread_cond_destroy(pthread_cond_t *cond);
 int __wrap_pthread_cond_destroy(pthread_cond_t *cond)
 {
     sim_check(((thread_cond *)cond)->waiting == 0, "locks", "a condition is destroyed while a thread waits for it");
-    memset(cond, 0xdd, sizeof(*cond));
+    memset(cond, 0xdd, sizeof(pthread_cond_t));
     return 0;
 }
 

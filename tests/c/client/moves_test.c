@@ -231,7 +231,7 @@ static uint64_t used_bytes(void)
     return sum;
 }
 
-/* New blocks that the controller did not accept are freed, even if it could not be told at first. */
+/* New blocks that the controller did not accept are freed, even if the first requests to free them fail. */
 static void a_move_that_fails_leaves_nothing(void **state)
 {
     const uint32_t most[] = {0, 1, 2, 3, 4, 5};

@@ -48,7 +48,7 @@ static load_meta *kvstore_meta(kvstore *now)
 static void kvstore_puts(kvstore *now)
 {
     uint32_t n = (uint32_t)sim_between(now->chance, 1, KVSTORE_CALLS);
-    int started[KVSTORE_CALLS];
+    int started[KVSTORE_CALLS] = {0};
 
     for (uint32_t i = 0; i < n; i++) {
         const load_meta *meta = sim_one_in(now->chance, 3) ? kvstore_meta(now) : NULL;
