@@ -300,7 +300,9 @@ void sf_turn(sf *f)
     stateful *s = (stateful *)f;
     uint64_t since = sim_time();
     unsigned spoiled = 0;
-    const sf_pending *awaited = turn_awaits(f, &spoiled);
+    const sf_pending *awaited;
+
+    turn_awaits(f, &spoiled);
     uint64_t until = spoiled > s->spoiled ? since + STATEFUL_SPOILED : 0;
 
     turn_take(f, 1);
