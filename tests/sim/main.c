@@ -113,6 +113,7 @@ _Noreturn void sim_found(const char *invariant, const char *format, ...)
 
     /* From here on memory is the program's: stdio allocates. */
     char where[64];
+
     snprintf(where, sizeof(where), "%s", sim_self != NULL ? sim_self->name : "the simulator");
     va_start(list, format);
     vsnprintf(text, sizeof(text), format, list);

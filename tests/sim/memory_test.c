@@ -23,6 +23,7 @@ static void a_process_gets_the_same_addresses_in_each_run(void **state)
 {
 #ifndef SIM_ASAN
     void *first[200];
+
 #endif
 
     (void)state;

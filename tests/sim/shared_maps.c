@@ -77,9 +77,9 @@ static uint8_t *maps_copy(const shared_memory *memory, uint64_t offset, uint64_t
     return at;
 }
 
-static void *maps_error(int code)
+static void *maps_error(int rc)
 {
-    errno = code;
+    errno = rc;
     return MAP_FAILED;
 }
 

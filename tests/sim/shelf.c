@@ -119,9 +119,9 @@ static uint64_t shelf_now(void)
     return (uint64_t)now.tv_sec * SIM_S + (uint64_t)now.tv_nsec;
 }
 
-static void shelf_fail(tq_error *err, int code, const char *message)
+static void shelf_fail(tq_error *err, int rc, const char *message)
 {
-    err->code = code;
+    err->code = rc;
     snprintf(err->message, sizeof(err->message), "SimShelf: %s", message);
 }
 

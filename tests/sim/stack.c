@@ -82,6 +82,7 @@ void sim_stack_free(void *stack)
     __asan_unpoison_memory_region(stack, size);
 #endif
     uint8_t *depth = stack_depth(stack, size);
+
     memset(depth, 0, size - (size_t)(depth - (uint8_t *)stack));
     stacks.used[slot / 64] &= ~(UINT64_C(1) << (slot % 64));
 }

@@ -288,13 +288,13 @@ static uint64_t store_now(void)
     return (uint64_t)now.tv_sec * SIM_S + (uint64_t)now.tv_nsec;
 }
 
-static int store_fail(tq_error *err, int code, const char *message)
+static int store_fail(tq_error *err, int rc, const char *message)
 {
     if (err != NULL) {
-        err->code = code;
+        err->code = rc;
         strcpy(err->message, message);
     }
-    return code;
+    return rc;
 }
 
 /* When that much time will have passed by the clock of the process. */

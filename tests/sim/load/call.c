@@ -118,9 +118,9 @@ int load_started(load_call *call, int rc)
 /* --- how a call has ended ------------------------------------------------------- */
 
 /* Whether a call that ended with this code may have had its effect. */
-static history_status call_status(const history_op *op, int code)
+static history_status call_status(const history_op *op, int rc)
 {
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         return HISTORY_OK;
     }
     switch (op->call) {
@@ -140,7 +140,7 @@ static history_status call_status(const history_op *op, int code)
     default:
         return HISTORY_FAIL;
     }
-    switch (code) {
+    switch (rc) {
     case TQ_ETIMEDOUT:
     case TQ_ECANCELED:
     case TQ_ESTALE:
@@ -298,13 +298,13 @@ int load_finish(load_call *call, int rc)
     return call_ended(call);
 }
 
-bool load_poll(load_call *call, int *code)
+bool load_poll(load_call *call, int *rc)
 {
     if (!tq_op_done(call->op)) {
         return false;
     }
     call_wait(call);
-    *code = call_ended(call);
+    *rc = call_ended(call);
     return true;
 }
 

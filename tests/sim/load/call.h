@@ -164,7 +164,7 @@ void load_columns_make(load_call *call, const load_put_args *args);
  * checks what was read. Returns its code. */
 int load_finish(load_call *call, int rc);
 /* Without waiting: whether it has ended, and then the same. */
-bool load_poll(load_call *call, int *code);
+bool load_poll(load_call *call, int *rc);
 /* Cancels the call in flight. */
 void load_cancel_call(load_call *call);
 /* Frees the op while its call is in flight. */

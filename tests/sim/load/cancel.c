@@ -57,12 +57,12 @@ static bool cancel_start(cancel_slot *slot, sim_chance *chance)
     }
 }
 
-static void cancel_ended(cancel_slot *slot, int code)
+static void cancel_ended(cancel_slot *slot, int rc)
 {
     const history_call kind = slot->call.record->call;
 
     slot->busy = false;
-    if (code == TQ_OK && (kind == HISTORY_PUT || kind == HISTORY_CLAIM)) {
+    if (rc == TQ_OK && (kind == HISTORY_PUT || kind == HISTORY_CLAIM)) {
         load_meta_take(&slot->call, &slot->meta);
     } else if (kind == HISTORY_CLEAR) {
         load_meta_drop(&slot->meta);
@@ -71,7 +71,7 @@ static void cancel_ended(cancel_slot *slot, int code)
 
 static void cancel_step(cancel_slot *slot, sim_chance *chance)
 {
-    int code;
+    int rc;
 
     if (!slot->busy) {
         slot->busy = cancel_start(slot, chance);
@@ -91,8 +91,8 @@ static void cancel_step(cancel_slot *slot, sim_chance *chance)
         cancel_ended(slot, load_finish(&slot->call, TQ_OK));
         break;
     default:
-        if (load_poll(&slot->call, &code)) {
-            cancel_ended(slot, code);
+        if (load_poll(&slot->call, &rc)) {
+            cancel_ended(slot, rc);
         }
         break;
     }

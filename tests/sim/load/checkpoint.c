@@ -31,7 +31,7 @@ static int checkpoint_save(load_call *call, const char *partition, const char *p
     history_op *op = load_begin(call, HISTORY_SAVE, partition);
     tq_save_args args = tq_save_args_init();
     char metadata[64];
-    int code;
+    int rc;
 
     if (op == NULL) {
         return TQ_ENOMEM;
@@ -45,9 +45,9 @@ static int checkpoint_save(load_call *call, const char *partition, const char *p
     args.state_only = state_only;
     args.metadata = metadata;
     saved_save_begins(op);
-    code = load_finish(call, load_started(call, tq_save(call->op, &args)));
+    rc = load_finish(call, load_started(call, tq_save(call->op, &args)));
     saved_save_ended(op);
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         uint64_t partitions, samples;
         const tq_checkpoint *saved = tq_op_checkpoint(call->op);
         sim_check(saved_count(op->number, &partitions, &samples) && saved->partitions == partitions &&
@@ -58,13 +58,13 @@ static int checkpoint_save(load_call *call, const char *partition, const char *p
                   op->number, saved->samples, saved->partitions, saved->metadata);
         sim_mark("checkpoint saved");
     }
-    return code;
+    return rc;
 }
 
 static int checkpoint_load(load_call *call, const char *path)
 {
     history_op *op = load_begin(call, HISTORY_LOAD, NULL);
-    int code;
+    int rc;
 
     if (op == NULL) {
         return TQ_ENOMEM;
@@ -72,9 +72,9 @@ static int checkpoint_load(load_call *call, const char *path)
     checkpoint_timeout(call, op);
     op->path = history_text(path);
     saved_load_begins(op);
-    code = load_finish(call, load_started(call, tq_load(call->op, op->path)));
+    rc = load_finish(call, load_started(call, tq_load(call->op, op->path)));
     saved_load_ended(op);
-    if (code == TQ_OK) {
+    if (rc == TQ_OK) {
         uint64_t partitions, samples;
         const tq_checkpoint *loaded = tq_op_checkpoint(call->op);
         sim_check(saved_count(saved_opened(op->number), &partitions, &samples) && loaded->partitions == partitions &&
@@ -84,7 +84,7 @@ static int checkpoint_load(load_call *call, const char *path)
                   " of %" PRIu64,
                   op->number, loaded->samples, loaded->partitions, samples, partitions);
     }
-    return code;
+    return rc;
 }
 
 /* Everything that is there can be read. */

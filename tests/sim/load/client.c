@@ -9,9 +9,9 @@
 #define CLIENT_THREADS 8
 
 /* Codes with which opening may fail as long as there are faults. */
-static bool client_may_fail(int code)
+static bool client_may_fail(int rc)
 {
-    return code == TQ_EUNREACHABLE || code == TQ_ETIMEDOUT || code == TQ_ENOMEM || code == TQ_EIO;
+    return rc == TQ_EUNREACHABLE || rc == TQ_ETIMEDOUT || rc == TQ_ENOMEM || rc == TQ_EIO;
 }
 
 /* Opens the client, again and again while faults prevent it. */

@@ -101,10 +101,10 @@ static void kvstore_clear(kvstore *now, load_meta *meta)
 static void kvstore_reopen(kvstore *now)
 {
     int started = kvstore_start_put(now, &now->calls[0], NULL);
-    int code = TQ_OK;
+    int rc = TQ_OK;
 
     load_pause(now->chance, 2 * SIM_MS);
-    if (started == TQ_OK && !load_poll(&now->calls[0], &code)) {
+    if (started == TQ_OK && !load_poll(&now->calls[0], &rc)) {
         load_free_running(&now->calls[0]);
     }
     for (uint32_t i = 0; i < KVSTORE_CALLS; i++) {

@@ -225,13 +225,13 @@ history_op *history_invoke(history_call call, uint32_t client, uint32_t life, ui
     return op;
 }
 
-void history_ended(history_op *op, history_status status, int code, const char *message)
+void history_ended(history_op *op, history_status status, int rc, const char *message)
 {
     const uint64_t local = history_local_time();
 
     history_enter();
     op->status = status;
-    op->code = code;
+    op->code = rc;
     if (message != NULL && message[0] != '\0') {
         op->message = history_take(strlen(message) + 1);
         memcpy(op->message, message, strlen(message));
@@ -242,7 +242,7 @@ void history_ended(history_op *op, history_status status, int code, const char *
     op->commits_ended = witness_count();
     op->sequence_ended = ++history_now.sequence;
     history_leave();
-    sim_trace("ended", op->number, (uint64_t)(uint32_t)code);
+    sim_trace("ended", op->number, (uint64_t)(uint32_t)rc);
 }
 
 history_op *history_op_of(uint64_t number)

@@ -143,7 +143,7 @@ history_op *history_invoke(history_call call, uint32_t client, uint32_t life, ui
 /* The clock of the running process, in ns. */
 uint64_t history_local_time(void);
 /* It has ended, now. The results are in the op already. */
-void history_ended(history_op *op, history_status status, int code, const char *message);
+void history_ended(history_op *op, history_status status, int rc, const char *message);
 /* The op of that number; NULL: there is none. */
 history_op *history_op_of(uint64_t number);
 /* Ops have the numbers 1 to this. */
