@@ -1,6 +1,6 @@
 /*
- * alone.c - the little of the simulation's kernel that the oracle needs, for tests that link it with tests of the table
- * and of the controller: there, it must agree with all that they do.
+ * oracle_testkit.c - the little of the simulation's kernel that the oracle needs, for tests that link it with tests of
+ * the table and of the controller: there, it must agree with all that they do.
  */
 #include "oracle/witness.h"
 
@@ -89,12 +89,12 @@ void sim_found(const char *invariant, const char *format, ...)
     abort();
 }
 
-__attribute__((constructor)) static void alone_start(void)
+__attribute__((constructor)) static void testkit_start(void)
 {
     witness_start(1);
 }
 
-__attribute__((destructor)) static void alone_end(void)
+__attribute__((destructor)) static void testkit_end(void)
 {
     witness_end();
 }
