@@ -36,6 +36,8 @@ void sched_process_end(sim_process *process, bool killed);
 void sched_reap(void);
 uint64_t sched_mix(uint64_t hash, uint64_t value);
 
+/* There is no event any more. */
+void sched_events_clear(void);
 /* Everything is as at the start of a program: no event, time 0. */
 void sched_start(uint64_t seed);
 /* Runs the next event, if it is not later than that; false: there is none. */

@@ -138,7 +138,7 @@ _Noreturn void sim_found(const char *invariant, const char *format, ...) __attri
         }                                        \
     } while (0)
 
-/* --- time and events: scheduler.c ---------------------------------------------- */
+/* --- time and events: events.c ------------------------------------------------- */
 
 /* Virtual nanoseconds since the start of the seed; every process adds an offset and a rate of its own to it. */
 uint64_t sim_time(void);
