@@ -401,6 +401,23 @@ static int conformance_wait(int fd, short events)
     return poll(&at, 1, CONFORMANCE_WAIT_MS) == 1 ? at.revents : -ETIME;
 }
 
+/* A client of an address at which nobody listens yet. */
+static void conformance_before_listen(conformance_results *results, int domain, const struct sockaddr *address,
+                                      socklen_t size)
+{
+    int fd = conformance_socket(domain);
+    int rc = conformance_rc(connect(fd, address, size));
+    conformance_note(results, "connect before listen", rc);
+    conformance_note(results, "poll", rc == -EINPROGRESS ? conformance_wait(fd, POLLIN | POLLOUT | POLLRDHUP) : 0);
+    if (rc == -EINPROGRESS) {
+        conformance_note(results, "connect again", conformance_rc(connect(fd, address, size)));
+    }
+    conformance_note(results, "error", conformance_error(fd));
+    conformance_note(results, "receive", conformance_receive(fd, 1));
+    conformance_note(results, "send", conformance_send(fd, 1, 0));
+    close(fd);
+}
+
 static void conformance_of_listener(conformance_results *results, const conformance_pair *pair, int world)
 {
     struct sockaddr_storage address;
@@ -425,23 +442,13 @@ static void conformance_of_listener(conformance_results *results, const conforma
     fds[0] = conformance_socket(domain);
     conformance_note(results, "bind of another", conformance_rc(bind(fds[0], (struct sockaddr *)&address, size)));
     close(fds[0]);
-    fds[0] = conformance_socket(domain);
-    int rc = conformance_rc(connect(fds[0], (struct sockaddr *)&address, size));
-    conformance_note(results, "connect before listen", rc);
-    conformance_note(results, "poll", rc == -EINPROGRESS ? conformance_wait(fds[0], POLLIN | POLLOUT | POLLRDHUP) : 0);
-    if (rc == -EINPROGRESS) {
-        conformance_note(results, "connect again", conformance_rc(connect(fds[0], (struct sockaddr *)&address, size)));
-    }
-    conformance_note(results, "error", conformance_error(fds[0]));
-    conformance_note(results, "receive", conformance_receive(fds[0], 1));
-    conformance_note(results, "send", conformance_send(fds[0], 1, 0));
-    close(fds[0]);
+    conformance_before_listen(results, domain, (struct sockaddr *)&address, size);
     conformance_note(results, "listen", conformance_rc(listen(listener, 2)));
     conformance_note(results, "accept of nobody",
                      conformance_rc(accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)));
     for (int i = 0; i < 3; i++) {
         fds[i] = conformance_socket(domain);
-        rc = conformance_rc(connect(fds[i], (struct sockaddr *)&address, size));
+        int rc = conformance_rc(connect(fds[i], (struct sockaddr *)&address, size));
         conformance_note(results, "connect", rc);
         conformance_note(results, "poll", conformance_wait(fds[i], POLLOUT));
         conformance_note(results, "connect again", conformance_rc(connect(fds[i], (struct sockaddr *)&address, size)));

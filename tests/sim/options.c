@@ -95,98 +95,119 @@ static void options_seed_range(const char *text, sim_options *out)
     }
 }
 
+static const struct option options_names[] = {
+    {"seed", required_argument, NULL, 's'},
+    {"seeds", required_argument, NULL, 's'},
+    {"seconds", required_argument, NULL, 'S'},
+    {"jobs", required_argument, NULL, 'j'},
+    {"stop", no_argument, NULL, 'x'},
+    {"twice", no_argument, NULL, '2'},
+    {"trace", no_argument, NULL, 't'},
+    {"verbose", no_argument, NULL, 'v'},
+    {"quiet", no_argument, NULL, 'q'},
+    {"history", required_argument, NULL, 'H'},
+    {"load", required_argument, NULL, 'l'},
+    {"budget", required_argument, NULL, 'b'},
+    {"without", required_argument, NULL, 'w'},
+    {"only", required_argument, NULL, 'o'},
+    {"operations", required_argument, NULL, 'n'},
+    {"shrink", no_argument, NULL, 'k'},
+    {"corpus", required_argument, NULL, 'c'},
+    {"base", required_argument, NULL, 'B'},
+    {"every", required_argument, NULL, 'e'},
+    {"help", no_argument, NULL, 'h'},
+    {"down", no_argument, NULL, 'd'},
+    {NULL, 0, NULL, 0},
+};
+
+/* An option without an argument; false: it is another one. */
+static bool options_flag(int option, sim_options *out)
+{
+    switch (option) {
+    case 'x':
+        out->stop = true;
+        break;
+    case '2':
+        out->twice = true;
+        break;
+    case 't':
+        out->trace = true;
+        break;
+    case 'v':
+        out->verbose = true;
+        break;
+    case 'q':
+        out->quiet = true;
+        break;
+    case 'k':
+        out->shrink = true;
+        break;
+    case 'd':
+        sim_memory_down = true;
+        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
+/* An option with an argument; false: there is none of that name. */
+static bool options_value(int option, sim_options *out)
+{
+    switch (option) {
+    case 's':
+        options_seed_range(optarg, out);
+        break;
+    case 'S':
+        out->seconds = strtod(optarg, NULL);
+        break;
+    case 'j':
+        out->jobs = (unsigned)options_number(optarg);
+        break;
+    case 'H':
+        out->history = optarg;
+        break;
+    case 'l':
+        out->world.load = optarg;
+        break;
+    case 'b':
+        out->world.budget = (uint32_t)options_number(optarg);
+        break;
+    case 'w':
+        options_without(optarg);
+        break;
+    case 'o':
+        options_only(optarg);
+        break;
+    case 'n':
+        out->world.operations = (uint32_t)options_number(optarg);
+        break;
+    case 'c':
+        out->corpus = optarg;
+        break;
+    case 'B':
+        sim_memory_base = (uintptr_t)options_number(optarg);
+        break;
+    case 'e':
+        out->every = options_number(optarg);
+        break;
+    default:
+        return false;
+    }
+    return true;
+}
+
 void options_parse(int argc, char **argv, sim_options *out)
 {
-    static const struct option names[] = {
-        {"seed", required_argument, NULL, 's'},
-        {"seeds", required_argument, NULL, 's'},
-        {"seconds", required_argument, NULL, 'S'},
-        {"jobs", required_argument, NULL, 'j'},
-        {"stop", no_argument, NULL, 'x'},
-        {"twice", no_argument, NULL, '2'},
-        {"trace", no_argument, NULL, 't'},
-        {"verbose", no_argument, NULL, 'v'},
-        {"quiet", no_argument, NULL, 'q'},
-        {"history", required_argument, NULL, 'H'},
-        {"load", required_argument, NULL, 'l'},
-        {"budget", required_argument, NULL, 'b'},
-        {"without", required_argument, NULL, 'w'},
-        {"only", required_argument, NULL, 'o'},
-        {"operations", required_argument, NULL, 'n'},
-        {"shrink", no_argument, NULL, 'k'},
-        {"corpus", required_argument, NULL, 'c'},
-        {"base", required_argument, NULL, 'B'},
-        {"every", required_argument, NULL, 'e'},
-        {"help", no_argument, NULL, 'h'},
-        {"down", no_argument, NULL, 'd'},
-        {NULL, 0, NULL, 0},
-    };
     int option;
 
     optind = 1;
-    while ((option = getopt_long(argc, argv, "", names, NULL)) != -1) {
-        switch (option) {
-        case 's':
-            options_seed_range(optarg, out);
-            break;
-        case 'S':
-            out->seconds = strtod(optarg, NULL);
-            break;
-        case 'j':
-            out->jobs = (unsigned)options_number(optarg);
-            break;
-        case 'x':
-            out->stop = true;
-            break;
-        case '2':
-            out->twice = true;
-            break;
-        case 't':
-            out->trace = true;
-            break;
-        case 'v':
-            out->verbose = true;
-            break;
-        case 'q':
-            out->quiet = true;
-            break;
-        case 'H':
-            out->history = optarg;
-            break;
-        case 'l':
-            out->world.load = optarg;
-            break;
-        case 'b':
-            out->world.budget = (uint32_t)options_number(optarg);
-            break;
-        case 'w':
-            options_without(optarg);
-            break;
-        case 'o':
-            options_only(optarg);
-            break;
-        case 'n':
-            out->world.operations = (uint32_t)options_number(optarg);
-            break;
-        case 'k':
-            out->shrink = true;
-            break;
-        case 'c':
-            out->corpus = optarg;
-            break;
-        case 'B':
-            sim_memory_base = (uintptr_t)options_number(optarg);
-            break;
-        case 'e':
-            out->every = options_number(optarg);
-            break;
-        case 'd':
-            sim_memory_down = true;
-            break;
-        case 'h':
+    while ((option = getopt_long(argc, argv, "", options_names, NULL)) != -1) {
+        if (option == 'h') {
             fputs(options_help, stdout);
             exit(0);
-        default:
+        }
+        if (!options_flag(option, out) && !options_value(option, out)) {
             exit(2);
         }
     }

@@ -45,7 +45,7 @@ bool sched_step(uint64_t until);
 
 void sim_process_stop(sim_process *process);     /* SIGSTOP */
 void sim_process_continue(sim_process *process); /* SIGCONT */
-/* world.c: whether a process may be killed by a fault: not the one that counts at the end, for example. */
+/* world_faults.c: whether a process may be killed by a fault: not the one that counts at the end, for example. */
 bool sched_may_kill(const sim_process *process);
 
 #endif

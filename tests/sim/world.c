@@ -1,16 +1,13 @@
 /*
  * world.c - see world.h.
  */
-#include "world.h"
+#include "world_state.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include <uv.h>
-
 #include "chance.h"
-#include "controller/controller.h"
 #include "loop.h"
 #include "marks.h"
 #include "oracle/check.h"
@@ -22,47 +19,15 @@
 #include "shelf.h"
 #include "store.h"
 #include "thread.h"
-#include "unit/unit.h"
 
 #define WORLD_TOKEN "the token of the simulated system"
 #define WORLD_PORT  7000
 
 /* In the liveness phase: how long everything may take that was begun before, and the drain after it. */
 #define WORLD_END_NS   (180 * SIM_S)
-#define WORLD_LAST_OPS 5
 #define WORLD_DRAIN_NS (600 * SIM_S)
 
-/* A server: its process, and what ends it. */
-typedef struct world_server {
-    uint32_t number; /* 0: the controller; from 1: units */
-    uint32_t host;
-    char name[32];
-    char listen_unix[64], listen_tcp[64];
-    sim_process *process;
-    uv_loop_t *loop; /* in the process */
-    uv_async_t *stop;
-    tqi_controller *controller;
-    tqi_unit *unit;
-    bool serves;
-    bool ends; /* it was asked to end */
-} world_server;
-
-typedef struct world_client {
-    load_client load;
-    uint32_t host;
-    char name[32];
-    sim_process *process;
-} world_client;
-
-static struct {
-    world_options options;
-    sim_chance chance;
-    world_server servers[1 + WORLD_UNITS];
-    world_client clients[WORLD_CLIENTS + 1]; /* the last one drains */
-    char address[WORLD_HOSTS][256];
-    bool ending; /* servers are not started again */
-} world;
-
+world_state world;
 world_draws world_drawn;
 uint64_t world_requests;
 world_summary world_finished;
@@ -413,128 +378,6 @@ static void client_make(uint32_t i, bool drains)
     sim_at(sim_below(&world.chance, 200 * SIM_MS), client_start, client);
 }
 
-/* --- faults that come from outside --------------------------------------------------------------------- */
-
-bool sched_may_kill(const sim_process *process)
-{
-    if (process->user == NULL || sim_is_calm()) {
-        return false;
-    }
-    /* The controller's state is not kept anywhere: in most seeds it stays, so that there is something to promise. */
-    return world_drawn.controller_dies || process != world.servers[0].process;
-}
-
-static void fault_continue(void *arg)
-{
-    sim_process *process = sim_process_of((uint64_t)(uintptr_t)arg);
-
-    if (process != NULL && process->stopped) {
-        sim_process_continue(process);
-    }
-}
-
-static sim_process *fault_victim(void)
-{
-    uint32_t alive = 0;
-
-    for (sim_process *process = sched_each(NULL); process != NULL; process = sched_each(process)) {
-        alive++;
-    }
-    uint32_t at = alive > 0 ? (uint32_t)sim_below(&sim_fault_chance, alive) : 0;
-    sim_process *victim = sched_each(NULL);
-    for (; victim != NULL && at > 0; at--) {
-        victim = sched_each(victim);
-    }
-    return victim;
-}
-
-/* A machine loses power: its processes are gone, and of its files what was not synced. */
-static void fault_power(uint32_t host)
-{
-    for (sim_process *process = sched_each(NULL); process != NULL; process = sched_each(process)) {
-        if (process->host == host && !sched_may_kill(process)) {
-            return;
-        }
-    }
-    if (!sim_happens(SIM_DISK_TORN)) {
-        return;
-    }
-    sim_mark("a machine lost power");
-    for (sim_process *process = sched_each(NULL); process != NULL; process = sched_each(process)) {
-        if (process->host == host) {
-            sim_process_kill(process);
-        }
-    }
-    sim_disk_power_loss(host);
-}
-
-/* A unit is ended in order, as by SIGTERM, and then started again. */
-static bool fault_end(const sim_process *victim)
-{
-    for (uint32_t i = 1; i <= world_drawn.units; i++) {
-        const world_server *server = &world.servers[i];
-        if (server->process == victim && server->serves && server->stop != NULL && !victim->stopped &&
-            sim_one_in(&sim_fault_chance, 2) && sim_happens(SIM_KILL_EVENT)) {
-            sim_mark("a unit ended in order");
-            uv_async_send(server->stop);
-            return true;
-        }
-    }
-    return false;
-}
-
-/* Now and then: somebody is killed or stopped, a machine loses power, or a clock is set. */
-static void fault_tick(void *arg)
-{
-    (void)arg;
-    if (sim_is_calm()) {
-        return;
-    }
-    sim_process *victim = fault_victim();
-    if (victim != NULL && fault_end(victim)) {
-        victim = NULL;
-    }
-    if (victim != NULL && sched_may_kill(victim) && sim_happens(SIM_KILL_EVENT)) {
-        sim_process_kill(victim);
-        victim = NULL;
-    }
-    if (victim != NULL && sim_may(SIM_DISK_TORN)) {
-        fault_power(victim->host);
-        victim = victim->alive ? victim : NULL;
-    }
-    if (victim != NULL && !victim->stopped && sim_happens(SIM_STOP)) {
-        uint64_t ns = sim_one_in(&sim_fault_chance, 4) ? sim_below(&sim_fault_chance, 20 * SIM_S)
-                                                       : sim_below(&sim_fault_chance, 300 * SIM_MS);
-        sim_process_stop(victim);
-        if (sim_one_in(&sim_fault_chance, 3)) {
-            sim_mark("a process that is stopped loses its connections");
-            sim_net_lose(victim->pid);
-        }
-        sim_at(sim_time() + ns, fault_continue, (void *)(uintptr_t)victim->pid);
-    }
-    if (victim != NULL && sim_happens(SIM_CLOCK_STEP)) {
-        victim->wall_offset += (int64_t)sim_below(&sim_fault_chance, 7200000000) - 3600000000;
-    }
-    sim_at(sim_time() + sim_between(&sim_fault_chance, 10 * SIM_MS, 2 * SIM_S), fault_tick, NULL);
-}
-
-static void world_calm(void)
-{
-    sim_faults_drawn.calm = true;
-    sim_net_calm();
-    /* A claim may wait for as long as its timeout: few are still to come. */
-    for (uint32_t i = 0; i < world_drawn.clients; i++) {
-        load_client *load = &world.clients[i].load;
-        load->budget = load->budget < WORLD_LAST_OPS ? load->budget : WORLD_LAST_OPS;
-    }
-    for (sim_process *process = sched_each(NULL); process != NULL; process = sched_each(process)) {
-        if (process->stopped) {
-            sim_process_continue(process);
-        }
-    }
-    history_calm();
-}
-
 /* --- phases ----------------------------------------------------------------------------------------------- */
 
 static bool clients_done(uint32_t from, uint32_t n)
@@ -656,7 +499,7 @@ static void world_start(uint64_t seed)
         client_make(i, false);
     }
     guard_trusts = !world.clients[0].load.kind->raw;
-    sim_at(sim_between(&sim_fault_chance, 1, SIM_S), fault_tick, NULL);
+    world_faults_start();
 }
 
 static void world_end(void)
