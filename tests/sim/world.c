@@ -103,8 +103,14 @@ static const load_kind *world_draw_kind(uint32_t client)
 
 static void world_log(tq_log_level level, const char *part, const char *message, void *arg)
 {
+    const load_kind *kind = world.clients[0].load.kind;
+
     (void)level;
     (void)arg;
+    /* A connection that breaks off in a frame has ended, and the next one begins with a whole frame: parts that speak
+     * through the library never see half of one, or bytes of another. */
+    sim_check(strstr(message, "malformed") == NULL || (kind != NULL && kind->alone), "legal errors", "%s: %s", part,
+              message);
     if (world_logs) {
         fprintf(stderr, "%14.6f %-12s log: %s: %s\n", (double)sim_time() / 1e9, sim_self->name, part, message);
     }
