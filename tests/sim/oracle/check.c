@@ -85,8 +85,8 @@ bool check_may_be_cut(void)
 /* LOST is only for storage that has ended, or seems to have. */
 static void check_losses(void)
 {
-    const bool may = !guard_trusts || check_may_be_cut() || history_may(SIM_KILL_POINT) ||
-                     history_may(SIM_KILL_EVENT) || history_may(SIM_KV_EVICT) || history_may(SIM_KV_LATE);
+    const bool may = !guard_trusts || check_may_be_cut() || history_may(SIM_KILL_POINT) || history_may(SIM_KILL_EVENT) ||
+                     history_may(SIM_DISK_TORN) /* power */ || history_may(SIM_KV_EVICT) || history_may(SIM_KV_LATE);
 
     for (uint64_t number = 1; number <= trail_count() && !may; number++) {
         const witness_commit *commit = trail_commit_at(number);
