@@ -407,6 +407,7 @@ static void conformance_before_listen(conformance_results *results, int domain, 
 {
     int fd = conformance_socket(domain);
     int rc = conformance_rc(connect(fd, address, size));
+
     conformance_note(results, "connect before listen", rc);
     conformance_note(results, "poll", rc == -EINPROGRESS ? conformance_wait(fd, POLLIN | POLLOUT | POLLRDHUP) : 0);
     if (rc == -EINPROGRESS) {
