@@ -54,6 +54,8 @@ static const tqi_table_group *shortage_key_of(const tqi_table *table, const tqi_
 {
     const tqi_table_group *group = sample->extras != NULL ? sample->extras->group : NULL;
 
+    /* It is hashed by its bytes. */
+    memset(key, 0, sizeof(*key));
     key->number = group != NULL ? group->number : 0;
     key->place = group != NULL ? 0 : (sample->ordinal - table->first_ordinal) / n;
     return group;

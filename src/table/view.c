@@ -263,7 +263,11 @@ int tqi_table_view_get(tqi_table *table, const char *partition_name, const char 
         rc = tqi_error_nomem(err, "task");
     }
     if (rc == TQ_OK) {
-        uint64_t numbers[2] = {key.set->number, key.task->number};
+        uint64_t numbers[2];
+        /* They are hashed by their bytes. */
+        memset(numbers, 0, sizeof(numbers));
+        numbers[0] = key.set->number;
+        numbers[1] = key.task->number;
         HASH_FIND(hh, partition->views, numbers, sizeof(numbers), view);
         if (view == NULL) {
             rc = view_make(partition, key.set, key.task, &view, err);

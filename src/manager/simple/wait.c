@@ -45,13 +45,18 @@ static void wait_untimed(tqi_simple_pending *wait)
     }
 }
 
-static void wait_out(tqi_simple_pending *wait)
+static void wait_unlisted(tqi_simple_pending *wait)
 {
-    wait_untimed(wait);
     if (wait->row != NULL) {
         DL_DELETE(*wait->row, wait);
         wait->row = NULL;
     }
+}
+
+static void wait_out(tqi_simple_pending *wait)
+{
+    wait_untimed(wait);
+    wait_unlisted(wait);
 }
 
 static void wait_on_timer(uv_timer_t *timer)
@@ -63,7 +68,8 @@ static void wait_on_timer(uv_timer_t *timer)
     /* All of them first: their callbacks begin new waits. */
     while (simple->waits.top != NULL && simple->waits.top->key <= now) {
         wait = TQI_HEAP_ENTRY(simple->waits.top, tqi_simple_pending, timed);
-        wait_out(wait);
+        tqi_heap_remove(&simple->waits, &wait->timed);
+        wait_unlisted(wait);
         DL_APPEND(due, wait);
         wait->row = &due; /* another one's callback may cancel it */
     }
