@@ -3,7 +3,8 @@
  *
  * A put grants a block id per value, and writes the values in a few tasks on the pool. When the store has no room,
  * what was written is removed again, so that two puts cannot starve each other with halves, and the put waits until
- * this client has removed something, or until a timer fires, because another client may have. An external store has no
+ * this client has removed something, or until a timer fires, because another client may have. If that removal got no
+ * answer, it may still be executed, so the put goes on with other ids. An external store has no
  * other way to tell us; the pauses grow to a second. The controller does not know of such a wait, so it is not in the
  * status; the log names it after the notice time. A put that fails abandons its ids: they come back as dead and are
  * removed, twice if the store has not answered, because it may still execute the writes after the first removal.
@@ -25,6 +26,7 @@
 typedef struct put_task {
     tqi_kv_put *put;
     size_t first, end;
+    bool removing; /* a removal of what it wrote may still be executed */
     tq_error err;
 } put_task;
 
@@ -52,19 +54,28 @@ static void put_write(tqi_kv_put *put);
 
 /* --- the end -------------------------------------------------------------- */
 
-static void put_end(tqi_kv_put *put, const tq_error *err)
+/* `unsure`: data sent to the store may still arrive there. */
+static void put_abandon(tqi_kv_put *put, bool unsure)
 {
     tq_manager_host *host = put->kv->host;
     uint64_t ids[TQ_GRANT_MAX];
 
-    if (err != NULL) {
-        for (uint32_t b = 0; b < put->granted;) {
-            size_t n = 0;
-            while (b < put->granted && n < TQ_GRANT_MAX) {
-                ids[n++] = put->cut.blocks[b++].id;
-            }
-            host->abandon(host, ids, n, !put->unsure);
+    for (uint32_t b = 0; b < put->granted;) {
+        size_t n = 0;
+        while (b < put->granted && n < TQ_GRANT_MAX) {
+            ids[n++] = put->cut.blocks[b++].id;
         }
+        host->abandon(host, ids, n, !unsure);
+    }
+    put->granted = 0;
+}
+
+static void put_end(tqi_kv_put *put, const tq_error *err)
+{
+    tq_manager_host *host = put->kv->host;
+
+    if (err != NULL) {
+        put_abandon(put, put->unsure);
         host->put_finish(host, put->job, err, NULL, 0, NULL, 0);
     } else {
         host->put_finish(host, put->job, NULL, put->cut.blocks, put->cut.n_blocks, put->cut.extents, put->cut.n_extents);
@@ -128,7 +139,7 @@ void tqi_kv_put_retry(tqi_kv *kv)
         if (tqi_now() >= put->job->deadline_ns) {
             put_end(put, &put->full);
         } else {
-            put_write(put);
+            put_grant(put);
         }
     }
 }
@@ -152,22 +163,23 @@ void tqi_kv_put_cancel(void *state, tq_put_job *job)
 
 /* --- writing -------------------------------------------------------------- */
 
-/* Removes what a task may have written. Values that cannot be removed now are removed when the abandoned ids come
- * back. */
-static void put_undo(put_task *task, tqi_kv_key_text *keys, size_t n)
+/* Removes what a task may have written; false if the store has not said that it has. Values that cannot be removed now
+ * are removed when the abandoned ids come back. */
+static bool put_undo(const put_task *task, tqi_kv_key_text *keys, size_t n)
 {
     const tqi_kv *kv = task->put->kv;
     tq_kv_key *gone = calloc(n + 1, sizeof(*gone));
     tq_error err = {0};
 
     if (gone == NULL) {
-        return;
+        return true; /* nothing was asked for */
     }
     for (size_t i = 0; i < n; i++) {
         gone[i].key = keys[i].text;
     }
-    kv->client->remove(kv->store, gone, n, task->put->job->deadline_ns, &err);
+    int rc = kv->client->remove(kv->store, gone, n, task->put->job->deadline_ns, &err);
     free(gone);
+    return rc == TQ_OK;
 }
 
 /* Heads first, then the values. */
@@ -231,7 +243,7 @@ static void put_work(void *arg)
             tqi_error_set(&task->err, rc, "storage %s: writing failed", kv->owner);
         }
         if (rc == TQ_EFULL) {
-            put_undo(task, keys, n + heads);
+            task->removing = !put_undo(task, keys, n + heads);
         }
     }
     free(keys);
@@ -246,11 +258,13 @@ static void put_written(void *arg)
     put_task *task = arg;
     tqi_kv_put *put = task->put;
     const tq_error *full = NULL, *failed = NULL;
+    bool removing = false;
 
     if (--put->running > 0) {
         return;
     }
     for (unsigned t = 0; t < put->n_tasks; t++) {
+        removing = removing || put->tasks[t].removing;
         const tq_error *err = &put->tasks[t].err;
         full = err->code == TQ_EFULL ? err : full;
         failed = err->code != TQ_OK && err->code != TQ_EFULL ? err : failed;
@@ -258,6 +272,9 @@ static void put_written(void *arg)
     bool late = tqi_now() >= put->job->deadline_ns;
     if (failed == NULL && full != NULL && put->job->wait_when_full && !late && !put->canceled) {
         put->full = *full;
+        if (removing) {
+            put_abandon(put, true);
+        }
         put_wait(put);
         return;
     }

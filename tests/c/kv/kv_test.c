@@ -126,6 +126,30 @@ static void waits_for_room(void **state)
     batch_free(&second);
 }
 
+/* What a put that found no room has written is removed again. If the store does not say that it has done so, it may
+ * still do it later, and must not meet the values of the same put then. */
+static void a_removal_that_comes_late_removes_no_value_of_a_later_try(void **state)
+{
+    batch first, second;
+    tq_op *waiting = tq_op_alloc(on.client, NULL, NULL);
+    uint32_t rows[4] = {0, 1, 2, 3};
+
+    (void)state;
+    map_store_set_capacity(500000);
+    batch_make(&first, "first", 1, 4, 100000, 0);
+    batch_make(&second, "second", 1, 4, 100000, 0);
+    tq_meta_unref(batch_put(&on, &first));
+    map_store_delay_removal();
+    assert_int_equal(tq_put(waiting, &second.args), TQ_OK);
+    map_store_wait_removal();
+    clear("first");
+    assert_int_equal(tq_op_wait(waiting), TQ_OK);
+    batch_check(&on, &second, tq_op_meta(waiting), rows, 4);
+    tq_op_free(waiting);
+    batch_free(&first);
+    batch_free(&second);
+}
+
 static void closes_while_a_put_waits(void **state)
 {
     batch first, second;
@@ -284,6 +308,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(clears_what_is_not_used, setup_map, teardown),
         cmocka_unit_test_setup_teardown(clears_what_is_not_used, setup_small, teardown),
         cmocka_unit_test_setup_teardown(waits_for_room, setup_map, teardown),
+        cmocka_unit_test_setup_teardown(a_removal_that_comes_late_removes_no_value_of_a_later_try, setup_map, teardown),
         cmocka_unit_test_setup_teardown(waits_for_room, setup_small, teardown),
         cmocka_unit_test_setup_teardown(closes_while_a_put_waits, setup_map, teardown),
         cmocka_unit_test_setup_teardown(removes_orphans, setup_map, teardown),

@@ -29,6 +29,9 @@ static uint64_t map_bytes, map_capacity = UINT64_MAX;
 static unsigned map_fail_after, map_delay_after;
 static map_entry *map_delayed; /* on its way */
 static bool map_was_full;
+static bool map_delays_removal;
+static char (*map_removals)[TQ_KV_KEY_MAX + 1]; /* on their way */
+static size_t map_n_removals;
 
 static int map_open(void *state, const tq_kv_client *client, const char *config, tq_error *err)
 {
@@ -72,6 +75,21 @@ static void map_missed(const char *key)
         map_delayed = NULL;
         pthread_cond_broadcast(&map_changed);
     }
+}
+
+/* A removal that got no answer is executed. */
+static void map_remove_late(void)
+{
+    for (size_t i = 0; i < map_n_removals; i++) {
+        map_entry *entry;
+        HASH_FIND_STR(map, map_removals[i], entry);
+        if (entry != NULL) {
+            map_drop(entry);
+        }
+    }
+    free(map_removals);
+    map_removals = NULL;
+    map_n_removals = 0;
 }
 
 static int map_put_one(const tq_kv_value *value, tq_error *err)
@@ -122,6 +140,9 @@ static int map_put(void *state, const tq_kv_value *values, size_t n, uint64_t de
         assert_true(values[i].size > 0);
         rc = map_put_one(&values[i], err);
     }
+    if (rc == TQ_OK) {
+        map_remove_late();
+    }
     pthread_cond_broadcast(&map_changed);
     pthread_mutex_unlock(&map_lock);
     return rc;
@@ -170,8 +191,20 @@ static int map_remove(void *state, tq_kv_key *keys, size_t n, uint64_t deadline_
 {
     (void)state;
     (void)deadline_ns;
-    (void)err;
     pthread_mutex_lock(&map_lock);
+    if (map_delays_removal) {
+        map_delays_removal = false;
+        map_removals = calloc(n, sizeof(*map_removals));
+        for (size_t i = 0; i < n; i++) {
+            strcpy(map_removals[i], keys[i].key);
+        }
+        map_n_removals = n;
+        pthread_cond_broadcast(&map_changed);
+        pthread_mutex_unlock(&map_lock);
+        err->code = TQ_ETIMEDOUT;
+        strcpy(err->message, "the store did not answer");
+        return TQ_ETIMEDOUT;
+    }
     for (size_t i = 0; i < n; i++) {
         map_entry *entry;
         HASH_FIND_STR(map, keys[i].key, entry);
@@ -260,6 +293,22 @@ void map_store_delay(unsigned n)
 {
     pthread_mutex_lock(&map_lock);
     map_delay_after = n;
+    pthread_mutex_unlock(&map_lock);
+}
+
+void map_store_delay_removal(void)
+{
+    pthread_mutex_lock(&map_lock);
+    map_delays_removal = true;
+    pthread_mutex_unlock(&map_lock);
+}
+
+void map_store_wait_removal(void)
+{
+    pthread_mutex_lock(&map_lock);
+    while (map_delays_removal) {
+        pthread_cond_wait(&map_changed, &map_lock);
+    }
     pthread_mutex_unlock(&map_lock);
 }
 

@@ -26,6 +26,9 @@ void map_store_fail_after(unsigned n);
 void map_store_delay(unsigned n);
 /* Waits until it is. */
 void map_store_wait_arrived(void);
+/* The next removal gets no answer, and is executed after the put that succeeds next; waits until there was one. */
+void map_store_delay_removal(void);
+void map_store_wait_removal(void);
 /* Removes every value, as a store that evicts. */
 void map_store_evict(void);
 /* Waits until it holds that many values. */
