@@ -189,6 +189,7 @@ static witness_commit *claim_commit(ledger *l, witness_kind kind, const ledger_c
     commit->partition = claim->partition->name;
     commit->task = claim->task;
     commit->claim = claim->id;
+    sim_trace(kind == WITNESS_SETTLE ? "claim settled" : "claim given back", claim->id, claim->session);
     return commit;
 }
 
