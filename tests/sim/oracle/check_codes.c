@@ -15,7 +15,9 @@
 
 static bool codes_may_be_cut(void)
 {
-    return check_may_be_cut() || history_may(SIM_KILL_POINT) || history_may(SIM_KILL_EVENT);
+    /* SIM_DISK_TORN: machines lose power. */
+    return check_may_be_cut() || history_may(SIM_KILL_POINT) || history_may(SIM_KILL_EVENT) ||
+           history_may(SIM_DISK_TORN);
 }
 
 /* Faults that end storage, or make it look ended. */

@@ -35,6 +35,9 @@ static bool commits_asks_for(const history_op *op, const witness_commit *commit,
 {
     const trail_sample *sample;
 
+    if (op->by == HISTORY_BY_ROWS && op->from != 0 && history_op_of(op->from)->epoch != commit->epoch) {
+        return false; /* the meta is of an earlier run: its samples are not these */
+    }
     trail_set_epoch(commit->epoch);
     sample = trail_sample_of(commit->partition, commit->samples[i].index, commit->samples[i].incarnation, 0);
     if (op->by == HISTORY_BY_ALL) {
