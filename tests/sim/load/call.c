@@ -155,6 +155,29 @@ static history_status call_status(const history_op *op, int rc)
     }
 }
 
+/* The tag "op" of each sample, as load_put writes it, and the groups. */
+static void call_take_tags(history_op *op, const tq_meta *meta)
+{
+    const tq_meta_tag *tag = tq_meta_find_tag(meta, "op");
+    const uint8_t *value = tag != NULL ? tag->values : NULL;
+
+    op->tag_ops = history_memory((op->n_results + 1) * sizeof(*op->tag_ops));
+    op->groups_read = history_memory((op->n_results + 1) * sizeof(*op->groups_read));
+    for (uint32_t i = 0; i < op->n_results; i++) {
+        op->groups_read[i] = history_text(tq_meta_group(meta, i));
+        if (tag == NULL || tag->sizes[i] == 0) {
+            continue;
+        }
+        sim_check(tag->sizes[i] == 9 && value[0] == 0xcf, "data",
+                  "op %llu: the tag of sample %u.%u is not as it was put", (unsigned long long)op->number,
+                  op->results[i].index, op->results[i].incarnation);
+        for (int k = 1; k < 9; k++) {
+            op->tag_ops[i] = op->tag_ops[i] << 8 | value[k];
+        }
+        value += tag->sizes[i];
+    }
+}
+
 /* Rows and readiness of a meta. */
 static void call_take_meta(history_op *op, const tq_meta *meta)
 {
@@ -173,6 +196,9 @@ static void call_take_meta(history_op *op, const tq_meta *meta)
     }
     if (op->call != HISTORY_CLAIM && op->call != HISTORY_RESOLVE) {
         return;
+    }
+    if (op->asks_tags) {
+        call_take_tags(op, meta);
     }
     op->result_fields = history_memory((n_fields + 1) * sizeof(*op->result_fields));
     op->n_result_fields = n_fields;

@@ -183,6 +183,8 @@ int load_put(load_call *call, const load_put_args *args)
     put.n_tags = tags.n;
     put.fail_when_full = args->fail_when_full;
     put.other_fields = sim_one_in(call->chance, 4);
+    op->asks_others = put.other_fields;
+    op->fail_when_full = put.fail_when_full;
     rc = tq_put(call->op, &put);
     calls_tags_free(&tags);
     return load_started(call, rc);
@@ -220,6 +222,7 @@ int load_claim(load_call *call, const load_claim_args *args)
     op->force = args->force;
     op->by = args->force ? HISTORY_BY_ALL : HISTORY_BY_NEW;
     op->poll = args->poll;
+    op->asks_tags = args->tags;
     op->sampler = history_text(args->sampler);
     op->config = history_text(args->config);
     calls_fields(op, args->fields, args->n_fields);
@@ -253,6 +256,7 @@ int load_resolve(load_call *call, const load_resolve_args *args)
     }
     calls_fields(op, args->fields, args->n_fields);
     op->lenient = args->lenient;
+    op->asks_tags = args->tags;
     resolve.partition = args->partition;
     resolve.keys = args->keys;
     resolve.indexes = args->indexes;

@@ -207,6 +207,7 @@ static void commits_check_put(const history_op *op)
               check_name(op), tq_error_name(op->code), op->message != NULL ? op->message : "", commit->number);
     commits_order(op, commit);
     commits_put_whole(op, commit);
+    check_op_others(op, commit);
     if (op->status == HISTORY_OK) {
         sim_check(commits_samples_are(commit, op), COMMITS_INVARIANT,
                   "%s returned other samples than it wrote (commit %" PRIu64
@@ -333,6 +334,7 @@ static void commits_check_ready(const history_op *op, const witness_commit *take
 static void commits_check_claim(const history_op *op)
 {
     const witness_commit *take;
+    const char *why = "";
 
     if (op->status != HISTORY_OK || op->force) {
         return;
@@ -355,6 +357,8 @@ static void commits_check_claim(const history_op *op)
     sim_check(commits_samples_are(take, op), COMMITS_INVARIANT,
               "%s was given other samples than were committed (%" PRIu64 ")", check_name(op), take->number);
     commits_check_ready(op, take);
+    sim_check(check_tags_at(op, take->number, &why), "claims are ready", "%s: %s", check_name(op), why);
+    check_op_pick(op, take);
 }
 
 void check_op_commits(const history_op *op)

@@ -27,6 +27,11 @@ void check_all_commits(bool settled);
 /* check_queries.c: what calls that change nothing returned was so at one point between invocation and return. */
 void check_op_query(const history_op *op);
 
+/* check_tags.c: keys, groups and tags that a meta has are those of its samples at c; else the reason is in *why. */
+bool check_tags_at(const history_op *op, uint64_t c, const char **why);
+/* What a put says about the other fields of its samples. */
+void check_op_others(const history_op *op, const witness_commit *commit);
+
 /* check_values.c: what was read was so at one point from the making of the meta on. */
 void check_op_values(const history_op *op);
 
@@ -34,7 +39,9 @@ void check_op_values(const history_op *op);
 void check_op_code(const history_op *op);
 void check_op_deadline(const history_op *op);
 
-/* check_claims.c: no claim waits although its view holds enough. */
+/* check_claims.c: claims of samplers that are known here get what they must, and do not wait although their view holds
+ * enough. */
+void check_op_pick(const history_op *op, const witness_commit *take);
 void check_op_served(const history_op *op);
 
 #endif

@@ -81,10 +81,31 @@ static bool queries_ready_is(const history_op *op, uint64_t c)
     return true;
 }
 
+/* Samples come in the order in which they were asked for. */
+static bool queries_order_is(const history_op *op)
+{
+    uint32_t at = 0;
+
+    for (uint32_t i = 0; i < op->n_results && op->by != HISTORY_BY_ALL && op->call != HISTORY_CLAIM; i++) {
+        while (at < op->n && (op->by == HISTORY_BY_KEYS
+                                  ? op->results[i].key == NULL || strcmp(op->results[i].key, op->rows[at].key) != 0
+                                  : op->results[i].index != op->rows[at].index)) {
+            at++;
+        }
+        if (at == op->n && (op->by != HISTORY_BY_KEYS || op->results[i].key != NULL)) {
+            return queries_no("sample %u.%u is not where it was asked for", op->results[i].index,
+                              op->results[i].incarnation);
+        }
+        at = at == op->n ? 0 : at + 1;
+    }
+    return true;
+}
+
 static bool queries_resolve_is(const history_op *op, uint64_t c)
 {
     const trail_partition *partition = trail_partition_of(op->partition);
     uint32_t wanted = op->n;
+    const char *why;
 
     if (op->by == HISTORY_BY_ALL) {
         wanted = queries_count(partition, c, false);
@@ -99,7 +120,10 @@ static bool queries_resolve_is(const history_op *op, uint64_t c)
     if (op->n_results != wanted) {
         return queries_no("%u samples, not %u, were there", wanted, op->n_results);
     }
-    return queries_rows_there(op, c) && (op->ready == NULL || queries_ready_is(op, c));
+    if (!queries_rows_there(op, c) || (op->ready != NULL && !queries_ready_is(op, c))) {
+        return false;
+    }
+    return queries_order_is(op) && (check_tags_at(op, c, &why) || queries_no("%s", why));
 }
 
 static bool queries_keys_are(const history_op *op, uint64_t c)

@@ -101,6 +101,9 @@ typedef struct history_op {
     uint32_t tags;       /* how many, without "op" */
     bool tagged;         /* it has the tag "op" with its number */
     bool must_exist, lenient, poll, force, flag;
+    bool asks_tags;               /* claim, resolve: keys, groups and tags are asked for */
+    bool asks_others;             /* put: tq_put_args.other_fields */
+    bool fail_when_full;          /* put */
     const char *sampler, *config; /* of a claim; NULL: none */
     uint64_t from;                /* the op that made the meta that is used; 0: made by hand */
     const char *path;             /* save, load */
@@ -111,8 +114,10 @@ typedef struct history_op {
     uint32_t n_results;
     const char **result_fields; /* of ready, values, flags */
     uint32_t n_result_fields;
-    uint8_t *ready;        /* n_result_fields x n_results; NULL: none. Also flags of consumed, produced */
-    history_value *values; /* n_result_fields x n_results; NULL: none */
+    uint8_t *ready;           /* n_result_fields x n_results; NULL: none. Also flags of consumed, produced */
+    history_value *values;    /* n_result_fields x n_results; NULL: none */
+    uint64_t *tag_ops;        /* the tag "op" of each of the results, 0: it has none; NULL: not asked for */
+    const char **groups_read; /* of each of the results; NULL: not asked for */
     const char **names;
     uint32_t n_names;
     bool known;

@@ -31,13 +31,18 @@ typedef struct trail_use {
     uint64_t taken, freed; /* commits; freed: TRAIL_NEVER */
 } trail_use;
 
+/* Among the cells of a sample: its tag "op". */
+#define TRAIL_TAG "#op"
+
 typedef struct trail_partition trail_partition;
 
 typedef struct trail_sample {
     uint32_t index, incarnation;
     const char *key;        /* history_text; NULL: none */
     uint64_t made, cleared; /* commits; cleared: TRAIL_NEVER */
-    bool restored;          /* by a load of which nothing is known, so nothing is of its cells */
+    const char *group;      /* history_text; NULL: none, if it is known */
+    bool group_known;
+    bool restored; /* by a load of which nothing is known, so nothing is of its cells */
     trail_cell *cells;
     uint32_t n_cells, cells_size;
     trail_use *uses;

@@ -166,6 +166,13 @@ static void commit_publish(const witness_commit *commit, trail_partition *partit
     for (uint32_t i = 0; i < commit->n; i++) {
         trail_sample *sample = commit_put_sample(commit, partition, i);
 
+        if (op != NULL && sample->made == commit->number) {
+            sample->group = op->groups != NULL ? op->groups[i] : NULL;
+            sample->group_known = true;
+        }
+        if (op != NULL && op->tagged) {
+            commit_write(sample, TRAIL_TAG, commit->number, op, i);
+        }
         for (uint32_t f = 0; f < commit->n_fields; f++) {
             commit_write(sample, commit->fields[f], commit->number, op, i);
         }
@@ -270,6 +277,8 @@ static void commit_copy(trail_sample *to, const trail_sample *from, const saved_
 {
     bool lost = source->relinked;
 
+    to->group = from->group;
+    to->group_known = from->group_known;
     for (uint32_t c = 0; c < from->n_cells; c++) {
         const trail_write *write = trail_write_at(&from->cells[c], source->commit);
 
