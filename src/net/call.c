@@ -386,11 +386,13 @@ void tqi_net_call_resend(tqi_net_channel *channel)
             call_free(call); /* its late answer was lost with the connection */
             continue;
         }
-        if (call->tx->queued || call->lost) {
-            continue;
+        if (!call->tx->queued && !call->lost) {
+            call_send(call);
         }
-        call_send(call);
-        if (call->cancelled || call->ended) {
+    }
+    /* After all requests, because a cancel acknowledges, and one of the requests may undo what it acknowledges. */
+    for (call = channel->calls; call != NULL; call = call->hh.next) {
+        if ((call->cancelled || call->ended) && !call->lost) {
             call_send_cancel(call);
         }
     }

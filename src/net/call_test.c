@@ -237,6 +237,33 @@ static void an_answer_after_the_deadline_is_fetched_and_undone(void **state)
     assert_int_equal(server.opened, 1);
 }
 
+/* The connection breaks when the answer has been undone but the undoing request has not arrived, while another call
+ * that was given up is not answered: neither what is sent again nor the cancel in between acknowledges the answer. */
+static void an_undoing_request_that_is_sent_again_comes_before_the_acknowledgement(void **state)
+{
+    (void)state;
+    testing_call late = {0}, other = {0};
+    late.release_on = channel;
+    testing_claim(channel, &late, false, 20);
+    testing_claim(channel, &other, false, 20);
+    testing_until(&server.n_waiting, 2);
+    tqi_net_request_on_cancel(server.waiting[0], NULL, NULL);
+    tqi_net_request_on_cancel(server.waiting[1], NULL, NULL);
+    expire(late.call);
+    expire(other.call);
+    testing_run_ms(10);
+    uv_poll_stop(&server.session->peer->conn->poll);
+    testing_answer(&server);
+    testing_until(&late.orphans, 1);
+    testing_run_ms(10);
+    cut();
+    testing_until(&server.released, 1);
+    assert_int_equal(server.acked_at_release, 0);
+    testing_until(&server.settled_acked, 1);
+    testing_answer(&server);
+    testing_until(&other.orphans_freed, 1);
+}
+
 /* A call that was given up is answered while an earlier one is waiting, so the acknowledgement does not advance. */
 static void begin_orphan_behind(testing_call *waits, testing_call *late)
 {
@@ -568,6 +595,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(an_answer_after_the_deadline_is_undone, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_that_cannot_be_undone_is_never_acknowledged, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_after_the_deadline_is_fetched_and_undone, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_undoing_request_that_is_sent_again_comes_before_the_acknowledgement, setup,
+                                        teardown),
         cmocka_unit_test_setup_teardown(an_undoing_request_behind_a_full_socket_acknowledges_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(an_undoing_request_behind_many_acknowledges_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(no_acknowledgement_passes_the_puts, setup, teardown),
