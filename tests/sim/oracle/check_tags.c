@@ -22,8 +22,9 @@ bool check_tags_at(const history_op *op, uint64_t c, const char **why)
             continue;
         }
         if (op->tag_ops[i] != wanted) {
-            (void)snprintf(text, sizeof(text), "the tag of sample %u.%u is that of op %" PRIu64 ", and was that of %" PRIu64,
-                           row->index, row->incarnation, op->tag_ops[i], wanted);
+            (void)snprintf(text, sizeof(text),
+                           "the tag of sample %u.%u is that of op %" PRIu64 ", and was that of %" PRIu64, row->index,
+                           row->incarnation, op->tag_ops[i], wanted);
             return false;
         }
         if (sample->group_known && sample->group != op->groups_read[i]) {
@@ -55,8 +56,8 @@ static bool tags_names(const char *const *names, uint32_t n, const char *name)
 static bool tags_all_have(const witness_commit *commit, const char *field, bool *lost)
 {
     for (uint32_t i = 0; i < commit->n; i++) {
-        const trail_sample *sample =
-            trail_sample_of(commit->partition, commit->samples[i].index, commit->samples[i].incarnation, commit->number);
+        const trail_sample *sample = trail_sample_of(commit->partition, commit->samples[i].index,
+                                                     commit->samples[i].incarnation, commit->number);
         const trail_write *write = trail_write_at(trail_cell_of(sample, field), commit->number);
 
         if (write == NULL && !sample->restored) {
@@ -87,6 +88,7 @@ void check_op_others(const history_op *op, const witness_commit *commit)
 
         sim_check(strcmp(field, TRAIL_TAG) == 0 || tags_names(op->fields, op->n_fields, field) ||
                       tags_names(op->names, op->n_names, field) || !tags_all_have(commit, field, &lost) || lost,
-                  "reads show one state", "%s does not say that its samples have field '%s', too", check_name(op), field);
+                  "reads show one state", "%s does not say that its samples have field '%s', too", check_name(op),
+                  field);
     }
 }
