@@ -7,6 +7,8 @@
  *              [--history FILE]
  */
 #include "load/call.h"
+#include "load/keyed.h"
+#include "load/stores.h"
 #include "oracle/witness.h"
 
 #include <getopt.h>
@@ -180,6 +182,33 @@ uint64_t witness_count(void)
     return 0;
 }
 
+/* --- the workloads that need nothing but storage units ------------------------------- */
+
+const load_kind *const load_kinds[] = {&load_grpo, &load_stream, &load_churn, &load_views, &load_cancel, &load_kv};
+const size_t load_kinds_count = sizeof(load_kinds) / sizeof(load_kinds[0]);
+
+bool load_keyed_owns(const char *partition)
+{
+    (void)partition;
+    return false;
+}
+
+void load_keyed_drain(load_call *call, const char *partition)
+{
+    (void)call;
+    (void)partition;
+}
+
+void load_keyed_check(load_call *call)
+{
+    (void)call;
+}
+
+void load_drain_stores(const load_client *self)
+{
+    (void)self;
+}
+
 /* --- the program --------------------------------------------------------------------- */
 
 static void *native_client(void *arg)
@@ -199,13 +228,7 @@ static const load_kind *native_kind(sim_chance *chance, const char *name)
         fprintf(stderr, "sim-native: no workload is named %s\n", name);
         exit(2);
     }
-    for (;;) {
-        const load_kind *kind = load_kinds[sim_below(chance, load_kinds_count)];
-
-        if (kind->needs == NULL || strcmp(kind->needs, "units") == 0) {
-            return kind;
-        }
-    }
+    return load_kinds[sim_below(chance, load_kinds_count)];
 }
 
 static void native_run(uint32_t clients, uint32_t budget, const char *load)
