@@ -14,6 +14,7 @@
 #include "oracle/guard.h"
 #include "oracle/history.h"
 #include "oracle/saved.h"
+#include "oracle/waits.h"
 #include "oracle/witness.h"
 #include "scheduler.h"
 #include "shelf.h"
@@ -493,6 +494,7 @@ static void world_start(uint64_t seed)
     sim_net_start();
     sim_disk_start();
     witness_start(seed);
+    waits_start();
     history_start(seed);
     history_grace(world_drawn.grace_ms);
     saved_start();
