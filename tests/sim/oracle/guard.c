@@ -281,7 +281,7 @@ static guard_block *guard_find(const char *owner, uint64_t incarnation, uint64_t
         uint32_t found = *in != NULL ? ledger_map_get(&(*in)->by_id, id) : 0;
         sim_check(found != 0 || !guard_trusts, "none lost", "block %llu was published, but '%s' does not have it",
                   (unsigned long long)id, owner);
-        return &(*in)->blocks[found - 1];
+        return found != 0 ? &(*in)->blocks[found - 1] : NULL;
     }
     return NULL;
 }
