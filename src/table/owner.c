@@ -41,6 +41,7 @@ int tqi_table_owner_register(tqi_table *table, const char *name, uint64_t incarn
     }
     owner->table = table;
     owner->incarnation = incarnation;
+    owner->first_block = table->next_block;
     memcpy(owner->name, name, size);
     /* Added before the old one goes, so that a failure leaves that one in place; it can be found by name only
      * afterwards. */

@@ -273,7 +273,9 @@ int tqi_t_block_refuse(tqi_table *table, const tqi_table_batch_block *block, tq_
 {
     const tqi_table_owner *owner = tqi_table_owner_find(table, block->owner);
 
-    if (block->owner != NULL && (owner == NULL || owner->incarnation != block->owner_incarnation)) {
+    /* A unit that was taken for lost comes back as the same run, but what was granted before ended with its record. */
+    if (block->owner != NULL && (owner == NULL || owner->incarnation != block->owner_incarnation ||
+                                 (int64_t)(block->id - owner->first_block) < 0)) {
         return tqi_error_set(err, TQ_ESTALE,
                              "block %llu: owner '%s' has ended since it was granted, or is another "
                              "run of it now",

@@ -335,6 +335,7 @@ struct tqi_table_owner {
     UT_hash_handle hh;
     tqi_table *table;
     uint64_t incarnation;
+    uint64_t first_block; /* its ids were granted from here on */
     uint64_t blocks;
     uint64_t bytes;
     void *user;

@@ -132,6 +132,7 @@ typedef struct ledger_owner {
     const char *name; /* NULL: it is gone */
     uint64_t incarnation;
     const tqi_table_owner *record;
+    uint64_t before; /* the last block that was granted before it came */
     bool outlives;
     bool dropping;
     uint64_t blocks, bytes; /* live ones */
@@ -236,6 +237,7 @@ typedef struct ledger {
     uint32_t *block_places; /* of a batch's blocks; UINT32_MAX: its cells are lost */
     uint32_t block_places_capacity;
     uint64_t next_claim, next_born;
+    uint64_t last_granted; /* block */
     struct ledger *next;
 } ledger;
 

@@ -38,7 +38,12 @@ ledger_owner *ledger_owner_add(ledger *l, const tqi_table_owner *record, const c
         LEDGER_GROW(l->owners, l->owners_capacity, i + 1);
         l->n_owners++;
     }
-    l->owners[i] = (ledger_owner){.name = ledger_name(name), .incarnation = incarnation, .record = record};
+    l->owners[i] = (ledger_owner){
+        .name = ledger_name(name),
+        .incarnation = incarnation,
+        .record = record,
+        .before = l->last_granted,
+    };
     return &l->owners[i];
 }
 

@@ -39,8 +39,13 @@ static bool refused_key(const ledger *l, const ledger_partition *partition, cons
 static bool refused_stale(const ledger *l, const tqi_table_batch *batch)
 {
     for (size_t i = 0; i < batch->n_blocks; i++) {
+        const uint64_t id = batch->blocks[i].id;
         const ledger_owner *owner = ledger_owner_named(l, batch->blocks[i].owner);
         if (owner == NULL || owner->incarnation != batch->blocks[i].owner_incarnation) {
+            return true;
+        }
+        /* The same run of a unit that was taken for lost: what it had been granted is gone. */
+        if (ledger_block_find(l, id) == 0 && (int64_t)(id - owner->before) <= 0) {
             return true;
         }
     }

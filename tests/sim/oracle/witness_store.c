@@ -191,6 +191,7 @@ WITNESS_WRAP(int, tqi_table_grant, tqi_table *table, uint64_t session, tqi_table
     }
     if (rc == TQ_OK) {
         sim_trace("granted", *first, (uint64_t)count << 32 | session);
+        l->last_granted = *first + count - 1;
     }
     for (uint32_t i = 0; rc == TQ_OK && i < count; i++) {
         sim_check(*first + i != 0 && ledger_block_find(l, *first + i) == 0, "table", "block %llu was granted twice",
