@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -46,6 +47,7 @@ static sim_options options = {.first = 1, .jobs = 1, .every = 10};
 static main_job *jobs; /* shared with the children */
 static main_job *job;  /* of this child */
 static const char *program;
+static uint64_t main_until = UINT64_MAX; /* no seed begins later, in real time */
 
 /* Real time, which is not that of the simulation. */
 static uint64_t main_real_ns(void)
@@ -195,31 +197,42 @@ static _Noreturn void main_child(main_job *own)
     world_ending = options.history != NULL ? main_ending : NULL;
     for (; job->next < job->end; job->next++) {
         main_seed(job->next);
+        if (main_real_ns() >= main_until) {
+            job->end = 0;
+        }
     }
     fflush(NULL);
     _exit(0);
 }
 
 /* Takes the next seeds for a child; false: there are none. */
-static bool main_take(main_job *own, uint64_t *next, uint64_t until_ns)
+static bool main_take(main_job *own, uint64_t *next)
 {
     uint64_t left;
 
-    if (options.has_last ? *next > options.last : main_real_ns() >= until_ns) {
+    if ((options.has_last && *next > options.last) || main_real_ns() >= main_until) {
         return false;
     }
     left = options.has_last ? options.last - *next + 1 : MAIN_BATCH;
+    /* The last seeds are shared out, too. */
+    uint64_t share = options.has_last ? (left + options.jobs - 1) / options.jobs : left;
     own->next = *next;
-    own->end = *next + (left < MAIN_BATCH ? left : MAIN_BATCH);
+    own->end = *next + (share < MAIN_BATCH ? share : MAIN_BATCH);
     *next = own->end;
     return true;
 }
 
 static pid_t main_fork(main_job *own)
 {
+    pid_t parent = getpid();
+
     fflush(NULL);
     pid_t pid = fork();
     if (pid == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (getppid() != parent) {
+            _exit(2); /* it ended before that */
+        }
         main_child(own);
     }
     if (pid < 0) {
@@ -232,15 +245,18 @@ static pid_t main_fork(main_job *own)
 /* What a child that ended says; true: it found something, and its remaining seeds are still to be run. */
 static bool main_ended(main_job *own, int status)
 {
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
+    /* A child that ends earlier was ended from within a seed. */
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 0 && own->next >= own->end) {
         return false;
     }
     if (own->invariant[0] == 0) {
         snprintf(own->invariant, sizeof(own->invariant), "%s",
                  WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "exit");
         if (!options.quiet) {
-            fprintf(stderr, "FOUND seed %llu: the program ended: %s (status %d)\n  again: %s --seed %llu\n",
+            fprintf(stderr, "FOUND seed %llu: the program ended: %s (status %d)\n  again: %s --seed %llu",
                     (unsigned long long)own->next, own->invariant, status, program, (unsigned long long)own->next);
+            options_print(stderr, &options);
+            fprintf(stderr, "\n");
         }
     }
     return true;
@@ -250,13 +266,16 @@ static bool main_ended(main_job *own, int status)
 static uint64_t main_seeds(void)
 {
     pid_t pids[OPTIONS_JOBS] = {0};
-    uint64_t next = options.first, found = 0, until = main_real_ns() + (uint64_t)(options.seconds * 1e9);
+    uint64_t next = options.first, found = 0;
     unsigned running = 0;
     bool stop = false;
 
+    if (options.seconds > 0) {
+        main_until = main_real_ns() + (uint64_t)(options.seconds * 1e9);
+    }
     for (;;) {
         for (unsigned i = 0; i < options.jobs; i++) {
-            if (!stop && pids[i] == 0 && main_take(&jobs[i], &next, until)) {
+            if (!stop && pids[i] == 0 && main_take(&jobs[i], &next)) {
                 pids[i] = main_fork(&jobs[i]);
                 running++;
             }
@@ -266,6 +285,10 @@ static uint64_t main_seeds(void)
         }
         int status;
         pid_t pid = wait(&status);
+        if (pid < 0 && errno != EINTR) {
+            perror("sim: wait");
+            exit(2);
+        }
         unsigned i = 0;
         while (i < options.jobs && pids[i] != pid) {
             i++;
@@ -278,6 +301,9 @@ static uint64_t main_seeds(void)
         if (main_ended(&jobs[i], status)) {
             found++;
             stop = stop || options.stop;
+            for (unsigned k = 0; stop && k < options.jobs; k++) {
+                jobs[k].end = 0; /* the others end after the seed that they run */
+            }
             jobs[i].invariant[0] = 0;
             if (!stop && ++jobs[i].next < jobs[i].end) {
                 pids[i] = main_fork(&jobs[i]);
@@ -387,23 +413,34 @@ static uint64_t main_corpus(uint64_t *lines)
         fprintf(stderr, "sim: cannot read %s: %s\n", options.corpus, strerror(errno));
         exit(2);
     }
-    while (fgets(line, sizeof(line), file) != NULL) {
+    for (unsigned number = 1; fgets(line, sizeof(line), file) != NULL; number++) {
         char *words[64] = {(char *)(uintptr_t)program}, *save = NULL, invariant[64] = "";
         int n = 1;
+        char where[256];
+        snprintf(where, sizeof(where), "%s:%u", before.corpus, number);
         line[strcspn(line, "#\n")] = 0;
-        for (char *word = strtok_r(line, " ", &save); word != NULL && n < 63; word = strtok_r(NULL, " ", &save)) {
+        char *word = strtok_r(line, " ", &save);
+        for (; word != NULL && n < 63; word = strtok_r(NULL, " ", &save)) {
             words[n++] = word;
         }
         if (n == 1) {
             continue;
         }
+        if (word != NULL) {
+            fprintf(stderr, "sim: %s: more than 62 words\n", where);
+            exit(2);
+        }
         options = before;
         options.corpus = NULL;
         sim_faults_drawn.selects = false;
         sim_faults_drawn.n_selected = sim_faults_drawn.n_off = 0;
-        options_parse(n, words, &options);
+        options_parse(n, words, where, &options);
         found += main_fails(invariant);
         ++*lines;
+    }
+    if (ferror(file)) {
+        fprintf(stderr, "sim: cannot read %s: %s\n", before.corpus, strerror(errno));
+        exit(2);
     }
     fclose(file);
     options = before;
@@ -412,14 +449,30 @@ static uint64_t main_corpus(uint64_t *lines)
     return found;
 }
 
+static bool main_can_write(const char *path)
+{
+    FILE *file = fopen(path, "w");
+
+    if (file == NULL) {
+        fprintf(stderr, "sim: cannot write %s: %s\n", path, strerror(errno));
+        return false;
+    }
+    fclose(file);
+    return true;
+}
+
 int main(int argc, char **argv)
 {
     program = argv[0];
-    options_parse(argc, argv, &options);
+    options_parse(argc, argv, NULL, &options);
     jobs = mmap(NULL, OPTIONS_JOBS * sizeof(*jobs), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
                 -1, 0);
     if (jobs == MAP_FAILED) {
         perror("sim: mmap");
+        return 2;
+    }
+    signal(SIGCHLD, SIG_DFL); /* it may be ignored, and then nobody could be waited for */
+    if (options.history != NULL && !main_can_write(options.history)) {
         return 2;
     }
     if (options.shrink) {

@@ -50,7 +50,8 @@ void *memory_region(uint64_t base, uint64_t bytes)
                              MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 
     if (at != (void *)(uintptr_t)base) {
-        fprintf(stderr, "sim: no memory at %#llx: %s; try another --base\n", (unsigned long long)base, strerror(errno));
+        fprintf(stderr, "sim: no %llu MiB of addresses at %#llx: %s; raise ulimit -v, or try another --base\n",
+                (unsigned long long)(bytes >> 20), (unsigned long long)base, strerror(errno));
         exit(2);
     }
     return at;

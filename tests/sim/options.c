@@ -3,17 +3,21 @@
  */
 #include "options.h"
 
+#include <ctype.h>
+#include <errno.h>
 #include <getopt.h>
+#include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "chance.h"
+#include "load/load.h"
 
 static const char options_help[] =
     "sim: runs the whole system in one thread, in virtual time, with faults that are drawn from a seed\n"
     "  --seed N            only that seed\n"
     "  --seeds A-B         these seeds (default: 1-100); A-: from A on, with --seconds\n"
-    "  --seconds S         as many as it runs in that time\n"
+    "  --seconds S         as many of them as it runs in that time\n"
     "  --jobs N            processes at a time\n"
     "  --stop              end at the first finding\n"
     "  --twice             run every seed twice and compare the traces (default: every tenth)\n"
@@ -30,16 +34,63 @@ static const char options_help[] =
     "  --base ADDRESS      memory of the simulated processes begins there\n"
     "  --down              it is handed out from its end downwards\n";
 
-static uint64_t options_number(const char *text)
-{
-    char *end;
-    unsigned long long number = strtoull(text, &end, 0);
+/* A line of a corpus, for errors; NULL: the options are those of the command line. */
+static const char *options_where;
 
-    if (end == text || (*end != 0 && *end != '-' && *end != ',')) {
-        fprintf(stderr, "sim: '%s' is not a number\n", text);
-        exit(2);
+static _Noreturn void options_wrong(const char *format, ...)
+{
+    va_list list;
+
+    fprintf(stderr, "sim: %s%s", options_where != NULL ? options_where : "", options_where != NULL ? ": " : "");
+    va_start(list, format);
+    vfprintf(stderr, format, list);
+    va_end(list);
+    fprintf(stderr, "\n");
+    exit(2);
+}
+
+/* A number, followed by the end of the text or by one of these characters. */
+static uint64_t options_number(const char *text, const char *stops)
+{
+    char *end = NULL;
+
+    errno = 0;
+    unsigned long long number = strtoull(text, &end, 0);
+    if (!isdigit((unsigned char)text[0]) || errno != 0 || strchr(stops, *end) == NULL) {
+        options_wrong("'%s' is not a number", text);
     }
     return number;
+}
+
+static uint32_t options_small(const char *text, const char *stops)
+{
+    uint64_t number = options_number(text, stops);
+
+    if (number > UINT32_MAX) {
+        options_wrong("'%s' is too large", text);
+    }
+    return (uint32_t)number;
+}
+
+static double options_seconds(const char *text)
+{
+    char *end = NULL;
+    double seconds = strtod(text, &end);
+
+    if (end == text || *end != 0 || !(seconds > 0 && seconds < 1e9)) {
+        options_wrong("'%s' is not a number of seconds", text);
+    }
+    return seconds;
+}
+
+static const char *options_load(const char *name)
+{
+    for (size_t i = 0; i < load_kinds_count; i++) {
+        if (strcmp(load_kinds[i]->name, name) == 0) {
+            return name;
+        }
+    }
+    options_wrong("no workload is named '%s'", name);
 }
 
 static sim_fault options_fault(const char *name, size_t size)
@@ -49,8 +100,7 @@ static sim_fault options_fault(const char *name, size_t size)
             return (sim_fault)i;
         }
     }
-    fprintf(stderr, "sim: no fault is named '%.*s'\n", (int)size, name);
-    exit(2);
+    options_wrong("no fault is named '%.*s'", (int)size, name);
 }
 
 static void options_without(const char *name)
@@ -58,12 +108,19 @@ static void options_without(const char *name)
     sim_faults *faults = &sim_faults_drawn;
 
     if (strcmp(name, "all") == 0) {
+        faults->n_off = 0;
         for (int i = 0; i < SIM_FAULTS; i++) {
             faults->off[faults->n_off++] = (sim_fault)i;
         }
-    } else {
-        faults->off[faults->n_off++] = options_fault(name, strlen(name));
+        return;
     }
+    sim_fault fault = options_fault(name, strlen(name));
+    for (size_t i = 0; i < faults->n_off; i++) {
+        if (faults->off[i] == fault) {
+            return;
+        }
+    }
+    faults->off[faults->n_off++] = fault;
 }
 
 static void options_only(const char *list)
@@ -73,12 +130,11 @@ static void options_only(const char *list)
     faults->selects = true;
     while (strcmp(list, "none") != 0 && *list) {
         const char *colon = strchr(list, ':');
-        if (colon == NULL) {
-            fprintf(stderr, "sim: --only wants FAULT:NUMBER,...\n");
-            exit(2);
+        if (colon == NULL || faults->n_selected == SIM_DECISIONS) {
+            options_wrong("--only wants FAULT:NUMBER,..., at most %d", SIM_DECISIONS);
         }
         faults->selected[faults->n_selected++] =
-            (sim_decision){options_fault(list, (size_t)(colon - list)), (uint32_t)options_number(colon + 1)};
+            (sim_decision){options_fault(list, (size_t)(colon - list)), options_small(colon + 1, ",")};
         list = colon + strcspn(colon, ",");
         list += *list == ',';
     }
@@ -88,10 +144,13 @@ static void options_seed_range(const char *text, sim_options *out)
 {
     const char *dash = strchr(text, '-');
 
-    out->first = options_number(text);
+    out->first = options_number(text, "-");
     out->has_last = dash == NULL || dash[1] != 0;
     if (out->has_last) {
-        out->last = dash != NULL ? options_number(dash + 1) : out->first;
+        out->last = dash != NULL ? options_number(dash + 1, "") : out->first;
+        if (out->last < out->first || out->last == UINT64_MAX) {
+            options_wrong("there are no seeds %s", text);
+        }
     }
 }
 
@@ -159,19 +218,19 @@ static bool options_value(int option, sim_options *out)
         options_seed_range(optarg, out);
         break;
     case 'S':
-        out->seconds = strtod(optarg, NULL);
+        out->seconds = options_seconds(optarg);
         break;
     case 'j':
-        out->jobs = (unsigned)options_number(optarg);
+        out->jobs = options_small(optarg, "");
         break;
     case 'H':
         out->history = optarg;
         break;
     case 'l':
-        out->world.load = optarg;
+        out->world.load = options_load(optarg);
         break;
     case 'b':
-        out->world.budget = (uint32_t)options_number(optarg);
+        out->world.budget = options_small(optarg, "");
         break;
     case 'w':
         options_without(optarg);
@@ -180,16 +239,16 @@ static bool options_value(int option, sim_options *out)
         options_only(optarg);
         break;
     case 'n':
-        out->world.operations = (uint32_t)options_number(optarg);
+        out->world.operations = options_small(optarg, "");
         break;
     case 'c':
         out->corpus = optarg;
         break;
     case 'B':
-        sim_memory_base = (uintptr_t)options_number(optarg);
+        sim_memory_base = (uintptr_t)options_number(optarg, "");
         break;
     case 'e':
-        out->every = options_number(optarg);
+        out->every = options_number(optarg, "");
         break;
     default:
         return false;
@@ -197,10 +256,11 @@ static bool options_value(int option, sim_options *out)
     return true;
 }
 
-void options_parse(int argc, char **argv, sim_options *out)
+void options_parse(int argc, char **argv, const char *where, sim_options *out)
 {
     int option;
 
+    options_where = where;
     optind = 1;
     while ((option = getopt_long(argc, argv, "", options_names, NULL)) != -1) {
         if (option == 'h') {
@@ -208,12 +268,14 @@ void options_parse(int argc, char **argv, sim_options *out)
             exit(0);
         }
         if (!options_flag(option, out) && !options_value(option, out)) {
-            exit(2);
+            options_wrong("see --help");
         }
     }
-    if (optind < argc || out->jobs < 1 || out->jobs > OPTIONS_JOBS) {
-        fprintf(stderr, "sim: see --help\n");
-        exit(2);
+    if (optind < argc) {
+        options_wrong("'%s' is not an option: see --help", argv[optind]);
+    }
+    if (out->jobs < 1 || out->jobs > OPTIONS_JOBS) {
+        options_wrong("--jobs wants 1 to %d", OPTIONS_JOBS);
     }
     if (!out->has_last && out->seconds <= 0 && out->corpus == NULL) {
         out->has_last = true;
@@ -225,6 +287,9 @@ void options_print(FILE *to, const sim_options *options)
 {
     const sim_faults *faults = &sim_faults_drawn;
 
+    if (options->twice) {
+        fprintf(to, " --twice");
+    }
     if (faults->n_off >= SIM_FAULTS) {
         fprintf(to, " --without all");
     }

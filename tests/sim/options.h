@@ -22,8 +22,9 @@ typedef struct sim_options {
     world_options world;
 } sim_options;
 
-/* Fills *out, and what is selected in sim_faults_drawn; ends the program when an option is wrong. */
-void options_parse(int argc, char **argv, sim_options *out);
+/* Fills *out, and what is selected in sim_faults_drawn; ends the program when an option is wrong, and says so with
+ * `where` (NULL: they are the program's own). */
+void options_parse(int argc, char **argv, const char *where, sim_options *out);
 /* Prints the options that select what happens in a seed. */
 void options_print(FILE *to, const sim_options *options);
 
