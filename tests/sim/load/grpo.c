@@ -106,19 +106,20 @@ static void grpo_rank(grpo *now)
 {
     static const char *const needs[] = {"prompt"};
     const bool balanced = sim_one_in(now->chance, 2);
+    const uint32_t step = (uint32_t)sim_below(now->chance, 8);
     char config[128];
     load_claim_args claim = {.partition = now->partition, .fields = needs, .n_fields = 1};
     load_meta meta = {.meta = NULL};
 
     if (balanced) {
         snprintf(config, sizeof(config), "{\"dp_size\":2,\"dp_rank\":%u,\"batch_index\":%u,\"n_samples_per_prompt\":%u}",
-                 (unsigned)sim_below(now->chance, 2), (unsigned)sim_below(now->chance, 8), now->size);
+                 (unsigned)sim_below(now->chance, 2), step, now->size);
         claim.sampler = "SeqlenBalancedSampler";
         claim.task = "balanced";
-        claim.batch = now->size;
+        claim.batch = now->size * (1 + step % 2); /* the same for all ranks */
     } else {
         snprintf(config, sizeof(config), "{\"dp_rank\":%u,\"batch_index\":%u}", (unsigned)sim_below(now->chance, 3),
-                 (unsigned)sim_below(now->chance, 8));
+                 step);
         claim.sampler = "RankAwareSampler";
         claim.task = "ranks";
         claim.batch = 2;

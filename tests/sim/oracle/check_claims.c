@@ -1,10 +1,10 @@
 /*
  * check_claims.c - what claims are given, and that they do not wait without a reason.
  *
- * Sequential claims take the first samples that are ready; those of groups take whole groups; all calls of one rank and
- * step get the same samples. And a claim that ended at its deadline, after the last fault, had a reason: there was no
- * second in which its view held enough and nobody took it. That is checked where it is known here what is enough: for
- * sequential claims, and for groups that were given by name.
+ * Sequential claims take the first samples that are ready; those of groups take whole groups, by name or else by
+ * ordinal; all calls of one rank and step get the same samples. And a claim that ended at its deadline, after the last
+ * fault, had a reason: there was no second in which its view held enough and nobody took it. That is checked where it
+ * is known here what is enough: for sequential claims, and for groups that were given by name.
  */
 #include "oracle/check_parts.h"
 
@@ -124,12 +124,19 @@ static void claims_check_groups(const history_op *op, const witness_commit *take
 {
     const uint32_t size = claims_group_size(op);
     const trail_sample *first = NULL;
+    uint64_t place = 0; /* of a group without a name */
 
     for (uint32_t i = 0; i < take->n; i++) {
         const trail_sample *sample =
             trail_sample_of(op->partition, take->samples[i].index, take->samples[i].incarnation, take->number);
 
         first = i % size == 0 ? sample : first;
+        place = i % size == 0 ? take->ordinals[i] / size : place;
+        sim_check(!sample->group_known || sample->group != NULL || take->ordinals[i] / size == place,
+                  "claims take whole groups",
+                  "%s was given samples %u and %u as one group of %u, but the latter is number %" PRIu64
+                  " of its partition",
+                  check_name(op), first->index, sample->index, size, take->ordinals[i]);
         sim_check(!sample->group_known || !first->group_known || sample->group == first->group,
                   "claims take whole groups",
                   "%s was given samples %u and %u as one group of %u, but theirs are '%s' and '%s'", check_name(op),
@@ -190,6 +197,9 @@ void check_op_pick(const history_op *op, const witness_commit *take)
     } else if (claims_of_groups(op)) {
         claims_check_groups(op, take);
     } else if (op->config != NULL) {
+        if (strstr(op->config, "n_samples_per_prompt") != NULL) {
+            claims_check_groups(op, take);
+        }
         claims_check_slot(op, take);
     }
 }

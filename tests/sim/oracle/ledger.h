@@ -165,7 +165,7 @@ typedef struct ledger_block {
 
 typedef struct ledger_claim {
     uint64_t id; /* 0: none */
-    uint64_t session;
+    uint64_t session, request;
     ledger_partition *partition;
     const char *task;
     bool gone; /* its task was reset or cleared since: it gives nothing back */

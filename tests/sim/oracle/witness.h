@@ -71,6 +71,8 @@ typedef struct witness_commit {
     /* TAKE: what the task has consumed, which a sampler may choose apart from what it hands out. */
     const witness_sample *consumed;
     uint32_t n_consumed;
+    /* TAKE: the ordinal of each of the samples in its partition, from 0. */
+    const uint64_t *ordinals;
     uint32_t again; /* TAKE: how many of the samples the task had consumed before */
     uint32_t made;  /* PUBLISH, RESERVE: how many of the samples are new */
     /* PUBLISH: fields of which cells were written; TAKE: fields of the view, by name. */

@@ -21,7 +21,8 @@ static bool take_ready(const ledger_partition *partition, const tqi_table_set *s
 
 /* A sample is handed out when it is ready and was not consumed; or again, to those who share a pick of the task. */
 static uint32_t take_chosen(const ledger *l, const tqi_table_view *view, const ledger_partition *partition,
-                            const ledger_task *task, const uint32_t *chosen, uint32_t n, witness_sample *out)
+                            const ledger_task *task, const uint32_t *chosen, uint32_t n, witness_sample *out,
+                            uint64_t *ordinals)
 {
     uint32_t again = 0;
 
@@ -30,6 +31,7 @@ static uint32_t take_chosen(const ledger *l, const tqi_table_view *view, const l
         sim_check(sample != NULL, "table", "a claim took sample %u, which is not in partition '%s'", chosen[i],
                   partition->name);
         out[i] = ledger_named(l, sample);
+        ordinals[i] = sample->ordinal - l->options.first_ordinal;
         bool consumed = ledger_consumed(task, ledger_place(l, sample));
         bool picked = ledger_is_picked(task, out[i]);
         sim_check(picked || take_ready(partition, view->key.set, sample), "no sample twice",
@@ -74,6 +76,7 @@ static void take_claim(ledger *l, ledger_partition *partition, const ledger_task
     l->claims[place] = (ledger_claim){
         .id = id,
         .session = session,
+        .request = l->asked.number,
         .partition = partition,
         .task = task->name,
         .n = n,
@@ -118,8 +121,9 @@ WITNESS_WRAP(int, tqi_table_view_take, tqi_table_view *view, const uint32_t *cho
         ledger_task *task = ledger_task_get(partition, view->key.task->name);
         witness_sample *given = ledger_keep(n_chosen * sizeof(*given));
         witness_sample *eaten = ledger_keep(n_consumed * sizeof(*eaten));
+        uint64_t *ordinals = ledger_keep(n_chosen * sizeof(*ordinals));
         const char **fields = ledger_keep(set->n_fields * sizeof(*fields));
-        uint32_t again = take_chosen(l, view, partition, task, chosen, n_chosen, given);
+        uint32_t again = take_chosen(l, view, partition, task, chosen, n_chosen, given, ordinals);
         take_consumed(l, view, partition, task, consumed, n_consumed, eaten);
         take_claim(l, partition, task, session, result->claim, eaten, n_consumed);
         take_check(l, view, partition, chosen, n_chosen, with_tags, &result->batch);
@@ -134,6 +138,7 @@ WITNESS_WRAP(int, tqi_table_view_take, tqi_table_view *view, const uint32_t *cho
         commit->n = n_chosen;
         commit->consumed = eaten;
         commit->n_consumed = n_consumed;
+        commit->ordinals = ordinals;
         commit->again = again;
         commit->fields = fields;
         commit->n_fields = set->n_fields;

@@ -8,6 +8,8 @@
 #include "controller/session.h"
 #include "net/serving.h"
 
+#include <tq/tq.h>
+
 static const tqi_net_service *request_service; /* the controller's own */
 
 static uint64_t request_number(const tqi_net_session *net)
@@ -80,4 +82,21 @@ WITNESS_WRAP(uint64_t, tqi_ctl_session_number, const tqi_net_request *request)
         }
     }
     return __real_tqi_ctl_session_number(request);
+}
+
+/* What a claim took must be given back before the claim is answered with an error: nobody else would. */
+WITNESS_WRAP(void, tqi_net_request_fail, tqi_net_request *request, const tq_error *err)
+{
+    const tqi_net_session *net = request->session;
+
+    if (net != NULL && net->server->service->handle == request_handle && request->kind == TQI_CLAIM) {
+        const ledger *l = witness_look(((const tqi_controller *)net->server->ctx)->table);
+        for (uint32_t i = 0; l != NULL && i < l->n_claims; i++) {
+            const ledger_claim *claim = &l->claims[i];
+            sim_check(claim->id == 0 || claim->session != request_number(net) || claim->request != request->number,
+                      "none lost", "claim %llu of task '%s' keeps its %u samples, but it is answered with %s: %s",
+                      (unsigned long long)claim->id, claim->task, claim->n, tq_error_name(err->code), err->message);
+        }
+    }
+    __real_tqi_net_request_fail(request, err);
 }
