@@ -1,8 +1,9 @@
 """Check that the planted faults of the simulation still fit the tree.
 
-tests/sim/mutants/ has planted faults and tests/sim/unmended/ former ones: each is a patch that must apply exactly, and begin
-with the invariant that it breaks, what goes wrong, and what other tests say to it. Every invariant has at least two planted
-faults, and at least eight of them pass all other tests: those only the simulation can find.
+tests/sim/mutants/ has planted faults, mutants/unseen/ those that the simulation does not find, and tests/sim/unmended/ former
+ones: each is a patch that must apply exactly, and begin with the invariant that it breaks, what goes wrong, and what other
+tests say to it. Every invariant has at least two planted faults that are found, and at least eight of those pass all other
+tests: only the simulation finds them.
 
 Usage: check_mutants.py [ROOT]
 """
@@ -17,6 +18,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MUTANTS = "tests/sim/mutants"
+UNSEEN = "tests/sim/mutants/unseen"
 UNMENDED = "tests/sim/unmended"
 
 INVARIANTS = (
@@ -96,7 +98,7 @@ def faults(root: Path) -> Iterator[str]:
     """Describe what is wrong."""
     count = dict.fromkeys(INVARIANTS, 0)
     unseen = 0
-    for folder in (MUTANTS, UNMENDED):
+    for folder in (MUTANTS, UNSEEN, UNMENDED):
         for path in patches(root, folder):
             name = path.relative_to(root)
             patch = read(path)

@@ -5,7 +5,7 @@ built there, and runs seeds until it finds something. The seed that found it mus
 otherwise it does not count, and the next seeds are tried. At the end the tree as it is runs the same seeds. The last line of
 the output is `found N of N`; the exit status is 1 if one was not found, or if the tree as it is has findings. With --write the table goes to tests/sim/mutants/README.md, of which it is the record.
 
-Usage: sim_mutants.py [--unmended] [--seeds A-B] [--jobs N] [--limit SECONDS] [--write] [NAME...]
+Usage: sim_mutants.py [--unmended | --unseen] [--seeds A-B] [--jobs N] [--limit SECONDS] [--write] [NAME...]
 """
 
 import argparse
@@ -23,7 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from check_mutants import MUTANTS, ROOT, UNMENDED, Patch, git_apply, patches, read
+from check_mutants import MUTANTS, ROOT, UNMENDED, UNSEEN, Patch, git_apply, patches, read
 from prose import tracked
 
 SCRATCH = ROOT / "build" / "mutants"
@@ -105,6 +105,7 @@ class Scratch:
             self.must(*self.ninja())
             self.look(finding, first, last, begin + limit)
         except TimeoutError:
+            finding.seeds = 0
             finding.text = f"not found in {limit:.0f} s"
         except RuntimeError as error:
             finding.error = f"does not build: {error}"
@@ -276,19 +277,20 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--unmended", action="store_true", help="former faults of the product")
+    parser.add_argument("--unseen", action="store_true", help="those that were not found so far")
     parser.add_argument("--seeds", type=seeds, default=(1, 10000), metavar="A-B", help="1-10000")
     parser.add_argument("--jobs", type=int, default=1, help="searches at a time")
     parser.add_argument("--limit", type=float, default=LIMIT, help="seconds for each")
     parser.add_argument("--write", action="store_true", help="write the table to the page")
     parser.add_argument("names", nargs="*", metavar="NAME", help="a part of a patch's name")
     args = parser.parse_args()
-    todo = chosen(UNMENDED if args.unmended else MUTANTS, args.names)
+    todo = chosen(UNMENDED if args.unmended else UNSEEN if args.unseen else MUTANTS, args.names)
     findings = search_all(todo, args)
     print()
     print_table(findings)
     own, clean = look_at_clean(findings, args)
     print(clean)
-    if args.write and not args.unmended and not args.names:
+    if args.write and not (args.unmended or args.unseen or args.names):
         write(findings, clean)
     found = sum(finding.seed is not None for finding in findings)
     print(f"found {found} of {len(findings)}")
