@@ -53,8 +53,8 @@ static uint64_t waits_put(const tqi_unit *unit)
     return fits ? wait->number : 0;
 }
 
-/* The first claim of a view that its controller would try, if anything made it look, because there are as many samples as
- * it needs. One that has only been hinted at may still have nothing to take. */
+/* The first claim of a view that its controller would try, if anything made it look, because there are as many samples
+ * as it needs. One that has only been hinted at may still have nothing to take. */
 static uint64_t waits_claim(const tqi_controller *ctl)
 {
     for (const tqi_table_partition *partition = ctl->table->partitions; partition != NULL;
