@@ -276,6 +276,12 @@ void tqi_simple_put_failed_at(tqi_simple_put_op *op, const tq_error *err)
     case TQ_EUNREACHABLE:
     case TQ_ETIMEDOUT:
         op->unit->silent = true;
+        if (op->last && op->why.code == TQ_EFULL) {
+            /* It waited there for room. Without this unit nobody knows that the storage is full. */
+            op->last = false;
+            op->fullest = NULL;
+            op->why.code = TQ_OK;
+        }
         if (op->why.code != TQ_EFULL) {
             tqi_error_set(&op->why, err->code, "storage unit '%s': %s", op->unit->name, err->message);
         }

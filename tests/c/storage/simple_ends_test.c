@@ -165,6 +165,39 @@ static void cancels_where_it_waits(void **state)
     batch_system_close(&k, &h);
 }
 
+/* The unit at which a put waits for room ends: the store is not full, and the put goes to the next unit. */
+static void waits_elsewhere_when_its_unit_ends(void **state)
+{
+    kit k;
+    host h;
+    batch first, second;
+    host_end end, waiting;
+
+    (void)state;
+    kit_open(&k);
+    kit_unit_start(&k, 0, 8 * MIB, false);
+    host_open(&k, &h, "SimpleStorage", "{}");
+    batch_make(&first, 1, 6, MIB, MIB, 1);
+    batch_make(&second, 1, 5, MIB, MIB, 2);
+    batch_put(&h, &first, &end);
+    second.job.wait_when_full = true;
+    host_put_start(&h, &second.job, &waiting);
+    for (int i = 0; i < 50 && !waiting.done; i++) {
+        uv_run(&k.loop, UV_RUN_NOWAIT);
+    }
+    assert_false(waiting.done);
+    kit_unit_stop(&k, 0);
+    kit_unit_start(&k, 1, 8 * MIB, false);
+    host_wait(&h, &waiting);
+    assert_int_equal(waiting.err.code, TQ_OK);
+    batch_check(&h, &second, &waiting, 1);
+    host_end_free(&end);
+    host_end_free(&waiting);
+    batch_free(&first);
+    batch_free(&second);
+    batch_system_close(&k, &h);
+}
+
 static void forgets_ids_of_another_grant(void **state)
 {
     kit k;
@@ -272,6 +305,7 @@ int main(void)
         cmocka_unit_test_prestate(outlives_a_restarted_controller, &stream),
         cmocka_unit_test(waits_for_the_first_unit),
         cmocka_unit_test(cancels_where_it_waits),
+        cmocka_unit_test(waits_elsewhere_when_its_unit_ends),
         cmocka_unit_test(forgets_ids_of_another_grant),
         cmocka_unit_test(grants_anew_when_ids_are_refused),
         cmocka_unit_test(closes_in_the_child),
