@@ -71,8 +71,6 @@ bool load_call_ready(load_call *call)
 /* The timeout of the call that is about to begin. */
 static void call_timeout(load_call *call, history_op *op)
 {
-    tq_client_options options = tq_client_options_init();
-
     op->timeout = call->timeout;
     if (!call->plain && sim_happens(SIM_LOAD_DEADLINE)) {
         op->timeout = (double)sim_below(call->chance, 50001) / 1e6 + 1e-9;
@@ -81,8 +79,7 @@ static void call_timeout(load_call *call, history_op *op)
     tq_op_set_timeout(call->op, op->timeout);
     op->seconds = op->timeout;
     if (op->timeout == 0) {
-        world_client_options(&options);
-        op->seconds = options.timeout != 0 ? options.timeout : 60;
+        op->seconds = call->client->timeout;
     }
     if (op->timeout == 0 && (op->call == HISTORY_SAVE || op->call == HISTORY_LOAD)) {
         op->seconds = -1;

@@ -27,6 +27,7 @@ void load_open(load_client *self)
         memset(&err, 0, sizeof(err));
         rc = tq_client_open(&options, &self->client, &err);
         if (rc == TQ_OK) {
+            self->timeout = options.timeout != 0 ? options.timeout : 60;
             break;
         }
         sim_check(client_may_fail(rc), "legal programs get legal errors", "tq_client_open: %s: %s", tq_error_name(rc),

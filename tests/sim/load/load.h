@@ -44,6 +44,7 @@ struct load_client {
     sim_chance chance; /* of this client; goes on in the next life */
     uint32_t budget;   /* ops that may still be started, in all lives together */
     tq_client *client; /* of this life; NULL: not open */
+    double timeout;    /* that it was opened with */
     bool drains;       /* it runs load_drain, in the liveness phase */
     bool done;         /* main has returned in order; the world does not start it again */
 };

@@ -11,6 +11,7 @@
 #define CODES_DEADLINE  (1 * SIM_S)
 #define CODES_LATE      (3 * SIM_S)  /* of timers of a busy host, at most */
 #define CODES_CONNECT   5            /* seconds in which a connection is made */
+#define CODES_FITS      (64u << 10)  /* bytes of cells that fit into any unit that is empty */
 #define CODES_SETTLED   (25 * SIM_S) /* after faults are over, servers are back and everybody is connected */
 
 static bool codes_may_be_cut(void)
@@ -86,6 +87,33 @@ static bool codes_not_ready(const history_op *op, bool lost)
     return op->by != HISTORY_BY_ROWS || history_has_loads();
 }
 
+/* Whether one of the samples has ever lost cells. The read may say so before the controller knows. */
+static bool codes_ever_lost(const history_op *op)
+{
+    for (uint32_t i = 0; i < op->n; i++) {
+        const trail_sample *sample =
+            trail_sample_of(op->partition, op->rows[i].index, op->rows[i].incarnation, op->commits_invoked);
+
+        if (sample == NULL || sample->restored || sample->n_losses > 0 || sample->cleared != TRAIL_NEVER) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* A put that may wait for room, and would ever find it, waits until its deadline. The unit answers a little earlier,
+ * and its clock may be 20 % fast, and the client's 20 % slow. */
+static bool codes_full_late(const history_op *op)
+{
+    uint64_t bytes = 0;
+
+    for (size_t i = 0; i < (size_t)op->n * op->n_fields; i++) {
+        bytes += op->lengths[i];
+    }
+    return op->fail_when_full || bytes > CODES_FITS || op->seconds < 0 ||
+           (double)(op->local_ended - op->local_invoked) / 1e9 > op->seconds * (history_may(SIM_CLOCK_SKEW) ? 0.5 : 0.8);
+}
+
 /* Whether all fields that the op names were in the partition all the time. */
 static bool codes_fields_there(const history_op *op)
 {
@@ -147,7 +175,8 @@ static bool codes_table_legal(const history_op *op)
     case TQ_ENOTREADY:
         return reads && (codes_not_ready(op, false) || codes_cleared(op, op->commits_ended));
     case TQ_ELOST:
-        return (reads || op->call == HISTORY_SAVE) && codes_may_lose();
+        return (op->call == HISTORY_SAVE || (reads && (op->by != HISTORY_BY_ROWS || codes_ever_lost(op)))) &&
+               codes_may_lose();
     case TQ_EKEY:
         return (op->call == HISTORY_RESOLVE || (named && op->must_exist)) && !op->lenient && !codes_keys_there(op);
     case TQ_EPARTITION:
@@ -158,7 +187,7 @@ static bool codes_table_legal(const history_op *op)
         return ((op->call == HISTORY_RESOLVE && !op->lenient) || reads || op->call == HISTORY_PRODUCED) &&
                !codes_fields_there(op);
     case TQ_EFULL:
-        return op->call == HISTORY_PUT || op->call == HISTORY_LOAD;
+        return op->call == HISTORY_LOAD || (op->call == HISTORY_PUT && codes_full_late(op));
     default:
         return false;
     }

@@ -56,6 +56,32 @@ static bool commits_asks_for(const history_op *op, const witness_commit *commit,
     return false;
 }
 
+/* Whether the clear asks for the sample. */
+static bool commits_clear_wants(const history_op *op, const trail_sample *sample)
+{
+    const witness_sample of = {.index = sample->index, .incarnation = sample->incarnation};
+    const witness_commit commit = {.partition = op->partition, .epoch = sample->partition->epoch, .samples = &of, .n = 1};
+
+    return commits_asks_for(op, &commit, 0);
+}
+
+/* Whether the commit clears all that the op asks for and that was there. */
+static bool commits_clears_all(const witness_commit *commit, const history_op *op)
+{
+    const trail_partition *partition;
+
+    trail_set_epoch(commit->epoch);
+    partition = trail_partition_of(commit->partition);
+    for (size_t i = 0; i < partition->n; i++) {
+        const trail_sample *sample = partition->samples[i];
+
+        if (sample->made < commit->number && sample->cleared > commit->number && commits_clear_wants(op, sample)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 static bool commits_samples_are(const witness_commit *commit, const history_op *op)
 {
     if (op->n_results != commit->n) {
@@ -95,7 +121,7 @@ static bool commits_may_be(const witness_commit *commit, const history_op *op)
             return false;
         }
     }
-    return true;
+    return commits_clears_all(commit, op);
 }
 
 /* Ops that ended well are preferred; otherwise the oldest. */
@@ -220,15 +246,6 @@ static void commits_check_put(const history_op *op)
 }
 
 /* --- clear, reset ----------------------------------------------------------------------------- */
-
-/* Whether the clear asks for the sample. */
-static bool commits_clear_wants(const history_op *op, const trail_sample *sample)
-{
-    const witness_sample of = {.index = sample->index, .incarnation = sample->incarnation};
-    const witness_commit commit = {.partition = op->partition, .epoch = sample->partition->epoch, .samples = &of, .n = 1};
-
-    return commits_asks_for(op, &commit, 0);
-}
 
 /* A clear that ended well has cleared everything it asked for that was there all the time. */
 static void commits_check_clear(const history_op *op)

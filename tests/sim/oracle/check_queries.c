@@ -126,6 +126,23 @@ static bool queries_resolve_is(const history_op *op, uint64_t c)
     return queries_order_is(op) && (check_tags_at(op, c, &why) || queries_no("%s", why));
 }
 
+/* The samples are listed in the order in which they were added. */
+static bool queries_in_order(const history_op *op, uint64_t c)
+{
+    const trail_partition *partition = trail_partition_of(op->partition);
+    uint32_t at = 0;
+
+    for (size_t i = 0; partition != NULL && i < partition->n && at < op->n_results; i++) {
+        const trail_sample *sample = partition->samples[i];
+
+        if (trail_commit_at(sample->made)->kind == WITNESS_RESTORE) {
+            return true; /* in the order of the checkpoint, which is not known here */
+        }
+        at += trail_alive(sample, c) && sample->index == op->results[at].index;
+    }
+    return at == op->n_results || queries_no("sample %u is out of order", op->results[at].index);
+}
+
 static bool queries_keys_are(const history_op *op, uint64_t c)
 {
     const uint32_t wanted = queries_count(trail_partition_of(op->partition), c, true);
@@ -138,7 +155,7 @@ static bool queries_keys_are(const history_op *op, uint64_t c)
             return queries_no("sample %u is listed without a key", op->results[i].index);
         }
     }
-    return queries_rows_there(op, c);
+    return queries_rows_there(op, c) && queries_in_order(op, c);
 }
 
 static bool queries_flag_is(const history_op *op, const trail_sample *sample, uint32_t i, uint32_t f, uint64_t c)
@@ -178,13 +195,25 @@ static bool queries_progress_is(const history_op *op, uint64_t c)
     return true;
 }
 
+/* Whether something was put, reserved or restored in the partition, if only nothing. */
+static bool queries_was_made(const char *name, uint64_t c)
+{
+    for (uint64_t number = 1; number <= c; number++) {
+        const witness_commit *commit = trail_commit_at(number);
+
+        if ((commit->kind == WITNESS_PUBLISH || commit->kind == WITNESS_RESERVE || commit->kind == WITNESS_RESTORE) &&
+            commit->epoch == trail_epoch() && strcmp(commit->partition, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A partition with samples is listed; one of which nobody ever heard is not. */
 static bool queries_partitions_are(const history_op *op, uint64_t c)
 {
     for (uint32_t i = 0; i < op->n_names; i++) {
-        const trail_partition *partition = trail_partition_of(op->names[i]);
-
-        if (partition == NULL || partition->n == 0 || partition->samples[0]->made > c) {
+        if (!queries_was_made(op->names[i], c)) {
             return queries_no("partition '%s' was not there", op->names[i]);
         }
     }

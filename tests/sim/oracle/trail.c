@@ -60,6 +60,11 @@ void trail_set_epoch(uint64_t epoch)
     trail.epoch = epoch;
 }
 
+uint64_t trail_epoch(void)
+{
+    return trail.epoch;
+}
+
 const trail_partition *trail_partition_of(const char *name)
 {
     for (const trail_partition *partition = trail.partitions; partition != NULL; partition = partition->next) {

@@ -79,6 +79,7 @@ void trail_match(const history_op *op, const witness_commit *commit);
 
 /* The epoch of the controller that the questions below are about. */
 void trail_set_epoch(uint64_t epoch);
+uint64_t trail_epoch(void);
 /* The partition of that name; NULL: nothing was ever in it. */
 const trail_partition *trail_partition_of(const char *name);
 /* The sample; incarnation 0: that which is there at c. NULL: there is none. */
