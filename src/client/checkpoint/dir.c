@@ -297,7 +297,7 @@ static void dir_unplace(tqi_client_ckpt_out *out, bool exchanged)
     }
 }
 
-/* For file systems that cannot exchange two names atomically. */
+/* For file systems that cannot exchange two names atomically. TQ_EAGAIN: another writer did so at the same time. */
 static int dir_replace(tqi_client_ckpt_out *out, tq_error *err)
 {
     char *old = dir_text(out->path, DIR_FORMER);
@@ -308,9 +308,9 @@ static int dir_replace(tqi_client_ckpt_out *out, tq_error *err)
     }
     dir_remove(old);
     if (rename(out->path, old) != 0) {
-        rc = dir_errno(err, "moving", out->path);
+        rc = errno == ENOENT ? TQ_EAGAIN : dir_errno(err, "moving", out->path);
     } else if (rename(out->temp, out->path) != 0) {
-        rc = dir_errno(err, "moving", out->temp);
+        rc = errno == ENOTEMPTY || errno == EEXIST ? TQ_EAGAIN : dir_errno(err, "moving", out->temp);
         dir_recover(out->path);
     } else {
         rc = dir_sync_parent(out->path, err);
@@ -338,6 +338,10 @@ int tqi_client_ckpt_dir_place(tqi_client_ckpt_out *out, tq_error *err)
         exchanged = renameat2(AT_FDCWD, out->temp, AT_FDCWD, out->path, RENAME_EXCHANGE) == 0;
         if (!exchanged && errno != ENOENT) {
             rc = dir_replace(out, err);
+            if (rc == TQ_EAGAIN) {
+                rc = TQ_OK;
+                continue;
+            }
             break;
         }
         moved = !exchanged && rename(out->temp, out->path) == 0;
