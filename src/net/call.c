@@ -334,7 +334,10 @@ void tqi_net_call_end_all(tqi_net_channel *channel, const tq_error *why)
 
     call_free_stuck(channel);
     while ((call = channel->calls) && call_before(call->number, limit)) {
-        call_unsend(call);
+        /* The acknowledgement that the channel sends last may pass what such a request undoes. */
+        if (!tqi_net_gives_back(call->method->kind)) {
+            call_unsend(call);
+        }
         if (call->tx->queued && tqi_net_out_frame_own(call->tx) != TQ_OK) {
             tqi_net_conn_close(channel->conn);
         }

@@ -214,6 +214,28 @@ static void an_answer_that_cannot_be_undone_is_never_acknowledged(void **state)
     testing_until(&server.settled_lost, 1);
 }
 
+/* The client is closed before the request that undoes an answer was sent: it is sent before the goodbye, which
+ * acknowledges the answer. */
+static void an_answer_is_undone_although_its_client_is_closed(void **state)
+{
+    (void)state;
+    tqi_net_connector *own = testing_connector(&testing_token, 0);
+    testing_call call = {.closes = own};
+    tqi_net_channel *there = testing_channel(own, server.endpoint);
+    call.release_on = there;
+    testing_claim(there, &call, false, 20);
+    testing_until(&server.n_waiting, 1);
+    tqi_net_request_on_cancel(server.waiting[0], NULL, NULL);
+    tqi_heap_remove(&there->deadlines, &call.call->timed);
+    tqi_heap_add(&there->deadlines, &call.call->timed, 0);
+    tqi_net_call_timeouts(there);
+    assert_int_equal(call.status, TQ_ETIMEDOUT);
+    testing_answer(&server);
+    testing_until(&call.closed, 1);
+    testing_until(&server.released, 1);
+    assert_int_equal(server.acked_at_release, 0);
+}
+
 /* The same, but the connection breaks while the answer is in flight: the kept reply is fetched so that it can be
  * undone. */
 static void an_answer_after_the_deadline_is_fetched_and_undone(void **state)
@@ -594,6 +616,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_deadline_cancels_at_the_server, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_after_the_deadline_is_undone, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_that_cannot_be_undone_is_never_acknowledged, setup, teardown),
+        cmocka_unit_test_setup_teardown(an_answer_is_undone_although_its_client_is_closed, setup, teardown),
         cmocka_unit_test_setup_teardown(an_answer_after_the_deadline_is_fetched_and_undone, setup, teardown),
         cmocka_unit_test_setup_teardown(an_undoing_request_that_is_sent_again_comes_before_the_acknowledgement, setup,
                                         teardown),

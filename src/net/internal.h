@@ -253,4 +253,11 @@ bool tqi_net_conn_stuffed(const tqi_net_conn *conn);
 /* Accounts for the memory of the current frame, if large. */
 void tqi_net_conn_take(tqi_net_conn *conn, size_t memory);
 
+/* --- admit.c ------------------------------------------------------------- */
+
+/* Whether such a request gives something back, with an empty reply. What follows on the connection may acknowledge the
+ * claim that it gives back, so it must not be refused for want of memory, nor be withdrawn: a server closes the
+ * connection instead, and the client sends the request again. */
+bool tqi_net_gives_back(uint16_t kind);
+
 #endif

@@ -239,10 +239,6 @@ void tqi_net_session_reap(tqi_net_server *server);
 
 /* admit.c: whether the session may have one more request of that kind; `keep`: its reply would be kept. */
 int tqi_net_session_admit(const tqi_net_session *session, uint16_t kind, bool keep, tq_error *err);
-/* Whether such a request gives something back, with an empty reply. It must not be refused for want of memory: what
- * follows on the connection may acknowledge the claim that it gives back. Its connection is closed instead, and the
- * client sends it again. */
-bool tqi_net_gives_back(uint16_t kind);
 
 /* process.c */
 /* The process that connected to a unix socket and has that number; NULL with *errnum if it cannot be watched. */

@@ -66,7 +66,9 @@ typedef struct testing_call {
     int orphans_freed;
     tqi_net_channel *release_on; /* the orphan releases its claim there */
     bool stuck;                  /* the orphan cannot release it */
-    bool undo;                   /* done does so */
+    tqi_net_connector *closes;   /* the orphan closes it then */
+    int closed;
+    bool undo; /* done does so */
 } testing_call;
 
 extern const tqi_net_service testing_service; /* its ctx is a testing_server */

@@ -146,6 +146,9 @@ static bool testing_on_orphan(tqi_net_channel *channel, const ProtobufCMessage *
         assert_ptr_equal(call->release_on, channel);
         testing_release(channel, call->orphan_claim);
     }
+    if (call->closes != NULL) {
+        tqi_net_connector_close(call->closes, testing_on_closed, &call->closed);
+    }
     return !call->stuck;
 }
 

@@ -126,11 +126,13 @@ class Place:
         """Wait until all of them are waiting: requests of other connections may not have been read yet."""
         wait_status(self.client, lambda status: len(status["waits"]) == claims)
 
-    def refuses(self, holder: Holder, kind: int, body: bytes, *says: str) -> None:
+    def refuses(
+        self, holder: Holder, kind: int, body: bytes, *says: str, code: int = EINVAL
+    ) -> None:
         """Send a request beyond a limit: the error says so, and nothing changes."""
         before = self.state()
         answer = holder.call(kind, body)
-        assert answer.code == EINVAL, answer.message
+        assert answer.code == code, answer.message
         for words in says:
             assert words in answer.message
         assert self.state() == before

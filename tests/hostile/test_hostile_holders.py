@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from holder import EINVAL, Holder, data, fields, memory, number
+from holder import EINVAL, ESTALE, Holder, data, fields, memory, number
 from limits import (
     ACK,
     CLAIM,
@@ -160,7 +160,7 @@ def test_a_snapshot_that_is_not_read_is_closed(system: System) -> None:
             client.put(TensorDict({"x": value}, batch_size=1), partition_id="p")
             client.clear_partition("p")
         answer = holder.call(SNAPSHOT_READ, number(1, mark))
-        assert answer.code == EINVAL
+        assert answer.code == ESTALE
         assert "limits.snapshot_idle" in answer.message
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from holder import data, fields, number
+from holder import ESTALE, data, fields, number
 from limits import (
     ABANDON_BLOCKS,
     ACK,
@@ -405,7 +405,7 @@ def snapshot_idle(place: Place) -> None:
     mark = told(holder.call(SNAPSHOT))
     wait_line(place.daemon.log, "of 'holder' was not read for")
     said = "not read for 0.3 s is closed (limits.snapshot_idle): save again"
-    place.refuses(holder, SNAPSHOT_READ, number(1, mark), said)
+    place.refuses(holder, SNAPSHOT_READ, number(1, mark), said, code=ESTALE)
     # On a busy machine the next one may also be closed before it is read.
     assert any(
         not holder.call(SNAPSHOT_READ, number(1, told(holder.call(SNAPSHOT)))).failed
@@ -461,7 +461,7 @@ def restore_idle(place: Place) -> None:
     mark = told(holder.call(RESTORE_PART, data(2, b"part")))
     wait_line(place.daemon.log, f"restore {mark} of 'holder' got nothing for")
     said = "gets nothing for 0.3 s is dropped (limits.restore_idle): load again"
-    place.refuses(holder, RESTORE_PART, number(1, mark) + data(2, b"more"), said)
+    place.refuses(holder, RESTORE_PART, number(1, mark) + data(2, b"more"), said, code=ESTALE)
     told(holder.call(RESTORE_PART, data(2, b"part")))
 
 
