@@ -13,7 +13,7 @@ from typing import ClassVar
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 LOGS = BUILD / "test-logs"
-PART_TIMEOUT = 900.0
+PART_TIMEOUT = 1800.0
 
 
 class PartError(Exception):
