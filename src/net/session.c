@@ -30,7 +30,7 @@ static void session_on_exit(tqi_net_exit *exit, const char *failed)
     }
     tqi_log(TQI_DEBUG, component, "process %llu of session %s has ended", pid, tqi_net_session_name(session));
     if (session->peer != NULL && !session->peer->conn->closed && !session->peer->conn->finishing) {
-        /* What it sent before is still read: it may acknowledge a claim, or say goodbye. */
+        /* What it sent before is still read: it may acknowledge a claim, or send a goodbye. */
         tqi_net_conn_receive(session->peer->conn, true);
     }
     tqi_net_session_end(session, true);
