@@ -173,6 +173,12 @@ static void put_published(tqi_client_task *task, tqi_net_answer *answer)
         if (unanswered || (answer->told && put->session != task->rt->sessions)) {
             put_give_up(put, !answer->told);
         }
+        if (task->canceled && answer->told && put->session != task->rt->sessions) {
+            /* It would have started over; the refusal says nothing about the put. */
+            tqi_error_set(&err, TQ_ECANCELED, "cancelled");
+            tqi_client_task_finish(task, &err);
+            return;
+        }
         tqi_client_task_finish(task, answer->error);
         return;
     }
