@@ -212,6 +212,7 @@ static void faults_cut(net_link *link)
         return;
     }
     sim_trace("net: cut", link->number, how);
+    link->cut = true; /* before anything of it arrives, which may be at once */
     for (uint32_t i = 0; i < 2; i++) {
         net_way *way = &link->way[i];
         net_socket *end = link->side[!i];
@@ -232,7 +233,6 @@ static void faults_cut(net_link *link)
             }
         }
     }
-    link->cut = true;
     sim_mark(how < 2 ? "a connection is cut by FIN" : "a connection is cut by reset");
 }
 
