@@ -1,6 +1,6 @@
 """The parts of the test suite that simulate the whole system: see docs/simulation.md.
 
-Every run begins with the corpus, then come seeds that are the same in every run: about one seed in a thousand still has a
+Every run begins with the corpus, then come seeds that are the same in every run: about one seed in some thousands still has a
 finding (docs/simulation.md), and a test that fails without a change is of no use.
 """
 

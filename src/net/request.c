@@ -30,6 +30,22 @@ tqi_net_request *tqi_net_request_make(tqi_net_session *session, uint16_t kind, b
     return request;
 }
 
+static int request_order(const tqi_net_request *left, const tqi_net_request *right)
+{
+    return tqi_net_request_below(left->number, right->number) ? -1 : 1;
+}
+
+/* In the order of the numbers, on which acknowledgements depend: one that failed kept nothing, and may be sent again
+ * after later ones. */
+static void request_keep(tqi_net_session *session, tqi_net_request *request)
+{
+    if (session->keeps == NULL || tqi_net_request_below(session->keeps->prev->number, request->number)) {
+        DL_APPEND(session->keeps, request);
+    } else {
+        DL_INSERT_INORDER(session->keeps, request, request_order);
+    }
+}
+
 int tqi_net_request_list(tqi_net_request *request)
 {
     tqi_net_session *session = request->session;
@@ -38,7 +54,7 @@ int tqi_net_request_list(tqi_net_request *request)
         return TQ_ENOMEM;
     }
     if (request->keep) {
-        DL_APPEND(session->keeps, request);
+        request_keep(session, request);
     }
     request->listed = true;
     session->running++;
