@@ -404,7 +404,7 @@ def snapshot_idle(place: Place) -> None:
     place.client.put({"x": [1]}, partition_id="p")
     mark = told(holder.call(SNAPSHOT))
     wait_line(place.daemon.log, "of 'holder' was not read for")
-    said = "not read for 0.3 s is closed (limits.snapshot_idle): save again"
+    said = "when it is not read for 0.3 s (limits.snapshot_idle): save again"
     place.refuses(holder, SNAPSHOT_READ, number(1, mark), said, code=ESTALE)
     # On a busy machine the next one may also be closed before it is read.
     assert any(
@@ -460,7 +460,7 @@ def restore_idle(place: Place) -> None:
     holder = place.holder()
     mark = told(holder.call(RESTORE_PART, data(2, b"part")))
     wait_line(place.daemon.log, f"restore {mark} of 'holder' got nothing for")
-    said = "gets nothing for 0.3 s is dropped (limits.restore_idle): load again"
+    said = "gets nothing for 0.3 s (limits.restore_idle): load again"
     place.refuses(holder, RESTORE_PART, number(1, mark) + data(2, b"more"), said, code=ESTALE)
     told(holder.call(RESTORE_PART, data(2, b"part")))
 
