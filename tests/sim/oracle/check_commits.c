@@ -124,7 +124,8 @@ static bool commits_may_be(const witness_commit *commit, const history_op *op)
     return commits_clears_all(commit, op);
 }
 
-/* Ops that ended well are preferred; otherwise the oldest. */
+/* Ops that ended well are preferred, and of them the one that ended first, which fits into no later commit; otherwise
+ * the oldest. */
 static const history_op *commits_best(const witness_commit *commit)
 {
     const history_op *best = NULL;
@@ -135,7 +136,8 @@ static const history_op *commits_best(const witness_commit *commit)
         if (!commits_may_be(commit, op)) {
             continue;
         }
-        if (best == NULL || (op->status == HISTORY_OK && best->status != HISTORY_OK)) {
+        if (best == NULL ||
+            (op->status == HISTORY_OK && (best->status != HISTORY_OK || op->commits_ended < best->commits_ended))) {
             best = op;
         }
     }
