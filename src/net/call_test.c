@@ -41,9 +41,11 @@ static void cut(void)
 /* Its deadline is now. */
 static void expire(tqi_net_call *call)
 {
-    tqi_heap_remove(&channel->deadlines, &call->timed);
-    tqi_heap_add(&channel->deadlines, &call->timed, 0);
-    tqi_net_call_timeouts(channel);
+    tqi_net_channel *there = call->channel;
+
+    tqi_heap_remove(&there->deadlines, &call->timed);
+    tqi_heap_add(&there->deadlines, &call->timed, 0);
+    tqi_net_call_timeouts(there);
 }
 
 static void a_call_is_cancelled_before_it_is_sent(void **state)
@@ -198,9 +200,7 @@ static void an_answer_that_cannot_be_undone_is_never_acknowledged(void **state)
     testing_claim(there, &call, false, 20);
     testing_until(&server.n_waiting, 1);
     tqi_net_request_on_cancel(server.waiting[0], NULL, NULL);
-    tqi_heap_remove(&there->deadlines, &call.call->timed);
-    tqi_heap_add(&there->deadlines, &call.call->timed, 0);
-    tqi_net_call_timeouts(there);
+    expire(call.call);
     assert_int_equal(call.status, TQ_ETIMEDOUT);
     testing_answer(&server);
     testing_until(&call.orphans, 1);
@@ -226,9 +226,7 @@ static void an_answer_is_undone_although_its_client_is_closed(void **state)
     testing_claim(there, &call, false, 20);
     testing_until(&server.n_waiting, 1);
     tqi_net_request_on_cancel(server.waiting[0], NULL, NULL);
-    tqi_heap_remove(&there->deadlines, &call.call->timed);
-    tqi_heap_add(&there->deadlines, &call.call->timed, 0);
-    tqi_net_call_timeouts(there);
+    expire(call.call);
     assert_int_equal(call.status, TQ_ETIMEDOUT);
     testing_answer(&server);
     testing_until(&call.closed, 1);

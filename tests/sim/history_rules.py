@@ -259,7 +259,7 @@ def _lost(case: Case, op: Op, sample: Sample) -> Finding:
 
 
 def none_lost(case: Case) -> Iterator[Finding]:
-    """What was put, and cannot have been cleared, is found by everyone who looks at all samples."""
+    """A sample that was put and cannot have been cleared is in every listing of all samples."""
     looks: dict[tuple[int, str], list[Op]] = defaultdict(list)
     for op in case.history.of_call("resolve", "claim"):
         if op.ok and op.epoch is not None and op.part is not None and _sees_all(op):

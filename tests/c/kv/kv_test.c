@@ -85,6 +85,15 @@ static void clears_what_is_not_used(void **state)
 
 /* --- full ----------------------------------------------------------------- */
 
+/* The first batch is stored, and there is no room for the second one. */
+static void fill_store(batch *first, batch *second)
+{
+    map_store_set_capacity(500000);
+    batch_make(first, "first", 1, 4, 100000, 0);
+    batch_make(second, "second", 1, 4, 100000, 0);
+    tq_meta_unref(batch_put(&on, first));
+}
+
 static void waits_for_room(void **state)
 {
     batch first, second;
@@ -92,10 +101,7 @@ static void waits_for_room(void **state)
     uint32_t rows[4] = {0, 1, 2, 3};
 
     (void)state;
-    map_store_set_capacity(500000);
-    batch_make(&first, "first", 1, 4, 100000, 0);
-    batch_make(&second, "second", 1, 4, 100000, 0);
-    tq_meta_unref(batch_put(&on, &first));
+    fill_store(&first, &second);
     size_t values = map_store_values();
     /* At once, if asked to: what it wrote is gone. */
     second.args.fail_when_full = true;
@@ -135,10 +141,7 @@ static void a_removal_that_comes_late_removes_no_value_of_a_later_try(void **sta
     uint32_t rows[4] = {0, 1, 2, 3};
 
     (void)state;
-    map_store_set_capacity(500000);
-    batch_make(&first, "first", 1, 4, 100000, 0);
-    batch_make(&second, "second", 1, 4, 100000, 0);
-    tq_meta_unref(batch_put(&on, &first));
+    fill_store(&first, &second);
     map_store_delay_removal();
     assert_int_equal(tq_put(waiting, &second.args), TQ_OK);
     map_store_wait_removal();
@@ -156,10 +159,7 @@ static void closes_while_a_put_waits(void **state)
     tq_op *waiting = tq_op_alloc(on.client, NULL, NULL);
 
     (void)state;
-    map_store_set_capacity(500000);
-    batch_make(&first, "first", 1, 4, 100000, 0);
-    batch_make(&second, "second", 1, 4, 100000, 0);
-    tq_meta_unref(batch_put(&on, &first));
+    fill_store(&first, &second);
     map_store_reset_full();
     assert_int_equal(tq_put(waiting, &second.args), TQ_OK); /* it has a minute */
     map_store_wait_full();

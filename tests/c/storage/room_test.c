@@ -130,7 +130,7 @@ static void waits_when_full(void **state)
     kit_close(&k);
 }
 
-static void who_waits_is_sent_elsewhere_when_the_unit_ends(void **state)
+static void a_waiting_put_is_sent_elsewhere_when_the_unit_ends(void **state)
 {
     kit k;
     kit_client client;
@@ -603,7 +603,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(frees_what_is_dead),
         cmocka_unit_test(waits_when_full),
-        cmocka_unit_test(who_waits_is_sent_elsewhere_when_the_unit_ends),
+        cmocka_unit_test(a_waiting_put_is_sent_elsewhere_when_the_unit_ends),
         cmocka_unit_test(new_epoch_drops_all),
         cmocka_unit_test(drops_all_when_there_is_memory_again),
         cmocka_unit_test(waits_for_a_living_writer),
